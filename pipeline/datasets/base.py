@@ -1,0 +1,143 @@
+"""What a dataset is: the words in which `pipeline/datasets/*.py` write down what TLC publishes.
+
+Data only: nothing here opens a file. A column's order in `Dataset.columns` is its order in every trips file and table.
+Times are New York wall-clock times without a zone, money is US dollars as published (float64).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import Literal
+
+import pyarrow as pa
+
+TIME = pa.timestamp("us")
+MONEY = pa.float64()
+
+#: Keys of the file metadata of every trips file; `loads` carries the last two, too.
+DATASET_KEY, MONTH_KEY, SOURCE_KEY, DECLARATION_KEY = "dataset", "month", "source_sha256", "declaration"
+#: The declared columns that the raw file had, comma separated: what `Dataset.declaration` was computed over.
+PRESENT_KEY = "columns_in_source"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a dataset, with everything known of it. Names match without regard to case or outer spaces."""
+
+    name: str
+    type: pa.DataType
+    _: KW_ONLY
+    doc: str = ""
+    unit: str = ""
+    #: Other spellings under which TLC has published it.
+    aliases: tuple[str, ...] = ()
+    #: Whether a null is an error.
+    required: bool = False
+    #: TLC's code list, for people; a code outside of it is counted, not refused.
+    codes: Mapping[int | str, str] = field(default_factory=dict)
+    #: Published words and the value they stand for; matched without regard to case or outer spaces.
+    words: Mapping[str, int | str] = field(default_factory=dict)
+    #: The month from which every file has the column, be it CSV or Parquet; None: any file may lack it.
+    expected_from: date | None = None
+    #: The last such month; None: to this day.
+    expected_until: date | None = None
+    #: The same for Parquet files, where TLC's republished files have had it for longer or shorter than the CSVs.
+    parquet_from: date | None = None
+    parquet_until: date | None = None
+
+    def spellings(self) -> frozenset[str]:
+        """The folded names under which the column may stand in a file."""
+        return frozenset(fold(name) for name in (self.name, *self.aliases))
+
+    def expected(self, month: date | None, *, parquet: bool) -> bool:
+        """Whether a file of this month and format must have the column."""
+        if month is None:
+            return self.required
+        spans = [(self.expected_from, self.expected_until)]
+        if parquet:
+            spans.append((self.parquet_from, self.parquet_until))
+        return any(first and first <= month <= (last or date.max) for first, last in spans)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a believable month looks like in one respect: a limit on one of `pipeline.conform`'s measures.
+
+    `measure` names a count in `Measures.counts`; the limits are inclusive, shares are of the month's rows.
+    """
+
+    name: str
+    severity: Literal["error", "warning"]
+    measure: str
+    _: KW_ONLY
+    doc: str
+    at_least: int | None = None
+    at_most: int | None = None
+    at_most_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One of the things that TLC publishes, month by month (or once, when `first_month` is None)."""
+
+    name: str
+    _: KW_ONLY
+    #: File name without ending; `{month:%Y-%m}` stands for the month.
+    file_name: str
+    first_month: date | None
+    columns: tuple[Column, ...]
+    doc: str
+    rules: tuple[Rule, ...] = ()
+    #: The first month that exists as Parquet, where the first months exist as CSV only.
+    first_parquet_month: date | None = None
+    #: Where a person adds a column; named in errors.
+    declared_in: str = ""
+    #: The roles that measures and views need.
+    pickup: str = "pickup_datetime"
+    dropoff: str = "dropoff_datetime"
+    zone_columns: tuple[str, ...] = ("pickup_location_id", "dropoff_location_id")
+    total: str | None = None
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """The columns by their names."""
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of every trips file; unit, meaning and codes travel as field metadata."""
+        return pa.schema([_field(column) for column in self.columns])
+
+    def base_name(self, month: date | None) -> str:
+        """The published file's name without ending, such as yellow_tripdata_2024-01."""
+        return self.file_name.format(month=month)
+
+    def declaration(self, present: Iterable[str]) -> str:
+        """A hash of what decides the values of a file that has the columns `present`: names, types, aliases, words.
+
+        Declaring a column that a file never had does not change its hash; neither does a better `doc`.
+        """
+        wanted = set(present)
+        shapes = [
+            [column.name, str(column.type), sorted(column.spellings()), sorted(column.words.items())]
+            for column in self.columns
+            if column.name in wanted
+        ]
+        return hashlib.sha256(json.dumps([self.name, shapes]).encode()).hexdigest()[:16]
+
+
+def fold(name: str) -> str:
+    """A published column name or word, in the form in which names are compared."""
+    return name.strip().casefold()
+
+
+def _field(column: Column) -> pa.Field:
+    facts = {"description": column.doc, "unit": column.unit}
+    if column.codes:
+        facts["codes"] = json.dumps({str(code): meaning for code, meaning in column.codes.items()})
+    return pa.field(column.name, column.type, metadata={key: text for key, text in facts.items() if text})

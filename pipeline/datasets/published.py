@@ -1,0 +1,38 @@
+"""How many rows and bytes TLC has published for each month, as reference: for warnings, estimates and the sample site.
+
+`published.csv` covers 2009-01 to 2025-12 (bytes and Last-Modified to 2024-05). Its sources are public:
+S1 the repository lykmapipo/NYC-TLC-Trip-Data (footers and HTTP headers of 487 files, 2024-08);
+S4 a cleaning log of 356 raw files (2026-08), of which four totals were reproduced to the row;
+S6 a student project's index of the green files 2014-01 to 2024-12;
+S7 the repository FlyOn21/BIGDATA-PROCESSING-AND-ANALYTICS_COURSE_2025.
+The counts are of the Parquet files; the CSVs of the same months differ by a few rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib import resources
+
+from pipeline.months import parse_month
+
+
+@dataclass(frozen=True)
+class Published:
+    """What TLC published for one month: rows, and bytes where known."""
+
+    rows: int
+    bytes: int | None
+
+
+@cache
+def published_months(dataset: str) -> dict[date, Published]:
+    """The months of one dataset whose published counts are known, oldest first."""
+    with resources.files("pipeline.datasets").joinpath("published.csv").open(encoding="utf-8", newline="") as lines:
+        return {
+            parse_month(row["month"]): Published(int(row["rows"]), int(row["bytes"]) if row["bytes"] else None)
+            for row in csv.DictReader(lines)
+            if row["dataset"] == dataset
+        }

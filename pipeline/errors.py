@@ -1,0 +1,48 @@
+"""Everything that can go wrong, as one tree, told apart by what a person should do about it.
+
+PipelineError
+├── UsageError        an option, a setting or an argument that cannot be: mend the command or luigi.cfg
+├── NotPublished      TLC has no such month yet: come back later; not a failure of a scheduled run
+├── SourceError       the site misbehaved after all retries, sent what is not a trips file, or refuses a month
+│                     that is long due: come back later
+├── SchemaError       columns or values that no declared era explains: a person must decide
+├── CheckFailed       the month is not believable: a person must decide
+├── StoreError        the lake
+└── WarehouseError    the warehouse
+
+A message has subject, what was found, what was allowed, and where to act; all problems, not the first.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """The base of every error that this package raises on purpose; its text is the whole message."""
+
+
+class UsageError(PipelineError):
+    """An option, a setting or an argument that cannot be."""
+
+
+class NotPublished(PipelineError):
+    """TLC has no such month yet; a scheduled run does not count it as a failure."""
+
+
+class SourceError(PipelineError):
+    """The site misbehaved after all retries, or what it sent is not what its name claims."""
+
+
+class SchemaError(PipelineError):
+    """Columns or values that no declared era explains."""
+
+
+class CheckFailed(PipelineError):
+    """The month is not believable; nothing of it was published."""
+
+
+class StoreError(PipelineError):
+    """The lake could not be read or written."""
+
+
+class WarehouseError(PipelineError):
+    """The warehouse could not be read or written."""

@@ -1,0 +1,66 @@
+"""Months, as dates that are always the first of the month, and the ranges that people type.
+
+Nothing here knows what TLC has published; see `pipeline.datasets` for that.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from pipeline.errors import UsageError
+
+_MONTH = re.compile(r"(\d{4})-(\d{2})")
+_ALLOWED = "a month (2024-01), a year (2024), or a range of either with both ends included (2023-11..2024-03)"
+
+
+def parse_month(text: str) -> date:
+    """The month that a text such as 2024-01 names.
+
+    Raises:
+        UsageError: the text is not a year, a dash and a month from 01 to 12.
+    """
+    found = _MONTH.fullmatch(text.strip())
+    if found is None or not 1 <= int(found[2]) <= 12 or int(found[1]) < 1:
+        raise UsageError(f"{text!r} is not a month; write YYYY-MM, for instance 2024-01")
+    return date(int(found[1]), int(found[2]), 1)
+
+
+def format_month(month: date) -> str:
+    """The month as 2024-01."""
+    return f"{month:%Y-%m}"
+
+
+def add_months(month: date, count: int) -> date:
+    """The month that lies `count` months later (earlier when negative)."""
+    years, zero_based = divmod(month.year * 12 + month.month - 1 + count, 12)
+    return date(years, zero_based + 1, 1)
+
+
+def month_range(first: date, last: date) -> list[date]:
+    """Every month from `first` to `last`, both included, oldest first; empty when `last` is before `first`."""
+    count = (last.year - first.year) * 12 + last.month - first.month + 1
+    return [add_months(first, offset) for offset in range(count)]
+
+
+def parse_period(text: str) -> tuple[date, date]:
+    """The first and the last month of a period such as 2021, 2021-03, 2021..2022 or 2021-03..2021-07.
+
+    Raises:
+        UsageError: the text is none of these, or its end lies before its start.
+    """
+    start, dots, end = text.strip().partition("..")
+    first, last = _ends(start, text)[0], _ends(end if dots else start, text)[1]
+    if last < first:
+        raise UsageError(f"period {text!r} ends before it starts; write the earlier month first")
+    return first, last
+
+
+def _ends(part: str, whole: str) -> tuple[date, date]:
+    if re.fullmatch(r"\d{4}", part.strip()) and int(part) >= 1:
+        return date(int(part), 1, 1), date(int(part), 12, 1)
+    try:
+        month = parse_month(part)
+    except UsageError as error:
+        raise UsageError(f"{whole!r} is not a period; write {_ALLOWED}") from error
+    return month, month
