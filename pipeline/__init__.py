@@ -1,0 +1,33 @@
+"""Months of New York taxi trips, from TLC's site to a Parquet lake and a warehouse, as Luigi tasks.
+
+    luigi --module pipeline Backfill --datasets green --first 2024-01 --last 2024-03
+    pipeline backfill green 2024-01..2024-03
+
+    import pipeline
+    pipeline.read("green", "2024-01..2024-03", columns=["pickup_datetime", "total_amount"])   # a pandas DataFrame
+
+Importing this opens no file and no connection.
+"""
+
+from luigi.tools.range import RangeMonthly
+
+from pipeline.frames import read
+from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
+from pipeline.tasks.runs import Backfill, Latest
+from pipeline.tasks.warehouse import Load, LoadZones, Mart
+from pipeline.version import __version__
+
+__all__ = [
+    "Backfill",
+    "Conform",
+    "ConformZones",
+    "Download",
+    "DownloadZones",
+    "Latest",
+    "Load",
+    "LoadZones",
+    "Mart",
+    "RangeMonthly",
+    "__version__",
+    "read",
+]

@@ -1,0 +1,31 @@
+"""What TLC publishes, as data: one module per dataset, in the words of `pipeline.datasets.base`.
+
+A new column that TLC adds is one line in one of these modules.
+"""
+
+from __future__ import annotations
+
+from pipeline.datasets.base import Column, Dataset, Rule
+from pipeline.datasets.fhv import FHV
+from pipeline.datasets.fhvhv import FHVHV
+from pipeline.datasets.green import GREEN
+from pipeline.datasets.yellow import YELLOW
+from pipeline.datasets.zones import ZONES
+from pipeline.errors import UsageError
+
+__all__ = ["DATASETS", "ZONES", "Column", "Dataset", "Rule", "dataset_named"]
+
+#: The datasets that come month by month, by name.
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (YELLOW, GREEN, FHV, FHVHV)}
+
+
+def dataset_named(name: str) -> Dataset:
+    """The dataset of that name, be it monthly or the zones.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = {**DATASETS, ZONES.name: ZONES}
+    if name not in known:
+        raise UsageError(f"no dataset is called {name!r}; there are {', '.join(known)}")
+    return known[name]

@@ -23,6 +23,13 @@ MONEY = pa.float64()
 DATASET_KEY, MONTH_KEY, SOURCE_KEY, DECLARATION_KEY = "dataset", "month", "source_sha256", "declaration"
 #: The declared columns that the raw file had, comma separated: what `Dataset.declaration` was computed over.
 PRESENT_KEY = "columns_in_source"
+#: The version of this package that wrote the file, for information only.
+VERSION_KEY = "pipeline_version"
+#: In the metadata of a raw Parquet file of the sample site: its share of the published rows, such as 0.01.
+SCALE_KEY = "sample_scale"
+
+#: Folded names that are no data: pandas writes its row numbers under this one (yellow 2010-02 and 2010-03 have it).
+IGNORED_NAMES = frozenset({"__index_level_0__"})
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Column:
     #: TLC's code list, for people; a code outside of it is counted, not refused.
     codes: Mapping[int | str, str] = field(default_factory=dict)
     #: Published words and the value they stand for; matched without regard to case or outer spaces.
+    #: In a number column any other word is an error; in a text column it stays as it is.
     words: Mapping[str, int | str] = field(default_factory=dict)
     #: The month from which every file has the column, be it CSV or Parquet; None: any file may lack it.
     expected_from: date | None = None
@@ -53,6 +61,11 @@ class Column:
     def spellings(self) -> frozenset[str]:
         """The folded names under which the column may stand in a file."""
         return frozenset(fold(name) for name in (self.name, *self.aliases))
+
+    @cached_property
+    def folded_words(self) -> dict[str, int | str]:
+        """The values by folded words."""
+        return {fold(word): value for word, value in self.words.items()}
 
     def expected(self, month: date | None, *, parquet: bool) -> bool:
         """Whether a file of this month and format must have the column."""
@@ -68,7 +81,8 @@ class Column:
 class Rule:
     """What a believable month looks like in one respect: a limit on one of `pipeline.conform`'s measures.
 
-    `measure` names a count in `Measures.counts`; the limits are inclusive, shares are of the month's rows.
+    `measure` names a count in `Measures.counts`; the limits are inclusive, shares are of the month's rows. A month
+    without that count (a CSV has no published count to compare with) is not judged by the rule.
     """
 
     name: str

@@ -30,9 +30,9 @@ class Published:
 @cache
 def published_months(dataset: str) -> dict[date, Published]:
     """The months of one dataset whose published counts are known, oldest first."""
-    with resources.files("pipeline.datasets").joinpath("published.csv").open(encoding="utf-8", newline="") as lines:
-        return {
-            parse_month(row["month"]): Published(int(row["rows"]), int(row["bytes"]) if row["bytes"] else None)
-            for row in csv.DictReader(lines)
-            if row["dataset"] == dataset
-        }
+    text = resources.files("pipeline.datasets").joinpath("published.csv").read_text(encoding="utf-8")
+    return {
+        parse_month(row["month"]): Published(int(row["rows"]), int(row["bytes"]) if row["bytes"] else None)
+        for row in csv.DictReader(text.splitlines())
+        if row["dataset"] == dataset
+    }

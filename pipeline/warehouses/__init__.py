@@ -1,0 +1,53 @@
+"""Warehouses: where months of trips arrive as tables, one class per engine behind one contract (`base.py`).
+
+Importing this imports no engine's driver; opening a warehouse opens no file and no connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets.base import Dataset
+from pipeline.errors import UsageError
+from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile, Warehouse
+
+__all__ = ["LoadRecord", "Mart", "MartRecord", "StoredFile", "Warehouse", "open_warehouse"]
+
+_ALLOWED = "duckdb:///folder/name.duckdb (relative to the working folder) or duckdb:////folder/name.duckdb (absolute)"
+
+
+def open_warehouse(
+    url: str,
+    *,
+    memory_limit: str = "1GB",
+    threads: int = 2,
+    lock_timeout_s: float = 600,
+    datasets: Mapping[str, Dataset] = DATASETS,
+    zones: Dataset = ZONES,
+) -> Warehouse:
+    """The warehouse that a URL in SQLAlchemy's way names.
+
+    The bounds are those of one load: memory (as DuckDB writes it: 800MB, 2GB; beyond it spills to disk), threads, and
+    how long to wait while another process has the warehouse. Tables are made for all of `datasets`.
+
+    Raises:
+        UsageError: no engine is called so, or the URL or a bound cannot be.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme != "duckdb":
+        raise UsageError(f"warehouse {url!r} is none of the kinds there are; allowed: {_ALLOWED}")
+    if not rest.startswith("/") or "?" in rest or rest.endswith("/") or rest[1:] in ("", ":memory:"):
+        raise UsageError(f"warehouse {url!r} does not name a database file; allowed: {_ALLOWED}")
+    if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?)?B", memory_limit.strip(), re.IGNORECASE):
+        raise UsageError(f"memory limit {memory_limit!r} is not an amount of memory; write, for instance, 800MB or 2GB")
+    if threads < 1 or lock_timeout_s < 0:
+        raise UsageError(f"threads ({threads}) must be at least 1, lock_timeout_s ({lock_timeout_s:g}) at least 0")
+
+    from pipeline.warehouses.duckdb import DuckDBWarehouse
+    from pipeline.warehouses.duckdb_file import DuckDBFile
+
+    file = DuckDBFile(Path(rest[1:]).absolute(), memory_limit.strip(), threads, lock_timeout_s)
+    return DuckDBWarehouse(file, datasets, zones)

@@ -2,6 +2,12 @@
 
 After `replace_month` returns, the warehouse holds exactly that file's rows for that month, however often it ran; if it
 raises or is killed, the table is as it was. Nothing is ever reported as loaded that is not there.
+
+A mart is derived from loads: when the month's load goes or is replaced, or the zones become others, the mart's months
+that were built from it go in the same step, so that a mart that is there is of the rows that are there.
+
+Every method raises `WarehouseError` when the engine refuses; asking about a warehouse that does not exist answers
+"nothing" and creates nothing.
 """
 
 from __future__ import annotations
@@ -43,26 +49,31 @@ class LoadRecord:
     source_sha256: str
     declaration: str
     fingerprint: str
+    #: With its zone, which is UTC.
     loaded_at: datetime
     version: str
 
 
 @dataclass(frozen=True)
 class MartRecord:
-    """One month of one mart that was built, and from which load (the fingerprint of its trips file)."""
+    """A row of `mart_loads`: one month of one mart, and from which load (the fingerprint of its trips file)."""
 
     mart: str
     dataset: str
     month: date
     rows: int
     fingerprint: str
+    #: With its zone, which is UTC.
     built_at: datetime
     version: str
 
 
 @dataclass(frozen=True)
 class Mart:
-    """A derived table: one SELECT over the month `:month` of the dataset `:dataset`, kept in `pipeline/marts/<name>.sql`."""
+    """A derived table: one SELECT over the month `:month` of the dataset `:dataset`, in `pipeline/marts/<name>.sql`.
+
+    `:next_month` is the first day after it. The mart's table has the columns `dataset` and `month`, then the SELECT's.
+    """
 
     name: str
     doc: str
@@ -74,19 +85,31 @@ class Warehouse(Protocol):
     """Where months of trips arrive as tables. Clients and connections are made inside each call, never kept."""
 
     def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """Make the month's rows exactly those of the file, with its record in `loads`; returns their number."""
+        """Make the month's rows exactly those of the file, with its record in `loads`; returns their number.
+
+        Raises:
+            WarehouseError: the file is of another dataset or month, does not fit the table, or the engine refused.
+        """
 
     def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
         """The months that are there, by one question; may lack one that another process is just committing."""
 
     def replace_zones(self, zones: StoredFile) -> int:
-        """Make the zones exactly those of the file; returns their number."""
+        """Make the zones exactly those of the file; returns their number. Other zones than before take all marts out.
+
+        Raises:
+            WarehouseError: as for a month, or a zone's number occurs twice (the view `trips` would double its trips).
+        """
 
     def loaded_zones(self) -> LoadRecord | None:
         """The record of the zones, None when they are not there."""
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
-        """Build the month of each mart anew, all or none; returns rows by mart."""
+        """Build the month of each mart anew, all or none; returns rows by mart.
+
+        Raises:
+            WarehouseError: the month is not loaded, a mart is not for this dataset, or the engine refused.
+        """
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The months of marts that are there: by month, then by mart."""

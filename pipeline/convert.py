@@ -1,0 +1,166 @@
+"""Published values, of whatever type, as values of a column's declared type; what does not fit is noted, never dropped.
+
+Integers may come as doubles, strings or words, times as strings, anything as Arrow's null type. Blank text stands for
+null where numbers or times are declared (as in a CSV), and stays as it is where text is declared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.datasets.base import TIME, Column, fold
+
+_INTEGER = re.compile(r"[+-]?\d+")
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_VALUES_KEPT = 1_000
+_VALUES_SHOWN = 10
+
+#: A declared value, or that there is none: None for null, `_MISFIT` for what does not fit.
+_MISFIT = object()
+
+
+@dataclass
+class Problem:
+    """Something wrong with rows of one column: how many, and with which values."""
+
+    title: str
+    rows: int = 0
+    values: Counter[str] = field(default_factory=Counter)
+
+    def add(self, values: pa.Array) -> None:
+        """Note these published values."""
+        self.rows += len(values)
+        quote = repr if pa.types.is_string(values.type) else str
+        for entry in values.cast(pa.string()).value_counts().to_pylist():
+            text = quote(entry["values"])
+            if text in self.values or len(self.values) < _VALUES_KEPT:
+                self.values[text] += entry["counts"]
+
+    def __str__(self) -> str:
+        shown = sorted(self.values.items(), key=lambda pair: (-pair[1], pair[0]))[:_VALUES_SHOWN]
+        listed = ", ".join(f"{text} ({count:,})" for text, count in shown)
+        more = ", ..." if len(self.values) > len(shown) else ""
+        return f"{self.title}: {self.rows:,}" + (f", namely {listed}{more}" if listed else "")
+
+
+def misfits(column: Column) -> Problem:
+    """The problem to which `convert` adds what does not fit the column."""
+    words = "a known word or " if column.words and not pa.types.is_string(column.type) else ""
+    return Problem(f"{column.name}: values that are not {words}{column.type}")
+
+
+def convertible(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether any era, or a faithful rewrite of one, could hold a column of type `target` in the type `source`."""
+    if pa.types.is_dictionary(source):
+        source = source.value_type
+    if pa.types.is_null(source) or _is_text(source):
+        return True
+    if pa.types.is_timestamp(target):
+        return bool(pa.types.is_timestamp(source) and source.tz is None)
+    return bool(pa.types.is_integer(source) or pa.types.is_floating(source))
+
+
+def convert(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
+    """The values as `column.type`, one for one; a value that does not fit is added to `problem` and null here."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), column.type)
+    if _is_text(array.type):
+        array = array.cast(pa.string())
+    if pa.types.is_string(column.type):
+        return _to_text(array, column, problem)
+    try:
+        if pa.types.is_string(array.type) and pa.types.is_int64(column.type):
+            return _text_to_value(array, column, problem)
+        converted = array.cast(column.type)
+    except pa.ArrowInvalid:
+        if pa.types.is_string(array.type):
+            return _text_to_value(array, column, problem)
+        # Something is fractional, too large or too fine: whatever does not survive the way back does not fit.
+        converted = array.cast(column.type, safe=False)
+        return _without(pc.not_equal(converted.cast(array.type, safe=False), array), array, converted, problem)
+    if pa.types.is_floating(column.type) and pc.all(pc.is_finite(converted)).as_py() is False:
+        return _without(pc.invert(pc.is_finite(converted)), array, converted, problem)
+    return converted
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view")
+
+
+def _to_text(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
+    if pa.types.is_string(array.type) and not column.words:
+        return array
+
+    def parse(value: object) -> object:
+        # A code that came as a double, such as 1.0, is the code.
+        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        return column.folded_words.get(fold(text), text)
+
+    return _by_value(array, column, problem, parse)
+
+
+def _text_to_value(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
+    """As `convert`, for text that is not plain numbers or times, or is to become an integer."""
+    if pa.types.is_int64(column.type):
+        # Ids, codes and counts have few distinct values.
+        return _by_value(array, column, problem, lambda value: _integer(str(value).strip(), column))
+    trimmed = pc.utf8_trim_whitespace(array)
+    array = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    parse = _number if pa.types.is_floating(column.type) else _time
+    return _by_value(array, column, problem, lambda value: parse(str(value)))
+
+
+def _integer(text: str, column: Column) -> object:
+    if not text:
+        return None
+    if (code := column.folded_words.get(fold(text))) is not None:
+        return code
+    try:
+        number = int(text) if _INTEGER.fullmatch(text) else _integral(float(text) if _DECIMAL.fullmatch(text) else None)
+    except ValueError:
+        return _MISFIT
+    return number if -(2**63) <= number < 2**63 else _MISFIT
+
+
+def _integral(number: float | None) -> int:
+    if number is None or not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _number(text: str) -> object:
+    number = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else _MISFIT
+
+
+def _time(text: str) -> object:
+    try:
+        return pa.scalar(text).cast(TIME).as_py()
+    except pa.ArrowInvalid:
+        return _MISFIT
+
+
+def _by_value(array: pa.Array, column: Column, problem: Problem, parse: Callable[[object], object]) -> pa.Array:
+    """Every distinct value parsed once; `parse` is not asked about nulls."""
+    encoded = array.dictionary_encode()
+    parsed = [parse(value) for value in encoded.dictionary.to_pylist()]
+    values = pa.array([None if value is _MISFIT else value for value in parsed], column.type)
+    if _MISFIT in parsed:
+        refused = pa.array([value is _MISFIT for value in parsed]).take(encoded.indices)
+        problem.add(array.filter(refused))
+    return values.take(encoded.indices)
+
+
+def _without(refused: pa.Array, array: pa.Array, converted: pa.Array, problem: Problem) -> pa.Array:
+    """`converted` with nulls where `refused` is true; the published values in `array` are noted."""
+    problem.add(array.filter(refused))
+    return pc.if_else(pc.fill_null(refused, False), pa.scalar(None, converted.type), converted)

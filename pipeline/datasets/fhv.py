@@ -1,0 +1,84 @@
+"""Fhv: trips of for-hire vehicles (community cars, black cars, limousines) as their bases report them, from 2015-01 on.
+
+Until 2019-01 the app companies are among them; from 2019-02 these are in fhvhv. Times are New York wall-clock times
+without a zone. Sources: TLC's data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and
+`docs/surprises.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+
+from pipeline.datasets import codes
+from pipeline.datasets.base import TIME, Column, Dataset
+from pipeline.datasets.rules import TRIP_RULES
+
+_FIRST = date(2015, 1, 1)
+
+FHV = Dataset(
+    name="fhv",
+    file_name="fhv_tripdata_{month:%Y-%m}",
+    first_month=_FIRST,
+    first_parquet_month=_FIRST,
+    declared_in="pipeline/datasets/fhv.py",
+    doc="Trips of for-hire vehicles other than the high-volume services, one row per dispatched trip.",
+    rules=TRIP_RULES,
+    columns=(
+        Column(
+            "dispatching_base_num",
+            pa.string(),
+            # The CSVs of 2018 have both spellings; one of them is empty in most rows.
+            aliases=("Dispatching_base_number",),
+            expected_from=_FIRST,
+            doc="Licence number of the base that dispatched the trip.",
+        ),
+        Column(
+            "pickup_datetime",
+            TIME,
+            aliases=("Pickup_date",),
+            expected_from=_FIRST,
+            required=True,
+            doc="When the trip started.",
+        ),
+        Column(
+            "dropoff_datetime",
+            TIME,
+            expected_from=date(2017, 1, 1),
+            parquet_from=_FIRST,
+            doc="When the trip ended; 2019-02 has one in the year 3019.",
+        ),
+        Column(
+            "pickup_location_id",
+            pa.int64(),
+            # The CSVs of 2015 and 2016 have one zone per trip, that of the pickup.
+            aliases=("PUlocationID", "locationID"),
+            expected_from=_FIRST,
+            doc="Taxi zone of the pickup; missing in most rows.",
+        ),
+        Column(
+            "dropoff_location_id",
+            pa.int64(),
+            aliases=("DOlocationID",),
+            expected_from=date(2017, 1, 1),
+            parquet_from=_FIRST,
+            doc="Taxi zone of the drop-off.",
+        ),
+        Column(
+            "sr_flag",
+            pa.int64(),
+            expected_from=date(2017, 7, 1),
+            parquet_from=_FIRST,
+            codes=codes.SHARED_RIDE,
+            words=codes.SHARED_RIDE_WORDS,
+            doc="Whether the trip was part of a shared ride; null means that it was not, or that nobody said.",
+        ),
+        Column(
+            "affiliated_base_number",
+            pa.string(),
+            parquet_from=_FIRST,
+            doc="Licence number of the base that the vehicle belongs to.",
+        ),
+    ),
+)

@@ -1,0 +1,155 @@
+"""Fhvhv: trips of the high-volume for-hire services (Uber, Lyft, Via, Juno), from 2019-02 on.
+
+Times are New York wall-clock times without a zone, money is US dollars, distances are miles, `trip_time` is seconds.
+The CSVs (until 2021-06) have a handful of columns, the Parquet files of the same months all of them. Sources: TLC's
+data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and `docs/surprises.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+
+from pipeline.datasets import codes
+from pipeline.datasets.base import MONEY, TIME, Column, Dataset
+from pipeline.datasets.rules import TRIP_RULES
+
+_FIRST = date(2019, 2, 1)
+
+FHVHV = Dataset(
+    name="fhvhv",
+    file_name="fhvhv_tripdata_{month:%Y-%m}",
+    first_month=_FIRST,
+    first_parquet_month=_FIRST,
+    declared_in="pipeline/datasets/fhvhv.py",
+    doc="Trips of the high-volume for-hire services, one row per trip.",
+    rules=TRIP_RULES,
+    columns=(
+        Column(
+            "hvfhs_license_num",
+            pa.string(),
+            # The CSV of 2021-06 lacks it.
+            parquet_from=_FIRST,
+            codes=codes.LICENSES,
+            doc="Licence number of the service.",
+        ),
+        Column(
+            "dispatching_base_num",
+            pa.string(),
+            expected_from=_FIRST,
+            doc="Licence number of the base that dispatched the trip.",
+        ),
+        Column(
+            "originating_base_num",
+            pa.string(),
+            parquet_from=_FIRST,
+            doc="Licence number of the base that received the request.",
+        ),
+        Column("request_datetime", TIME, parquet_from=_FIRST, doc="When the passenger asked to be picked up."),
+        Column(
+            "on_scene_datetime",
+            TIME,
+            parquet_from=_FIRST,
+            doc="When the driver arrived at the pickup; recorded for accessible vehicles and by Uber.",
+        ),
+        Column("pickup_datetime", TIME, expected_from=_FIRST, required=True, doc="When the trip started."),
+        Column("dropoff_datetime", TIME, expected_from=_FIRST, required=True, doc="When the trip ended."),
+        Column(
+            "pickup_location_id",
+            pa.int64(),
+            aliases=("PULocationID",),
+            expected_from=_FIRST,
+            doc="Taxi zone of the pickup.",
+        ),
+        Column(
+            "dropoff_location_id",
+            pa.int64(),
+            aliases=("DOLocationID",),
+            expected_from=_FIRST,
+            doc="Taxi zone of the drop-off.",
+        ),
+        Column("trip_miles", pa.float64(), unit="miles", parquet_from=_FIRST, doc="Distance with the passenger."),
+        Column("trip_time", pa.int64(), unit="seconds", parquet_from=_FIRST, doc="Time with the passenger."),
+        Column(
+            "base_passenger_fare",
+            MONEY,
+            unit="USD",
+            parquet_from=_FIRST,
+            doc="The passenger's fare before tolls, tips, taxes and fees.",
+        ),
+        Column("tolls", MONEY, unit="USD", parquet_from=_FIRST, doc="All tolls paid."),
+        Column("bcf", MONEY, unit="USD", parquet_from=_FIRST, doc="Collected for the Black Car Fund."),
+        Column("sales_tax", MONEY, unit="USD", parquet_from=_FIRST, doc="Collected as New York State's sales tax."),
+        Column(
+            "congestion_surcharge",
+            MONEY,
+            unit="USD",
+            parquet_from=_FIRST,
+            doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
+        ),
+        Column(
+            "airport_fee",
+            MONEY,
+            unit="USD",
+            parquet_from=_FIRST,
+            doc="For pickups and drop-offs at LaGuardia, JFK and Newark.",
+        ),
+        Column(
+            "cbd_congestion_fee",
+            MONEY,
+            unit="USD",
+            expected_from=date(2025, 1, 1),
+            doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
+        ),
+        Column("tips", MONEY, unit="USD", parquet_from=_FIRST, doc="Tips from the passenger."),
+        Column("driver_pay", MONEY, unit="USD", parquet_from=_FIRST, doc="Paid to the driver, without tolls and tips."),
+        Column(
+            "shared_request_flag",
+            pa.string(),
+            parquet_from=_FIRST,
+            codes=codes.YES_NO,
+            doc="Whether the passenger agreed to a shared ride.",
+        ),
+        Column(
+            "shared_match_flag",
+            pa.string(),
+            parquet_from=_FIRST,
+            codes=codes.YES_NO,
+            doc="Whether the passenger shared the vehicle with one who booked apart.",
+        ),
+        Column(
+            "access_a_ride_flag",
+            pa.string(),
+            parquet_from=_FIRST,
+            codes={**codes.YES_NO, " ": "not stated (a single blank in many rows)"},
+            doc="Whether the trip was made for the MTA's paratransit.",
+        ),
+        Column(
+            "wav_request_flag",
+            pa.string(),
+            parquet_from=_FIRST,
+            codes=codes.YES_NO,
+            doc="Whether a wheelchair-accessible vehicle was asked for.",
+        ),
+        Column(
+            "wav_match_flag",
+            pa.string(),
+            parquet_from=_FIRST,
+            codes=codes.YES_NO,
+            doc="Whether the trip was made in a wheelchair-accessible vehicle.",
+        ),
+        Column(
+            "sr_flag",
+            pa.int64(),
+            codes=codes.SHARED_RIDE,
+            words=codes.SHARED_RIDE_WORDS,
+            doc="In the CSVs only: whether the trip was part of a shared ride; null means that it was not.",
+        ),
+        Column(
+            "affiliated_base_number",
+            pa.string(),
+            doc="In the CSV of 2021-06 only: licence number of the base that the vehicle belongs to.",
+        ),
+    ),
+)

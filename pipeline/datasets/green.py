@@ -1,0 +1,191 @@
+"""Green: the street-hail liveries of the outer boroughs and northern Manhattan, from 2013-08 on.
+
+Times are New York wall-clock times without a zone, money is US dollars, distances are miles. 2013-08 to 2013-12 exist
+as CSV only; the Parquet files, from 2014-01, have one spelling throughout. Sources: TLC's data dictionary,
+https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and `docs/surprises.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+
+from pipeline.datasets import codes
+from pipeline.datasets.base import MONEY, TIME, Column, Dataset
+from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
+
+_FIRST = date(2013, 8, 1)
+_PARQUET = date(2014, 1, 1)
+_ZONES_IN_CSV = date(2016, 7, 1)
+
+GREEN = Dataset(
+    name="green",
+    file_name="green_tripdata_{month:%Y-%m}",
+    first_month=_FIRST,
+    first_parquet_month=_PARQUET,
+    declared_in="pipeline/datasets/green.py",
+    doc="Trips of green taxis, one row per trip.",
+    total="total_amount",
+    rules=(*TRIP_RULES, NEGATIVE_TOTALS),
+    columns=(
+        Column(
+            "vendor_id",
+            pa.int64(),
+            aliases=("VendorID",),
+            expected_from=_FIRST,
+            codes=codes.VENDORS,
+            words=codes.VENDOR_WORDS,
+            doc="Which technology provider sent the record.",
+        ),
+        Column(
+            "pickup_datetime",
+            TIME,
+            aliases=("lpep_pickup_datetime",),
+            expected_from=_FIRST,
+            required=True,
+            doc="When the meter was switched on.",
+        ),
+        Column(
+            "dropoff_datetime",
+            TIME,
+            aliases=("lpep_dropoff_datetime",),
+            expected_from=_FIRST,
+            required=True,
+            doc="When the meter was switched off.",
+        ),
+        Column(
+            "passenger_count",
+            pa.int64(),
+            expected_from=_FIRST,
+            doc="Passengers in the vehicle, as entered by the driver.",
+        ),
+        Column("trip_distance", pa.float64(), unit="miles", expected_from=_FIRST, doc="Distance by the meter."),
+        Column(
+            "rate_code_id",
+            pa.int64(),
+            aliases=("RatecodeID",),
+            expected_from=_FIRST,
+            codes=codes.RATES,
+            doc="The rate in force at the end of the trip.",
+        ),
+        Column(
+            "store_and_fwd_flag",
+            pa.string(),
+            expected_from=_FIRST,
+            codes=codes.STORE_AND_FORWARD,
+            words=codes.STORE_AND_FORWARD_WORDS,
+            doc="Whether the record waited in the vehicle before it was sent.",
+        ),
+        Column(
+            "pickup_location_id",
+            pa.int64(),
+            aliases=("PULocationID",),
+            expected_from=_ZONES_IN_CSV,
+            parquet_from=_PARQUET,
+            doc="Taxi zone of the pickup.",
+        ),
+        Column(
+            "dropoff_location_id",
+            pa.int64(),
+            aliases=("DOLocationID",),
+            expected_from=_ZONES_IN_CSV,
+            parquet_from=_PARQUET,
+            doc="Taxi zone of the drop-off.",
+        ),
+        Column(
+            "payment_type",
+            pa.int64(),
+            expected_from=_FIRST,
+            codes=codes.PAYMENTS,
+            words=codes.PAYMENT_WORDS,
+            doc="How the passenger paid.",
+        ),
+        Column(
+            "fare_amount",
+            MONEY,
+            unit="USD",
+            expected_from=_FIRST,
+            doc="Fare by time and distance, from the meter.",
+        ),
+        Column(
+            "extra",
+            MONEY,
+            unit="USD",
+            expected_from=_FIRST,
+            doc="Extras and surcharges, such as rush hour and overnight.",
+        ),
+        Column("mta_tax", MONEY, unit="USD", expected_from=_FIRST, doc="Tax that the metered rate triggers."),
+        Column(
+            "tip_amount", MONEY, unit="USD", expected_from=_FIRST, doc="Tips paid by card; cash tips are not recorded."
+        ),
+        Column("tolls_amount", MONEY, unit="USD", expected_from=_FIRST, doc="All tolls paid."),
+        Column(
+            "improvement_surcharge",
+            MONEY,
+            unit="USD",
+            expected_from=date(2015, 1, 1),
+            parquet_from=_PARQUET,
+            doc="Levied since 2015 when the meter is switched on.",
+        ),
+        Column(
+            "total_amount",
+            MONEY,
+            unit="USD",
+            expected_from=_FIRST,
+            doc="What the passenger was charged, without cash tips.",
+        ),
+        Column(
+            "congestion_surcharge",
+            MONEY,
+            unit="USD",
+            expected_from=date(2019, 1, 1),
+            parquet_from=_PARQUET,
+            doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
+        ),
+        Column(
+            "cbd_congestion_fee",
+            MONEY,
+            unit="USD",
+            expected_from=date(2025, 1, 1),
+            doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
+        ),
+        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are kept as text.
+        Column("request_source", pa.string(), doc="Where the trip was requested from."),
+        Column(
+            "ehail_fee", MONEY, unit="USD", expected_from=_FIRST, doc="For trips hailed by app; hardly ever filled."
+        ),
+        Column(
+            "trip_type",
+            pa.int64(),
+            expected_from=_FIRST,
+            codes=codes.TRIP_TYPES,
+            doc="Hailed on the street or dispatched, guessed from the rate.",
+        ),
+        # Only the CSVs until 2016-06 have coordinates; no Parquet file does.
+        Column(
+            "pickup_longitude",
+            pa.float64(),
+            unit="degrees (WGS 84)",
+            doc="Where the meter was switched on.",
+        ),
+        Column(
+            "pickup_latitude",
+            pa.float64(),
+            unit="degrees (WGS 84)",
+            doc="Where the meter was switched on.",
+        ),
+        Column(
+            "dropoff_longitude",
+            pa.float64(),
+            unit="degrees (WGS 84)",
+            doc="Where the meter was switched off.",
+        ),
+        Column(
+            "dropoff_latitude",
+            pa.float64(),
+            unit="degrees (WGS 84)",
+            doc="Where the meter was switched off.",
+        ),
+    ),
+)

@@ -1,0 +1,83 @@
+"""What a believable month looks like: limits shared by the datasets, each with what the real months have.
+
+The evidence is 15 Parquet months of green, 2020-04 to 2025-07, and three as CSV, 35,612 to 83,130 rows each. An error
+stops the month; a warning is kept and shown. The limits leave room for what is odd but real.
+"""
+
+from __future__ import annotations
+
+from pipeline.datasets.base import Rule
+
+NO_ROWS = Rule("no_rows", "error", "rows", at_least=1, doc="rows in the month")
+
+WRONG_MONTH = Rule(
+    "wrong_month",
+    "error",
+    "pickups_outside_month",
+    # A file under another month's name has nearly all its pickups outside; the worst real month has 0.09 %.
+    at_most_share=0.5,
+    doc="pickups outside the month: is it another month's file?",
+)
+
+STRAY_PICKUPS = Rule(
+    "stray_pickups",
+    "warning",
+    "pickups_outside_month",
+    # At most 43 of 48,326 (2025-01): 0.09 %.
+    at_most_share=0.002,
+    doc="pickups outside the month",
+)
+
+NEGATIVE_DURATIONS = Rule(
+    "negative_durations",
+    "warning",
+    "dropoffs_before_pickups",
+    # Mostly none; 0.03 % in 2020-04 and 0.45 % in 2025-02, both vendor 6's, whose minutes are wrong: worth a warning.
+    at_most_share=0.002,
+    doc="drop-offs before pickups",
+)
+
+UNKNOWN_ZONES = Rule(
+    "unknown_zones",
+    "warning",
+    "unknown_zones",
+    # Zone ids are 1 to 265 in every real month.
+    at_most_share=0.001,
+    doc="zone ids outside 1 to 265",
+)
+
+NEGATIVE_TOTALS = Rule(
+    "negative_totals",
+    "warning",
+    "negative_totals",
+    # Refunds and voided trips: 0.2 % to 0.7 %.
+    at_most_share=0.02,
+    doc="negative totals",
+)
+
+UNKNOWN_CODES = Rule(
+    "unknown_codes",
+    "warning",
+    "unknown_codes",
+    # None in the real months, with vendors 4 and 5 and rate 99 in the lists.
+    at_most_share=0.001,
+    doc="codes that the code lists lack",
+)
+
+PUBLISHED_ROWS = Rule(
+    "published_rows",
+    "warning",
+    "rows_off_published",
+    at_most=0,
+    doc="rows more or fewer than TLC published",
+)
+
+TRIP_RULES = (
+    NO_ROWS,
+    WRONG_MONTH,
+    STRAY_PICKUPS,
+    NEGATIVE_DURATIONS,
+    UNKNOWN_ZONES,
+    UNKNOWN_CODES,
+    PUBLISHED_ROWS,
+)

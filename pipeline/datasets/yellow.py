@@ -1,0 +1,211 @@
+"""Yellow: the medallion taxis that may be hailed anywhere in the city, from 2009-01 on.
+
+Times are New York wall-clock times without a zone, money is US dollars, distances are miles. The Parquet files use
+three spellings: 2009, 2010, and 2011-01 on; the CSVs of the same months (until 2021-07) changed more often. Sources:
+TLC's data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and `docs/surprises.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+
+from pipeline.datasets import codes
+from pipeline.datasets.base import MONEY, TIME, Column, Dataset
+from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
+
+_FIRST = date(2009, 1, 1)
+_ZONES_IN_CSV = date(2016, 7, 1)
+#: The month from which every Parquet file has today's columns, levies of later years among them.
+_REPUBLISHED = date(2011, 1, 1)
+#: Parquet has them in 2009 and 2010 only; the CSVs until 2016-06.
+_COORDINATES_UNTIL = date(2010, 12, 1)
+
+YELLOW = Dataset(
+    name="yellow",
+    file_name="yellow_tripdata_{month:%Y-%m}",
+    first_month=_FIRST,
+    first_parquet_month=_FIRST,
+    declared_in="pipeline/datasets/yellow.py",
+    doc="Trips of yellow taxis, one row per trip.",
+    total="total_amount",
+    rules=(*TRIP_RULES, NEGATIVE_TOTALS),
+    columns=(
+        Column(
+            "vendor_id",
+            pa.int64(),
+            aliases=("VendorID", "vendor_name"),
+            expected_from=_FIRST,
+            codes=codes.VENDORS,
+            words=codes.VENDOR_WORDS,
+            doc="Which technology provider sent the record.",
+        ),
+        Column(
+            "pickup_datetime",
+            TIME,
+            aliases=("tpep_pickup_datetime", "Trip_Pickup_DateTime"),
+            expected_from=_FIRST,
+            required=True,
+            doc="When the meter was switched on.",
+        ),
+        Column(
+            "dropoff_datetime",
+            TIME,
+            aliases=("tpep_dropoff_datetime", "Trip_Dropoff_DateTime"),
+            expected_from=_FIRST,
+            required=True,
+            doc="When the meter was switched off.",
+        ),
+        Column(
+            "passenger_count",
+            pa.int64(),
+            expected_from=_FIRST,
+            doc="Passengers in the vehicle, as entered by the driver.",
+        ),
+        Column("trip_distance", pa.float64(), unit="miles", expected_from=_FIRST, doc="Distance by the meter."),
+        Column(
+            "rate_code_id",
+            pa.int64(),
+            aliases=("RatecodeID", "rate_code"),
+            expected_from=_FIRST,
+            codes=codes.RATES,
+            doc="The rate in force at the end of the trip.",
+        ),
+        Column(
+            "store_and_fwd_flag",
+            pa.string(),
+            aliases=("store_and_forward",),
+            expected_from=_FIRST,
+            codes=codes.STORE_AND_FORWARD,
+            words=codes.STORE_AND_FORWARD_WORDS,
+            doc="Whether the record waited in the vehicle before it was sent.",
+        ),
+        Column(
+            "pickup_location_id",
+            pa.int64(),
+            aliases=("PULocationID",),
+            expected_from=_ZONES_IN_CSV,
+            parquet_from=_REPUBLISHED,
+            doc="Taxi zone of the pickup.",
+        ),
+        Column(
+            "dropoff_location_id",
+            pa.int64(),
+            aliases=("DOLocationID",),
+            expected_from=_ZONES_IN_CSV,
+            parquet_from=_REPUBLISHED,
+            doc="Taxi zone of the drop-off.",
+        ),
+        Column(
+            "payment_type",
+            pa.int64(),
+            expected_from=_FIRST,
+            codes=codes.PAYMENTS,
+            words=codes.PAYMENT_WORDS,
+            doc="How the passenger paid.",
+        ),
+        Column(
+            "fare_amount",
+            MONEY,
+            aliases=("Fare_Amt",),
+            unit="USD",
+            expected_from=_FIRST,
+            doc="Fare by time and distance, from the meter.",
+        ),
+        Column(
+            "extra",
+            MONEY,
+            aliases=("surcharge",),
+            unit="USD",
+            expected_from=_FIRST,
+            doc="Extras and surcharges, such as rush hour and overnight.",
+        ),
+        Column("mta_tax", MONEY, unit="USD", expected_from=_FIRST, doc="Tax that the metered rate triggers."),
+        Column(
+            "tip_amount",
+            MONEY,
+            aliases=("Tip_Amt",),
+            unit="USD",
+            expected_from=_FIRST,
+            doc="Tips paid by card; cash tips are not recorded.",
+        ),
+        Column("tolls_amount", MONEY, aliases=("Tolls_Amt",), unit="USD", expected_from=_FIRST, doc="All tolls paid."),
+        Column(
+            "improvement_surcharge",
+            MONEY,
+            unit="USD",
+            expected_from=date(2015, 1, 1),
+            parquet_from=_REPUBLISHED,
+            doc="Levied since 2015 when the meter is switched on.",
+        ),
+        Column(
+            "total_amount",
+            MONEY,
+            aliases=("Total_Amt",),
+            unit="USD",
+            expected_from=_FIRST,
+            doc="What the passenger was charged, without cash tips.",
+        ),
+        Column(
+            "congestion_surcharge",
+            MONEY,
+            unit="USD",
+            expected_from=date(2019, 1, 1),
+            parquet_from=_REPUBLISHED,
+            doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
+        ),
+        Column(
+            "airport_fee",
+            MONEY,
+            unit="USD",
+            parquet_from=_REPUBLISHED,
+            doc="For pickups at LaGuardia and JFK.",
+        ),
+        Column(
+            "cbd_congestion_fee",
+            MONEY,
+            unit="USD",
+            expected_from=date(2025, 1, 1),
+            doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
+        ),
+        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are kept as text.
+        Column("request_source", pa.string(), doc="Where the trip was requested from."),
+        Column(
+            "pickup_longitude",
+            pa.float64(),
+            aliases=("Start_Lon",),
+            expected_from=_FIRST,
+            expected_until=_COORDINATES_UNTIL,
+            unit="degrees (WGS 84)",
+            doc="Where the meter was switched on.",
+        ),
+        Column(
+            "pickup_latitude",
+            pa.float64(),
+            aliases=("Start_Lat",),
+            expected_from=_FIRST,
+            expected_until=_COORDINATES_UNTIL,
+            unit="degrees (WGS 84)",
+            doc="Where the meter was switched on.",
+        ),
+        Column(
+            "dropoff_longitude",
+            pa.float64(),
+            aliases=("End_Lon",),
+            expected_from=_FIRST,
+            expected_until=_COORDINATES_UNTIL,
+            unit="degrees (WGS 84)",
+            doc="Where it was switched off.",
+        ),
+        Column(
+            "dropoff_latitude",
+            pa.float64(),
+            aliases=("End_Lat",),
+            expected_from=_FIRST,
+            expected_until=_COORDINATES_UNTIL,
+            unit="degrees (WGS 84)",
+            doc="Where it was switched off.",
+        ),
+    ),
+)

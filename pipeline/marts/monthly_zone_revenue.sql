@@ -1,0 +1,42 @@
+-- Trips and what they brought in, per month and taxi zone of the pickup.
+--
+-- datasets: yellow, green
+--
+-- What is plausible here:
+-- * Only trips whose pickup lies in the month: a file holds a few strays, from other months and even other decades.
+-- * A negative total is the reversal of a trip that stands beside it. It counts as a reversal, not as a trip, and its
+--   money counts, so that reversed and reversing row cancel out.
+-- * A total beyond 10,000 dollars is a mistyped fare. A trip without a total stays, as one without money.
+-- * A distance below 0 or above 200 miles is the meter's fault: the trip stays, its miles do not.
+-- * A trip without a zone stays, under a zone that is null.
+-- Sums are of decimals: exact, and the same on every engine in whatever order the rows come.
+SELECT
+    pickup_location_id,
+    pickup_borough,
+    pickup_zone,
+    COUNT(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN 1 END) AS trips,
+    COUNT(CASE WHEN total_amount < 0 THEN 1 END) AS reversals,
+    CAST(SUM(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN passenger_count END) AS BIGINT) AS passengers,
+    SUM(
+        CASE
+            WHEN COALESCE(total_amount, 0) >= 0 AND trip_distance BETWEEN 0 AND 200
+                THEN CAST(trip_distance AS DECIMAL(18, 2))
+        END
+    ) AS trip_miles,
+    SUM(CAST(fare_amount AS DECIMAL(18, 2))) AS fare_amount,
+    SUM(CAST(extra AS DECIMAL(18, 2))) AS extra,
+    SUM(CAST(mta_tax AS DECIMAL(18, 2))) AS mta_tax,
+    SUM(CAST(tip_amount AS DECIMAL(18, 2))) AS tip_amount,
+    SUM(CAST(tolls_amount AS DECIMAL(18, 2))) AS tolls_amount,
+    SUM(CAST(improvement_surcharge AS DECIMAL(18, 2))) AS improvement_surcharge,
+    SUM(CAST(congestion_surcharge AS DECIMAL(18, 2))) AS congestion_surcharge,
+    SUM(CAST(cbd_congestion_fee AS DECIMAL(18, 2))) AS cbd_congestion_fee,
+    SUM(CAST(total_amount AS DECIMAL(18, 2))) AS total_amount
+FROM trips
+WHERE
+    dataset = :dataset
+    AND month = :month
+    AND pickup_datetime >= :month
+    AND pickup_datetime < :next_month
+    AND COALESCE(total_amount, 0) BETWEEN -10000 AND 10000
+GROUP BY pickup_location_id, pickup_borough, pickup_zone

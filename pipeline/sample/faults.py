@@ -1,0 +1,113 @@
+"""What can go wrong with a download, on demand: the faults that tests order and the site then commits.
+
+A fault belongs to paths, begins after `skip` matching requests, and happens `times` times; then the site behaves.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from pipeline.errors import UsageError
+
+#: Every kind of fault, and what its value means. A status such as 503 is a kind, too.
+KINDS = {
+    "cut": "close the connection after VALUE bytes of the body (default: half of it)",
+    "drop": "close the connection without an answer",
+    "slow": "send VALUE bytes a second (default 10,000)",
+    "delay": "wait VALUE seconds before the answer (default 1)",
+    "length": "announce VALUE bytes too many, or too few if negative (default 1000)",
+    "corrupt": "flip the byte at VALUE (default: the middle of the file)",
+    "truncate": "pretend that the file has VALUE bytes (default: half)",
+    "html": "send a page instead of the file, with status 200",
+    "ignore_range": "send the whole file, whatever part was asked for",
+    "bare": "send no ETag, Last-Modified or Accept-Ranges, and the whole file",
+    "republished": "serve other bytes under another ETag (unless told how many times: from now on)",
+    "STATUS": "answer with this status, such as 403 or 503; VALUE seconds as Retry-After",
+}
+#: Kinds that stay unless their number of times was given.
+_LASTING = ("republished", "bare")
+
+
+@dataclass
+class Fault:
+    """One kind of misbehaviour for some paths; `times` None means for ever."""
+
+    path: str
+    kind: str
+    value: float | None = None
+    times: int | None = 1
+    skip: int = 0
+
+    @property
+    def status(self) -> int | None:
+        """The status to answer with, for a fault that is one."""
+        return int(self.kind) if self.kind.isdigit() else None
+
+    def matches(self, path: str) -> bool:
+        """Whether the fault's glob fits the path or the name at its end."""
+        return fnmatchcase(path, self.path) or fnmatchcase(PurePosixPath(path).name, self.path)
+
+
+@dataclass
+class Faults:
+    """The faults of one site, in the order in which they were added."""
+
+    _faults: list[Fault] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(
+        self, path: str, kind: str | int, value: float | None = None, *, times: int | None = -1, skip: int = 0
+    ) -> None:
+        """Let requests for `path` (a glob, for the whole path or its last part) fail.
+
+        Raises:
+            UsageError: there is no such kind.
+        """
+        kind = str(kind)
+        if kind not in KINDS and not (kind.isdigit() and 400 <= int(kind) <= 599):
+            allowed = ", ".join([*KINDS][:-1])
+            raise UsageError(f"{kind!r} is not a fault; write a status from 400 to 599 or one of {allowed}")
+        if times == -1:
+            times = None if kind in _LASTING else 1
+        with self._lock:
+            self._faults.append(Fault(path, kind, value, times, skip))
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def take(self, path: str) -> list[Fault]:
+        """The faults that befall this request, each counted as having happened: lasting ones and one other at most."""
+        with self._lock:
+            taken: list[Fault] = []
+            for fault in (fault for fault in self._faults if fault.matches(path)):
+                if fault.skip:
+                    fault.skip -= 1
+                elif fault.times is None or (fault.times > 0 and all(other.kind in _LASTING for other in taken)):
+                    fault.times = None if fault.times is None else fault.times - 1
+                    taken.append(fault)
+            return taken
+
+
+def add_fault(faults: Faults, text: str) -> None:
+    """Add a fault written as KIND:GLOB[:VALUE][:times=N][:skip=N], for instance cut:yellow*2024-01*:50000:times=2.
+
+    Raises:
+        UsageError: the text is none.
+    """
+    kind, _, rest = text.partition(":")
+    path, *parts = rest.split(":")
+    plain = [part for part in parts if "=" not in part]
+    named = dict(part.split("=", 1) for part in parts if "=" in part)
+    try:
+        if not path or len(plain) > 1 or not set(named) <= {"times", "skip"}:
+            raise ValueError
+        value = float(plain[0]) if plain else None
+        times, skip = int(named.get("times", -1)), int(named.get("skip", 0))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a fault; write KIND:GLOB[:VALUE][:times=N][:skip=N]") from error
+    faults.add(path, kind, value, times=times, skip=skip)

@@ -1,0 +1,157 @@
+"""What the sample site has: a path in, a whole file on disk out, made when it is first asked for.
+
+A made file is published by one rename, so that the cache, even one that processes share, never holds half a month.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timezone
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UsageError
+from pipeline.months import add_months, parse_month
+from pipeline.sample.draws import epoch_s
+from pipeline.sample.eras import FIRST_MONTHS, FIRST_PARQUET_MONTHS, LAST_CSV_MONTH
+from pipeline.sample.files import Order, order, write_parquet
+from pipeline.sample.zones import zones_csv
+
+LAST = date(2025, 12, 1)
+_MONTH_FILE = re.compile(r"/(?:trip-data|.*releases/download/\w+)/(\w+)_tripdata_(\d{4}-\d{2})\.(parquet|csv|csv\.gz)")
+_ZONES_FILE = re.compile(r"/(?:misc|.*releases/download/misc)/taxi_zone_lookup\.csv")
+_WRITERS: dict[str, Callable[[Order, Path], None]] = {"parquet": write_parquet}
+_TYPES = {".parquet": "binary/octet-stream", ".csv": "text/csv", ".gz": "application/gzip"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file as the site serves it."""
+
+    path: Path
+    etag: str
+    last_modified: int
+    content_type: str
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Made:
+    """Synthetic months, in proportion to TLC's or all with `rows` rows; kept in `cache`."""
+
+    cache: Path
+    scale: float = 1.0
+    rows: int | None = None
+    last: date = LAST
+    seed: int = 0
+    row_group_rows: int = 1 << 20
+
+    def find(self, path: str, edition: int = 0) -> Item | None:
+        """The file at this path of TLC's site or of the CSVs' mirror; None where there is none.
+
+        Another edition has other rows (but as many) under another ETag, as if TLC had republished it.
+        """
+        if _ZONES_FILE.fullmatch(path):
+            return self._item(
+                "taxi_zone_lookup.csv", 1_711_000_000, edition, lambda draft: draft.write_bytes(zones_csv())
+            )
+        found = _MONTH_FILE.fullmatch(path)
+        if found is None or not self._has(found[1], found[2], found[3]):
+            return None
+        wanted = order(found[1], parse_month(found[2]), scale=self.scale, rows=self.rows)
+        wanted = replace(wanted, seed=self.seed + edition, row_group_rows=self.row_group_rows)
+        # TLC publishes a month about two months late.
+        published = epoch_s(add_months(wanted.month, 2)) + 19 * 86_400
+        name = PurePosixPath(path).name
+        return self._item(name, published, edition, lambda draft: _WRITERS[found[3]](wanted, draft))
+
+    def _has(self, dataset: str, month_text: str, ending: str) -> bool:
+        try:
+            month = parse_month(month_text)
+        except UsageError:
+            return False
+        firsts = FIRST_PARQUET_MONTHS if ending == "parquet" else FIRST_MONTHS
+        last = self.last if ending == "parquet" else min(self.last, LAST_CSV_MONTH)
+        return dataset in firsts and ending in _WRITERS and firsts[dataset] <= month <= last
+
+    def _item(self, name: str, published: int, edition: int, write: Callable[[Path], object]) -> Item:
+        facts = f"{name} {self.scale} {self.rows} {self.seed + edition} {self.row_group_rows}"
+        facts = f"{facts} {np.__version__} {pa.__version__}"
+        key = hashlib.md5(facts.encode(), usedforsecurity=False).hexdigest()
+        path = self.cache / key / name
+        if not path.exists():
+            _publish(path, write)
+        return Item(path, f'"{key}"', published + edition * 86_400, _TYPES[path.suffix])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The files of a folder that is laid out like TLC's site; `cache` holds other editions of them."""
+
+    folder: Path
+    cache: Path
+
+    def find(self, path: str, edition: int = 0) -> Item | None:
+        """The file at this path of TLC's site or of the CSVs' mirror (whose files lie under `csv`); None without one."""
+        mirrored = re.sub(r".*/releases/download/", "/csv/", path)
+        for place in dict.fromkeys((path, mirrored)):
+            file = (self.folder / place.lstrip("/")).resolve()
+            if file.is_file() and file.is_relative_to(self.folder.resolve()):
+                return self._item(file, edition)
+        return None
+
+    def _item(self, file: Path, edition: int) -> Item:
+        state = file.stat()
+        facts = f"{file.name} {state.st_size} {state.st_mtime_ns} {edition}"
+        key = hashlib.md5(facts.encode(), usedforsecurity=False).hexdigest()
+        served = file if edition == 0 else self.cache / key / file.name
+        if not served.exists():
+            _publish(served, lambda draft: _rewrite(file, draft))
+        content_type = _TYPES.get(file.suffix, "binary/octet-stream")
+        return Item(served, f'"{key}"', int(state.st_mtime) + edition * 86_400, content_type)
+
+
+_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make the file, once however many ask for it at the same time."""
+    with _locks[path]:
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            write(draft)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _rewrite(file: Path, draft: Path) -> None:
+    """The same rows as other bytes."""
+    if file.suffix == ".parquet":
+        pq.write_table(pq.read_table(file), draft, compression="snappy")
+    elif file.suffix == ".gz":
+        draft.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()), compresslevel=1, mtime=1))
+    else:
+        draft.write_bytes(file.read_bytes().rstrip() + b"\n")
+
+
+def http_date(seconds: int) -> str:
+    """A time as HTTP writes it."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")

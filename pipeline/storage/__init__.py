@@ -1,0 +1,78 @@
+"""The lake: whole files under keys such as trips/green/month=2024-01-01/green_2024-01.parquet.
+
+The promise: a file at its final name is whole. Only `publish` makes a final name; a failed block leaves the old file
+and no litter. `tests/test_store_contract.py` holds every store to it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import UsageError
+from pipeline.storage.local import LocalStore
+
+
+class Entry(Protocol):
+    """A whole file of the lake."""
+
+    @property
+    def key(self) -> str:
+        """Its name within the lake."""
+
+    @property
+    def bytes(self) -> int:
+        """Its length."""
+
+    @property
+    def uri(self) -> str:
+        """Where it lies: a path, or gs://bucket/key."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs when the content does; the same for the same content, wherever and whenever it was published."""
+
+    def open_local(self) -> AbstractContextManager[Path]:
+        """A local path to read it from, for the length of the block."""
+
+
+class Store(Protocol):
+    """What a lake can do; `tests/test_store_contract.py` holds every one of them to it."""
+
+    @property
+    def location(self) -> str:
+        """Where the lake is, for people: a folder's path, or gs://bucket/prefix."""
+
+    def exists(self, key: str) -> bool:
+        """Whether a whole file lies there."""
+
+    def keys(self, prefix: str) -> set[str]:
+        """The keys that start with a prefix that ends in a slash: one listing for all months."""
+
+    def entry(self, key: str) -> Entry:
+        """The file at the key; a StoreError when there is none."""
+
+    def delete(self, key: str) -> None:
+        """Take the file away; nothing happens when there is none."""
+
+    def publish(self, key: str) -> AbstractContextManager[Path]:
+        """Yield a draft's path; a clean exit puts it, whole, at the key in place of what was there."""
+
+    def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
+        """Yield the path of a part file for the key that survives the block and the process, held by one at a time."""
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind."""
+
+
+def open_store(lake: str) -> Store:
+    """The store that the setting `lake` names: a folder.
+
+    Raises:
+        UsageError: the setting is empty or names a kind of store that there is not.
+    """
+    scheme, slashes, _ = lake.partition("://")
+    if slashes or not lake.strip():
+        raise UsageError(f"[pipeline] lake = {lake!r}: {scheme or 'nothing'} is no kind of lake; allowed is a folder")
+    return LocalStore(Path(lake).expanduser().absolute())

@@ -1,0 +1,96 @@
+"""What a run did, month by month, as a short table for people."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import lake
+from pipeline.config import Settings
+from pipeline.datasets import DATASETS
+from pipeline.months import format_month
+from pipeline.storage import Store, open_store
+from pipeline.tasks.base import source_of
+from pipeline.tasks.outcome import Outcome
+from pipeline.tasks.runs import existing_months
+from pipeline.transfer import redact
+
+_MOST_LINES = 60
+
+
+def print_summary(
+    datasets: Sequence[str], first: date, last: date, outcomes: Sequence[Outcome], settings: Settings
+) -> None:
+    """Print the months that were worked on, the errors, and where everything lies."""
+    console = Console(highlight=False, soft_wrap=True)
+    wanted = sum(len(existing_months(DATASETS[name], first, last)) for name in datasets)
+    if not outcomes:
+        console.print(f"Nothing to do: all {wanted} months are there.")
+    else:
+        _print_months(console, outcomes, settings)
+    console.print(f"lake       {open_store(settings.lake).location}")
+    console.print(f"warehouse  {redact(settings.warehouse)}")
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    for outcome in failed:
+        console.print(Text(f"{outcome.kind}: {outcome.error}", style="yellow" if _waits(outcome) else "red"))
+    if any(not _waits(outcome) for outcome in failed):
+        console.print(
+            f"{len(failed)} steps failed; the other months are done. The same command tries only those again."
+        )
+
+
+def _waits(outcome: Outcome) -> bool:
+    return outcome.kind == "NotPublished"
+
+
+def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Settings) -> None:
+    months: dict[tuple[str, date | None], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        months[outcome.dataset, outcome.month].append(outcome)
+    store = open_store(settings.lake)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("month")
+    for name in ("rows", "raw MB", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("findings")
+    for (name, month), steps in sorted(months.items(), key=lambda item: (item[0][0], item[0][1] or date.min))[
+        :_MOST_LINES
+    ]:
+        table.add_row(*_line(store, settings, name, month, steps))
+    console.print(table)
+    if len(months) > _MOST_LINES:
+        console.print(f"… and {len(months) - _MOST_LINES} months more")
+
+
+def _line(store: Store, settings: Settings, name: str, month: date | None, steps: list[Outcome]) -> list[str]:
+    from pipeline.datasets import ZONES
+
+    spec = DATASETS.get(name, ZONES)
+    raw = lake.raw_key(spec, source_of(settings).file_name(spec, month))
+    checks = _checks(store, lake.checks_key(spec, month))
+    size = f"{store.entry(raw).bytes / 1e6:,.1f}" if store.exists(raw) else ""
+    failed = next((step for step in steps if step.failed), None)
+    undone = next((step for step in steps if step.status != "DONE"), None)
+    found = [finding["rule"].replace("_", " ") for finding in checks.get("findings", [])]
+    return [
+        f"{name} {format_month(month)}" if month else name,
+        f"{checks['rows']:,}" if "rows" in checks and not failed else "",
+        size,
+        f"{sum(step.seconds for step in steps):,.1f}",
+        f"{failed.step} failed: {failed.kind}" if failed else f"{undone.step} not run" if undone else ", ".join(found),
+    ]
+
+
+def _checks(store: Store, key: str) -> dict[str, Any]:
+    if not store.exists(key):
+        return {}
+    with store.entry(key).open_local() as path:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document

@@ -1,0 +1,1 @@
+"""The Luigi tasks: thin, one step of one month each; all work is a call to a plain function."""

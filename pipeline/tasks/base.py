@@ -1,0 +1,178 @@
+"""What all steps share: a dataset, a month, the settings, and where things lie in the lake.
+
+A step carries the settings that its parent process resolved when it is sent to a child, so that a value given on the
+command line holds there, too, under fork, forkserver and spawn.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import os
+import time
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+import luigi
+
+from pipeline import config, lake
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError
+from pipeline.months import format_month
+from pipeline.source import Source, make_source
+from pipeline.storage import Store, open_store
+from pipeline.targets import LakeFile
+from pipeline.transfer import Politeness
+from pipeline.warehouses import open_warehouse
+from pipeline.warehouses.base import Warehouse
+
+log = logging.getLogger("luigi-interface.pipeline")
+
+_REPORT_EVERY_S = 0.5
+
+
+class _MessageOnly(logging.Filter):
+    """Drops the traceback of an error whose text says it all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], PipelineError):
+            error = record.exc_info[1]
+            record.msg, record.args = f"{record.getMessage()}\n{type(error).__name__}: {error}", ()
+            record.exc_info = None
+        return True
+
+
+logging.getLogger("luigi-interface").addFilter(_MessageOnly())
+
+
+class Step(luigi.Task):
+    """A task that works on one file of one dataset, with the settings and what they name."""
+
+    #: The month, None where the dataset has none; subclasses give both.
+    month: date | None
+    spec: Dataset
+
+    @property
+    def settings(self) -> config.Settings:
+        """The settings of this process."""
+        return config.settings()
+
+    @property
+    def store(self) -> Store:
+        """The lake."""
+        return open_store(self.settings.lake)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The warehouse; asking for it opens nothing yet."""
+        return warehouse_of(self.settings)
+
+    @property
+    def source(self) -> Source:
+        """Where raw files come from."""
+        return source_of(self.settings)
+
+    @property
+    def threads(self) -> int:
+        """Threads that this step may keep busy: the machine's, divided by the workers."""
+        return max(1, (os.cpu_count() or 1) // self.settings.workers)
+
+    @property
+    def subject(self) -> str:
+        """Such as `load green 2024-01`."""
+        month = f" {format_month(self.month)}" if self.month else ""
+        return f"{self.step_name} {self.spec.name}{month}"
+
+    @property
+    def step_name(self) -> str:
+        """What the step is called wherever people meet it: download, conform, load, mart."""
+        return str(self.task_family).lower().removesuffix("zones")
+
+    @property
+    def raw(self) -> LakeFile:
+        """TLC's bytes."""
+        return LakeFile(self.store, lake.raw_key(self.spec, self.source.file_name(self.spec, self.month)))
+
+    @property
+    def trips(self) -> LakeFile:
+        """The conformed rows."""
+        return LakeFile(self.store, lake.trips_key(self.spec, self.month))
+
+    def report(self, fraction: float | None, message: str) -> None:
+        """Tell the scheduler how far the step is: a share of 1 (None when unknown) and a short text."""
+        now = time.monotonic()
+        if fraction != 1 and now - getattr(self, "_reported_at", 0.0) < _REPORT_EVERY_S:
+            return
+        self._reported_at = now
+        # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
+        if callable(getattr(self, "set_status_message", None)):
+            self.set_status_message(html.escape(message))
+        if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
+            self.set_progress_percentage(round(100 * min(fraction, 1)))
+
+    def done(self, message: str) -> None:
+        """Report the step as finished, in the log, too."""
+        self.report(1, message)
+        log.info("%s: %s", self.subject, message)
+
+    def on_failure(self, exception: BaseException) -> str:
+        """The error's kind and text, for the visualiser and the command; a traceback where nobody foresaw it."""
+        if isinstance(exception, PipelineError):
+            told = f"{type(exception).__name__}: {exception}"
+        else:
+            told = str(super().on_failure(exception))
+        if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
+            log.error(told)
+        return told
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"task": self.__dict__, "settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config.adopt(state["settings"])
+        self.__dict__.update(state["task"])
+
+
+class MonthTask(Step):
+    """A step of one month of one dataset."""
+
+    month: date = luigi.MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
+    dataset: str = luigi.ChoiceParameter(choices=sorted(DATASETS), description="which of TLC's datasets")
+
+    @property
+    def spec(self) -> Dataset:  # type: ignore[override]
+        """The dataset's declaration."""
+        return DATASETS[self.dataset]
+
+    @property
+    def priority(self) -> int:
+        """Newest months first: they are the ones people wait for."""
+        return int(self.month.toordinal())
+
+
+class ZonesTask(Step):
+    """A step of the zones, which have no month."""
+
+    month = None
+    spec = ZONES
+    priority = date.max.toordinal()  # Before any month, since every mart needs them.
+
+
+@lru_cache(maxsize=8)
+def warehouse_of(settings: config.Settings) -> Warehouse:
+    """The warehouse that the settings name."""
+    return open_warehouse(
+        settings.warehouse,
+        memory_limit=settings.load_memory,
+        threads=settings.load_threads,
+        lock_timeout_s=settings.lock_timeout_s,
+    )
+
+
+@lru_cache(maxsize=8)
+def source_of(settings: config.Settings) -> Source:
+    """The source that the settings name."""
+    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s)
+    return make_source(settings.source, settings.source_format, settings.publication_lag_months, politeness)

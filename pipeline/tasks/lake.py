@@ -1,0 +1,144 @@
+"""The steps that end in the lake: TLC's bytes as they are, then the one schema, checked before anyone can see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import luigi
+
+from pipeline import lake
+from pipeline.check import check, checks_document, enforce
+from pipeline.conform import conform_file
+from pipeline.errors import SourceError
+from pipeline.parts import Part
+from pipeline.source import Sidecar
+from pipeline.targets import LakeFile
+from pipeline.tasks.base import MonthTask, Step, ZonesTask
+
+
+class Download(MonthTask):
+    """TLC's bytes of the month as they were published, with a sidecar that says where from."""
+
+    resources = {"tlc": 1}  # noqa: RUF012 - Luigi's way
+
+    def output(self) -> LakeFile:
+        """The raw file."""
+        return self.raw
+
+    def run(self) -> None:
+        """Fetch, verify, publish."""
+        download(self)
+
+
+class Conform(MonthTask):
+    """The month in the dataset's one schema, checked before anyone can see it."""
+
+    resources = {"cpu": 1}  # noqa: RUF012
+
+    def requires(self) -> luigi.Task:
+        """The raw file."""
+        return self.clone(Download)
+
+    def output(self) -> LakeFile:
+        """The trips file."""
+        return self.trips
+
+    def run(self) -> None:
+        """Conform, measure, check, publish."""
+        conform(self)
+
+
+class DownloadZones(ZonesTask):
+    """TLC's table of zones as it was published, with a sidecar that says where from."""
+
+    resources = {"tlc": 1}  # noqa: RUF012
+
+    def output(self) -> LakeFile:
+        """The raw file."""
+        return self.raw
+
+    def run(self) -> None:
+        """Fetch, verify, publish."""
+        download(self)
+
+
+class ConformZones(ZonesTask):
+    """The zones as a Parquet file of their one schema."""
+
+    resources = {"cpu": 1}  # noqa: RUF012
+
+    def requires(self) -> luigi.Task:
+        """The raw file."""
+        return self.clone(DownloadZones)
+
+    def output(self) -> LakeFile:
+        """The zones file."""
+        return self.trips
+
+    def run(self) -> None:
+        """Conform, measure, check, publish."""
+        conform(self)
+
+
+def download(step: Step) -> None:
+    """Bring the raw file of a step into the lake; the sidecar first, since the data file is the commit point."""
+
+    def report(got: int, total: int | None, rate: float) -> None:
+        of = f" of {total / 1e6:,.1f}" if total else ""
+        step.report(got / total if total else None, f"{got / 1e6:,.1f}{of} MB, {rate / 1e6:,.1f} MB/s")
+
+    raw = step.raw
+    with step.store.part(raw.key, wait_s=step.settings.lock_timeout_s) as path:
+        if raw.exists():  # Another process has brought it while this one waited for the part.
+            return
+        sidecar = step.source.fetch(step.spec, step.month, path, report)
+        with raw.publish() as draft:
+            Part(path).move(draft)
+            with step.store.publish(lake.sidecar_key(raw.key)) as text:
+                text.write_text(sidecar.to_json(), encoding="utf-8")
+    step.done(f"{sidecar.bytes / 1e6:,.1f} MB")
+
+
+def conform(step: Step) -> None:
+    """Publish the conformed rows of a step, and what was measured and found; the rows only if they are believable."""
+    with _verified(step) as (path, sidecar), step.trips.publish() as draft:
+        measures = conform_file(
+            path,
+            draft,
+            step.spec,
+            step.month,
+            source_sha256=sidecar.sha256,
+            progress=step.report,
+            threads=step.threads,
+        )
+        findings = check(step.spec, step.month, measures)
+        with step.store.publish(lake.checks_key(step.spec, step.month)) as text:
+            document = checks_document(measures, findings)
+            text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        enforce(step.spec, step.month, findings)
+    warnings = f", {len(findings)} warnings" if findings else ""
+    step.done(f"{measures.rows:,} rows{warnings}")
+
+
+@contextmanager
+def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
+    """The raw file with its sidecar, once they fit each other."""
+    raw = step.raw
+    beside_key = lake.sidecar_key(raw.key)
+    if not step.store.exists(beside_key):
+        raise SourceError(
+            f"{raw.key}: has no sidecar {beside_key}, so nothing says where it came from; delete it and run again to "
+            "fetch it, or set [pipeline] source to the folder that holds your own copies"
+        )
+    with raw.entry().open_local() as path, step.store.entry(beside_key).open_local() as beside:
+        sidecar = Sidecar.from_json(beside.read_text(encoding="utf-8"), raw.key)
+        found = Part(path).sha256()
+        if found != sidecar.sha256:
+            raise SourceError(
+                f"{raw.key}: its bytes (sha256 {found[:12]}…) are not those of its sidecar ({sidecar.sha256[:12]}…, "
+                f"fetched {sidecar.fetched_at}); delete both files and run again to fetch them anew"
+            )
+        yield path, sidecar

@@ -1,0 +1,158 @@
+"""Run a task and say what became of each step: what the `pipeline` command builds its answers on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from types import FrameType
+from typing import Any
+
+import luigi
+import requests
+from luigi.rpc import RemoteScheduler
+from luigi.scheduler import Scheduler
+from luigi.worker import Worker
+
+from pipeline.errors import UsageError
+from pipeline.tasks.base import Step
+
+#: How long children may take to end cleanly once told to; their work is safe at any moment all the same.
+_GRACE_S = 3.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step: its status in Luigi's words, and, for a failure, the error's kind and text."""
+
+    step: str
+    dataset: str
+    month: date | None
+    status: str
+    seconds: float
+    kind: str = ""
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ran and failed."""
+        return self.status in ("FAILED", "DISABLED")
+
+
+class Stopped(Exception):
+    """The run was told to stop, by the signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(root: luigi.Task, *, workers: int, scheduler_url: str | None) -> list[Outcome]:
+    """Run the task with all that it needs; returns what became of each step that was missing.
+
+    Raises:
+        UsageError: nobody answers at the scheduler's address.
+        Stopped: SIGINT or SIGTERM arrived; every child has ended.
+    """
+    if scheduler_url:
+        _ask(scheduler_url)
+    steps = _missing(root, {})
+    factory = _Factory()
+    with _stoppable():
+        luigi.build(
+            [root],
+            worker_scheduler_factory=factory,
+            workers=workers,
+            local_scheduler=not scheduler_url,
+            scheduler_url=scheduler_url or "",
+            log_level="CRITICAL",
+        )
+    known: dict[str, Any] = factory.scheduler.task_list("", "", limit=False)
+    return [_outcome(step, known.get(step.task_id, {}), factory.scheduler) for step in steps.values()]
+
+
+def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:
+    """The incomplete steps below a task, by id."""
+    for needed in luigi.task.flatten(task.requires()):
+        if needed.task_id not in seen and not needed.complete():
+            _missing(needed, seen)
+            seen[needed.task_id] = needed
+    return seen
+
+
+def _outcome(step: Step, known: dict[str, Any], scheduler: Any) -> Outcome:
+    status = known.get("status", "UNKNOWN")
+    began, ended = known.get("time_running"), known.get("last_updated")
+    outcome = Outcome(step.step_name, step.spec.name, step.month, status, ended - began if began and ended else 0.0)
+    if not outcome.failed:
+        return outcome
+    kind, _, text = (scheduler.fetch_error(step.task_id).get("error") or "").partition(": ")
+    return Outcome(outcome.step, outcome.dataset, outcome.month, status, outcome.seconds, kind, text)
+
+
+class _Factory:
+    """Luigi's way to choose scheduler and worker; keeps the scheduler, which knows what became of each task."""
+
+    scheduler: Any
+
+    def create_local_scheduler(self) -> Any:
+        self.scheduler = Scheduler(prune_on_get_work=True, record_task_history=False)
+        return self.scheduler
+
+    def create_remote_scheduler(self, url: str) -> Any:
+        self.scheduler = RemoteScheduler(url)
+        # A step that failed before is held back for a while; whoever asks for it again has mended the cause.
+        for task_id in self.scheduler.task_list("DISABLED", "", limit=False):
+            self.scheduler.re_enable_task(task_id)
+        return self.scheduler
+
+    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Any:
+        return Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+
+
+def _ask(url: str) -> None:
+    try:
+        requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
+    except requests.RequestException as error:
+        raise UsageError(
+            f"--scheduler {url}: no luigid answers there; start one with: luigid --address 127.0.0.1"
+        ) from error
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the run and every child of it, at once."""
+    stopped_by: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped_by or multiprocessing.parent_process() is not None:
+            return
+        stopped_by.append(number)
+        timer = threading.Timer(_GRACE_S, _kill_children)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        for child in multiprocessing.active_children():
+            child.join()
+        raise Stopped(stopped_by[0] if stopped_by else signal.SIGINT) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGKILL)

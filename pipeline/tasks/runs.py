@@ -1,0 +1,150 @@
+"""What people start: a range of months brought up to date, or the latest ones.
+
+Both require only what is missing, found by one question per dataset, however many months there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from datetime import date
+from functools import cached_property, lru_cache
+
+import luigi
+
+from pipeline import config
+from pipeline.datasets import DATASETS
+from pipeline.datasets.base import Dataset
+from pipeline.errors import SourceError, UsageError
+from pipeline.marts import marts_of
+from pipeline.months import add_months, format_month, month_range
+from pipeline.storage import open_store
+from pipeline.tasks.base import source_of, warehouse_of
+from pipeline.tasks.warehouse import Load, LoadZones, Mart
+
+log = logging.getLogger("luigi-interface.pipeline")
+
+
+class DatasetsParameter(luigi.Parameter):
+    """Names of datasets with commas between them, or `all`."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """The names in the order of `DATASETS`, each once."""
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        return self.normalize(DATASETS if names == ["all"] else names)
+
+    def normalize(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Sorted and checked."""
+        names = list(names)
+        unknown = sorted(set(names) - set(DATASETS))
+        if unknown or not names:
+            raise UsageError(
+                f"unknown datasets {unknown}; allowed are {', '.join(DATASETS)}, several with commas, or all"
+            )
+        return tuple(name for name in DATASETS if name in names)
+
+    def serialize(self, names: Iterable[str]) -> str:
+        """The names with commas."""
+        return ",".join(names)
+
+
+class Backfill(luigi.WrapperTask):
+    """A range of months of one dataset, several, or all, from TLC's site to the marts; both ends included."""
+
+    datasets: tuple[str, ...] = DatasetsParameter(description="datasets with commas between them, or all")
+    first: date = luigi.MonthParameter(description="first month, as YYYY-MM")
+    last: date = luigi.MonthParameter(description="last month, included, as YYYY-MM")
+
+    def requires(self) -> list[luigi.Task]:
+        """The last step of every missing month, and the zones."""
+        if self.last < self.first:
+            raise UsageError(f"first {format_month(self.first)} is after last {format_month(self.last)}; swap them")
+        wanted = {name: existing_months(DATASETS[name], self.first, self.last) for name in self.datasets}
+        if not any(wanted.values()):
+            starts = ", ".join(f"{name} in {format_month(_start(DATASETS[name]))}" for name in self.datasets)
+            raise UsageError(
+                f"no month from {format_month(self.first)} to {format_month(self.last)} exists: {starts} starts"
+            )
+        return missing_steps(wanted)
+
+
+class Latest(luigi.WrapperTask):
+    """The last months that are published by now, for schedules: one that is not published yet is no failure."""
+
+    datasets: tuple[str, ...] = DatasetsParameter(default=tuple(DATASETS), description="datasets, or all")
+    months: int = luigi.IntParameter(default=12, description="how many months to look back")
+    last: date = luigi.MonthParameter(default=None, description="the last of them, as YYYY-MM; now when not given")
+
+    def requires(self) -> list[luigi.Task]:
+        """The last step of every missing month that the source has, or should have, and the zones."""
+        return missing_steps(self.published)
+
+    @cached_property
+    def published(self) -> dict[str, list[date]]:
+        """By dataset: the months that are loaded, published, or overdue. One HEAD request for each missing month."""
+        last = self.last or date.today().replace(day=1)
+        found = {}
+        for name in self.datasets:
+            spec = DATASETS[name]
+            months = existing_months(spec, add_months(last, 1 - self.months), last)
+            missing = set(missing_months(spec, months))
+            found[name] = [month for month in months if month not in missing or _is_due(spec, month)]
+        return found
+
+
+def existing_months(spec: Dataset, first: date, last: date) -> list[date]:
+    """The months of the range from the one on in which TLC began to publish the dataset in the configured format."""
+    start = _start(spec)
+    if first < start <= last:
+        _say_once(f"{spec.name} starts in {format_month(start)}; months before it do not exist")
+    return month_range(max(first, start), last)
+
+
+def missing_months(spec: Dataset, months: list[date]) -> list[date]:
+    """Those of the months that are not loaded, or that a mart lacks; one question each for loads and marts."""
+    warehouse = warehouse_of(config.settings())
+    loaded = warehouse.loaded_months(spec)
+    marts = {mart.name for mart in marts_of(spec.name)}
+    built = warehouse.mart_months(spec) if marts else {}
+    return [month for month in months if month not in loaded or not marts <= set(built.get(month, ()))]
+
+
+def missing_steps(wanted: dict[str, list[date]]) -> list[luigi.Task]:
+    """The last step of each missing month, newest first, and the zones when they are missing."""
+    settings = config.settings()
+    _sweep_once(settings.lake, os.getpid())
+    steps: list[luigi.Task] = []
+    if warehouse_of(settings).loaded_zones() is None:
+        steps.append(LoadZones())
+    for name, months in wanted.items():
+        last_step = Mart if marts_of(name) else Load
+        steps += [last_step(dataset=name, month=month) for month in reversed(missing_months(DATASETS[name], months))]
+    return steps
+
+
+def _is_due(spec: Dataset, month: date) -> bool:
+    """Whether the month's download should be tried: it is there, or its absence would be an error."""
+    source = source_of(config.settings())
+    try:
+        return source.has(spec, month) or not source.is_young(month, date.today())
+    except SourceError:
+        return True  # Its download says what is wrong, and the other months go on.
+
+
+def _start(spec: Dataset) -> date:
+    parquet = source_of(config.settings()).format == "parquet"
+    start = (spec.first_parquet_month if parquet else None) or spec.first_month
+    assert start is not None
+    return start
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    log.info(message)
+
+
+@lru_cache
+def _sweep_once(lake: str, process: int) -> None:
+    """Remove, once in each process that plans a run, what killed runs left behind."""
+    open_store(lake).sweep()

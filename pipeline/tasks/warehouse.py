@@ -1,0 +1,69 @@
+"""The steps that end in the warehouse: a month of rows, the zones, and the month of every mart."""
+
+from __future__ import annotations
+
+import luigi
+
+from pipeline.marts import marts_of
+from pipeline.targets import WarehouseMart, WarehouseMonth, WarehouseZones
+from pipeline.tasks.base import MonthTask, ZonesTask
+from pipeline.tasks.lake import Conform, ConformZones
+
+
+class Load(MonthTask):
+    """The month's rows in the dataset's table, exactly those of its trips file."""
+
+    resources = {"warehouse": 1}  # noqa: RUF012
+
+    def requires(self) -> luigi.Task:
+        """The trips file."""
+        return self.clone(Conform)
+
+    def output(self) -> WarehouseMonth:
+        """The month in the warehouse."""
+        return WarehouseMonth(self.warehouse, self.spec, self.month)
+
+    def run(self) -> None:
+        """Replace the month."""
+        self.report(None, "loading")
+        rows = self.warehouse.replace_month(self.spec, self.month, self.trips.entry())
+        self.done(f"{rows:,} rows")
+
+
+class LoadZones(ZonesTask):
+    """The zones in the warehouse."""
+
+    resources = {"warehouse": 1}  # noqa: RUF012
+
+    def requires(self) -> luigi.Task:
+        """The zones file."""
+        return self.clone(ConformZones)
+
+    def output(self) -> WarehouseZones:
+        """The zones in the warehouse."""
+        return WarehouseZones(self.warehouse)
+
+    def run(self) -> None:
+        """Replace the zones."""
+        rows = self.warehouse.replace_zones(self.trips.entry())
+        self.done(f"{rows:,} zones")
+
+
+class Mart(MonthTask):
+    """The month of every mart that draws on the dataset."""
+
+    resources = {"warehouse": 1}  # noqa: RUF012
+
+    def requires(self) -> list[luigi.Task]:
+        """The month's rows, and the zones' names."""
+        return [self.clone(Load), LoadZones()]
+
+    def output(self) -> WarehouseMart:
+        """The month in every mart."""
+        return WarehouseMart(self.warehouse, self.spec, self.month, [mart.name for mart in marts_of(self.dataset)])
+
+    def run(self) -> None:
+        """Build the month of each mart anew."""
+        self.report(None, "building marts")
+        rows = self.warehouse.replace_mart_month(self.spec, self.month, marts_of(self.dataset))
+        self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))

@@ -1,0 +1,81 @@
+"""What a file of the lake says of itself before a warehouse takes it in.
+
+A file under the wrong name, of another dataset or month, or with columns that the table cannot take is refused with
+everything that is wrong with it, before the engine sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, SOURCE_KEY, Dataset
+from pipeline.errors import WarehouseError
+from pipeline.months import format_month
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A conformed file on its way into a warehouse."""
+
+    rows: int
+    source_sha256: str
+    declaration: str
+
+
+def inspect(path: Path, dataset: Dataset, month: date | None) -> Arrival:
+    """Read the file's footer (not its rows) and hold it against the dataset and month that it is to be.
+
+    Raises:
+        WarehouseError: it is no Parquet file, or says that it is something else; all problems are named.
+    """
+    import pyarrow.parquet as pq
+
+    subject = load_name(dataset, month)
+    try:
+        footer = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise WarehouseError(f"{subject}: {path} is not a readable Parquet file: {error}") from error
+    said = {key.decode(): text.decode() for key, text in (footer.metadata or {}).items() if key != b"ARROW:schema"}
+    problems = _claims(said, dataset, month) + _columns(footer.schema.to_arrow_schema(), dataset)
+    if problems:
+        raise WarehouseError(
+            f"{subject}: {path} cannot be loaded: {'; '.join(problems)}; conform the month again, "
+            f"or declare what is missing in {dataset.declared_in or 'the dataset'}"
+        )
+    return Arrival(footer.num_rows, said[SOURCE_KEY], said[DECLARATION_KEY])
+
+
+def load_name(dataset: Dataset, month: date | None) -> str:
+    """How messages call a load: green 2024-01, or zones."""
+    return f"{dataset.name} {format_month(month)}" if month else dataset.name
+
+
+def _claims(said: dict[str, str], dataset: Dataset, month: date | None) -> list[str]:
+    missing = [key for key in (DATASET_KEY, SOURCE_KEY, DECLARATION_KEY) if key not in said]
+    if missing:
+        return [f"its metadata lack {missing}, so it is no conformed file"]
+    problems = []
+    if said[DATASET_KEY] != dataset.name:
+        problems.append(f"it says it is of {said[DATASET_KEY]!r}")
+    if said.get(MONTH_KEY, "")[:7] != (format_month(month) if month else ""):
+        problems.append(f"it says it is of the month {said.get(MONTH_KEY, '')!r}")
+    return problems
+
+
+def _columns(schema: pa.Schema, dataset: Dataset) -> list[str]:
+    """A declared column that the file lacks is fine unless it is required: the file is older than the declaration."""
+    problems = []
+    unknown = sorted(set(schema.names) - dataset.by_name.keys())
+    if unknown:
+        problems.append(f"unknown columns {unknown}")
+    lacking = sorted(column.name for column in dataset.columns if column.required and column.name not in schema.names)
+    if lacking:
+        problems.append(f"required columns {lacking} are missing")
+    for column in dataset.columns:
+        if column.name in schema.names and schema.field(column.name).type != column.type:
+            problems.append(f"{column.name} is {schema.field(column.name).type}, declared {column.type}")
+    return problems

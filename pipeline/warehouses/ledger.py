@@ -1,0 +1,168 @@
+"""The ledger (the rows of `loads` and `mart_loads`) and the copy of it that lies beside a DuckDB database.
+
+A DuckDB file is locked by one process at a time, even against readers; the copy answers what is loaded while another
+process holds the file. It may claim less than there is, never more. It is believed in two cases only:
+
+- the database's files are untouched since the copy was published (inode, size and times of the file and its WAL), or
+- the process that published it still holds the database, which it shows by a lock (flock) on the copy itself. It
+  publishes what stays before a commit that takes something away, and everything after the commit.
+
+So a deleted, swapped, restored or foreignly edited database is never described by an old copy. Nothing here opens the
+database file: closing it again would drop the lock that this process may hold on it (POSIX locks are per process).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.errors import WarehouseError
+from pipeline.warehouses.base import LoadRecord, MartRecord
+
+#: (inode, size, mtime, ctime) of the database file and of its WAL; None where a file is not there.
+Signature = tuple[tuple[int, int, int, int] | None, tuple[int, int, int, int] | None]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What is loaded and which marts are built."""
+
+    loads: Mapping[tuple[str, date | None], LoadRecord] = field(default_factory=dict)
+    marts: Mapping[tuple[str, str, date], MartRecord] = field(default_factory=dict)
+
+    def kept_in(self, other: Ledger) -> Ledger:
+        """The records that the other ledger holds unchanged."""
+        return Ledger(
+            {key: record for key, record in self.loads.items() if other.loads.get(key) == record},
+            {key: record for key, record in self.marts.items() if other.marts.get(key) == record},
+        )
+
+
+def signature(database: Path) -> Signature:
+    """What changes whenever somebody commits to the database."""
+    return _stat(database), _stat(database.with_name(database.name + ".wal"))
+
+
+def _stat(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class LedgerCopy:
+    """The copy, in the hands of the one process that has the database open for writing; closing it lets go of it."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._path = copy_path(database)
+        self._inode = _inode(signature(database))
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> LedgerCopy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._let_go()
+
+    def publish(self, ledger: Ledger) -> None:
+        """Put the ledger in place of the former copy, by a rename, locked from its first moment on.
+
+        Raises:
+            WarehouseError: the database file was swapped for another while it was open.
+            OSError: the copy cannot be written.
+        """
+        now = signature(self._database)
+        if now[0] is None or _inode(now) != self._inode:
+            raise WarehouseError(f"{self._database} was moved, deleted or swapped while it was open; run again")
+        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with os.fdopen(descriptor, "w", closefd=False) as file:
+                json.dump(_facts(ledger, now), file)
+            draft.replace(self._path)
+        except BaseException:
+            os.close(descriptor)
+            draft.unlink(missing_ok=True)
+            raise
+        self._let_go()
+        self._descriptor = descriptor
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            # Explicitly: a child forked meanwhile shares the lock, and closing alone would leave it with the child.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def believed_copy(database: Path) -> Ledger | None:
+    """What the copy says, None when there is none or it cannot be believed."""
+    try:
+        with copy_path(database).open() as file:
+            held = _held(file.fileno())
+            facts = json.load(file)
+        recorded, now = _signature_of(facts["database"]), signature(database)
+        if recorded == now or (held and _inode(recorded) == _inode(now)):
+            return _ledger_of(facts)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent or corrupt: as good as none
+        pass
+    return None
+
+
+def copy_path(database: Path) -> Path:
+    """Where the copy lies."""
+    return database.with_name(f"{database.name}.loads.json")
+
+
+def _held(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _inode(of: Signature) -> int | None:
+    return of[0][0] if of[0] else None
+
+
+def _facts(ledger: Ledger, now: Signature) -> dict[str, Any]:
+    loads = [{**asdict(record), "loaded_at": record.loaded_at.isoformat()} for record in ledger.loads.values()]
+    marts = [{**asdict(record), "built_at": record.built_at.isoformat()} for record in ledger.marts.values()]
+    for facts in (*loads, *marts):
+        facts["month"] = facts["month"] and facts["month"].isoformat()
+    return {"database": now, "loads": loads, "marts": marts}
+
+
+def _signature_of(facts: Any) -> Signature:
+    file, wal = (tuple(part) if part is not None else None for part in facts)
+    return file, wal
+
+
+def _ledger_of(facts: dict[str, Any]) -> Ledger:
+    loads = (LoadRecord(**{**row, **_times(row, "loaded_at")}) for row in facts["loads"])
+    marts = (MartRecord(**{**row, **_times(row, "built_at")}) for row in facts["marts"])
+    return Ledger(
+        {(record.dataset, record.month): record for record in loads},
+        {(record.mart, record.dataset, record.month): record for record in marts},
+    )
+
+
+def _times(row: dict[str, Any], moment: str) -> dict[str, Any]:
+    month = row["month"]
+    return {
+        "month": date.fromisoformat(month) if month is not None else None,
+        moment: datetime.fromisoformat(row[moment]),
+    }

@@ -1,0 +1,89 @@
+"""What tests share: a sample site, a folder of their own, and the real commands in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pipeline.sample import SampleSite
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_site() -> Iterator[SampleSite]:
+    """A sample site of small months that nobody makes misbehave."""
+    with SampleSite(rows=2_000) as site:
+        yield site
+
+
+@pytest.fixture
+def site() -> Iterator[SampleSite]:
+    """A sample site of its own for a test that orders faults or counts requests."""
+    with SampleSite(rows=500) as site:
+        yield site
+
+
+@dataclass
+class Folder:
+    """A working folder with the project's luigi.cfg, and the commands run in it as a user would."""
+
+    path: Path
+    source: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def lake(self) -> Path:
+        return self.path / "data" / "lake"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "data" / "warehouse.duckdb"
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command of this environment; its processes form a group of their own."""
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
+        return subprocess.Popen(
+            [str(Path(sys.executable).parent / command[0]), *command[1:]],
+            cwd=self.path,
+            env={**kept, "PIPELINE_SOURCE": self.source, "PIPELINE_RETRY_WAIT_S": "0.05", **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        process = self.start(*command)
+        out, err = process.communicate(timeout=timeout_s)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def pipeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("pipeline", *arguments)
+
+    def luigi(self, *arguments: str, local: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("luigi", "--module", "pipeline", *arguments, *(["--local-scheduler"] if local else []))
+
+    def files(self) -> list[str]:
+        """Every file below data, as paths relative to it, sorted; the database's own included."""
+        data = self.path / "data"
+        return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file())
+
+
+def make_folder(path: Path, source: str) -> Folder:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "luigi.cfg").write_text((ROOT / "luigi.cfg").read_text())
+    return Folder(path, source)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, shared_site: SampleSite) -> Folder:
+    """A working folder whose source is the shared sample site."""
+    return make_folder(tmp_path / "work", shared_site.url)
