@@ -28,7 +28,7 @@ _WEEKEND = (50, 42, 32, 22, 14, 10, 12, 20, 30, 42, 52, 58, 62, 62, 62, 62, 62, 
 
 @dataclass(frozen=True)
 class Values:
-    """One quantity of a batch: numbers, where there are none, and, for a column of words, what the numbers stand for."""
+    """One quantity of a batch: numbers, where there are none, and, for words, what the numbers stand for."""
 
     numbers: Ints | Floats
     null: Mask | None = None

@@ -1,9 +1,10 @@
 """How TLC spells and types each month's Parquet file: names in their order, types, words; data only.
 
-A layout is a month and the columns from then on; a type is a text such as `2009-01 string, 2011-01 int64`, read the same
-way. Each published name stands for a quantity (`QUANTITIES`), which is what `taxi.py` and `for_hire.py` make.
-Sources: the footers that public repositories have printed (the same as those of `pipeline.datasets.published`). Not known,
-and therefore guessed: green's types 2014-03 to 2018-12, fhv's 2015-02 to 2018-12, `request_source` (2026-06 on).
+A layout is a month and the columns from then on; a type is a text such as `2009-01 string, 2011-01 int64`, read
+the same way. Each published name stands for a quantity (`QUANTITIES`), which is what `taxi.py` and `for_hire.py` make.
+Sources: the footers that public repositories have printed (the same as those of `pipeline.datasets.published`).
+Not known, and therefore guessed: green's types 2014-03 to 2018-12, fhv's 2015-02 to 2018-12, `request_source`
+(2026-06 on).
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ _YELLOW_2009 = (
     " store_and_forward End_Lon End_Lat Payment_Type Fare_Amt surcharge mta_tax Tip_Amt Tolls_Amt Total_Amt"
 )
 _YELLOW_2010 = (
-    "vendor_id pickup_datetime dropoff_datetime passenger_count trip_distance pickup_longitude pickup_latitude rate_code"
-    " store_and_fwd_flag dropoff_longitude dropoff_latitude payment_type fare_amount surcharge mta_tax tip_amount"
-    " tolls_amount total_amount"
+    "vendor_id pickup_datetime dropoff_datetime passenger_count trip_distance pickup_longitude pickup_latitude"
+    " rate_code store_and_fwd_flag dropoff_longitude dropoff_latitude payment_type fare_amount surcharge mta_tax"
+    " tip_amount tolls_amount total_amount"
 )
 _YELLOW_2011 = (
     "VendorID tpep_pickup_datetime tpep_dropoff_datetime passenger_count trip_distance RatecodeID store_and_fwd_flag"
@@ -165,6 +166,7 @@ SPARSE_UNTIL = {
     ("yellow", "congestion_surcharge"): date(2019, 1, 1),
     ("yellow", "airport_fee"): date(2021, 1, 1),
     ("green", "improvement_surcharge"): date(2015, 1, 1),
+    ("green", "trip_type"): date(2015, 1, 1),
     ("green", "ehail_fee"): date(2019, 9, 1),
 }
 

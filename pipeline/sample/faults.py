@@ -5,8 +5,9 @@ A fault belongs to paths, begins after `skip` matching requests, and happens `ti
 
 from __future__ import annotations
 
+import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -33,12 +34,13 @@ _LASTING = ("republished", "bare")
 
 @dataclass
 class Fault:
-    """One kind of misbehaviour for some paths; `times` None means for ever."""
+    """One kind of misbehaviour for some paths."""
 
     path: str
     kind: str
     value: float | None = None
-    times: int | None = 1
+    #: How often it is still to happen; infinite for what lasts.
+    times: float = 1
     skip: int = 0
 
     @property
@@ -59,9 +61,11 @@ class Faults:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
-        self, path: str, kind: str | int, value: float | None = None, *, times: int | None = -1, skip: int = 0
+        self, path: str, kind: str | int, value: float | None = None, *, times: float | None = None, skip: int = 0
     ) -> None:
-        """Let requests for `path` (a glob, for the whole path or its last part) fail.
+        """Let requests for `path` (a glob, for the whole path or its last part) fail; `math.inf` times is for ever.
+
+        Without `times` a fault happens once, but what changes the site itself (`republished`, `bare`) stays.
 
         Raises:
             UsageError: there is no such kind.
@@ -70,8 +74,8 @@ class Faults:
         if kind not in KINDS and not (kind.isdigit() and 400 <= int(kind) <= 599):
             allowed = ", ".join([*KINDS][:-1])
             raise UsageError(f"{kind!r} is not a fault; write a status from 400 to 599 or one of {allowed}")
-        if times == -1:
-            times = None if kind in _LASTING else 1
+        if times is None:
+            times = math.inf if kind in _LASTING else 1
         with self._lock:
             self._faults.append(Fault(path, kind, value, times, skip))
 
@@ -81,15 +85,15 @@ class Faults:
             self._faults.clear()
 
     def take(self, path: str) -> list[Fault]:
-        """The faults that befall this request, each counted as having happened: lasting ones and one other at most."""
+        """The faults that befall this request: all that last, and the first of the others, which has then happened."""
         with self._lock:
             taken: list[Fault] = []
             for fault in (fault for fault in self._faults if fault.matches(path)):
                 if fault.skip:
                     fault.skip -= 1
-                elif fault.times is None or (fault.times > 0 and all(other.kind in _LASTING for other in taken)):
-                    fault.times = None if fault.times is None else fault.times - 1
-                    taken.append(fault)
+                elif math.isinf(fault.times) or (fault.times > 0 and all(math.isinf(other.times) for other in taken)):
+                    taken.append(replace(fault))
+                    fault.times -= 1
             return taken
 
 
@@ -107,7 +111,7 @@ def add_fault(faults: Faults, text: str) -> None:
         if not path or len(plain) > 1 or not set(named) <= {"times", "skip"}:
             raise ValueError
         value = float(plain[0]) if plain else None
-        times, skip = int(named.get("times", -1)), int(named.get("skip", 0))
+        times, skip = float(named["times"]) if "times" in named else None, int(named.get("skip", 0))
     except ValueError as error:
         raise UsageError(f"{text!r} is not a fault; write KIND:GLOB[:VALUE][:times=N][:skip=N]") from error
     faults.add(path, kind, value, times=times, skip=skip)

@@ -33,14 +33,16 @@ class Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD for the `SampleSite` that owns its server."""
 
     protocol_version = "HTTP/1.1"
-    server_version = "sample-site (a stand-in for the TLC site)"
-    sys_version = ""
-    # Headers and body leave in two writes; with Nagle's algorithm the second waits for the client's delayed ACK (40 ms).
+    # Headers and body leave in two writes; Nagle's algorithm would hold the second back for the client's ACK (40 ms).
     disable_nagle_algorithm = True
 
     @property
     def _site(self) -> SampleSite:
         return cast("Server", self.server).site
+
+    def version_string(self) -> str:
+        """What the Server header says."""
+        return "sample-site (a stand-in for the TLC site)"
 
     def log_message(self, *args: object) -> None:
         """Say nothing: `SampleSite.requests` is the log."""

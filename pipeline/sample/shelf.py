@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
@@ -22,15 +21,23 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
 from pipeline.months import add_months, parse_month
+from pipeline.sample.csv_files import write_csv, write_csv_gz
 from pipeline.sample.draws import epoch_s
 from pipeline.sample.eras import FIRST_MONTHS, FIRST_PARQUET_MONTHS, LAST_CSV_MONTH
 from pipeline.sample.files import Order, order, write_parquet
 from pipeline.sample.zones import zones_csv
 
 LAST = date(2025, 12, 1)
+_REPUBLISHED = epoch_s(date(2022, 6, 1)) + 29 * 86_400
+#: To be raised with every change of the dice: files made before it are made anew.
+_RECIPE = 1
 _MONTH_FILE = re.compile(r"/(?:trip-data|.*releases/download/\w+)/(\w+)_tripdata_(\d{4}-\d{2})\.(parquet|csv|csv\.gz)")
 _ZONES_FILE = re.compile(r"/(?:misc|.*releases/download/misc)/taxi_zone_lookup\.csv")
-_WRITERS: dict[str, Callable[[Order, Path], None]] = {"parquet": write_parquet}
+_WRITERS: dict[str, Callable[[Order, Path], None]] = {
+    "parquet": write_parquet,
+    "csv": write_csv,
+    "csv.gz": write_csv_gz,
+}
 _TYPES = {".parquet": "binary/octet-stream", ".csv": "text/csv", ".gz": "application/gzip"}
 
 
@@ -74,8 +81,8 @@ class Made:
             return None
         wanted = order(found[1], parse_month(found[2]), scale=self.scale, rows=self.rows)
         wanted = replace(wanted, seed=self.seed + edition, row_group_rows=self.row_group_rows)
-        # TLC publishes a month about two months late.
-        published = epoch_s(add_months(wanted.month, 2)) + 19 * 86_400
+        # TLC publishes a month about two months late, and republished all older ones when it changed to Parquet.
+        published = max(epoch_s(add_months(wanted.month, 2)) + 19 * 86_400, _REPUBLISHED)
         name = PurePosixPath(path).name
         return self._item(name, published, edition, lambda draft: _WRITERS[found[3]](wanted, draft))
 
@@ -89,7 +96,7 @@ class Made:
         return dataset in firsts and ending in _WRITERS and firsts[dataset] <= month <= last
 
     def _item(self, name: str, published: int, edition: int, write: Callable[[Path], object]) -> Item:
-        facts = f"{name} {self.scale} {self.rows} {self.seed + edition} {self.row_group_rows}"
+        facts = f"{name} {self.scale} {self.rows} {self.seed + edition} {self.row_group_rows} {_RECIPE}"
         facts = f"{facts} {np.__version__} {pa.__version__}"
         key = hashlib.md5(facts.encode(), usedforsecurity=False).hexdigest()
         path = self.cache / key / name
@@ -106,7 +113,7 @@ class Kept:
     cache: Path
 
     def find(self, path: str, edition: int = 0) -> Item | None:
-        """The file at this path of TLC's site or of the CSVs' mirror (whose files lie under `csv`); None without one."""
+        """The file at this path of TLC's site, or of the CSVs' mirror (whose files lie under `csv`); None without."""
         mirrored = re.sub(r".*/releases/download/", "/csv/", path)
         for place in dict.fromkeys((path, mirrored)):
             file = (self.folder / place.lstrip("/")).resolve()
@@ -125,12 +132,15 @@ class Kept:
         return Item(served, f'"{key}"', int(state.st_mtime) + edition * 86_400, content_type)
 
 
-_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+_guard = threading.Lock()
+_locks: dict[Path, threading.Lock] = {}
 
 
 def _publish(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file, once however many ask for it at the same time."""
-    with _locks[path]:
+    with _guard:
+        lock = _locks.setdefault(path, threading.Lock())
+    with lock:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)

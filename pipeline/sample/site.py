@@ -1,19 +1,21 @@
 """The sample site: a deterministic stand-in for TLC's site on a loopback port.
 
 It serves made-up months in TLC's layout, or a folder laid out alike, and misbehaves when told to. Promises: the same
-request gives the same bytes in every run (with the same versions of numpy and pyarrow); a stopped site leaves no socket,
-no thread and no temporary file.
+request gives the same bytes in every run (with the same versions of numpy and pyarrow); a stopped site leaves no
+socket, no thread and no temporary file.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
 import tempfile
 import threading
 from contextlib import suppress
 from datetime import date
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +38,11 @@ class Server(ThreadingHTTPServer):
         self._changed = threading.Condition()
         super().__init__(address, Handler)
 
+    def server_bind(self) -> None:
+        """Bind without asking the name service for this machine's name, which can take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Note the connection, then let a thread of its own answer it."""
         with self._changed:
@@ -50,8 +57,8 @@ class Server(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report what went wrong, unless the site was just being stopped."""
-        if not self.site.stopping:
+        """Report what went wrong here; a client that went away, or a site being stopped, is no fault of it."""
+        if not self.site.stopping and not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
     def end_connections(self) -> None:
@@ -120,7 +127,10 @@ class SampleSite:
         """Begin to answer, in threads that do not keep the program alive."""
         self._stop.clear()
         self._server = Server(self._bind, self)
-        self._temporary = None if self._cache else tempfile.TemporaryDirectory(prefix="sample-site-")
+        # A folder that another thread still writes into when the site stops may resist.
+        self._temporary = (
+            None if self._cache else tempfile.TemporaryDirectory(prefix="sample-site-", ignore_cleanup_errors=True)
+        )
         cache = self._cache or Path(self._temporary.name if self._temporary else "")
         self.shelf: Made | Kept = Kept(self._folder, cache) if self._folder else Made(cache, **self._options)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)

@@ -22,15 +22,18 @@ _SPARSE = 10_007
 
 @dataclass(frozen=True)
 class Fleet:
-    """In what yellow and green differ."""
+    """In what yellow and green differ: places, the logarithm of the usual distance, cents, and shares of all rows."""
 
     pickups: Deck
     dropoffs: Deck
     miles: float
+    #: Share of trips touching Manhattan that owe the congestion surcharge.
     to_manhattan: float
     congestion: int
     airport_fee: bool
+    #: Share of the block at the end of a file in which meter and driver say nothing.
     dispatched: float
+    #: Share of pickups in another month than the file's.
     outside: float
 
 
@@ -51,21 +54,36 @@ class Tariff:
     toll: int = 415
 
 
+_YELLOW_PICKUPS = (237, 236, 161, 132, 186, 162, 142, 230, 138, 170, 163, 239, 234, 48, 68, 141, 79, 164, 249, 107)
+_YELLOW_DROPOFFS = (236, 237, 161, 230, 170, 239, 142, 141, 162, 48, 68, 234, 238, 163, 186, 263, 229, 79, 140, 107)
+_GREEN_PICKUPS = (74, 75, 41, 166, 95, 82, 43, 97, 7, 244, 42, 65, 116, 129, 61, 49, 181, 25, 33, 92)
+_GREEN_DROPOFFS = (75, 74, 236, 41, 42, 238, 166, 95, 263, 239, 151, 129, 82, 97, 7, 61, 181, 116, 244, 43)
 FLEETS = {
     "yellow": Fleet(
-        favourites((237, 236, 161, 132, 186, 162, 142, 230, 138, 170, 163, 239, 234, 48, 68, 141, 79, 164, 249, 107), 1.0),
-        favourites((236, 237, 161, 230, 170, 239, 142, 141, 162, 48, 68, 234, 238, 163, 186, 263, 229, 79, 140, 107), 0.9),
-        0.55, 0.93, 250, True, 0.035, 1.2e-5,
+        pickups=favourites(_YELLOW_PICKUPS, 1.0),
+        dropoffs=favourites(_YELLOW_DROPOFFS, 0.9),
+        miles=0.55,
+        to_manhattan=0.93,
+        congestion=250,
+        airport_fee=True,
+        dispatched=0.035,
+        outside=1.2e-5,
     ),
     "green": Fleet(
-        favourites((74, 75, 41, 166, 95, 82, 43, 97, 7, 244, 42, 65, 116, 129, 61, 49, 181, 25, 33, 92), 1.1),
-        favourites((75, 74, 236, 41, 42, 238, 166, 95, 263, 239, 151, 129, 82, 97, 7, 61, 181, 116, 244, 43), 0.75),
-        0.62, 0.26, 275, False, 0.05, 1.0e-4,
+        pickups=favourites(_GREEN_PICKUPS, 1.1),
+        dropoffs=favourites(_GREEN_DROPOFFS, 0.75),
+        miles=0.62,
+        to_manhattan=0.26,
+        congestion=275,
+        airport_fee=False,
+        dispatched=0.05,
+        outside=1.0e-4,
     ),
-}  # fmt: skip
+}
 
 _TARIFFS = (
-    ("2009-01", Tariff()),
+    ("2009-01", Tariff(mta=0)),
+    ("2009-11", Tariff()),
     ("2012-09", Tariff(unit=50, jfk=5200, toll=480)),
     ("2013-03", Tariff(unit=50, jfk=5200, toll=533)),
     ("2015-01", Tariff(unit=50, jfk=5200, toll=554, improvement=30)),
@@ -154,7 +172,7 @@ def _miles(batch: Batch, fleet: Fleet, airport: Mask, vendor: Ints) -> Ints:
     miles = np.where(airport, 7.5 + 2.2 * city, city)
     miles[batch.chance(0.012)] = 0
     hundredths = np.rint(miles * 100).astype(np.int64)
-    return np.where(vendor == 1, hundredths // 10 * 10, hundredths)
+    return np.asarray(np.where(vendor == 1, hundredths // 10 * 10, hundredths))
 
 
 def _outliers(batch: Batch, miles: Ints) -> Ints:
@@ -192,7 +210,7 @@ def _money(
     parts["congestion_surcharge"] = np.where(zone & metered, fleet.congestion * tariff.congestion, 0)
     if fleet.airport_fee:
         parts["airport_fee"] = np.where(AIRPORTS[places.pickup] & metered, tariff.airport, 0)
-    parts["cbd_congestion_fee"] = np.where(zone & batch.chance(0.78), tariff.cbd, 0)
+    parts["cbd_congestion_fee"] = np.where(zone & metered & batch.chance(0.78), tariff.cbd, 0)
     subtotal = np.sum(list(parts.values()), axis=0)
     cards = min(0.8, 0.25 + 0.06 * (batch.month.year - 2009))
     payment = np.where(batch.chance(cards), 1, np.where(batch.chance(0.93), 2, np.where(batch.chance(0.4), 3, 4)))
@@ -225,7 +243,7 @@ def _tips(batch: Batch, subtotal: Ints, paid_by_card: Mask) -> Ints:
     """Tips in cents: mostly a button's percentage of the rest, sometimes whole dollars."""
     button = _TIPS.draw(batch)
     tips = np.where(button < 0, -100 * button, (subtotal * button + 50) // 100)
-    return np.where(paid_by_card, tips, 0)
+    return np.asarray(np.where(paid_by_card, tips, 0))
 
 
 def _with_gaps(batch: Batch, trips: dict[str, Values], unknown: Mask | None) -> dict[str, Values]:
