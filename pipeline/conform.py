@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -92,8 +92,12 @@ def _convert(
     """Convert, count and write batch by batch; once a value did not fit, only go on counting such values."""
     dataset, problems = layout.dataset, Problems(layout.dataset)
     tally, rows = Tally(measures, dataset), 0
-    with TripsWriter(draft, dataset.schema.with_metadata(_metadata(measures))) as writer:
-        for published, fraction in source.batches(layout.positions, use_threads=use_threads):
+    schema = dataset.schema.with_metadata(_metadata(measures))
+    with (
+        TripsWriter(draft, schema) as writer,
+        closing(source.batches(layout.positions, use_threads=use_threads)) as batches,
+    ):
+        for published, fraction in batches:
             batch = layout.apply(published, problems)
             tally.add(batch)
             rows += batch.num_rows

@@ -77,19 +77,25 @@ def convert(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
         array = array.cast(pa.string())
     if pa.types.is_string(column.type):
         return _to_text(array, column, problem)
+    if pa.types.is_string(array.type) and pa.types.is_int64(column.type):
+        return _text_to_value(array, column, problem)
     try:
-        if pa.types.is_string(array.type) and pa.types.is_int64(column.type):
-            return _text_to_value(array, column, problem)
         converted = array.cast(column.type)
     except pa.ArrowInvalid:
         if pa.types.is_string(array.type):
             return _text_to_value(array, column, problem)
-        # Something is fractional, too large or too fine: whatever does not survive the way back does not fit.
-        converted = array.cast(column.type, safe=False)
-        return _without(pc.not_equal(converted.cast(array.type, safe=False), array), array, converted, problem)
+        return _without(_lossy(array, column.type), array, array.cast(column.type, safe=False), problem)
     if pa.types.is_floating(column.type) and pc.all(pc.is_finite(converted)).as_py() is False:
         return _without(pc.invert(pc.is_finite(converted)), array, converted, problem)
     return converted
+
+
+def _lossy(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """Which numbers or times are fractional, too large or too fine: whatever does not survive the way back."""
+    converted = array.cast(target, safe=False)
+    lossy = pc.not_equal(converted.cast(array.type, safe=False), array)
+    # The upper half of uint64 survives, as negative numbers.
+    return pc.or_(lossy, pc.less(converted, 0)) if pa.types.is_unsigned_integer(array.type) else lossy
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -12,7 +12,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow.csv as pacsv
 
 from pipeline.errors import SchemaError, SourceError
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 2 << 20
 _CAREFUL_ROWS = 20_000
 _LINES_SHOWN = 10
 
@@ -57,7 +57,9 @@ class CsvRaw:
         """The columns' types: strings."""
         return (pa.string(),) * len(self.names)
 
-    def batches(self, positions: Sequence[int], *, use_threads: bool) -> Iterator[tuple[pa.RecordBatch, float]]:
+    def batches(
+        self, positions: Sequence[int], *, use_threads: bool
+    ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
         """Every row of the columns at these positions; see `pipeline.readers.RawFile.batches`."""
         size, done = self.path.stat().st_size, 0
         try:
@@ -95,10 +97,11 @@ class CsvRaw:
                     include_columns=[*wanted, *unnamed],
                 ),
             )
-            for batch in reader:
-                if ragged or any(batch[name].null_count < batch.num_rows for name in unnamed):
-                    raise _NeedsCareError
-                if batch.num_rows:
+            # Closed before the stream below it, as it reads ahead.
+            with reader:
+                for batch in reader:
+                    if ragged or any(batch[name].null_count < batch.num_rows for name in unnamed):
+                        raise _NeedsCareError
                     yield batch.select(wanted)
         except pa.ArrowInvalid as error:
             # Arrow says so of a file without rows, too.
@@ -109,13 +112,15 @@ class CsvRaw:
     def _careful(self, stream: BinaryIO, positions: Sequence[int], *, skip: int) -> Iterator[pa.RecordBatch]:
         for _ in range(self.header_lines):
             stream.readline()
+        named = [place for place, name in enumerate(self.names) if name.strip()]
+        width, unnamed = max(named, default=-1) + 1, len(named) < len(self.names)
         rows: list[list[str]] = []
         ragged: list[str] = []
         count = 0
         for number, (line, row) in enumerate(_rows(stream, self.subject, self.header_lines)):
             if number < skip:
                 continue
-            if not self._fits(row):
+            if (len(row) != width or unnamed) and not _fits(row, width, named):
                 count += 1
                 if len(ragged) < _LINES_SHOWN:
                     ragged.append(f"{line} ({len(row)} fields)")
@@ -125,20 +130,13 @@ class CsvRaw:
                     yield _batch(rows, positions)
                     rows = []
         if count:
-            named = sum(1 for name in self.names if name.strip())
             more = f" and {count - len(ragged):,} more" if count > len(ragged) else ""
             raise SchemaError(
-                f"{self.subject}: rows that do not fit the {named} columns of the header: {count:,}, "
+                f"{self.subject}: rows that do not fit the {len(named)} columns of the header: {count:,}, "
                 f"in lines {', '.join(ragged)}{more}; {self.advice}"
             )
         if rows:
             yield _batch(rows, positions)
-
-    def _fits(self, row: Sequence[str]) -> bool:
-        """Whether the row has all named fields, and nothing in the others."""
-        named = max((position + 1 for position, name in enumerate(self.names) if name.strip()), default=0)
-        others = [text for position, text in enumerate(row) if position >= named or not self.names[position].strip()]
-        return len(row) >= named and not any(others)
 
 
 @contextmanager
@@ -184,13 +182,23 @@ def _next_row(stream: BinaryIO, subject: str) -> tuple[list[str], int]:
 
 def _rows(stream: BinaryIO, subject: str, line: int) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, each with the number of its last line; `line` lines have been read before."""
-    reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    reader = csv.reader(text)
     try:
         for row in reader:
             if len(row) > 1 or (row and row[0].strip()):
                 yield line + reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise SchemaError(f"{subject}: line {line + reader.line_num + 1} or a later one: {error}") from error
+    finally:
+        # Otherwise it would close the stream, which is not its own.
+        text.detach()
+
+
+def _fits(row: Sequence[str], width: int, named: Sequence[int]) -> bool:
+    """Whether the row has all named fields, of which the last is number `width`, and nothing in the others."""
+    filled = (place for place, text in enumerate(row) if text)
+    return len(row) >= width and set(filled) <= set(named)
 
 
 def _batch(rows: list[list[str]], positions: Sequence[int]) -> pa.RecordBatch:

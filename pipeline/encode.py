@@ -7,8 +7,9 @@ rows came cut. Identical rows and metadata give identical bytes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -37,19 +38,17 @@ class TripsWriter:
         self._running: deque[Future[None]] = deque()
 
     def __enter__(self) -> TripsWriter:
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        try:
+        with self._faults():
             self._sink = pa.OSFile(str(self._path), "wb")
-        except OSError as error:
-            self._threads.shutdown()
-            raise StoreError(f"{self._path}: cannot be written: {error}") from error
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            self._schema,
-            compression="zstd",
-            # Times hardly repeat: dictionaries make them larger. Plain is what every reader knows.
-            use_dictionary=[field.name for field in self._schema if not pa.types.is_timestamp(field.type)],
-        )
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                self._schema,
+                compression="zstd",
+                compression_level=3,
+                # Times hardly repeat: dictionaries make them larger. Plain is what every reader knows.
+                use_dictionary=[field.name for field in self._schema if not pa.types.is_timestamp(field.type)],
+            )
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="encode")
         return self
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -85,17 +84,13 @@ class TripsWriter:
     def _wait(self, most: int) -> None:
         """Wait until at most so many row groups are waiting; raise at once what the encoder raised."""
         while self._running and (len(self._running) > most or self._running[0].done()):
-            try:
+            with self._faults():
                 self._running.popleft().result()
-            except (pa.ArrowException, OSError) as error:
-                raise StoreError(f"{self._path}: cannot be written: {error}") from error
 
     def _close(self) -> None:
-        try:
+        with self._faults():
             self._writer.close()
             self._sink.close()
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{self._path}: cannot be written: {error}") from error
 
     def _abandon(self) -> None:
         with suppress(pa.ArrowException, OSError):
@@ -105,3 +100,10 @@ class TripsWriter:
         with suppress(pa.ArrowException, OSError):
             self._sink.close()
         self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StoreError(f"{self._path}: cannot be written: {error}") from error

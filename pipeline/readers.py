@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -49,7 +49,9 @@ class RawFile(Protocol):
     def metadata(self) -> dict[str, str]:
         """The file metadata, as far as it is text; a CSV has none."""
 
-    def batches(self, positions: Sequence[int], *, use_threads: bool) -> Iterator[tuple[pa.RecordBatch, float]]:
+    def batches(
+        self, positions: Sequence[int], *, use_threads: bool
+    ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
         """Every row of the columns at these positions, each named by its position, with the share read so far."""
 
 
@@ -117,7 +119,9 @@ class ParquetRaw:
         pairs = (self.footer.metadata or {}).items()
         return {key.decode(errors="replace"): text.decode(errors="replace") for key, text in pairs}
 
-    def batches(self, positions: Sequence[int], *, use_threads: bool) -> Iterator[tuple[pa.RecordBatch, float]]:
+    def batches(
+        self, positions: Sequence[int], *, use_threads: bool
+    ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
         """Every row of the columns at these positions; see `RawFile.batches`."""
         names = self.names
         # By name and in the file's order, as that is how Arrow returns them.
@@ -130,7 +134,10 @@ class ParquetRaw:
             with pq.ParquetFile(self.path, metadata=self.footer, pre_buffer=False, buffer_size=_CHUNK_BYTES) as file:
                 for batch in file.iter_batches(BATCH_ROWS, columns=wanted, use_threads=use_threads):
                     done += batch.num_rows
-                    yield pa.RecordBatch.from_arrays(batch.columns, [str(position) for position in read]), done / total
+                    yield (
+                        pa.RecordBatch.from_arrays(batch.columns, [str(position) for position in read]),
+                        done / (total or 1),
+                    )
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:

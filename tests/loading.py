@@ -73,13 +73,15 @@ def trips(
     return write(path, dataset, month, table)
 
 
-def many_trips(folder: Path, dataset: Dataset, month: date, rows: int) -> File:
-    """As many trips, all of different totals, that need a moment to load."""
-    start = pa.scalar(datetime(month.year, month.month, 2), pa.timestamp("us"))
-    numbers = pa.array(range(rows), pa.int64())
-    values = {name: pa.array([start.as_py()], pa.timestamp("us")).take(pa.nulls(rows, pa.int64()).fill_null(0))
-              for name in ("pickup_datetime", "dropoff_datetime")}  # fmt: skip
-    values["total_amount"] = numbers.cast(pa.float64())
+def many_trips(folder: Path, dataset: Dataset, month: date, rows: int, *, last_pickup: bool = True) -> File:
+    """As many trips, all of different totals, that need a moment to load; the last may lack its required pickup."""
+    moment = pa.repeat(pa.scalar(datetime(month.year, month.month, 2), pa.timestamp("us")), rows)
+    pickups = moment if last_pickup else pa.concat_arrays([moment[1:], pa.nulls(1, moment.type)])
+    values = {
+        "pickup_datetime": pickups,
+        "dropoff_datetime": moment,
+        "total_amount": pa.array(range(rows), pa.float64()),
+    }
     table = pa.table([values.get(f.name, pa.nulls(rows, f.type)) for f in dataset.schema], schema=dataset.schema)
     return write(folder / f"{dataset.name}_{month:%Y-%m}_{rows}.parquet", dataset, month, table)
 
@@ -97,8 +99,14 @@ def zones(folder: Path, names: dict[int, str] | None = None, ids: list[int] | No
 def main() -> None:
     url, dataset, month, path, *limit = sys.argv[1:]
     warehouse = open_warehouse(url, lock_timeout_s=float(limit[0]) if limit else 60)
-    print("ready", flush=True)
-    print(warehouse.replace_month(DATASETS[dataset], parse_month(month), File(Path(path))), flush=True)
+    tell("ready")
+    tell(warehouse.replace_month(DATASETS[dataset], parse_month(month), File(Path(path))))
+
+
+def tell(what: object) -> None:
+    """Say to the parent process how far this one is."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ WRONG_MONTH = Rule(
     "pickups_outside_month",
     # A file under another month's name has nearly all its pickups outside; the worst real month has 0.09 %.
     at_most_share=0.5,
-    doc="pickups outside the month: is it another month's file?",
+    doc="pickups outside the month (another month's file?)",
 )
 
 STRAY_PICKUPS = Rule(
@@ -50,7 +50,7 @@ NEGATIVE_TOTALS = Rule(
     "negative_totals",
     "warning",
     "negative_totals",
-    # Refunds and voided trips: 0.2 % to 0.7 %.
+    # Refunds and voided trips: 0.17 % to 0.36 %.
     at_most_share=0.02,
     doc="negative totals",
 )

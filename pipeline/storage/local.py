@@ -135,7 +135,7 @@ class LocalStore:
     def sweep(self) -> None:
         """Remove drafts whose owner is gone, and parts whose file has arrived."""
         drafts = self.root / _DRAFTS
-        for name in os.listdir(drafts) if drafts.is_dir() else []:
+        for name in [path.name for path in drafts.iterdir()] if drafts.is_dir() else []:
             if name.endswith(f"{_PART}.{_LOCK}"):
                 self._sweep_part(drafts / name)
             elif _PART not in name:

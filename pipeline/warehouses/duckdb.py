@@ -134,8 +134,6 @@ class DuckDBWarehouse:
             connection.commit()
             before = read_ledger(connection)
             copy.publish(before)
-            # Rows need no order here, and keeping it holds more of them in memory.
-            connection.execute("SET preserve_insertion_order = false")
             connection.begin()
             yield connection, before
             after = read_ledger(connection)

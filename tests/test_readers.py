@@ -1,0 +1,224 @@
+"""Raw files: what is refused before a row is read, and that every row of the rest comes, in its order."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import SchemaError, SourceError, UsageError
+from pipeline.readers import open_raw, verify_raw
+
+XML = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
+)
+HTML = b"\n\n\n  <!DOCTYPE html>\n<html lang='en'><body>Not found</body></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:6a9e\nsize 1254291\n"
+
+
+def _parquet(path: Path, rows: int = 3, **options: Any) -> Path:
+    pq.write_table(pa.table({"a": range(rows), "b": [str(row) for row in range(rows)]}), path, **options)
+    return path
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    raw = open_raw(path, subject="x", advice="take the other one")
+    positions = [place for place, name in enumerate(raw.names) if name.strip()]
+    rows: list[dict[str, Any]] = []
+    for batch, fraction in raw.batches(positions, use_threads=True):
+        assert 0 < fraction <= 1
+        rows += batch.rename_columns([raw.names[place] for place in positions]).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.parquet", b"", "not a Parquet file: it is empty"),
+        ("a.parquet", XML, "not a Parquet file: it is an XML answer (AccessDenied)"),
+        ("a.parquet", HTML, "not a Parquet file: it is an HTML page"),
+        ("a.parquet", POINTER, "not a Parquet file: it is a Git LFS pointer"),
+        ("a.parquet", b'{"error": 404}', "not a Parquet file: it is a JSON answer"),
+        ("a.parquet", b"a,b\n1,2\n", "not a Parquet file: it starts with b'a,b\\n1,2'"),
+        (
+            "a.parquet",
+            b"PAR1" + b"x" * 99,
+            "starts as a Parquet file but does not end as one (103 bytes): it is cut short",
+        ),
+        ("a.parquet", b"PAR1", "it is cut short"),
+        ("a.parquet", b"PAR1" + b"x" * 99 + b"\x10\0\0\0PAR1", "whose footer cannot be read"),
+        ("a.csv", b"", "not a CSV: it is empty"),
+        ("a.csv", b" \r\n\n", "not a CSV: it holds nothing but white space"),
+        ("a.csv", XML, "not a CSV: it is an XML answer (AccessDenied)"),
+        ("a.csv", HTML, "not a CSV: it is an HTML page"),
+        ("a.csv", POINTER, "not a CSV: it is a Git LFS pointer"),
+        ("a.csv", b"PAR1" + b"\x15\x04\0" * 30, "not a CSV: it is a Parquet file or a piece of one"),
+        ("a.csv", gzip.compress(b"a,b\n1,2\n"), "not a CSV: it is gzipped; name it .csv.gz"),
+        ("a.csv.gz", gzip.compress(b""), "not a CSV: it is gzipped"),
+    ],
+)
+def test_bytes_that_are_not_what_the_name_claims_are_refused(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name == "a.csv.gz" else content)
+    for refuse in (verify_raw, open_raw):
+        with pytest.raises(SourceError) as caught:
+            refuse(path)
+        assert str(caught.value).startswith(f"{name}: ")
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", XML, HTML, POINTER, b"a,b\n1,2\n"])
+def test_what_is_named_gz_and_is_not_gzipped_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(content)
+    with pytest.raises(SourceError, match=r"a\.csv\.gz: not gzipped: it "):
+        verify_raw(tmp_path / "a.csv.gz")
+
+
+def test_the_published_name_decides_what_a_part_file_should_be(tmp_path: Path) -> None:
+    part = _parquet(tmp_path / "month.part")
+    verify_raw(part, name="green_tripdata_2024-01.parquet")
+    with pytest.raises(SourceError, match=r"^green_tripdata_2024-01\.csv: not a CSV: it is a Parquet file"):
+        verify_raw(part, name="green_tripdata_2024-01.csv")
+    with pytest.raises(UsageError, match=r"month\.part: cannot tell what it is"):
+        verify_raw(part)
+
+
+def test_a_gzip_stream_is_read_to_its_end(tmp_path: Path) -> None:
+    whole = _file(tmp_path / "a.csv.gz", b"a,b\n" + b"1,2\n" * 100_000)
+    verify_raw(whole)
+    content = whole.read_bytes()
+    for damaged in (content[:-20], content[:-8] + b"\0\0\0\0" + content[-4:], content[:200] + b"\xff" * 50):
+        whole.write_bytes(damaged)
+        with pytest.raises(SourceError, match=r"^a\.csv\.gz: its gzip stream is cut short or corrupt"):
+            verify_raw(whole)
+        with pytest.raises(SourceError, match=r"^a\.csv\.gz: its gzip stream is cut short or corrupt"):
+            _read(whole)
+
+
+def test_a_parquet_file_comes_in_order_whatever_its_row_groups(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "a.parquet", 300_000, row_group_size=70_001)
+    assert [row["a"] for row in _read(path)] == list(range(300_000))
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_a_source_error(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "a.parquet", 50_000, compression="gzip")
+    content = bytearray(path.read_bytes())
+    content[100:20_000] = b"\xff" * 19_900
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"^a\.parquet: row 0 or a later one cannot be decoded"):
+        _read(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,x\n,\n3,z\n",
+        b"a,b\r\n1,x\r\n,\r\n3,z\r\n",
+        b"a,b\r\n1,x\n,\r\n3,z",
+        b"a,b\n\n1,x\n,\n3,z\n\n",
+        b"a,b\n\r\n\r\n1,x\r\n,\r\n3,z\r\n",
+        b"\n\na,b\n1,x\n,\n3,z\n",
+        b"\xef\xbb\xbfa,b\n1,x\n,\n3,z\n",
+        b'"a","b"\n"1","x"\n"",""\n"3","z"\n',
+        b"a,b\n1,x,,\n,,,\n3,z,,\n",
+        b"a,b\n1,x\n,,,\n3,z,\n",
+        b"a,b\n1,x,\n,\n3,z\n",
+        b"a,b,,\n1,x,,\n,,,\n3,z,,\n",
+        b"a,b\n1,x\n   \n,\n3,z\n",
+    ],
+    ids=[
+        "plain",
+        "carriage returns",
+        "both line ends and none at the end",
+        "blank lines",
+        "mixed blank lines",
+        "blank lines first",
+        "byte order mark",
+        "quotes",
+        "two more empty fields",
+        "more empty fields in some rows",
+        "an empty field more in the first row",
+        "unnamed columns",
+        "a line of spaces",
+    ],
+)
+def test_every_shape_of_csv_gives_the_same_rows(tmp_path: Path, name: str, content: bytes) -> None:
+    rows = _read(_file(tmp_path / name, content))
+    assert rows == [{"a": "1", "b": "x"}, {"a": None, "b": None}, {"a": "3", "b": "z"}]
+
+
+def test_names_keep_their_spaces_and_case_until_they_are_matched(tmp_path: Path) -> None:
+    assert open_raw(_file(tmp_path / "a.csv", b"Vendor, pickup_datetime,Trip_type \n1,2,3\n")).names == (
+        "Vendor",
+        " pickup_datetime",
+        "Trip_type ",
+    )
+
+
+def test_words_that_look_like_nulls_are_values(tmp_path: Path) -> None:
+    rows = _read(_file(tmp_path / "a.csv", b"a,b\nNA,N/A\nnull,NaN\n"))
+    assert rows == [{"a": "NA", "b": "N/A"}, {"a": "null", "b": "NaN"}]
+
+
+def test_quoted_commas_quotes_and_line_breaks_belong_to_the_field(tmp_path: Path) -> None:
+    rows = _read(_file(tmp_path / "a.csv", b'a,b\n"1,5","say ""x"""\n2,"two\nlines"\n3,z\n'))
+    assert rows == [{"a": "1,5", "b": 'say "x"'}, {"a": "2", "b": "two\nlines"}, {"a": "3", "b": "z"}]
+
+
+def test_a_csv_with_a_header_only_has_no_rows(tmp_path: Path) -> None:
+    assert _read(_file(tmp_path / "a.csv", b"a,b\n")) == []
+    assert _read(_file(tmp_path / "b.csv", b"a,b\n\n\n")) == []
+
+
+def test_rows_that_fit_no_header_are_counted_and_located(tmp_path: Path) -> None:
+    lines = [b"a,b", b""] + [b"1,2"] * 40 + [b"1,2,3", b"1,2,,4", b"1"] + [b"1,2"] * 5 + [b"1,2,3"] * 9 + [b"1,2"]
+    with pytest.raises(SchemaError) as caught:
+        _read(_file(tmp_path / "a.csv", b"\n".join(lines)))
+    assert str(caught.value) == (
+        "x: rows that do not fit the 2 columns of the header: 12, "
+        "in lines 43 (3 fields), 44 (4 fields), 45 (1 fields), "
+        "51 (3 fields), 52 (3 fields), 53 (3 fields), 54 (3 fields), 55 (3 fields), 56 (3 fields), 57 (3 fields) "
+        "and 2 more; take the other one"
+    )
+
+
+def test_a_row_too_long_late_in_a_large_file_is_found_where_it_is(tmp_path: Path) -> None:
+    content = b"a,b\n" + b"12345678,abcdefgh\n" * 700_000 + b"1,2,3\n" + b"4,5\n"
+    with pytest.raises(SchemaError, match=r"header: 1, in lines 700002 \(3 fields\); take"):
+        _read(_file(tmp_path / "a.csv", content))
+
+
+def test_a_file_that_turns_harmlessly_ragged_late_loses_and_repeats_no_row(tmp_path: Path) -> None:
+    content = b"a,b\n" + b"".join(b"%d,abcdefgh\n" % row for row in range(700_000)) + b"700000,x,,\n700001,y\n"
+    rows = _read(_file(tmp_path / "a.csv", content))
+    assert [int(row["a"]) for row in rows] == list(range(700_002))
+
+
+def test_a_csv_that_is_not_utf8_is_a_schema_error(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match=r"^x: line \d+ or a later one: 'utf-8' codec can't decode"):
+        _read(_file(tmp_path / "a.csv", b"a,b\n1,x\n2,\xff\xfe\n"))
+
+
+def test_reading_leaves_no_thread_of_ours_and_no_open_file(tmp_path: Path) -> None:
+    before = threading.active_count()
+    path = _file(tmp_path / "a.csv.gz", b"a,b\n" + b"1,2\n" * 3_000_000)
+    batches = open_raw(path).batches([0, 1], use_threads=True)
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before
+    open_files = Path("/proc/self/fd")
+    if open_files.is_dir():
+        assert not [link for link in open_files.iterdir() if link.is_symlink() and "a.csv.gz" in str(link.readlink())]
