@@ -87,16 +87,16 @@ def demo(workers: int, scale: float, data: str) -> None:
 
     The trips are synthetic; they go to a folder of their own, so that they never mix with real ones.
     """
-    from pipeline.sample import SampleSite
+    from pipeline.sample.process import sample_process
 
-    with SampleSite(scale=scale) as site:
+    with sample_process("--scale", str(scale)) as url:
         _run_backfill(
             ("yellow", "green"),
             date(2024, 1, 1),
             date(2024, 3, 1),
             workers=workers,
             scheduler=None,
-            source=site.url,
+            source=url,
             source_format="parquet",
             lake=f"{data}/lake",
             warehouse=f"duckdb:///{data}/warehouse.duckdb",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipeline import lake
 from pipeline.config import Settings
-from pipeline.datasets import DATASETS
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.months import format_month
 from pipeline.storage import Store, open_store
 from pipeline.tasks.base import source_of
@@ -23,6 +23,7 @@ from pipeline.tasks.runs import existing_months
 from pipeline.transfer import redact
 
 _MOST_LINES = 60
+_MOST_ERRORS = 10
 
 
 def print_summary(
@@ -37,13 +38,21 @@ def print_summary(
         _print_months(console, outcomes, settings)
     console.print(f"lake       {open_store(settings.lake).location}")
     console.print(f"warehouse  {redact(settings.warehouse)}")
-    failed = [outcome for outcome in outcomes if outcome.failed]
-    for outcome in failed:
+    _print_errors(console, [outcome for outcome in outcomes if outcome.failed])
+
+
+def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
+    """The errors, those that want a person first, each of which was in the log already when it happened."""
+    failed = sorted(failed, key=_waits)
+    for outcome in failed[:_MOST_ERRORS]:
         console.print(Text(f"{outcome.kind}: {outcome.error}", style="yellow" if _waits(outcome) else "red"))
-    if any(not _waits(outcome) for outcome in failed):
-        console.print(
-            f"{len(failed)} steps failed; the other months are done. The same command tries only those again."
-        )
+    if len(failed) > _MOST_ERRORS:
+        console.print(f"… and {len(failed) - _MOST_ERRORS} more, above")
+    count = sum(not _waits(outcome) for outcome in failed)
+    if count:
+        console.print(f"{count} month{'s' * (count != 1)} failed. The same command tries only what is missing.")
+    if count < len(failed):
+        console.print(f"{len(failed) - count} not published yet: not a failure, come back later.")
 
 
 def _waits(outcome: Outcome) -> bool:
@@ -70,22 +79,26 @@ def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Setti
 
 
 def _line(store: Store, settings: Settings, name: str, month: date | None, steps: list[Outcome]) -> list[str]:
-    from pipeline.datasets import ZONES
-
     spec = DATASETS.get(name, ZONES)
     raw = lake.raw_key(spec, source_of(settings).file_name(spec, month))
     checks = _checks(store, lake.checks_key(spec, month))
     size = f"{store.entry(raw).bytes / 1e6:,.1f}" if store.exists(raw) else ""
     failed = next((step for step in steps if step.failed), None)
-    undone = next((step for step in steps if step.status != "DONE"), None)
-    found = [finding["rule"].replace("_", " ") for finding in checks.get("findings", [])]
     return [
         f"{name} {format_month(month)}" if month else name,
         f"{checks['rows']:,}" if "rows" in checks and not failed else "",
         size,
         f"{sum(step.seconds for step in steps):,.1f}",
-        f"{failed.step} failed: {failed.kind}" if failed else f"{undone.step} not run" if undone else ", ".join(found),
+        _remark(failed, steps, checks),
     ]
+
+
+def _remark(failed: Outcome | None, steps: Sequence[Outcome], checks: Mapping[str, Any]) -> str:
+    if failed is not None:
+        return "not published yet" if _waits(failed) else f"{failed.step} failed: {failed.kind}"
+    undone = next((step.step for step in steps if step.status != "DONE"), None)
+    found = [str(finding["rule"]).replace("_", " ") for finding in checks.get("findings", [])]
+    return f"{undone} not run" if undone else ", ".join(found)
 
 
 def _checks(store: Store, key: str) -> dict[str, Any]:

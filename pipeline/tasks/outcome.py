@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from types import FrameType
 from typing import Any
@@ -28,7 +29,7 @@ _GRACE_S = 3.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step: its status in Luigi's words, and, for a failure, the error's kind and text."""
+    """What became of one step: its status in Luigi's words, and, for a failure, the error's class and text."""
 
     step: str
     dataset: str
@@ -91,8 +92,18 @@ def _outcome(step: Step, known: dict[str, Any], scheduler: Any) -> Outcome:
     outcome = Outcome(step.step_name, step.spec.name, step.month, status, ended - began if began and ended else 0.0)
     if not outcome.failed:
         return outcome
-    kind, _, text = (scheduler.fetch_error(step.task_id).get("error") or "").partition(": ")
-    return Outcome(outcome.step, outcome.dataset, outcome.month, status, outcome.seconds, kind, text)
+    kind, text = _told(scheduler.fetch_error(step.task_id).get("error"))
+    return replace(outcome, kind=kind, error=text)
+
+
+def _told(error: str | None) -> tuple[str, str]:
+    """The error's kind and text, out of what the scheduler keeps: `Step.on_failure`'s words, as JSON."""
+    try:
+        told = str(json.loads(error or '""')).strip()
+    except ValueError:
+        told = str(error)
+    kind, _, text = told.partition(": ")
+    return (kind, text) if kind.isidentifier() else ("Failed", told or "nobody said why")
 
 
 class _Factory:
