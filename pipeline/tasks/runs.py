@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date
 from functools import cached_property, lru_cache
+from importlib import import_module
 
 import luigi
 
@@ -120,7 +122,19 @@ def missing_steps(wanted: dict[str, list[date]]) -> list[luigi.Task]:
     for name, months in wanted.items():
         last_step = Mart if marts_of(name) else Load
         steps += [last_step(dataset=name, month=month) for month in reversed(missing_months(DATASETS[name], months))]
+    if steps:
+        _import_once()
     return steps
+
+
+def _import_once() -> None:
+    """Import here what nearly every step needs, as each is run in a process that is forked from this one.
+
+    For small months that is most of their time: pyarrow looks for pandas (0.14 s), and DuckDB takes 0.03 s.
+    """
+    for name in ("pandas", "duckdb"):
+        with suppress(ImportError):
+            import_module(name)
 
 
 def _is_due(spec: Dataset, month: date) -> bool:

@@ -53,8 +53,10 @@ def signature(database: Path) -> Signature:
 def _stat(path: Path) -> tuple[int, int, int, int] | None:
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise WarehouseError(f"{path}: cannot be looked at: {error.strerror}; mend its permissions") from error
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
