@@ -23,9 +23,11 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import config
+from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.months import parse_period
 from pipeline.summary import print_summary
+from pipeline.tasks.base import MonthTask, log
 from pipeline.tasks.outcome import Outcome, Stopped, run
 from pipeline.tasks.runs import Backfill, DatasetsParameter
 from pipeline.version import __version__
@@ -110,10 +112,23 @@ def _run_backfill(
     """Run a `Backfill`, print what it did, and exit unless all went well."""
     config.adopt(config.resolve(**settings, workers=workers))
     root = Backfill(datasets=tuple(datasets), first=first, last=last)
+    _announce(root)
     outcomes = run(root, workers=workers, scheduler_url=scheduler)
     print_summary(datasets, first, last, outcomes, config.settings())
     if code := exit_code(outcomes):
         sys.exit(code)
+
+
+def _announce(root: Backfill) -> None:
+    """Say how much there is to do, unless it is nothing."""
+    months: dict[str, list[date]] = {}
+    for step in root.requires():
+        if isinstance(step, MonthTask):
+            months.setdefault(step.dataset, []).append(step.month)
+    if months:
+        count = sum(map(len, months.values()))
+        size = sum(estimated_bytes(name, missing) for name, missing in months.items())
+        log.info(f"{count} month{'s' * (count != 1)} to do; at TLC's site these are about {size / 1e6:,.0f} MB")
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
@@ -155,7 +170,6 @@ def _log_steps() -> None:
     """A line for each finished step; Luigi's own lines only from warnings on."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    steps = logging.getLogger("luigi-interface.pipeline")
-    steps.setLevel(logging.INFO)
-    steps.propagate = False
-    steps.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [handler]

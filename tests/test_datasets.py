@@ -11,7 +11,7 @@ from published_eras import codes
 
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import Column, Dataset, fold
-from pipeline.datasets.published import published_months
+from pipeline.datasets.published import estimated_bytes, published_months
 from pipeline.errors import UsageError
 from pipeline.months import add_months, month_range
 
@@ -124,3 +124,12 @@ def test_the_declaration_of_a_file_changes_with_its_own_columns_only() -> None:
         declared(one, two, present=("a", "b")),
     ):
         assert other != declared(one)
+
+
+def test_bytes_are_estimated_where_tlc_s_are_not_known() -> None:
+    sized, later, unknown = date(2024, 1, 1), date(2025, 7, 1), date(2031, 1, 1)
+    assert estimated_bytes("green", [sized]) == published_months("green")[sized].bytes
+    # The real file has 1,188,380 bytes.
+    assert 0.9 < estimated_bytes("green", [later]) / 1_188_380 < 1.1
+    assert estimated_bytes("fhvhv", [unknown, unknown]) > 2 * 400_000_000
+    assert estimated_bytes("yellow", []) == 0

@@ -245,3 +245,33 @@ with open_store(sys.argv[1]).part("raw/a", wait_s=1) as part:
         began = time.monotonic()
         with open_store(str(tmp_path)).part("raw/a", wait_s=30):
             assert time.monotonic() - began < 20
+
+
+_ASK_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from pipeline.errors import StoreError
+from pipeline.storage.local import LocalStore
+
+store = LocalStore(Path(sys.argv[1]))
+if os.geteuid() == 0:
+    os.setuid(65534)
+for ask in (lambda: store.exists("raw/a"), lambda: store.keys("raw/"), lambda: store.delete("raw/a"), store.sweep):
+    try:
+        print("answered", ask())
+    except StoreError as error:
+        print(error)
+"""
+
+
+def test_local_a_lake_that_may_not_be_entered_is_never_taken_for_an_empty_one(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    publish(open_store(str(lake)), KEY, b"x")
+    lake.chmod(0)
+    try:
+        command = [sys.executable, "-c", _ASK_AS_NOBODY, str(lake)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    finally:
+        lake.chmod(0o700)
+    assert len(said) == 4
+    assert all(line.endswith(f"the lake {lake}: Permission denied") for line in said), said

@@ -11,6 +11,7 @@ The counts are of the Parquet files; the CSVs of the same months differ by a few
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -36,3 +37,16 @@ def published_months(dataset: str) -> dict[date, Published]:
         for row in csv.DictReader(text.splitlines())
         if row["dataset"] == dataset
     }
+
+
+def estimated_bytes(dataset: str, months: Iterable[date]) -> int:
+    """About how many bytes TLC's Parquet files of these months have: as published where that is known.
+
+    Elsewhere the known rows, or those of the last known month, times the bytes that a row took when both were known.
+    """
+    known = published_months(dataset)
+    last_sized = max(month for month, published in known.items() if published.bytes)
+    row_bytes = (known[last_sized].bytes or 0) / known[last_sized].rows
+    last = known[max(known)]
+    found = (known.get(month, last) for month in months)
+    return round(sum(published.bytes or published.rows * row_bytes for published in found))

@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,17 +75,22 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         """Whether a whole file lies there."""
-        return (self.root / key).is_file()
+        with self._faults(key, "cannot be looked for in"):
+            try:
+                # Not is_file, which takes a folder that may not be entered for an absent file from Python 3.14 on.
+                return stat.S_ISREG((self.root / key).stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def keys(self, prefix: str) -> set[str]:
         """The keys below a folder, drafts left out."""
-        top = self.root / prefix
-        return {
-            (Path(folder) / name).relative_to(self.root).as_posix()
-            for folder, _, names in os.walk(top)
-            for name in names
-            if not name.startswith(".")
-        }
+        with self._faults(prefix, "cannot be listed in"):
+            return {
+                (Path(folder) / name).relative_to(self.root).as_posix()
+                for folder, _, names in os.walk(self.root / prefix, onerror=_raise_unless_absent)
+                for name in names
+                if not name.startswith(".")
+            }
 
     def entry(self, key: str) -> LocalEntry:
         """The file at the key."""
@@ -98,26 +104,20 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """Take the file away."""
-        try:
+        with self._faults(key, "cannot be deleted from"):
             (self.root / key).unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"{key}: cannot be deleted from {self.root}: {error.strerror}") from error
 
     @contextmanager
     def publish(self, key: str) -> Iterator[Path]:
         """Yield a draft beside the lake's files; a clean exit renames it to the key."""
         final = self.root / key
-        try:
-            with self._own_folder() as folder:
-                draft = folder / final.name
-                yield draft
-                _sync(draft)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                draft.replace(final)
-                _sync(final.parent)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StoreError(f"{key}: cannot be written to the lake {self.root}: {reason}") from error
+        with self._faults(key, "cannot be written to"), self._own_folder() as folder:
+            draft = folder / final.name
+            yield draft
+            _sync(draft)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(final)
+            _sync(final.parent)
 
     @contextmanager
     def part(self, key: str, *, wait_s: float) -> Iterator[Path]:
@@ -135,11 +135,16 @@ class LocalStore:
     def sweep(self) -> None:
         """Remove drafts whose owner is gone, and parts whose file has arrived."""
         drafts = self.root / _DRAFTS
-        for name in [path.name for path in drafts.iterdir()] if drafts.is_dir() else []:
-            if name.endswith(f"{_PART}.{_LOCK}"):
-                self._sweep_part(drafts / name)
-            elif _PART not in name:
-                _sweep_folder(drafts / name)
+        with self._faults(_DRAFTS, "cannot be swept in"):
+            try:
+                names = os.listdir(drafts)  # noqa: PTH208 - of a name that may be no folder, which iterdir tells late
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            for name in names:
+                if name.endswith(f"{_PART}.{_LOCK}"):
+                    self._sweep_part(drafts / name)
+                elif _PART not in name:
+                    _sweep_folder(drafts / name)
 
     def _sweep_part(self, lock_path: Path) -> None:
         lock = _try_lock(lock_path)
@@ -151,6 +156,13 @@ class LocalStore:
             for path in (part, part.with_name(part.name + ".json"), lock_path):
                 path.unlink(missing_ok=True)
         lock.close()
+
+    @contextmanager
+    def _faults(self, key: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{key}: {what} the lake {self.root}: {error.strerror or error}") from error
 
     @contextmanager
     def _own_folder(self) -> Iterator[Path]:
@@ -166,6 +178,11 @@ class LocalStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock.close()
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def _sweep_folder(folder: Path) -> None:
