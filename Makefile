@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run test emulators lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -20,7 +20,20 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 run: $(VENV)/ready  ## backfill three sample months of yellow and green, offline, into data/sample
 	@$(BIN)/pipeline demo --workers 2
 
-test: lint  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
+# The BigQuery emulator needs a DuckDB of its own, and Python 3.11 or newer.
+EMULATORS ?= .venv-emulators
+EMULATORS_PYTHON ?= $(PYTHON)
+
+$(EMULATORS)/ready: tests/emulators-constraints.txt
+	@$(EMULATORS_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "The BigQuery emulator needs Python 3.11 or newer; say which with: make EMULATORS_PYTHON=python3.12 ..." >&2; exit 1; }
+	$(EMULATORS_PYTHON) -m venv $(EMULATORS)
+	$(EMULATORS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/emulators-constraints.txt
+	@touch $@
+
+emulators: $(EMULATORS)/ready  ## set up the BigQuery emulator that tests run against
+
+test: lint emulators  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/ready  ## formatting, lint, types
@@ -33,4 +46,4 @@ format: $(VENV)/ready  ## mend formatting and what lint can mend
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what make made, but no data
-	rm -rf $(VENV) build dist *.egg-info .*_cache
+	rm -rf $(VENV) $(EMULATORS) build dist *.egg-info .*_cache

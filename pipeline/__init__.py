@@ -9,12 +9,10 @@
 Importing this opens no file and no connection.
 """
 
-from luigi.tools.range import RangeMonthly
-
 from pipeline.frames import read
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
-from pipeline.tasks.runs import Backfill, Latest
-from pipeline.tasks.warehouse import Load, LoadZones, Mart
+from pipeline.tasks.runs import Backfill, Latest, RangeMonthly
+from pipeline.tasks.warehouse import Expose, Load, LoadZones, Mart
 from pipeline.version import __version__
 
 __all__ = [
@@ -23,6 +21,7 @@ __all__ = [
     "ConformZones",
     "Download",
     "DownloadZones",
+    "Expose",
     "Latest",
     "Load",
     "LoadZones",

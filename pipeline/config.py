@@ -7,21 +7,30 @@ its task (see `pipeline.tasks.base`), since under forkserver and spawn a child s
 
 from __future__ import annotations
 
+import configparser
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from pipeline.errors import UsageError
-from pipeline.source import FORMATS, TLC_SITE
+from pipeline.retries import Politeness
+from pipeline.source import FORMATS, TLC_SITE, make_source
+from pipeline.storage import open_store
+from pipeline.warehouses import open_warehouse
 
 _SECTION = "pipeline"
+_FORMATS = ("auto", *FORMATS)
+_WAREHOUSE = "duckdb:///data/warehouse.duckdb"
 
 #: What Luigi itself must be told (luigi.cfg says why, line by line); the `pipeline` command falls back on these.
 LUIGI_OPTIONS: dict[str, dict[str, str]] = {
-    "core": {"autoload_range": "false", "no_lock": "true"},
+    "core": {"autoload_range": "false", "no_lock": "true", "log_level": "INFO"},
     "worker": {
         "keep_alive": "true",
         "check_complete_on_run": "true",
@@ -51,10 +60,13 @@ LUIGI_OPTIONS: dict[str, dict[str, str]] = {
 class pipeline(luigi.Config):
     """The section [pipeline]; lower case because Luigi names the section after the class."""
 
-    lake = luigi.Parameter(default="data/lake", description="folder that holds the Parquet lake")
+    lake = luigi.Parameter(
+        default="data/lake", description="folder that holds the Parquet lake, or gs://bucket/prefix in Cloud Storage"
+    )
     warehouse = luigi.Parameter(
-        default="duckdb:///data/warehouse.duckdb",
-        description="URL of the warehouse: duckdb:///relative/file.duckdb or duckdb:////absolute/file.duckdb",
+        default=_WAREHOUSE,
+        description="URL of the warehouse: duckdb:///relative/file.duckdb, duckdb:////absolute/file.duckdb, or "
+        "bigquery://project/dataset?location=US",
     )
     source = luigi.Parameter(
         default=TLC_SITE,
@@ -63,7 +75,7 @@ class pipeline(luigi.Config):
     )
     source_format = luigi.ChoiceParameter(
         default="auto",
-        choices=["auto", *FORMATS],
+        choices=_FORMATS,
         description="ending of the raw files; auto is csv.gz for the mirror of old CSVs and parquet elsewhere",
     )
     publication_lag_months = luigi.IntParameter(
@@ -76,6 +88,9 @@ class pipeline(luigi.Config):
     retry_wait_s = luigi.FloatParameter(default=1.0, description="seconds before the first retry; doubled each time")
     load_memory = luigi.Parameter(default="1GB", description="memory that one load may use in DuckDB before it spills")
     load_threads = luigi.IntParameter(default=2, description="threads that one load may use in DuckDB")
+    scratch = luigi.Parameter(
+        default="data/scratch", description="folder for work in progress, where the lake is none on this machine"
+    )
     lock_timeout_s = luigi.FloatParameter(
         default=600.0, description="seconds to wait for a file that another process holds (the DuckDB file, a download)"
     )
@@ -96,6 +111,7 @@ class Settings:
     load_memory: str
     load_threads: int
     lock_timeout_s: float
+    scratch: str
     workers: int = 1
 
 
@@ -129,22 +145,35 @@ def adopt(values: Settings | None) -> None:
 
 
 def resolve(**overrides: str | int | None) -> Settings:
-    """The settings from command line, environment and luigi.cfg, with what is given here (not None) before them all."""
+    """The settings from command line, environment and luigi.cfg, with what is given here (not None) before them all.
+
+    Raises:
+        UsageError: as for `settings`.
+    """
     problems = _unknown_options()
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for name, parameter in pipeline.get_params():
-        given = overrides.get(name)
+        origin = ""
         try:
-            values[name] = parameter.parse(str(given)) if given is not None else _value(name, parameter)
-        except Exception as error:  # Luigi's parameters raise whatever their parser does.
-            problems.append(f"{name}: {error}")
-            continue
-        if isinstance(values[name], (int, float)) and not _reasonable(name, values[name]):
-            problems.append(f"{name} = {values[name]}: too small")
-    if problems:
-        raise UsageError("[pipeline] " + "; ".join(problems) + ". README.md lists every setting")
+            text, origin = _written(name, overrides.get(name))
+            values[name] = parameter.task_value(_SECTION, name) if text is None else _parse(name, parameter, text)
+            _TRIALS.get(name, _anything)(values[name])
+        except (UsageError, configparser.Error) as error:
+            # The parts name themselves; which setting it was, and where it stands, is known here.
+            message = str(error).removeprefix(f"[{_SECTION}] ")
+            problems.append((message if name in message else f"{name}: {message}") + origin)
+    lake, warehouse = str(values.get("lake", "gs://")), str(values.get("warehouse", ""))
+    if warehouse.startswith("bigquery://") and not lake.startswith("gs://"):
+        problems.append(
+            f"warehouse = {warehouse!r}: BigQuery loads from a lake in Cloud Storage only; allowed is lake = "
+            f"gs://bucket/prefix, not {lake!r}"
+        )
     workers = overrides.get("workers") or luigi.interface.core().workers
-    return Settings(**values, workers=int(workers))  # type: ignore[arg-type]
+    if int(workers) < 1:  # With none, Luigi waits for ever for somebody else.
+        problems.append(f"--workers {workers}: allowed is a whole number from 1 upwards")
+    if problems:
+        raise UsageError(f"[{_SECTION}] " + "\n  ".join(problems))
+    return Settings(**values, workers=int(workers))
 
 
 def prepare_luigi() -> None:
@@ -156,13 +185,58 @@ def prepare_luigi() -> None:
                 config.set(section, option, value)
 
 
-def _value(name: str, parameter: luigi.Parameter) -> object:
-    parser = CmdlineParser.get_instance()
-    on_command_line = parser is not None and getattr(parser.known_args, f"{_SECTION}_{name}", None)
-    from_environment = os.environ.get(f"PIPELINE_{name.upper()}")
-    if from_environment and not on_command_line:
-        return parameter.parse(from_environment)
-    return parameter.task_value(_SECTION, name)
+def _written(name: str, override: str | int | None) -> tuple[str | None, str]:
+    """The text that counts for a setting, None where nobody wrote one, and where that was when it was not luigi.cfg.
+
+    An empty environment variable, or option of `luigi`, is as good as none.
+    """
+    if override is not None:
+        return str(override), ""
+    parser, variable = CmdlineParser.get_instance(), f"PIPELINE_{name.upper()}"
+    if parser is not None and (text := getattr(parser.known_args, f"{_SECTION}_{name}", None)):
+        return text, f" (from --{_SECTION}-{name.replace('_', '-')})"
+    if text := os.environ.get(variable):
+        return text, f" (from {variable} in the environment)"
+    return (get_config().get(_SECTION, name) if get_config().has_option(_SECTION, name) else None), ""
+
+
+def _parse(name: str, parameter: luigi.Parameter, text: str) -> object:
+    if isinstance(parameter, luigi.ChoiceParameter) and text not in _FORMATS:
+        raise UsageError(f"{name} = {text!r}: allowed are {', '.join(_FORMATS)}")
+    if name not in _BOUNDS:
+        return parameter.parse(text)
+    kind, lowest, highest = _BOUNDS[name]
+    try:
+        value = parameter.parse(text)
+    except ValueError:
+        value = math.nan
+    if not lowest <= value <= highest:  # True of nan, too.
+        raise UsageError(f"{name} = {text!r}: allowed is {kind} from {lowest:g} to {highest:,.0f}")
+    return value
+
+
+#: What numbers may be: their kind, and the lowest and the highest that mean anything.
+_BOUNDS = {
+    "publication_lag_months": ("a whole number", 0, 1_200),
+    "timeout_s": ("a number", 0.001, 1_000_000),
+    "retries": ("a whole number", 0, 1_000_000),
+    "retry_wait_s": ("a number", 0, 1_000_000),
+    "load_threads": ("a whole number", 1, 1_000),
+    "lock_timeout_s": ("a number", 0, 1_000_000),
+}
+
+
+def _anything(value: object) -> None:
+    """Raise for none."""
+
+
+#: Who knows whether a text will do: the part that is opened with it. Opening writes nothing.
+_TRIALS: dict[str, Callable[[Any], object]] = {
+    "lake": open_store,
+    "warehouse": open_warehouse,
+    "source": lambda base: make_source(base, "auto", 0, Politeness(1, 0, 0)),
+    "load_memory": lambda amount: open_warehouse(_WAREHOUSE, memory_limit=amount),
+}
 
 
 def _unknown_options() -> list[str]:
@@ -171,9 +245,3 @@ def _unknown_options() -> list[str]:
     found = config.options(_SECTION) if config.has_section(_SECTION) else []
     unknown = sorted(set(found) - set(known) - set(config.defaults()))
     return [f"unknown option {name!r}, known are {', '.join(known)}" for name in unknown]
-
-
-def _reasonable(name: str, value: object) -> bool:
-    lowest = {"publication_lag_months": 0, "retries": 0, "retry_wait_s": 0, "lock_timeout_s": 0, "load_threads": 1}
-    assert isinstance(value, (int, float))
-    return value >= lowest.get(name, 0.001)

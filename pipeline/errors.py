@@ -8,6 +8,7 @@ PipelineError
 ├── SchemaError       columns or values that no declared era explains: a person must decide
 ├── CheckFailed       the month is not believable: a person must decide
 ├── StoreError        the lake
+│   └── Overtaken     somebody else has published other bytes meanwhile: run again
 └── WarehouseError    the warehouse
 
 A message has subject, what was found, what was allowed, and where to act; all problems, not the first.
@@ -42,6 +43,10 @@ class CheckFailed(PipelineError):
 
 class StoreError(PipelineError):
     """The lake could not be read or written."""
+
+
+class Overtaken(StoreError):
+    """Somebody else has published other bytes at the key since the work on it began."""
 
 
 class WarehouseError(PipelineError):

@@ -38,11 +38,12 @@ def read(dataset: str, period: str, columns: Sequence[str] | None = None) -> pd.
     if unknown := sorted(set(wanted) - set(spec.by_name)):
         raise UsageError(f"{dataset} has no columns {unknown}; it has {', '.join(spec.by_name)}")
     months = month_range(*parse_period(period))
-    store = open_store(config.settings().lake)
+    settings = config.settings()
+    store = open_store(settings.lake, settings.scratch)
     present = store.keys(f"trips/{dataset}/")
     if missing := [format_month(month) for month in months if lake.trips_key(spec, month) not in present]:
         raise StoreError(
-            f"{dataset} {', '.join(missing)}: not in the lake {config.settings().lake}; "
+            f"{dataset} {', '.join(missing)}: not in the lake {settings.lake}; "
             f"run: pipeline backfill {dataset} {missing[0]}..{missing[-1]}"
         )
     schema = pa.schema([spec.schema.field(name) for name in wanted])

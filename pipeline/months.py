@@ -6,11 +6,11 @@ Nothing here knows what TLC has published; see `pipeline.datasets` for that.
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import MAXYEAR, MINYEAR, date
 
 from pipeline.errors import UsageError
 
-_MONTH = re.compile(r"(\d{4})-(\d{2})")
+_MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _ALLOWED = "a month (2024-01), a year (2024), or a range of either with both ends included (2023-11..2024-03)"
 
 
@@ -28,13 +28,22 @@ def parse_month(text: str) -> date:
 
 def format_month(month: date) -> str:
     """The month as 2024-01."""
-    return f"{month:%Y-%m}"
+    return month.isoformat()[:7]  # strftime leaves the zeros of the year 1 away on some systems, not on others.
 
 
 def add_months(month: date, count: int) -> date:
-    """The month that lies `count` months later (earlier when negative)."""
-    years, zero_based = divmod(month.year * 12 + month.month - 1 + count, 12)
-    return date(years, zero_based + 1, 1)
+    """The month that lies `count` months later (earlier when negative).
+
+    Raises:
+        UsageError: the calendar has no such month.
+    """
+    year, zero_based = divmod(month.year * 12 + month.month - 1 + count, 12)
+    if not MINYEAR <= year <= MAXYEAR:
+        where = f"{abs(count):,} months {'after' if count > 0 else 'before'} {format_month(month)}"
+        raise UsageError(
+            f"{where} is not in the years {MINYEAR} to {MAXYEAR}, which is all there is; write fewer months"
+        )
+    return date(year, zero_based + 1, 1)
 
 
 def month_range(first: date, last: date) -> list[date]:
@@ -57,7 +66,7 @@ def parse_period(text: str) -> tuple[date, date]:
 
 
 def _ends(part: str, whole: str) -> tuple[date, date]:
-    if re.fullmatch(r"\d{4}", part.strip()) and int(part) >= 1:
+    if re.fullmatch(r"[0-9]{4}", part.strip()) and int(part) >= 1:
         return date(int(part), 1, 1), date(int(part), 12, 1)
     try:
         month = parse_month(part)

@@ -5,6 +5,7 @@ Without a fitting note the bytes are worth nothing: those of two versions must n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Version:
-    """Which version of which file bytes belong to; `bytes` is its announced length."""
+    """Which version of which file bytes belong to; `bytes` is its announced length, `url` holds no secrets."""
 
     url: str
     etag: str | None
@@ -31,6 +32,17 @@ class Version:
     def validator(self) -> str | None:
         """What an If-Range header takes: a strong ETag, else the date."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+    def covers(self, etag: str | None, last_modified: str | None, size: int | None) -> bool:
+        """Whether a part that was sent under these headers, None where there was no such header, is of this version.
+
+        Of what is known of a file, an answer to If-Range must repeat the ETag only (RFC 9110, section 15.3.7).
+        """
+        return (
+            etag == (self.etag or etag)
+            and last_modified in (None, self.last_modified or last_modified)
+            and size in (None, self.bytes or size)
+        )
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,13 @@ class Part:
     @property
     def size(self) -> int:
         """Bytes that are there."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        with self._faults():
+            return self.path.stat().st_size if self.path.exists() else 0
 
     def version(self, url: str) -> Version | None:
         """The version of which the first bytes are there; None, with nothing kept, when there is no telling."""
         try:
-            version = Version(**json.loads(self.note.read_text()))
+            version = _read(self.note.read_bytes())
         except (OSError, ValueError, TypeError):
             version = None
         if version is None or version.url != url or version.validator is None or not self.size:
@@ -62,8 +75,9 @@ class Part:
 
     def discard(self) -> None:
         """Take part and note away."""
-        self.path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
+        with self._faults():
+            self.path.unlink(missing_ok=True)
+            self.note.unlink(missing_ok=True)
 
     def move(self, target: Path) -> None:
         """Rename the part, now whole, and take the note away."""
@@ -71,20 +85,31 @@ class Part:
         self.note.unlink(missing_ok=True)
 
     @contextmanager
-    def continued(self, start: int, version: Version) -> Iterator[FileIO]:
-        """Yield the file open for reading and writing, cut to its first `start` bytes, with the note renewed."""
-        try:
-            self.note.write_text(json.dumps(asdict(version)))
-            with FileIO(self.path, "r+" if start else "w+") as file:
-                file.truncate(start)
-                yield file
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.path}: gone while it was written; end what deletes it and run again") from error
+    def opened(self, version: Version, *, anew: bool) -> Iterator[FileIO]:
+        """Yield the file open for reading and writing; anew: empty, and noted as of this version.
+
+        Raises:
+            StoreError: the file or the note cannot be written.
+        """
+        with self._faults(), FileIO(self.path, "w+" if anew else "r+") as file:
+            if anew:
+                # Once the old bytes are gone: whoever dies here must not leave them noted as of another version.
+                self.note.write_text(json.dumps(asdict(version)))
+            yield file
 
     def sha256(self) -> str:
         """Of the bytes that are there, as hexadecimal digits."""
-        with FileIO(self.path) as file:
+        with self._faults(), FileIO(self.path) as file:
             return hash_of(file).hexdigest()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.path}: gone while it was written; end what deletes it and run again") from error
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
 
 def hash_of(file: FileIO) -> hashlib._Hash:
@@ -106,4 +131,18 @@ def write_all(file: FileIO, chunk: bytes) -> None:
         while view:
             view = view[file.write(view) :]
     except OSError as error:
-        raise StoreError(f"{file.name!s}: cannot be written: {error.strerror}; make room and run again") from error
+        raise _unwritable(file.name, error) from error
+
+
+def _read(note: bytes) -> Version:
+    """The version of a note; ValueError or TypeError when it is none."""
+    version = Version(**json.loads(note))
+    texts = (version.etag, version.last_modified)
+    if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(version.bytes, int | None):
+        raise TypeError
+    return version
+
+
+def _unwritable(name: object, error: OSError) -> StoreError:
+    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
+    return StoreError(f"{name!s}: cannot be written: {error.strerror}; {remedy} and run again")

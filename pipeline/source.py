@@ -1,8 +1,9 @@
-"""Where raw files come from: TLC's site, a mirror of its old CSVs, or a folder; and one file over HTTP, whole.
+"""Where raw files come from: TLC's site, a mirror of its old CSVs, or a folder; and how one of them comes, whole.
 
 A file is streamed into a part file that outlives the process. A cut connection is taken up again with Range and
 If-Range, so the bytes of two versions are never mixed; 5xx, 429, resets, time-outs and bytes that are not what they
 claim are tried again with growing waits. What is returned was checked: its length, and that it is what its name says.
+The work is done in `pipeline.transfer` and `pipeline.folders`.
 
 Sources: the HTTP semantics of RFC 9110 (sections 13 and 14); TLC's CDN answers 403, not 404, for a month it lacks.
 """
@@ -10,22 +11,28 @@ Sources: the HTTP semantics of RFC 9110 (sections 13 and 14); TLC's CDN answers 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
-from email.utils import format_datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from string import Formatter
+from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import NotPublished, SourceError, UsageError
-from pipeline.months import add_months, format_month
+from pipeline.folders import copy_file, state_of
+from pipeline.months import format_month
 from pipeline.parts import Part
 from pipeline.readers import verify_raw
-from pipeline.transfer import Answer, Politeness, Progress, fetch_url, head_url, redact
+from pipeline.retries import Politeness, can_be_asked, redact
+from pipeline.transfer import Answer, Progress, fetch_url, head_url
 
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 FORMATS = ("parquet", "csv", "csv.gz")
+
+#: Named here because a sidecar's `bytes` hides the type.
+_Json: TypeAlias = str | bytes
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,18 @@ class Sidecar:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, subject: str) -> Sidecar:
+    def from_json(cls, text: _Json, subject: str) -> Sidecar:
         """Read what `to_json` wrote; a SourceError names the subject when it is anything else."""
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+            sidecar = cls(**json.loads(text))
+            texts = (sidecar.url, sidecar.sha256, sidecar.fetched_at, sidecar.etag or "", sidecar.last_modified or "")
+            if not all(isinstance(text, str) for text in texts) or not isinstance(sidecar.bytes, int):
+                raise TypeError("a value of another kind")
+        except (ValueError, TypeError, RecursionError) as error:
             raise SourceError(
                 f"{subject}: the sidecar is not readable ({error}); delete both to fetch again"
             ) from error
+        return sidecar
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class Source:
     @property
     def is_folder(self) -> bool:
         """Whether files are copied from a folder."""
-        return urlsplit(self.base).scheme not in ("http", "https")
+        return not _is_address(self.base)
 
     def file_name(self, dataset: Dataset, month: date | None) -> str:
         """The published name with its ending; the zones are CSV everywhere."""
@@ -80,10 +91,8 @@ class Source:
         """The address of the raw file; for a folder, the path at which it is, or would be, found."""
         file, kind = self.file_name(dataset, month), dataset.name if month else "misc"
         if self.is_folder:
-            folder = Path(unquote(urlsplit(self.base).path) if self.base.startswith("file://") else self.base)
-            places = ["trip-data" if month else "misc", kind, "."]
-            found = [folder / place / file for place in places if (folder / place / file).is_file()]
-            return str(found[0] if found else folder / file)
+            paths = [Path(self.base) / place / file for place in ("trip-data" if month else "misc", kind, ".")]
+            return str(next(filter(state_of, paths), paths[-1]))
         base = self.base.rstrip("/")
         if "{" in base:
             return base.format(dataset=kind, file=file)
@@ -104,14 +113,21 @@ class Source:
                 f"{subject}: exists as CSV only; set [pipeline] source and source_format to a place that has it"
             )
         name, url = self.file_name(dataset, month), self.url(dataset, month)
-        if self.is_folder:
-            answer = _copy(Path(url), part, subject)
-            if answer is not None:
+
+        def check(answer: Answer) -> None:
+            try:
                 verify_raw(part, name=name)
+            except SourceError as error:
+                raise SourceError(str(error).removeprefix(f"{name}: ")) from error
+            if not answer.whole and name.endswith(".csv"):  # The other kinds have an end of their own.
+                raise SourceError("sent without its length, so nothing says whether this is all of it")
+
+        if self.is_folder:
+            answer = copy_file(Path(url), Part(part), subject, check=check, progress=progress)
         else:
-            answer = fetch_url(
-                url, part, self.politeness, subject, check=lambda path: verify_raw(path, name=name), progress=progress
-            )
+            # What is named .gz is often called gzip-encoded by mistake.
+            options: dict[str, Any] = {"check": check, "decode": not name.endswith(".gz"), "progress": progress}
+            answer = fetch_url(url, part, self.politeness, subject, **options)
         if answer is None:
             raise self._lacking(subject, month, url)
         fetched_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -124,11 +140,13 @@ class Source:
             SourceError: it answers neither yes nor no.
         """
         url = self.url(dataset, month)
-        return Path(url).is_file() if self.is_folder else head_url(url, self.politeness, _subject(dataset, month))
+        if self.is_folder:
+            return state_of(Path(url)) is not None
+        return head_url(url, self.politeness, _subject(dataset, month))
 
     def is_young(self, month: date, today: date) -> bool:
         """Whether the month may still be unpublished without anything being wrong."""
-        return month >= add_months(today.replace(day=1), -self.lag_months)
+        return 12 * (today.year - month.year) + today.month - month.month <= self.lag_months
 
     def _lacking(self, subject: str, month: date | None, url: str) -> NotPublished | SourceError:
         where = redact(url)
@@ -148,37 +166,51 @@ def make_source(base: str, source_format: str, lag_months: int, politeness: Poli
     Raises:
         UsageError: the base is neither an http(s) address nor a folder, or its template cannot be filled.
     """
-    scheme = urlsplit(base).scheme if "://" in base else ""
-    if scheme not in ("", "http", "https", "file") or not base.strip():
+    base = base.strip()
+    if _is_address(base):
+        _refuse_bad_address(base)
+    else:
+        base = _folder(base)
+    if source_format == "auto":
+        source_format = "csv.gz" if base.rstrip("/").endswith("/releases/download") else "parquet"
+    if source_format not in FORMATS:
+        raise UsageError(f"[pipeline] source_format = {source_format!r}: allowed are auto, {', '.join(FORMATS)}")
+    return Source(base, source_format, lag_months, politeness)
+
+
+def _is_address(base: str) -> bool:
+    return base.lower().startswith(("http://", "https://"))
+
+
+def _refuse_bad_address(base: str) -> None:
+    named, template = f"[pipeline] source = {redact(base)!r}", "{" in base or "}" in base
+    try:
+        fields = {(name, spec, kind) for _, name, spec, kind in Formatter().parse(base) if name is not None}
+    except ValueError:
+        fields = {("", "", None)}
+    if template and not {("file", "", None)} <= fields <= {("file", "", None), ("dataset", "", None)}:
+        raise UsageError(f"{named}: a template needs {{file}}, may have {{dataset}}, and no other braces")
+    if not can_be_asked(base.format(dataset="green", file="file") if template else base):
+        raise UsageError(f"{named}: its host or port cannot be; write it as http(s)://host or http(s)://host:port")
+    if not template and ("?" in base or "#" in base):
+        raise UsageError(f"{named}: has a ? or #, so say where the file's name goes: …/{{file}}?…")
+
+
+def _folder(base: str) -> str:
+    """The absolute path of a folder that was written as a path or as a file:// address."""
+    place = base
+    if base.lower().startswith("file://"):
+        host, slash, path = base[len("file://") :].partition("/")
+        place = unquote(slash + path) if host in ("", "localhost") else ""
+    elif "://" in base:
         raise UsageError(f"[pipeline] source = {redact(base)!r}: allowed are an http(s) address and a folder")
-    if "{" in base:
-        try:
-            base.format(dataset="", file="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise UsageError(
-                f"[pipeline] source = {redact(base)!r}: only {{dataset}} and {{file}} can stand in it"
-            ) from error
-    if not scheme and not Path(base).expanduser().is_dir():
+    place = os.path.expanduser(place)  # noqa: PTH111 - of any text, where Path raises
+    if not os.path.isdir(place):  # noqa: PTH112 - the same
         raise UsageError(
             f"[pipeline] source = {base!r}: there is no such folder; allowed are an http(s) address and a folder"
         )
-    if source_format == "auto":
-        source_format = "csv.gz" if base.rstrip("/").endswith("/releases/download") else "parquet"
-    return Source(base if scheme else str(Path(base).expanduser()), source_format, lag_months, politeness)
+    return str(Path(place).absolute())
 
 
 def _subject(dataset: Dataset, month: date | None) -> str:
     return f"{dataset.name} {format_month(month)}" if month else dataset.name
-
-
-def _copy(path: Path, part: Path, subject: str) -> Answer | None:
-    """Copy from a folder; None when it is not there."""
-    if not path.is_file():
-        return None
-    try:
-        shutil.copyfile(path, part)
-        modified = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
-    except OSError as error:
-        raise SourceError(f"{subject}: {path} cannot be copied: {error.strerror}") from error
-    copy = Part(part)
-    return Answer(None, format_datetime(modified, usegmt=True), copy.size, copy.sha256())

@@ -16,11 +16,11 @@ from pipeline import lake
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.months import format_month
-from pipeline.storage import Store, open_store
-from pipeline.tasks.base import source_of
+from pipeline.retries import redact
+from pipeline.storage import Store
+from pipeline.tasks.base import source_of, store_of
 from pipeline.tasks.outcome import Outcome
 from pipeline.tasks.runs import existing_months
-from pipeline.transfer import redact
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
@@ -36,7 +36,7 @@ def print_summary(
         console.print(f"Nothing to do: all {wanted} months are there.")
     else:
         _print_months(console, outcomes, settings)
-    console.print(f"lake       {open_store(settings.lake).location}")
+    console.print(f"lake       {store_of(settings).location}")
     console.print(f"warehouse  {redact(settings.warehouse)}")
     _print_errors(console, [outcome for outcome in outcomes if outcome.failed])
 
@@ -63,7 +63,7 @@ def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Setti
     months: dict[tuple[str, date | None], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         months[outcome.dataset, outcome.month].append(outcome)
-    store = open_store(settings.lake)
+    store = store_of(settings)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("month")
     for name in ("rows", "raw MB", "seconds"):

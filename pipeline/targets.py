@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,7 @@ import luigi
 from pipeline.datasets.base import Dataset
 from pipeline.months import format_month
 from pipeline.storage import Entry, Store
-from pipeline.warehouses.base import Warehouse
+from pipeline.warehouses.base import Exposing, Warehouse
 
 
 class LakeFile(luigi.Target):
@@ -28,9 +28,9 @@ class LakeFile(luigi.Target):
         """Whether the file is published."""
         return self.store.exists(self.key)
 
-    def publish(self) -> AbstractContextManager[Path]:
-        """Yield a draft's path; a clean exit publishes it."""
-        return self.store.publish(self.key)
+    def publish(self, facts: Mapping[str, str]) -> AbstractContextManager[Path]:
+        """Yield a draft's path; a clean exit publishes it, with these facts where the store keeps such."""
+        return self.store.publish(self.key, facts)
 
     def entry(self) -> Entry:
         """The published file."""
@@ -63,6 +63,20 @@ class WarehouseZones(luigi.Target):
     def exists(self) -> bool:
         """Whether the zones are loaded."""
         return self.warehouse.loaded_zones() is not None
+
+
+class ExternalTables(luigi.Target):
+    """The lake's files as tables of the warehouse; exist once all of them are there, as declared."""
+
+    def __init__(self, warehouse: Exposing, lake: str) -> None:
+        self.warehouse, self.lake = warehouse, lake
+
+    def __str__(self) -> str:
+        return f"external tables over {self.lake}"
+
+    def exists(self) -> bool:
+        """Whether they are there."""
+        return self.warehouse.exposed(self.lake)
 
 
 class WarehouseMart(luigi.Target):

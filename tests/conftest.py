@@ -13,6 +13,8 @@ import pytest
 
 from pipeline.sample import SampleSite
 
+pytest_plugins = ["emulators", "cloud"]
+
 ROOT = Path(__file__).parent.parent
 
 

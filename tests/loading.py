@@ -6,21 +6,22 @@ python tests/loading.py <warehouse url> <dataset> <month> <file> [lock_timeout_s
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cloud import warehouse_at
 
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, SOURCE_KEY, Dataset
 from pipeline.months import parse_month
-from pipeline.warehouses import open_warehouse
 
 YELLOW, GREEN = DATASETS["yellow"], DATASETS["green"]
 JAN, FEB, MAR = (date(2024, month, 1) for month in (1, 2, 3))
@@ -39,6 +40,9 @@ class File:
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def open(self) -> BinaryIO:
+        return self.path.open("rb")
 
     @contextmanager
     def open_local(self) -> Iterator[Path]:
@@ -98,7 +102,8 @@ def zones(folder: Path, names: dict[int, str] | None = None, ids: list[int] | No
 
 def main() -> None:
     url, dataset, month, path, *limit = sys.argv[1:]
-    warehouse = open_warehouse(url, lock_timeout_s=float(limit[0]) if limit else 60)
+    scratch = Path(path).parent / f"scratch-{os.getpid()}"
+    warehouse = warehouse_at(url, scratch, lock_timeout_s=float(limit[0]) if limit else 60)
     tell("ready")
     tell(warehouse.replace_month(DATASETS[dataset], parse_month(month), File(Path(path))))
 

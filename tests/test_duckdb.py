@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -511,6 +512,20 @@ def test_a_query_that_spills_leaves_nothing(path: Path, tmp_path: Path) -> None:
     )
     assert rows.to_pylist() == [{"n": 300_000}]
     assert beside(path) == WHOLE
+
+
+def test_a_signal_during_a_query_stops_the_process_and_not_just_the_query(tmp_path: Path) -> None:
+    # DuckDB turns the KeyboardInterrupt into a RuntimeError, which would pass for a failure of the month.
+    endless = "SELECT sum(sin(a.range * b.range)) FROM range(1000000) a, range(1000000) b"
+    file = DuckDBFile(tmp_path / "trips.duckdb", "500MB", 1, 1)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt), file.opened("endless") as connection:
+            connection.execute(endless)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_the_wal_of_a_deleted_database_is_not_replayed_into_a_new_one(

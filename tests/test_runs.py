@@ -196,8 +196,12 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
         (("backfill", "green", "2024-03..2024-01"), "ends before it starts"),
         (("backfill", "fhvhv", "2018"), "no month from 2018-01 to 2018-12 exists: fhvhv in 2019-02 starts"),
         (("backfill", "green", "2024-01", "--workers", "0"), "Invalid value for '--workers'"),
-        (("backfill", "green", "2024-01", "--lake", "s3://bucket"), "s3 is no kind of lake; allowed is a folder"),
+        (
+            ("backfill", "green", "2024-01", "--lake", "s3://bucket"),
+            "s3 is no kind of lake; allowed are a folder and gs://bucket",
+        ),
         (("backfill", "green", "2024-01", "--warehouse", "mysql://host/x"), "none of the kinds there are; allowed:"),
+        (("backfill", "green", "2024-01", "--warehouse", "bigquery://project/taxi"), "a lake in Cloud Storage only"),
         (("backfill", "green", "2024-01", "--source", "/no/such/folder"), "there is no such folder"),
         (("backfill", "green", "2024-01", "--scheduler", "http://127.0.0.1:9"), "no luigid answers there"),
         (("backfil", "green"), "No such command 'backfil'"),

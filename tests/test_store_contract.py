@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from emulators import GcsEmulator
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import Store, open_store
@@ -15,9 +17,18 @@ from pipeline.storage import Store, open_store
 KEY = "trips/green/month=2024-01-01/green_2024-01.parquet"
 
 
-@pytest.fixture(params=["local"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "lake"))
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["local", "gcs"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "local":
+        return open_store(str(tmp_path / "lake"))
+    emulator: GcsEmulator = request.getfixturevalue("gcs")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+    bucket = f"lake-{next(_numbers)}"
+    emulator.make_bucket(bucket)
+    return open_store(f"gs://{bucket}/some/prefix", str(tmp_path / "scratch"))
 
 
 def publish(store: Store, key: str, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """What every warehouse keeps, held against each engine; the ids of the tests name the engine.
 
-To add an engine, add a function to `ENGINES` that gives the URL of an empty warehouse.
+To add an engine, add its name to `ENGINES`, and to `url` how one gets to an empty warehouse of it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from cloud import Cloud, warehouse_at
 from loading import FEB, GREEN, JAN, MAR, YELLOW, File, many_trips, trips, write, zones
 
 from pipeline.datasets import DATASETS
@@ -24,22 +24,23 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.marts import marts_of
 from pipeline.version import __version__
-from pipeline.warehouses import Warehouse, open_warehouse
+from pipeline.warehouses import Warehouse
 from pipeline.warehouses.base import Mart
 
-ENGINES: dict[str, Callable[[Path], str]] = {
-    "duckdb": lambda folder: f"duckdb:///{folder}/warehouse.duckdb",
-}
+ENGINES = ("duckdb", "bigquery")
 
 
 @pytest.fixture(params=ENGINES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return ENGINES[request.param](tmp_path)
+    if request.param == "duckdb":
+        return f"duckdb:///{tmp_path}/warehouse.duckdb"
+    cloud: Cloud = request.getfixturevalue("cloud")
+    return cloud.warehouse
 
 
 @pytest.fixture
-def warehouse(url: str) -> Warehouse:
-    return open_warehouse(url, lock_timeout_s=30)
+def warehouse(url: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return warehouse_at(url, tmp_path_factory.mktemp("scratch"), lock_timeout_s=30)
 
 
 def totals(warehouse: Warehouse, dataset: Dataset, month: date) -> list[float]:
@@ -64,7 +65,7 @@ def test_a_warehouse_that_is_not_there_has_nothing_and_asking_does_not_make_it(
     assert warehouse.mart_months(GREEN) == {}
     warehouse.forget_month(GREEN, JAN)
     with pytest.raises(WarehouseError):
-        warehouse.query("SELECT 1")
+        warehouse.query("SELECT * FROM green")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -291,7 +292,11 @@ def test_a_load_killed_at_any_moment_leaves_the_old_month_or_the_new(
         time.sleep(chance.uniform(0, whole_s))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        record = warehouse.loaded_months(GREEN)[JAN]
+        record = warehouse.loaded_months(GREEN).get(JAN)
+        if record is None:  # Where rows and record cannot share a transaction, the record goes first and comes last.
+            assert not url.startswith("duckdb")
+            assert len(totals(warehouse, GREEN, JAN)) in (2, 150_000)
+            continue
         assert record.rows in (2, 150_000)
         assert len(totals(warehouse, GREEN, JAN)) == record.rows
         assert record.fingerprint == (old if record.rows == 2 else new).fingerprint

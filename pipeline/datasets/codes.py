@@ -67,7 +67,7 @@ STORE_AND_FORWARD: dict[int | str, str] = {
     "N": "sent at once",
 }
 
-#: 2009 and the first half of 2010 have 0 and 1 (doubles in the Parquet files of 2009).
+#: Until 2010-07 yellow has 0 and 1 (doubles in the Parquet files of 2009).
 STORE_AND_FORWARD_WORDS: dict[str, int | str] = {"0": "N", "1": "Y"}
 
 TRIP_TYPES: dict[int | str, str] = {1: "street hail", 2: "dispatch"}

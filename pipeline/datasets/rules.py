@@ -41,7 +41,7 @@ UNKNOWN_ZONES = Rule(
     "unknown_zones",
     "warning",
     "unknown_zones",
-    # Zone ids are 1 to 265 in every real month.
+    # Zone ids are 1 to 265 in every month of green; fhv has zone 0 in 2017.
     at_most_share=0.001,
     doc="zone ids outside 1 to 265",
 )

@@ -28,7 +28,7 @@ FROM trips
 WHERE
     dataset = :dataset
     AND month = :month
-    AND pickup_datetime >= :month
-    AND pickup_datetime < :next_month
+    AND pickup_datetime >= CAST(:month AS TIMESTAMP)
+    AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
     AND COALESCE(total_amount, 0) BETWEEN -10000 AND 10000
 GROUP BY CAST(pickup_datetime AS DATE)

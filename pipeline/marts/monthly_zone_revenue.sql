@@ -36,7 +36,7 @@ FROM trips
 WHERE
     dataset = :dataset
     AND month = :month
-    AND pickup_datetime >= :month
-    AND pickup_datetime < :next_month
+    AND pickup_datetime >= CAST(:month AS TIMESTAMP)
+    AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
     AND COALESCE(total_amount, 0) BETWEEN -10000 AND 10000
 GROUP BY pickup_location_id, pickup_borough, pickup_zone

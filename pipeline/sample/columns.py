@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sample.draws import Values
+from pipeline.sample.draws import Floats, Ints, Values
 from pipeline.sample.eras import ARROW_ERA, WORDS, since
 
 _MICRO = 1_000_000
@@ -62,6 +62,6 @@ def word_text(quantity: str, values: Values, month: date) -> pa.Array:
     return _spelled(place[values.numbers.astype(np.int64)] + turns, values, tuple(table))
 
 
-def _spelled(places: np.ndarray, values: Values, words: tuple[str, ...]) -> pa.Array:
+def _spelled(places: Ints | Floats, values: Values, words: tuple[str, ...]) -> pa.Array:
     codes = pa.array(places.astype(np.int32), mask=values.null)
     return pc.take(pa.array(words), codes)

@@ -6,9 +6,11 @@ and no litter. `tests/test_store_contract.py` holds every store to it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pipeline.errors import UsageError
 from pipeline.storage.local import LocalStore
@@ -31,10 +33,13 @@ class Entry(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Differs when the content does; the same for the same content, wherever and whenever it was published."""
+        """Differs when the content does; the same for the same content, whenever it was published in such a store."""
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """The file, of which only what is asked for is read, wherever it lies."""
 
     def open_local(self) -> AbstractContextManager[Path]:
-        """A local path to read it from, for the length of the block."""
+        """A local path to read the whole of it from, for the length of the block."""
 
 
 class Store(Protocol):
@@ -56,8 +61,11 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Take the file away; nothing happens when there is none."""
 
-    def publish(self, key: str) -> AbstractContextManager[Path]:
-        """Yield a draft's path; a clean exit puts it, whole, at the key in place of what was there."""
+    def publish(self, key: str, facts: Mapping[str, str] | None = None) -> AbstractContextManager[Path]:
+        """Yield a draft's path; a clean exit puts it, whole, at the key in place of what was there.
+
+        `facts` about the content become the object's metadata where a store has such.
+        """
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
         """Yield the path of a part file for the key that survives the block and the process, held by one at a time."""
@@ -66,13 +74,22 @@ class Store(Protocol):
         """Remove what killed processes left behind."""
 
 
-def open_store(lake: str) -> Store:
-    """The store that the setting `lake` names: a folder.
+def open_store(lake: str, scratch: str = "data/scratch") -> Store:
+    """The store that the setting `lake` names: a folder, or gs://bucket/prefix with work in progress in `scratch`.
 
     Raises:
         UsageError: the setting is empty or names a kind of store that there is not.
     """
-    scheme, slashes, _ = lake.partition("://")
+    scheme, slashes, rest = lake.partition("://")
+    if slashes and scheme == "gs":
+        from pipeline.storage.gcs import GcsStore
+
+        bucket, _, prefix = rest.partition("/")
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
+            return GcsStore(bucket, prefix, Path(scratch).expanduser().absolute())
+        raise UsageError(f"[pipeline] lake = {lake!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
     if slashes or not lake.strip():
-        raise UsageError(f"[pipeline] lake = {lake!r}: {scheme or 'nothing'} is no kind of lake; allowed is a folder")
+        raise UsageError(
+            f"[pipeline] lake = {lake!r}: {scheme or 'nothing'} is no kind of lake; allowed are a folder and gs://bucket"
+        )
     return LocalStore(Path(lake).expanduser().absolute())

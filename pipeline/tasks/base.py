@@ -21,33 +21,32 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.months import format_month
+from pipeline.retries import Politeness
 from pipeline.source import Source, make_source
 from pipeline.storage import Store, open_store
 from pipeline.targets import LakeFile
-from pipeline.transfer import Politeness
+from pipeline.tasks.messages import Told, log_alike, log_levels, note, words_of
+from pipeline.tasks.messages import log as log
+from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
-
-log = logging.getLogger("luigi-interface.pipeline")
 
 _REPORT_EVERY_S = 0.5
 
 
-class _MessageOnly(logging.Filter):
-    """Drops the traceback of an error whose text says it all."""
+class WithSettings:
+    """Takes the settings of its process, and how that logs, along to the process in which it is run."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], PipelineError):
-            error = record.exc_info[1]
-            record.msg, record.args = f"{record.getMessage()}\n{type(error).__name__}: {error}", ()
-            record.exc_info = None
-        return True
+    def __getstate__(self) -> dict[str, Any]:
+        return {"task": self.__dict__, "settings": config.settings(), "log_levels": log_levels()}
 
-
-logging.getLogger("luigi-interface").addFilter(_MessageOnly())
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config.adopt(state["settings"])
+        log_alike(state["log_levels"])
+        self.__dict__.update(state["task"])
 
 
-class Step(luigi.Task):
+class Step(WithSettings, luigi.Task):
     """A task that works on one file of one dataset, with the settings and what they name."""
 
     #: The month, None where the dataset has none; subclasses give both.
@@ -62,7 +61,7 @@ class Step(luigi.Task):
     @property
     def store(self) -> Store:
         """The lake."""
-        return open_store(self.settings.lake)
+        return store_of(self.settings)
 
     @property
     def warehouse(self) -> Warehouse:
@@ -119,27 +118,27 @@ class Step(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> str:
         """The error's kind and text, for the visualiser and the command; a traceback where nobody foresaw it."""
-        if isinstance(exception, PipelineError):
-            told = f"{type(exception).__name__}: {exception}"
-        else:
-            told = str(super().on_failure(exception))
+        foreseen = isinstance(exception, PipelineError)
+        told = words_of(exception) if foreseen else str(super().on_failure(exception))
         if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
             log.error(told)
-        return told
+        return Told(told)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"task": self.__dict__, "settings": self.settings}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        config.adopt(state["settings"])
-        self.__dict__.update(state["task"])
+def _note_lost_process(step: Step, what: str) -> None:
+    """Note that a step's process was killed, which only its parent can tell."""
+    note(f"{step.subject}: {what}")
+
+
+for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
+    Step.event_handler(event)(_note_lost_process)
 
 
 class MonthTask(Step):
     """A step of one month of one dataset."""
 
-    month: date = luigi.MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
-    dataset: str = luigi.ChoiceParameter(choices=sorted(DATASETS), description="which of TLC's datasets")
+    month: date = MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
+    dataset: str = DatasetParameter(description="which of TLC's datasets")
 
     @property
     def spec(self) -> Dataset:  # type: ignore[override]
@@ -158,6 +157,12 @@ class ZonesTask(Step):
     month = None
     spec = ZONES
     priority = date.max.toordinal()  # Before any month, since every mart needs them.
+
+
+@lru_cache(maxsize=8)
+def store_of(settings: config.Settings) -> Store:
+    """The lake that the settings name."""
+    return open_store(settings.lake, settings.scratch)
 
 
 @lru_cache(maxsize=8)

@@ -12,11 +12,14 @@ import luigi
 from pipeline import lake
 from pipeline.check import check, checks_document, enforce
 from pipeline.conform import conform_file
-from pipeline.errors import SourceError
+from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY
+from pipeline.errors import Overtaken, SourceError
+from pipeline.months import format_month
 from pipeline.parts import Part
 from pipeline.source import Sidecar
 from pipeline.targets import LakeFile
 from pipeline.tasks.base import MonthTask, Step, ZonesTask
+from pipeline.version import __version__
 
 
 class Download(MonthTask):
@@ -95,16 +98,38 @@ def download(step: Step) -> None:
         if raw.exists():  # Another process has brought it while this one waited for the part.
             return
         sidecar = step.source.fetch(step.spec, step.month, path, report)
-        with raw.publish() as draft:
+        with raw.publish(_facts(step, sidecar)) as draft:
+            _publish_sidecar(step, sidecar)
+            # Last, as a draft goes with whatever fails, and what was downloaded need not.
             Part(path).move(draft)
-            with step.store.publish(lake.sidecar_key(raw.key)) as text:
-                text.write_text(sidecar.to_json(), encoding="utf-8")
     step.done(f"{sidecar.bytes / 1e6:,.1f} MB")
+
+
+def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
+    """Put the sidecar where it belongs; that of another machine, which brings the same bytes just now, will do."""
+    key = lake.sidecar_key(step.raw.key)
+    try:
+        with step.store.publish(key, _facts(step, sidecar)) as text:
+            text.write_text(sidecar.to_json(), encoding="utf-8")
+    except Overtaken:
+        with step.store.entry(key).open_local() as there:
+            if Sidecar.from_json(there.read_bytes(), key).sha256 != sidecar.sha256:
+                raise
+
+
+def _facts(step: Step, sidecar: Sidecar) -> dict[str, str]:
+    """What a store that keeps metadata says of a file beside its name."""
+    return {
+        DATASET_KEY: step.spec.name,
+        **({MONTH_KEY: format_month(step.month)} if step.month else {}),
+        SOURCE_KEY: sidecar.sha256,
+        VERSION_KEY: __version__,
+    }
 
 
 def conform(step: Step) -> None:
     """Publish the conformed rows of a step, and what was measured and found; the rows only if they are believable."""
-    with _verified(step) as (path, sidecar), step.trips.publish() as draft:
+    with _verified(step) as (path, sidecar), step.trips.publish(_facts(step, sidecar)) as draft:
         measures = conform_file(
             path,
             draft,
@@ -115,7 +140,7 @@ def conform(step: Step) -> None:
             threads=step.threads,
         )
         findings = check(step.spec, step.month, measures)
-        with step.store.publish(lake.checks_key(step.spec, step.month)) as text:
+        with step.store.publish(lake.checks_key(step.spec, step.month), _facts(step, sidecar)) as text:
             document = checks_document(measures, findings)
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)
@@ -134,7 +159,7 @@ def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
             "fetch it, or set [pipeline] source to the folder that holds your own copies"
         )
     with raw.entry().open_local() as path, step.store.entry(beside_key).open_local() as beside:
-        sidecar = Sidecar.from_json(beside.read_text(encoding="utf-8"), raw.key)
+        sidecar = Sidecar.from_json(beside.read_bytes(), raw.key)
         found = Part(path).sha256()
         if found != sidecar.sha256:
             raise SourceError(

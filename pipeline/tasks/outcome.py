@@ -6,8 +6,9 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -25,6 +26,7 @@ from pipeline.tasks.base import Step
 
 #: How long children may take to end cleanly once told to; their work is safe at any moment all the same.
 _GRACE_S = 3.0
+_AGAIN_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -138,29 +140,50 @@ def _ask(url: str) -> None:
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the run and every child of it, at once."""
-    stopped_by: list[int] = []
+    owner, stopped_by = os.getpid(), list[int]()
+    caught, ended = threading.Event(), threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if stopped_by or multiprocessing.parent_process() is not None:
+        if os.getpid() != owner or caught.is_set():  # A child is ended by its parent.
             return
+        if not stopped_by:
+            threading.Thread(target=_insist, args=(number, caught, ended), daemon=True).start()
         stopped_by.append(number)
-        timer = threading.Timer(_GRACE_S, _kill_children)
-        timer.daemon = True
-        timer.start()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
     try:
         yield
     except KeyboardInterrupt:
+        caught.set()
         for child in multiprocessing.active_children():
             child.terminate()
         for child in multiprocessing.active_children():
             child.join()
         raise Stopped(stopped_by[0] if stopped_by else signal.SIGINT) from None
     finally:
+        caught.set()
+        ended.set()
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _insist(number: int, caught: threading.Event, ended: threading.Event) -> None:
+    """Send the signal again until its exception has arrived, then give the children a while before they are killed.
+
+    Python drops an exception that is raised in a hook of fork or in a finalizer, and a run spends much time in fork.
+    """
+    while not caught.wait(_AGAIN_S):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    if not ended.wait(_GRACE_S):
+        _kill_children()
+
+
+def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The hook, but for the interrupts that Python drops: `_insist` sees to them."""
+    return lambda dropped: None if isinstance(dropped.exc_value, KeyboardInterrupt) else hook(dropped)
 
 
 def _kill_children() -> None:

@@ -6,43 +6,43 @@ Luigi loads `TaskProcessContext` by its name, from [worker] task_process_context
 from __future__ import annotations
 
 import ctypes
-import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from pipeline.storage.planning import step_begins
 
-log = logging.getLogger("luigi-interface.pipeline")
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class TaskProcessContext:
-    """In a child, turn SIGTERM into a clean exit, and ask Linux for a SIGTERM when the parent dies.
+    """In a child, turn SIGTERM into a clean exit, and let the parent's death have the same effect.
 
     Luigi ends its children with SIGTERM, whose default action would leave drafts behind; and it does not end them at
     all when it is killed itself. With one worker a step runs in the parent, where nothing is changed.
     """
 
     def __init__(self, process: Any) -> None:
-        self._in_child = multiprocessing.parent_process() is not None
+        self._parent = multiprocessing.parent_process()
 
     def __enter__(self) -> None:
-        if not self._in_child:
+        step_begins()
+        if self._parent is None:
             return
         # Ctrl-C reaches the whole group at once; the parent decides, and ends its children by SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _stop)
-        _die_with_parent()
-        if not log.hasHandlers():  # A spawned child inherits no logging set-up.
-            logging.basicConfig(level=logging.INFO, format="%(message)s")
+        _die_with(self._parent)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._in_child and kind is KeyboardInterrupt:
+        if self._parent is not None and kind is KeyboardInterrupt:
             sys.exit(128 + signal.SIGTERM)
 
 
@@ -52,11 +52,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _die_with_parent() -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    parent = multiprocessing.parent_process()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # The parent may have died before the call, and then no signal comes. A forkserver's child has the server as parent.
-    if multiprocessing.get_start_method() == "fork" and parent is not None and os.getppid() != parent.pid:
-        raise KeyboardInterrupt
+def _die_with(parent: BaseProcess) -> None:
+    if sys.platform.startswith("linux") and multiprocessing.get_start_method() == "fork":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        # The parent may have died before the call, and then no signal comes.
+        if os.getppid() != parent.pid:
+            raise KeyboardInterrupt
+    else:
+        # A forkserver's child has the server for its parent in the system's eyes, and elsewhere there is no such call.
+        # Here the parent is known by a pipe of which it alone has the other end. (Forked siblings would have it, too.)
+        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
+
+
+def _stop_after(parent: BaseProcess) -> None:
+    parent.join()
+    # To the main thread, so that what it waits for is interrupted.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

@@ -5,15 +5,15 @@ Both require only what is missing, found by one question per dataset, however ma
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from functools import cached_property, lru_cache
 from importlib import import_module
 
 import luigi
+import luigi.tools.range
 
 from pipeline import config
 from pipeline.datasets import DATASETS
@@ -21,42 +21,19 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import SourceError, UsageError
 from pipeline.marts import marts_of
 from pipeline.months import add_months, format_month, month_range
-from pipeline.storage import open_store
-from pipeline.tasks.base import source_of, warehouse_of
+from pipeline.tasks.base import WithSettings, source_of, store_of, warehouse_of
+from pipeline.tasks.messages import log
+from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
+from pipeline.tasks.parameters import MonthParameter
 from pipeline.tasks.warehouse import Load, LoadZones, Mart
 
-log = logging.getLogger("luigi-interface.pipeline")
 
-
-class DatasetsParameter(luigi.Parameter):
-    """Names of datasets with commas between them, or `all`."""
-
-    def parse(self, text: str) -> tuple[str, ...]:
-        """The names in the order of `DATASETS`, each once."""
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        return self.normalize(DATASETS if names == ["all"] else names)
-
-    def normalize(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Sorted and checked."""
-        names = list(names)
-        unknown = sorted(set(names) - set(DATASETS))
-        if unknown or not names:
-            raise UsageError(
-                f"unknown datasets {unknown}; allowed are {', '.join(DATASETS)}, several with commas, or all"
-            )
-        return tuple(name for name in DATASETS if name in names)
-
-    def serialize(self, names: Iterable[str]) -> str:
-        """The names with commas."""
-        return ",".join(names)
-
-
-class Backfill(luigi.WrapperTask):
+class Backfill(WithSettings, luigi.WrapperTask):
     """A range of months of one dataset, several, or all, from TLC's site to the marts; both ends included."""
 
     datasets: tuple[str, ...] = DatasetsParameter(description="datasets with commas between them, or all")
-    first: date = luigi.MonthParameter(description="first month, as YYYY-MM")
-    last: date = luigi.MonthParameter(description="last month, included, as YYYY-MM")
+    first: date = MonthParameter(description="first month, as YYYY-MM")
+    last: date = MonthParameter(description="last month, included, as YYYY-MM")
 
     def requires(self) -> list[luigi.Task]:
         """The last step of every missing month, and the zones."""
@@ -71,15 +48,17 @@ class Backfill(luigi.WrapperTask):
         return missing_steps(wanted)
 
 
-class Latest(luigi.WrapperTask):
+class Latest(WithSettings, luigi.WrapperTask):
     """The last months that are published by now, for schedules: one that is not published yet is no failure."""
 
     datasets: tuple[str, ...] = DatasetsParameter(default=tuple(DATASETS), description="datasets, or all")
     months: int = luigi.IntParameter(default=12, description="how many months to look back")
-    last: date = luigi.MonthParameter(default=None, description="the last of them, as YYYY-MM; now when not given")
+    last: date = MonthParameter(default=None, description="the last of them, as YYYY-MM; now when not given")
 
     def requires(self) -> list[luigi.Task]:
         """The last step of every missing month that the source has, or should have, and the zones."""
+        if self.months < 1:
+            raise UsageError(f"--months {self.months}: allowed is a whole number from 1 upwards")
         return missing_steps(self.published)
 
     @cached_property
@@ -93,6 +72,13 @@ class Latest(luigi.WrapperTask):
             missing = set(missing_months(spec, months))
             found[name] = [month for month in months if month not in missing or _is_due(spec, month)]
         return found
+
+
+class RangeMonthly(WithSettings, luigi.tools.range.RangeMonthly):
+    """Luigi's own range of months of one step, which asks month by month; `stop` is the first month left out."""
+
+    start: date = MonthParameter(default=None, description="first month, as YYYY-MM")
+    stop: date = MonthParameter(default=None, description="the month after the last, as YYYY-MM")
 
 
 def existing_months(spec: Dataset, first: date, last: date) -> list[date]:
@@ -115,7 +101,7 @@ def missing_months(spec: Dataset, months: list[date]) -> list[date]:
 def missing_steps(wanted: dict[str, list[date]]) -> list[luigi.Task]:
     """The last step of each missing month, newest first, and the zones when they are missing."""
     settings = config.settings()
-    _sweep_once(settings.lake, os.getpid())
+    _sweep_once(settings, os.getpid())
     steps: list[luigi.Task] = []
     if warehouse_of(settings).loaded_zones() is None:
         steps.append(LoadZones())
@@ -123,18 +109,24 @@ def missing_steps(wanted: dict[str, list[date]]) -> list[luigi.Task]:
         last_step = Mart if marts_of(name) else Load
         steps += [last_step(dataset=name, month=month) for month in reversed(missing_months(DATASETS[name], months))]
     if steps:
-        _import_once()
+        _import_once(settings)
     return steps
 
 
-def _import_once() -> None:
+def _import_once(settings: config.Settings) -> None:
     """Import here what nearly every step needs, as each is run in a process that is forked from this one.
 
-    For small months that is most of their time: pyarrow looks for pandas (0.14 s), and DuckDB takes 0.03 s.
+    For small months that is most of their time: pyarrow looks for pandas (0.14 s), DuckDB takes 0.03 s, and the clients
+    of Google Cloud 0.7 s. Importing them makes no connection.
     """
-    for name in ("pandas", "duckdb"):
+    needed = ["pandas"]
+    needed += ["google.cloud.storage"] if settings.lake.startswith("gs://") else []
+    needed += ["google.cloud.bigquery", "sqlglot"] if settings.warehouse.startswith("bigquery://") else ["duckdb"]
+    for name in needed:
         with suppress(ImportError):
             import_module(name)
+    # Where processes are forked from a server, it is the server that should have them.
+    multiprocessing.set_forkserver_preload(["__main__", *needed, __name__])
 
 
 def _is_due(spec: Dataset, month: date) -> bool:
@@ -159,6 +151,6 @@ def _say_once(message: str) -> None:
 
 
 @lru_cache
-def _sweep_once(lake: str, process: int) -> None:
+def _sweep_once(settings: config.Settings, process: int) -> None:
     """Remove, once in each process that plans a run, what killed runs left behind."""
-    open_store(lake).sweep()
+    store_of(settings).sweep()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import luigi
 
+from pipeline import config
+from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.targets import WarehouseMart, WarehouseMonth, WarehouseZones
-from pipeline.tasks.base import MonthTask, ZonesTask
+from pipeline.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
+from pipeline.tasks.base import MonthTask, WithSettings, ZonesTask, store_of, warehouse_of
 from pipeline.tasks.lake import Conform, ConformZones
+from pipeline.tasks.messages import log
+from pipeline.warehouses.base import Exposing
 
 
 class Load(MonthTask):
@@ -67,3 +71,27 @@ class Mart(MonthTask):
         self.report(None, "building marts")
         rows = self.warehouse.replace_mart_month(self.spec, self.month, marts_of(self.dataset))
         self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))
+
+
+class Expose(WithSettings, luigi.Task):
+    """External tables over the lake's files in BigQuery, for those who query without loading."""
+
+    def output(self) -> ExternalTables:
+        """All of the tables."""
+        return ExternalTables(self.warehouse, store_of(config.settings()).location)
+
+    def run(self) -> None:
+        """Make what is missing of them."""
+        names = self.warehouse.expose(store_of(config.settings()).location)
+        log.info(f"external tables: {', '.join(names)}")
+
+    @property
+    def warehouse(self) -> Exposing:
+        """The warehouse, if it can do that."""
+        warehouse = warehouse_of(config.settings())
+        if not isinstance(warehouse, Exposing):
+            raise UsageError(
+                "Expose: external tables are BigQuery's; any other warehouse is loaded, and DuckDB reads the lake's "
+                "files as they are. Allowed is [pipeline] warehouse = bigquery://project/dataset"
+            )
+        return warehouse

@@ -16,7 +16,10 @@ from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile, W
 
 __all__ = ["LoadRecord", "Mart", "MartRecord", "StoredFile", "Warehouse", "open_warehouse"]
 
-_ALLOWED = "duckdb:///folder/name.duckdb (relative to the working folder) or duckdb:////folder/name.duckdb (absolute)"
+_ALLOWED = (
+    "duckdb:///folder/name.duckdb (relative to the working folder), duckdb:////folder/name.duckdb (absolute), "
+    "bigquery://project/dataset?location=US (with expiration_days and label.<name>, too)"
+)
 
 
 def open_warehouse(
@@ -37,6 +40,14 @@ def open_warehouse(
         UsageError: no engine is called so, or the URL or a bound cannot be.
     """
     scheme, separator, rest = url.partition("://")
+    if separator and scheme == "bigquery":
+        from pipeline.warehouses.bigquery import BigQueryWarehouse
+        from pipeline.warehouses.bigquery_place import parse_place
+
+        place = parse_place(url)
+        if place is None:
+            raise UsageError(f"warehouse {url!r} does not name a dataset of BigQuery; allowed: {_ALLOWED}")
+        return BigQueryWarehouse(place, datasets, zones)
     if not separator or scheme != "duckdb":
         raise UsageError(f"warehouse {url!r} is none of the kinds there are; allowed: {_ALLOWED}")
     if not rest.startswith("/") or "?" in rest or rest.endswith("/") or rest[1:] in ("", ":memory:"):

@@ -6,9 +6,11 @@ everything that is wrong with it, before the engine sees it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -26,8 +28,10 @@ class Arrival:
     declaration: str
 
 
-def inspect(path: Path, dataset: Dataset, month: date | None) -> Arrival:
+def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, where: str) -> Arrival:
     """Read the file's footer (not its rows) and hold it against the dataset and month that it is to be.
+
+    `where` is what messages call the file.
 
     Raises:
         WarehouseError: it is no Parquet file, or says that it is something else; all problems are named.
@@ -36,14 +40,15 @@ def inspect(path: Path, dataset: Dataset, month: date | None) -> Arrival:
 
     subject = load_name(dataset, month)
     try:
-        footer = pq.read_metadata(path)
+        footer = pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
-        raise WarehouseError(f"{subject}: {path} is not a readable Parquet file: {error}") from error
+        raise WarehouseError(f"{subject}: {where} is not a readable Parquet file: {error}") from error
     said = {key.decode(): text.decode() for key, text in (footer.metadata or {}).items() if key != b"ARROW:schema"}
     problems = _claims(said, dataset, month) + _columns(footer.schema.to_arrow_schema(), dataset)
+    problems += _nulls(footer, dataset)
     if problems:
         raise WarehouseError(
-            f"{subject}: {path} cannot be loaded: {'; '.join(problems)}; conform the month again, "
+            f"{subject}: {where} cannot be loaded: {'; '.join(problems)}; conform the month again, "
             f"or declare what is missing in {dataset.declared_in or 'the dataset'}"
         )
     return Arrival(footer.num_rows, said[SOURCE_KEY], said[DECLARATION_KEY])
@@ -79,3 +84,14 @@ def _columns(schema: pa.Schema, dataset: Dataset) -> list[str]:
         if column.name in schema.names and schema.field(column.name).type != column.type:
             problems.append(f"{column.name} is {schema.field(column.name).type}, declared {column.type}")
     return problems
+
+
+def _nulls(footer: Any, dataset: Dataset) -> list[str]:
+    """Nulls in required columns, by the footer's statistics; a file without any is left to the engine."""
+    required = {column.name for column in dataset.columns if column.required}
+    counts: Counter[str] = Counter()
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema in required and chunk.statistics is not None:
+                counts[chunk.path_in_schema] += chunk.statistics.null_count or 0
+    return [f"{name} has {count:,} rows without a value, which it must have" for name, count in counts.items() if count]

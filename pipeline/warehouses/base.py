@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -35,8 +35,11 @@ class StoredFile(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the file's content does."""
 
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """The file, of which only what is asked for is read, wherever it lies."""
+
     def open_local(self) -> AbstractContextManager[Path]:
-        """A local path to read the file from, for the length of the block."""
+        """A local path to read the whole file from, for the length of the block."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,17 @@ class Mart:
     doc: str
     sql: str
     datasets: tuple[str, ...]
+
+
+@runtime_checkable
+class Exposing(Protocol):
+    """A warehouse that can also show the lake's files as tables, without loading them."""
+
+    def expose(self, lake: str) -> list[str]:
+        """Make an external table over the files of each dataset, and of the zones; returns their names."""
+
+    def exposed(self, lake: str) -> bool:
+        """Whether the external tables over this lake are there, as declared."""
 
 
 class Warehouse(Protocol):

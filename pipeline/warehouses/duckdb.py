@@ -54,7 +54,7 @@ class DuckDBWarehouse:
     def _replace(self, dataset: Dataset, month: date | None, stored: StoredFile) -> int:
         subject = load_name(dataset, month)
         with stored.open_local() as path:
-            arrival = inspect(path, dataset, month)
+            arrival = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
                 refuse_changed_types(connection, dataset.name, table_of(dataset), remedy)
@@ -93,8 +93,7 @@ class DuckDBWarehouse:
 
     def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
         """From `loads`, or its copy."""
-        loads = self._ledger().loads
-        return {month: record for (name, month), record in loads.items() if name == dataset.name and month is not None}
+        return self._ledger().loaded_months(dataset.name)
 
     def loaded_zones(self) -> LoadRecord | None:
         """From `loads`, or its copy."""
@@ -102,11 +101,7 @@ class DuckDBWarehouse:
 
     def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
         """From `mart_loads`, or its copy."""
-        months: dict[date, dict[str, MartRecord]] = {}
-        for (mart, name, month), record in self._ledger().marts.items():
-            if name == dataset.name:
-                months.setdefault(month, {})[mart] = record
-        return months
+        return self._ledger().mart_months(dataset.name)
 
     def query(self, sql: str) -> pa.Table:
         """Open for reading, so that nothing can be changed; waits for a process that writes."""

@@ -63,6 +63,11 @@ class DuckDBFile:
                 yield connection
         except driver.Error as error:
             raise WarehouseError(f"{subject}: {self.path}: {error}") from error
+        except RuntimeError as error:
+            # What DuckDB makes of the KeyboardInterrupt of a signal that came during a query.
+            if str(error) == "Query interrupted":
+                raise KeyboardInterrupt from error
+            raise
         finally:
             shutil.rmtree(spill, ignore_errors=True)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.tables import MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view
+from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,6 +27,7 @@ _TYPES = {
     pa.string(): "VARCHAR",
     pa.date32(): "DATE",
     pa.timestamp("us"): "TIMESTAMP",
+    MOMENT: "TIMESTAMP",
 }
 
 
@@ -47,32 +48,12 @@ class Table:
     columns: Mapping[str, TableColumn]
 
 
+def _column(column: Column) -> TableColumn:
+    return TableColumn(_TYPES[column.type], column.required, describe(column))
+
+
 LEDGER_TABLES = {
-    "loads": Table(
-        "Every month that is here, and the zones: from which file of the lake it came.",
-        {
-            "dataset": TableColumn("VARCHAR", True, "Table in which the rows are."),
-            "month": TableColumn("DATE", False, "Month of the rows; null for the zones."),
-            "rows": TableColumn("BIGINT", True, "Number of rows."),
-            "source_sha256": TableColumn("VARCHAR", True, "SHA-256 of the file that TLC published."),
-            "declaration": TableColumn("VARCHAR", True, "Hash of the declaration by which it was conformed."),
-            "fingerprint": TableColumn("VARCHAR", True, "Fingerprint of the trips file."),
-            "loaded_at": TableColumn("TIMESTAMP", True, "When, in UTC."),
-            "version": TableColumn("VARCHAR", True, "Version of the package that loaded it."),
-        },
-    ),
-    "mart_loads": Table(
-        "Every month of every mart that is here, and from which load it was built.",
-        {
-            "mart": TableColumn("VARCHAR", True, "Table in which the rows are."),
-            "dataset": TableColumn("VARCHAR", True, "Dataset of the rows."),
-            "month": TableColumn("DATE", True, "Month of the rows."),
-            "rows": TableColumn("BIGINT", True, "Number of rows."),
-            "fingerprint": TableColumn("VARCHAR", True, "Fingerprint of the trips file whose load it was built from."),
-            "built_at": TableColumn("TIMESTAMP", True, "When, in UTC."),
-            "version": TableColumn("VARCHAR", True, "Version of the package that built it."),
-        },
-    ),
+    name: Table(doc, {column.name: _column(column) for column in columns}) for name, (doc, columns) in LEDGER.items()
 }
 
 
@@ -113,9 +94,7 @@ def refuse_changed_types(connection: duckdb.DuckDBPyConnection, name: str, table
 
 def table_of(dataset: Dataset) -> Table:
     """The table of a dataset: its columns in their order, then the month; the zones have none."""
-    columns = {
-        column.name: TableColumn(_TYPES[column.type], column.required, describe(column)) for column in dataset.columns
-    }
+    columns = {column.name: _column(column) for column in dataset.columns}
     if dataset.first_month is not None:
         columns[MONTH] = TableColumn("DATE", True, MONTH_DOC)
     return Table(dataset.doc, columns)

@@ -44,6 +44,18 @@ class Ledger:
             {key: record for key, record in self.marts.items() if other.marts.get(key) == record},
         )
 
+    def loaded_months(self, dataset: str) -> dict[date, LoadRecord]:
+        """The records of the dataset's months."""
+        return {month: record for (name, month), record in self.loads.items() if name == dataset and month is not None}
+
+    def mart_months(self, dataset: str) -> dict[date, dict[str, MartRecord]]:
+        """The records of the dataset's marts, by month, then by mart."""
+        months: dict[date, dict[str, MartRecord]] = {}
+        for (mart, name, month), record in self.marts.items():
+            if name == dataset:
+                months.setdefault(month, {})[mart] = record
+        return months
+
 
 def signature(database: Path) -> Signature:
     """What changes whenever somebody commits to the database."""

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
+import pyarrow as pa
+
 from pipeline.datasets.base import Column, Dataset
 from pipeline.months import add_months
 
@@ -18,6 +20,40 @@ MONTH_DOC = "Month of the file in which TLC published the trip; the pickup may l
 #: The datasets whose trips the view `trips` unites.
 UNITED = ("yellow", "green")
 TRIPS_DOC = "Yellow and green trips: the columns that both have, and the zones by name."
+
+#: A point in time, with its zone; engines without such a type keep it in UTC.
+MOMENT = pa.timestamp("us", tz="UTC")
+_FINGERPRINT = Column("fingerprint", pa.string(), required=True, doc="Fingerprint of the trips file that was loaded.")
+_ROWS = Column("rows", pa.int64(), required=True, doc="Number of rows.")
+_VERSION = Column("version", pa.string(), required=True, doc="Version of the package that wrote this.")
+#: The ledger: what each of its two tables is, and its columns, which are the fields of `LoadRecord` and `MartRecord`.
+LEDGER: Mapping[str, tuple[str, tuple[Column, ...]]] = {
+    "loads": (
+        "Every month that is here, and the zones: from which file of the lake it came.",
+        (
+            Column("dataset", pa.string(), required=True, doc="Table in which the rows are."),
+            Column(MONTH, pa.date32(), doc="Month of the rows; null for the zones."),
+            _ROWS,
+            Column("source_sha256", pa.string(), required=True, doc="SHA-256 of the file that TLC published."),
+            Column("declaration", pa.string(), required=True, doc="Hash of the declaration by which it was conformed."),
+            _FINGERPRINT,
+            Column("loaded_at", MOMENT, required=True, doc="When, in UTC."),
+            _VERSION,
+        ),
+    ),
+    "mart_loads": (
+        "Every month of every mart that is here, and from which load it was built.",
+        (
+            Column("mart", pa.string(), required=True, doc="Table in which the rows are."),
+            Column("dataset", pa.string(), required=True, doc="Dataset of the rows."),
+            Column(MONTH, pa.date32(), required=True, doc="Month of the rows."),
+            _ROWS,
+            _FINGERPRINT,
+            Column("built_at", MOMENT, required=True, doc="When, in UTC."),
+            _VERSION,
+        ),
+    ),
+}
 
 
 def describe(column: Column) -> str:

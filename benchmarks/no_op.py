@@ -1,0 +1,112 @@
+"""How long it takes to find out that nothing is missing, or one month of 563.
+
+    python benchmarks/no_op.py
+
+Every month of yellow, green, fhv and fhvhv to 2025-12 is in the lake, the warehouse and the marts (tiny ones: twenty
+rows; what is asked is the same). Then whole processes are timed, taking turns: `luigi --module pipeline Backfill` with
+the local scheduler and one worker, and `pipeline backfill`, on the complete warehouse and after yellow 2025-12 was
+taken out of lake and warehouse. Beside them: a process that only imports what these do. Medians; less than three
+seconds for a run that finds nothing to do are promised.
+
+Making the months takes a few minutes; --data takes those of an earlier run (a folder with `lake` and
+`warehouse.duckdb`), of which a copy is used, and --keep leaves the ones that were made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from measured import BIN, Usage, interleaved, measure, print_table, working_folder
+
+from pipeline import lake
+from pipeline.datasets import DATASETS
+from pipeline.datasets.base import Dataset
+from pipeline.months import month_range
+from pipeline.sample import sample_process
+from pipeline.storage import open_store
+from pipeline.warehouses import Warehouse, open_warehouse
+
+PROMISE_S = 3.0
+LAST = date(2025, 12, 1)
+YELLOW = DATASETS["yellow"]
+LUIGI = "luigi --module pipeline Backfill --datasets all --first 2009-01 --last 2025-12 --local-scheduler"
+PIPELINE = "pipeline backfill all 2009..2025"
+
+
+def main() -> None:
+    options = _options()
+    with working_folder(options.folder) as folder, sample_process("--rows", "20") as site:
+        data = folder / "data"
+        if options.data:
+            shutil.copytree(options.data, data, symlinks=True)
+        used = measure([BIN / "pipeline", *PIPELINE.split()[1:]], folder=folder, PIPELINE_SOURCE=site)
+        print(f"# all months made, or found, in {used.wall_s:.0f} s", file=sys.stderr)
+        if options.keep:
+            shutil.copytree(data, options.keep)
+        medians = interleaved(
+            {
+                "interpreter and imports": partial(_imports, folder),
+                "luigi, nothing missing": partial(_run, LUIGI, folder, site, missing=False),
+                "pipeline, nothing missing": partial(_run, PIPELINE, folder, site, missing=False),
+                "luigi, one month missing": partial(_run, LUIGI, folder, site, missing=True),
+                "pipeline, one month missing": partial(_run, PIPELINE, folder, site, missing=True),
+            },
+            options.repeats,
+        )
+    print(f"{sum(map(len, map(_months, DATASETS.values())))} months\n")
+    print_table(
+        ("run", "wall s", "CPU s", "peak MB"),
+        [(name, f"{it.wall_s:.2f}", f"{it.cpu_s:.2f}", f"{it.peak_mb:,.0f}") for name, it in medians.items()],
+    )
+    slowest_s = max(it.wall_s for name, it in medians.items() if "nothing" in name)
+    if slowest_s >= PROMISE_S:
+        sys.exit(f"finding nothing to do took {slowest_s:.1f} s; less than {PROMISE_S:g} s are promised")
+
+
+def _run(command: str, folder: Path, site: str, *, missing: bool) -> Usage:
+    data = folder / "data"
+    warehouse = open_warehouse(f"duckdb:///{data}/warehouse.duckdb")
+    if missing:
+        _take_out(data / "lake", warehouse)
+    program, *arguments = command.split()
+    used = measure([BIN / program, *arguments], folder=folder, PIPELINE_SOURCE=site)
+    absent = [name for name, spec in DATASETS.items() if set(_months(spec)) - set(warehouse.loaded_months(spec))]
+    if absent:
+        sys.exit(f"{command}: did not load all months of {absent}")
+    return used
+
+
+def _take_out(folder: Path, warehouse: Warehouse) -> None:
+    """Take the last yellow month out of lake and warehouse."""
+    store, raw = open_store(str(folder)), lake.raw_key(YELLOW, f"{YELLOW.base_name(LAST)}.parquet")
+    for key in (raw, lake.sidecar_key(raw), lake.trips_key(YELLOW, LAST), lake.checks_key(YELLOW, LAST)):
+        store.delete(key)
+    warehouse.forget_month(YELLOW, LAST)
+
+
+def _imports(folder: Path) -> Usage:
+    return measure([sys.executable, "-c", "import pipeline, pipeline.cli, duckdb"], folder=folder)
+
+
+def _months(spec: Dataset) -> list[date]:
+    first = spec.first_parquet_month or spec.first_month
+    assert first is not None
+    return month_range(first, LAST)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default %(default)s)")
+    parser.add_argument("--data", type=Path, help="a folder with all months, of which a copy is used")
+    parser.add_argument("--keep", type=Path, help="leave all months in this new folder, for --data")
+    parser.add_argument("--folder", type=Path, help="work below this folder (default: where temporary files go)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""How a site is asked over HTTP: what may pass, what is final, how long to wait, and what errors may say of an address.
+
+An attempt that failed in a way that may pass raises `Again`; everything that is final is a SourceError at once.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from time import sleep
+
+import requests
+import urllib3
+
+from pipeline.errors import SourceError
+
+_LONGEST_WAIT_S = 600.0
+#: Beside all from 500 on: request time-out, too early, too many requests.
+_PASSING = (408, 425, 429)
+
+
+@dataclass(frozen=True)
+class Politeness:
+    """How patient to be with a site: attempts in a row without progress, and the waits around them."""
+
+    timeout_s: float
+    retries: int
+    first_wait_s: float
+
+
+class Again(Exception):
+    """An attempt failed in a way that may pass; `wait_s` is how long the site wants to be left alone."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+@contextmanager
+def asking(where: str) -> Iterator[None]:
+    """Turn what a request raises into `Again`, or SourceError where asking again is in vain."""
+    try:
+        yield
+    except (ValueError, requests.TooManyRedirects) as error:
+        # Not with the error's own words, which quote the address with its secrets.
+        kind = type(error).__name__
+        places = "[pipeline] source, where it redirects to, and the proxy that the environment names"
+        raise SourceError(f"{where}: cannot be asked for ({kind}); look at {places}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise Again(reason(error)) from error
+
+
+def can_be_asked(url: str) -> bool:
+    """Whether it is an address of which a host could be asked at all."""
+    try:
+        return bool(requests.Request("GET", url).prepare().url)
+    except ValueError:
+        return False
+
+
+def refuse_unless_ok(response: requests.Response, where: str) -> None:
+    """Raise Again for a status that may pass, SourceError for any other that does not announce the file."""
+    status = f"HTTP {response.status_code} {response.reason or ''}".strip()
+    if response.status_code in _PASSING or response.status_code >= 500:
+        raise Again(status, _retry_after_s(response))
+    if response.status_code not in (200, 206):
+        raise SourceError(f"{where}: {status}; look at [pipeline] source")
+
+
+def wait(again: Again, failures: int, politeness: Politeness, where: str) -> None:
+    """Wait before the next attempt, after so many failures in a row.
+
+    Raises:
+        SourceError: enough is enough, or the site wants to be left alone for longer than is worth waiting.
+    """
+    if failures > politeness.retries:
+        attempts = f"{failures} attempt{'s' * (failures != 1)}"
+        raise SourceError(f"{where}: {again}; gave up after {attempts}, come back later") from again
+    if again.wait_s > _LONGEST_WAIT_S:
+        raise SourceError(f"{where}: {again}; asks to be left alone for {again.wait_s:,.0f} s, come back later")
+    # Half as long to half as long again, so that many workers do not come back all at once.
+    backoff = politeness.first_wait_s * 2.0 ** min(failures - 1, 30) * random.uniform(0.5, 1.5)  # noqa: S311
+    sleep(max(again.wait_s, min(backoff, _LONGEST_WAIT_S)))
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause in a line; the outer layers only repeat it."""
+    through = "through a proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{through}{type(error).__name__}: {error}" if str(error) else f"{through}{type(error).__name__}"
+
+
+def number(text: str) -> int | None:
+    """A whole number from a header; None when it is none, or longer than any that makes sense."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
+
+def redact(url: str) -> str:
+    """The URL without what may be secret in it: user, password, query; no more than its scheme when it is unclear."""
+    scheme, mark, rest = url.partition("://")
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = place.partition("/")
+    if not mark or not authority:
+        return url
+    host = authority.rpartition("@")[2]
+    if "@" in rest and not re.fullmatch(r"([^:\[\]]+|\[[^\[\]]+\])(:\d*)?", host):
+        return f"{scheme}://…"
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def _retry_after_s(response: requests.Response) -> float:
+    """Seconds from a Retry-After header, which holds a number or a date; the date is one of the site's clock."""
+    text = response.headers.get("Retry-After", "").strip()
+    if (seconds := number(text)) is not None:
+        return float(seconds)
+    try:
+        now = response.headers.get("Date")
+        since = parsedate_to_datetime(now) if now else datetime.now(timezone.utc)
+        return (parsedate_to_datetime(text) - since).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0

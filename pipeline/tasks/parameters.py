@@ -1,0 +1,57 @@
+"""The parameters of tasks: as Luigi's own, but a value that cannot be is a UsageError that says what can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+
+import luigi
+
+from pipeline.datasets import DATASETS
+from pipeline.errors import UsageError
+from pipeline.months import parse_month
+
+
+class MonthParameter(luigi.MonthParameter):
+    """A month as YYYY-MM."""
+
+    def parse(self, text: str) -> date:
+        """The first day of the month."""
+        return parse_month(text)
+
+
+class DatasetParameter(luigi.ChoiceParameter):
+    """The name of one dataset."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(choices=list(DATASETS), description=description)
+        self.description = f"{description}: {', '.join(DATASETS)}"  # Luigi's own list changes its order in every run.
+
+    def normalize(self, name: str) -> str:
+        """The name, checked."""
+        if name not in DATASETS:
+            raise UsageError(f"unknown dataset {name!r}; allowed are {', '.join(DATASETS)}")
+        return name
+
+
+class DatasetsParameter(luigi.Parameter):
+    """Names of datasets with commas between them, or `all`."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """The names in the order of `DATASETS`, each once."""
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        return self.normalize(DATASETS if names == ["all"] else names)
+
+    def normalize(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Sorted and checked."""
+        names = list(names)
+        unknown = sorted(set(names) - set(DATASETS))
+        if unknown or not names:
+            raise UsageError(
+                f"unknown datasets {unknown}; allowed are {', '.join(DATASETS)}, several with commas, or all"
+            )
+        return tuple(name for name in DATASETS if name in names)
+
+    def serialize(self, names: Iterable[str]) -> str:
+        """The names with commas."""
+        return ",".join(names)

@@ -1,0 +1,96 @@
+"""One job of BigQuery, run to its end: named, tried again where that helps, and reported with all of its reasons.
+
+A job's id is ours, so that a request whose answer was lost finds the job it made (409) instead of making another. A job
+that BigQuery gave up for want of capacity, or for the sake of another transaction, is followed by a new one.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import WarehouseError
+
+if TYPE_CHECKING:
+    from google.cloud import bigquery
+
+_ATTEMPTS = 8
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 60.0
+#: How long one call is tried again.
+_DEADLINE_S = 300
+_PASSING_REASONS = {"rateLimitExceeded", "jobRateLimitExceeded", "backendError", "jobBackendError", "internalError"}
+#: What BigQuery says of transactions that lost against others; their reason is that of any wrong query.
+_PASSING_TEXTS = ("aborted due to concurrent update", "Could not serialize access")
+
+
+def new_job_id(*words: str) -> str:
+    """A readable id with a random part, such as load_green_2024-01_3f9c2b7a."""
+    return "_".join([*words, secrets.token_hex(4)])
+
+
+def patient() -> Any:
+    """How BigQuery is asked again while it is busy or out of reach: as its library does it, until our deadline."""
+    from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(_DEADLINE_S)
+
+
+def run_job(
+    client: bigquery.Client,
+    subject: str,
+    job_id: str,
+    begin: Callable[[str, Any], Any],
+) -> Any:
+    """Begin a job with `begin(job id, retry)` and wait for its end; returns the job.
+
+    Raises:
+        WarehouseError: the job failed, and would fail again.
+    """
+    from google.api_core.exceptions import Conflict, GoogleAPICallError
+
+    retry = patient()
+    for attempt in range(1, _ATTEMPTS + 1):
+        name = job_id if attempt == 1 else f"{job_id}_{attempt}"
+        try:
+            job = begin(name, retry)
+        except Conflict:
+            # An earlier request made it, and its answer was lost.
+            job = client.get_job(name, retry=retry)
+        try:
+            job.result(retry=retry)
+            return job
+        except GoogleAPICallError as error:
+            reasons = [entry for entry in (job.errors or []) if isinstance(entry, dict)]
+            if not job.error_result:  # It is not the job that failed, but the asking for it.
+                raise
+            if attempt == _ATTEMPTS or not _passes(reasons):
+                raise WarehouseError(f"{subject}: {_told(reasons, error)}; job {_where(client, job)}") from error
+        # Half as long to half as long again, so that many workers do not come back all at once.
+        time.sleep(min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
+
+
+def _passes(reasons: list[dict[str, Any]]) -> bool:
+    return any(
+        entry.get("reason") in _PASSING_REASONS or any(text in str(entry.get("message")) for text in _PASSING_TEXTS)
+        for entry in reasons
+    )
+
+
+def _told(reasons: list[dict[str, Any]], error: Exception) -> str:
+    told = [
+        f"{entry.get('reason')}: {entry.get('message')}"
+        + (f" (at {entry['location']})" if entry.get("location") else "")
+        for entry in reasons
+    ]
+    return "; ".join(dict.fromkeys(told)) or str(error)
+
+
+def _where(client: bigquery.Client, job: Any) -> str:
+    location = job.location or client.location
+    page = f"https://console.cloud.google.com/bigquery?project={job.project}&page=queryresults"
+    return f"{job.job_id}, {page}&j=bq:{location}:{job.job_id}"

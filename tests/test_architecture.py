@@ -1,0 +1,310 @@
+"""Which part may import which: the arrows, and what importing the package does not do.
+
+The tables below are the rule. A part is a module of `pipeline/`, or a package with all that is in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Everyone may import these, and each part itself.
+FOR_EVERYONE = ("errors", "months", "version")
+
+#: A part, then those that it may import besides; `a.b` allows that module of the package alone.
+#: Settings are read where `config` stands, and handed down from there as values.
+ARROWS = """
+    pipeline    frames tasks
+    __main__    cli
+
+    cli         config datasets sample.process summary tasks
+    summary     config datasets lake retries storage tasks transfer
+    frames      config datasets lake storage
+    tasks       check config conform datasets lake marts parts retries source storage targets transfer warehouses
+    config      retries source storage transfer warehouses
+    targets     datasets storage warehouses.base
+
+    storage     google_cloud
+    lake        datasets
+    marts       warehouses.base
+    warehouses  datasets google_cloud
+    google_cloud
+
+    source      datasets folders parts readers retries transfer
+    folders     parts transfer
+    transfer    parts retries
+    retries
+    parts
+
+    conform     datasets encode layout measure readers
+    layout      convert datasets readers
+    convert     datasets
+    readers     delimited
+    delimited
+    encode
+    measure     datasets
+    check       datasets measure
+
+    sample      datasets.published
+
+    datasets
+    months
+    errors
+    version
+"""
+
+#: What others have made, and the parts that may import it.
+OTHERS = {
+    "luigi": "pipeline config targets tasks cli",
+    "pyarrow": "datasets delimited readers convert layout encode measure conform warehouses frames sample",
+    "requests": "retries transfer google_cloud tasks",
+    "urllib3": "retries transfer",
+    "click": "cli",
+    "rich": "summary",
+    "numpy": "sample",
+    "pandas": "frames",
+    "duckdb": "warehouses",
+    "psycopg": "warehouses",
+    "google": "google_cloud storage warehouses",
+    "google_crc32c": "storage",
+    "sqlglot": "warehouses",
+}
+
+#: Slow to import, or absent: imported only in the functions that need them.
+DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
+
+#: Not in setup.cfg because another one that is there brings it, and cannot do without it.
+BROUGHT_BY = {"google_crc32c": "google"}
+
+#: Who reads the environment: for settings, and for what Google's own libraries read there.
+ENVIRONMENT = ("config", "google_cloud")
+
+MOST_LINES = 250
+
+#: Modules that are longer, and why.
+LONGER = {"sample.taxi": "one recipe: each quantity of a made-up trip is drawn from those before it"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that a module imports, and where: in the module itself, in a function, or for type checkers only."""
+
+    module: str
+    target: str
+    line: int
+    where: str
+
+    @property
+    def part(self) -> str:
+        return part_of(self.module)
+
+    def __str__(self) -> str:
+        return f"{modules()[self.module].relative_to(ROOT)}:{self.line} imports {self.target}"
+
+
+def part_of(module: str) -> str:
+    """The part that a module of ours belongs to."""
+    return module.split(".")[1] if "." in module else module
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / "pipeline").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """Every import of every module."""
+    return tuple(
+        found for module, path in modules().items() for found in _imports(module, ast.parse(path.read_text()), "module")
+    )
+
+
+def _imports(module: str, node: ast.AST, where: str) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        inside = where
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = "function"
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            inside = "types"
+        elif isinstance(child, ast.Import):
+            yield from (Import(module, name.name, child.lineno, where) for name in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{module}:{child.lineno} imports by a relative name"
+            for name in child.names:
+                full = f"{child.module}.{name.name}"
+                yield Import(module, full if full in modules() else str(child.module), child.lineno, where)
+        yield from _imports(module, child, inside)
+
+
+def _arrows() -> dict[str, list[str]]:
+    rows = [line.split() for line in ARROWS.splitlines() if line.strip()]
+    return {part: allowed for part, *allowed in rows}
+
+
+def _allowed(one: Import) -> bool:
+    """Whether an import of our own is in the table."""
+    target = one.target.removeprefix("pipeline.")
+    if part_of(one.target) in (one.part, *FOR_EVERYONE):
+        return True
+    return any(target == allowed or target.startswith(f"{allowed}.") for allowed in _arrows()[one.part])
+
+
+def _is_ours(one: Import) -> bool:
+    return one.target.split(".")[0] == "pipeline"
+
+
+def test_every_part_is_in_the_table() -> None:
+    assert {part_of(module) for module in modules()} - set(_arrows()) == set()
+    assert {name.split(".")[0] for allowed in _arrows().values() for name in allowed} <= set(_arrows())
+
+
+def test_no_import_goes_against_the_arrows() -> None:
+    against = [str(one) for one in imports() if _is_ours(one) and not _allowed(one)]
+    assert not against, "\n".join(["against the arrows at the top of this file:", *against])
+
+
+def test_a_forbidden_import_would_be_found() -> None:
+    source = "def f():\n    if x:\n        from pipeline import storage\nimport pipeline.tasks.lake\n"
+    found = list(_imports("pipeline.conform", ast.parse(source), "module"))
+    assert [(one.target, one.line, one.where) for one in found] == [
+        ("pipeline.storage", 3, "function"),
+        ("pipeline.tasks.lake", 4, "module"),
+    ]
+    assert not any(_allowed(one) for one in found)
+    assert _allowed(Import("pipeline.marts", "pipeline.warehouses.base", 1, "module"))
+    assert not _allowed(Import("pipeline.marts", "pipeline.warehouses.duckdb", 1, "module"))
+
+
+def test_no_module_needs_itself_to_be_imported() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for one in imports():
+        if _is_ours(one) and one.where == "module":
+            graph[one.module].add(one.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+def test_what_others_made_is_imported_only_where_the_table_says() -> None:
+    for one in imports():
+        name = one.target.split(".")[0]
+        if not _is_ours(one) and name not in sys.stdlib_module_names:
+            assert name in OTHERS, f"{one}, which the table of others lacks"
+            assert one.part in OTHERS[name].split(), f"{one}; allowed in {OTHERS[name]}"
+
+
+def test_what_others_made_is_declared_in_setup_cfg() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    texts = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    declared = {line.split()[0].split("[")[0].lower() for text in texts for line in text.splitlines() if line.strip()}
+    used = {one.target.split(".")[0] for one in imports()} & set(OTHERS)
+    for name in sorted(used - set(BROUGHT_BY)) + [BROUGHT_BY[name] for name in sorted(used & set(BROUGHT_BY))]:
+        assert any(found == name or found.startswith(f"{name}-") for found in declared), name
+
+
+def test_a_driver_is_imported_only_in_the_function_that_needs_it() -> None:
+    early = [str(one) for one in imports() if one.target.split(".")[0] in DRIVERS and one.where == "module"]
+    assert not early, "\n".join(["a driver that everyone would pay for:", *early])
+
+
+def test_the_environment_is_read_where_the_settings_are() -> None:
+    readers = [
+        part_of(module)
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+    ]
+    assert set(readers) <= set(ENVIRONMENT)
+
+
+def test_no_module_is_long_without_a_reason() -> None:
+    lines = {
+        module.removeprefix("pipeline."): len(path.read_text(encoding="utf-8").splitlines())
+        for module, path in modules().items()
+    }
+    assert {name: count for name, count in lines.items() if count > MOST_LINES and name not in LONGER} == {}
+    assert set(LONGER) <= set(lines)
+
+
+#: Imports the libraries first: Luigi itself reads luigi.cfg, and urllib3 tries whether there is IPv6.
+_WATCHED = """
+import json, sys
+import luigi, luigi.tools.range, pyarrow, pyarrow.compute, pyarrow.csv, pyarrow.parquet, requests
+
+events = []
+
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).endswith((".py", ".pyc")):
+        return
+    if event in WATCHED or event.startswith(("socket.", "subprocess.", "shutil.")):
+        events.append(f"{event} {arguments!r}")
+    if event.startswith("socket."):
+        raise OSError("there is no network here")
+
+WATCHED = ("open", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.mkdir", "os.rename", "os.remove")
+sys.addaudithook(note)
+before = set(sys.modules)
+import pipeline
+loaded = sorted(set(sys.modules) - before)
+print(json.dumps({"events": events, "loaded": loaded, "all": sorted(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What a fresh process did while it imported the package, in a folder with a luigi.cfg that cannot be."""
+    folder = tmp_path_factory.mktemp("import")
+    (folder / "luigi.cfg").write_text("[pipeline]\nsource = nowhere\nno_such_option = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHED],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["luigi.cfg"]
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_importing_the_package_opens_no_file_and_no_socket_and_starts_nothing(watched: dict[str, list[str]]) -> None:
+    assert watched["events"] == []
+
+
+def test_importing_the_package_imports_no_driver_and_nothing_that_a_command_needs(
+    watched: dict[str, list[str]],
+) -> None:
+    late = {*DRIVERS, "click", "rich", "pipeline.cli", "pipeline.summary", "pipeline.sample", "http.server"}
+    assert late.isdisjoint(watched["all"])
+    engines = ("pipeline.warehouses.duckdb", "pipeline.warehouses.postgres", "pipeline.warehouses.bigquery")
+    assert [name for name in watched["all"] if name.startswith((*engines, "pipeline.storage.gcs"))] == []
+
+
+def test_importing_the_package_brings_no_library_but_those_that_every_run_needs(
+    watched: dict[str, list[str]],
+) -> None:
+    foreign = {name.split(".")[0] for name in watched["loaded"]} - set(sys.stdlib_module_names)
+    assert foreign == {"pipeline"}

@@ -1,0 +1,345 @@
+"""Settings: where a value comes from, what is refused and how, who has it in the end, and that all is documented."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from commands import started_by
+from conftest import ROOT, Folder, make_folder
+from luigi.configuration import get_config
+
+from pipeline import config
+from pipeline.config import LUIGI_OPTIONS
+from pipeline.sample import SampleSite
+
+OPTIONS: dict[str, luigi.Parameter] = dict(config.pipeline.get_params())
+
+#: By option: what luigi.cfg, the environment and the command line say in turn, as text.
+SAID = {
+    "lake": ("lake-of-file", "lake-of-environment", "lake-of-command"),
+    "warehouse": ("duckdb:///file.duckdb", "duckdb:///environment.duckdb", "duckdb:////command.duckdb"),
+    "source": ("https://file.test", "https://environment.test/{file}", "https://command.test"),
+    "source_format": ("csv", "csv.gz", "parquet"),
+    "publication_lag_months": ("1", "2", "3"),
+    "timeout_s": ("1.5", "2.5", "3.5"),
+    "retries": ("1", "2", "0"),
+    "retry_wait_s": ("0.1", "0.2", "0"),
+    "load_memory": ("1MB", "2 GB", "3GiB"),
+    "load_threads": ("1", "3", "4"),
+    "lock_timeout_s": ("1", "2", "0"),
+}
+
+#: Print the settings that a task of `luigi` with these options would have.
+SHOW = """
+import dataclasses, json, sys
+import pipeline
+from luigi.cmdline_parser import CmdlineParser
+from pipeline import config
+with CmdlineParser.global_instance(["LoadZones", *sys.argv[1:]]):
+    print(json.dumps(dataclasses.asdict(config.settings())))
+"""
+
+DOWNLOAD = ("Download", "--dataset", "green", "--month", "2024-01")
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Folder:
+    """A folder in whose environment nothing is set."""
+    folder = make_folder(tmp_path / "work", "")
+    folder.environment["PIPELINE_RETRY_WAIT_S"] = ""
+    return folder
+
+
+def _write(folder: Folder, *lines: str) -> None:
+    """Add lines to the section [pipeline] of the folder's luigi.cfg."""
+    file = folder.path / "luigi.cfg"
+    file.write_text(file.read_text().replace("\n[pipeline]\n", "\n".join(["\n[pipeline]", *lines, ""]), 1))
+
+
+def _shown(folder: Folder, *options: str) -> dict[str, Any]:
+    ended = folder.run("python", "-c", SHOW, *options)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    shown: dict[str, Any] = json.loads(ended.stdout)
+    return shown
+
+
+def _values(column: int) -> dict[str, Any]:
+    return {name: OPTIONS[name].parse(texts[column]) for name, texts in SAID.items()}
+
+
+def _flags(texts: dict[str, str]) -> list[str]:
+    return [part for name, text in texts.items() for part in (f"--pipeline-{name.replace('_', '-')}", text)]
+
+
+def test_each_setting_comes_from_luigi_cfg_else_environment_else_command_line_each_before_the_former(
+    bare: Folder,
+) -> None:
+    assert SAID.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
+    defaults = {name: parameter.task_value("pipeline", name) for name, parameter in OPTIONS.items()}
+    assert _shown(bare) == {**defaults, "workers": 1}
+    _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
+    assert _shown(bare) == {**_values(0), "workers": 1}
+    bare.environment = {f"PIPELINE_{name.upper()}": texts[1] for name, texts in SAID.items()}
+    assert _shown(bare) == {**_values(1), "workers": 1}
+    assert _shown(bare, *_flags({name: texts[2] for name, texts in SAID.items()}), "--workers", "3") == {
+        **_values(2),
+        "workers": 3,
+    }
+
+
+def test_an_empty_variable_is_as_good_as_none(bare: Folder) -> None:
+    _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
+    bare.environment = {f"PIPELINE_{name.upper()}": "" for name in SAID}
+    assert _shown(bare) == {**_values(0), "workers": 1}
+
+
+def test_luigi_cfg_may_take_a_value_from_any_variable(bare: Folder) -> None:
+    _write(bare, "lake = ${SCRATCH}/lake", "source = https://host/100%%25/{file}")
+    bare.environment["SCRATCH"] = "/scratch"
+    shown = _shown(bare)
+    assert (shown["lake"], shown["source"]) == ("/scratch/lake", "https://host/100%25/{file}")
+    bare.environment.clear()
+    ended = bare.pipeline("backfill", "green", "2024-01")
+    assert ended.returncode == 2
+    assert re.search(r"nonexisting environment variable SCRATCH.* option lake=", ended.stderr)
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_change_of_the_environment_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_RETRIES", "7")
+    assert config.settings().retries == config.settings().retries == 7
+    monkeypatch.setenv("PIPELINE_RETRIES", "8")
+    assert config.settings().retries == 8
+
+
+def test_luigi_itself_goes_by_the_command_line_then_the_environment_then_luigi_cfg(folder: Folder) -> None:
+    _write(folder, "lake = one")
+    assert folder.luigi(*DOWNLOAD).returncode == 0
+    folder.environment["PIPELINE_LAKE"] = "two"
+    assert folder.luigi(*DOWNLOAD).returncode == 0
+    assert folder.luigi(*DOWNLOAD, "--pipeline-lake", "three").returncode == 0
+    raw = "raw/green/green_tripdata_2024-01.parquet"
+    files = [path for path in folder.path.rglob("*") if path.is_file() and path.name != "luigi.cfg"]
+    assert sorted(path.relative_to(folder.path).as_posix() for path in files) == sorted(
+        f"{lake}/{raw}{ending}" for lake in ("one", "two", "three") for ending in ("", ".json")
+    )
+
+
+def test_the_options_of_the_pipeline_command_come_before_all(tmp_path: Path, site: SampleSite) -> None:
+    folder = make_folder(tmp_path / "work", "/no/such/folder")
+    _write(folder, "lake = one", "source_format = parquet")
+    folder.environment = {"PIPELINE_WAREHOUSE": "mysql://nowhere", "PIPELINE_SOURCE_FORMAT": "csv"}
+    options = ("--lake", "here/lake", "--warehouse", "duckdb:///here/trips.duckdb", "--source", site.url)
+    ended = folder.pipeline("backfill", "fhv", "2024-01", *options, "--source-format", "parquet", "--workers", "1")
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}
+    assert (folder.path / "here" / "trips.duckdb").is_file()
+    assert any(request.path.endswith("fhv_tripdata_2024-01.parquet") for request in site.requests)
+
+
+@pytest.mark.parametrize("option", ["laek", "source-format", "Lake", "workers"])
+def test_an_option_that_nobody_knows_is_an_error_that_names_it_and_the_known_ones(folder: Folder, option: str) -> None:
+    _write(folder, f"{option} = csv")
+    by_pipeline = folder.pipeline("backfill", "green", "2024-01")
+    assert by_pipeline.returncode == 2
+    assert by_pipeline.stderr == f"pipeline: [pipeline] unknown option {option!r}, known are {', '.join(OPTIONS)}\n"
+    by_luigi = folder.luigi(*DOWNLOAD)
+    assert by_luigi.returncode == 5
+    assert by_luigi.stderr.splitlines()[-1].startswith(f"UsageError: [pipeline] unknown option {option!r}, known are")
+    assert "Traceback" not in by_luigi.stderr
+    assert folder.files() == []
+
+
+def test_an_option_that_luigi_does_not_know_on_its_command_line_is_an_error(folder: Folder) -> None:
+    ended = folder.luigi(*DOWNLOAD, "--pipeline-laek", "x")
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1] == "luigi: error: unrecognized arguments: --pipeline-laek x"
+
+
+WRONG = {
+    "lake": "s3://bucket",
+    "warehouse": "mysql://host/x",
+    "source": "/no/such/folder",
+    "source_format": "zip",
+    "publication_lag_months": "four",
+    "timeout_s": "0",
+    "retries": "-1",
+    "retry_wait_s": "nan",
+    "load_memory": "lots",
+    "load_threads": "0",
+    "lock_timeout_s": "inf",
+}
+
+
+def test_all_that_is_wrong_is_said_at_once_with_where_it_stands_and_what_is_allowed(bare: Folder) -> None:
+    assert WRONG.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
+    in_file = dict(list(WRONG.items())[:5])
+    in_environment = dict(list(WRONG.items())[5:])
+    _write(bare, "laek = x", *(f"{name} = {text}" for name, text in in_file.items()))
+    bare.environment = {f"PIPELINE_{name.upper()}": text for name, text in in_environment.items()}
+    ended = bare.pipeline("backfill", "green", "2024-01")
+    assert ended.returncode == 2
+    first, *others = [line.strip() for line in ended.stderr.splitlines()]
+    assert first.startswith("pipeline: [pipeline] unknown option 'laek'")
+    assert [re.match(r"\w+", line)[0] for line in others] == list(WRONG)  # type: ignore[index]
+    assert all("allowed" in line or "write, for instance" in line for line in others)
+    for name, line in zip(WRONG, others, strict=True):
+        assert line.endswith(f"(from PIPELINE_{name.upper()} in the environment)") == (name in in_environment)
+        assert repr(WRONG[name]) in line
+    by_luigi = bare.luigi(*DOWNLOAD)
+    assert by_luigi.returncode == 5
+    assert [line.strip() for line in by_luigi.stderr.splitlines()[-len(others) :]] == others
+    assert bare.files() == []
+
+
+def test_a_wrong_value_on_the_command_line_of_luigi_is_named_with_its_option(bare: Folder) -> None:
+    ended = bare.luigi(*DOWNLOAD, "--pipeline-retry-wait-s", "soon", "--pipeline-load-threads", "1.5")
+    assert ended.returncode == 5
+    assert [line.strip() for line in ended.stderr.splitlines()[-2:]] == [
+        "UsageError: [pipeline] retry_wait_s = 'soon': allowed is a number from 0 to 1,000,000 "
+        "(from --pipeline-retry-wait-s)",
+        "load_threads = '1.5': allowed is a whole number from 1 to 1,000 (from --pipeline-load-threads)",
+    ]
+
+
+def test_luigi_cfg_works_in_any_folder_and_from_a_place_that_a_variable_names(
+    tmp_path: Path, shared_site: SampleSite
+) -> None:
+    copied = make_folder(tmp_path / "a folder" / "ñ", shared_site.url)
+    assert copied.luigi(*DOWNLOAD, "--workers", "2").returncode == 0
+    elsewhere = make_folder(tmp_path / "elsewhere", shared_site.url)
+    (elsewhere.path / "luigi.cfg").unlink()
+    elsewhere.environment["LUIGI_CONFIG_PATH"] = str(copied.path / "luigi.cfg")
+    assert elsewhere.luigi(*DOWNLOAD, "--workers", "2").returncode == 0
+    assert elsewhere.files() == copied.files() != []
+    failed = elsewhere.luigi("Download", "--dataset", "green", "--month", "2013-08")
+    assert failed.returncode == 1
+
+
+def test_the_pipeline_command_needs_no_luigi_cfg_and_reports_failures_alike(
+    tmp_path: Path, shared_site: SampleSite
+) -> None:
+    folder = make_folder(tmp_path / "work", shared_site.url)
+    (folder.path / "luigi.cfg").unlink()
+    ended = folder.pipeline("backfill", "fhv", "2024-01", "--workers", "3")
+    assert ended.returncode == 0, ended.stderr
+    folder.environment["PIPELINE_SOURCE"] = "http://127.0.0.1:9"
+    folder.environment["PIPELINE_RETRIES"] = "0"
+    assert folder.pipeline("backfill", "fhv", "2024-02").returncode == 1
+
+
+def test_what_luigi_cfg_sets_for_luigi_stays_and_the_rest_is_filled_in() -> None:
+    settings = get_config()
+    before = {section: dict(settings.items(section, raw=True)) for section in settings.sections()}
+    try:
+        for section in LUIGI_OPTIONS:
+            settings.remove_section(section)
+        settings.set("resources", "tlc", "9")
+        config.prepare_luigi()
+        found = {section: dict(settings.items(section, raw=True)) for section in LUIGI_OPTIONS}
+        assert found == {**LUIGI_OPTIONS, "resources": {**LUIGI_OPTIONS["resources"], "tlc": "9"}}
+    finally:
+        for section in LUIGI_OPTIONS:
+            settings.remove_section(section)
+        settings.read_dict(before)
+
+
+HERE = ("--pipeline-lake", "here/lake", "--pipeline-warehouse", "duckdb:///here/trips.duckdb", "--local-scheduler")
+BACKFILL = ("Backfill", "--datasets", "fhv", "--first", "2024-01", "--last", "2024-01", "--workers", "2")
+RANGE = ("RangeMonthly", "--of", "Conform", "--of-params", '{"dataset": "fhv"}', "--start", "2024-01")
+LIMITS = ("--stop", "2024-02", "--months-back", "5000", "--workers", "2")
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_backfill_with_settings_on_the_command_line_has_them_in_every_process(folder: Folder, method: str) -> None:
+    ended = folder.run(*started_by(method, "luigi", "--module", "pipeline", *BACKFILL, *HERE))
+    assert ended.returncode == 0, ended.stderr
+    assert "* 7 ran successfully" in ended.stderr
+    assert "failed" not in ended.stderr.replace("no failed tasks", ""), "nothing failed at first and was done again"
+    assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}, (
+        "no default lake, no default warehouse"
+    )
+    assert {path.name for path in (folder.path / "here").iterdir()} == {
+        "lake",
+        "trips.duckdb",
+        "trips.duckdb.loads.json",
+    }
+
+
+def test_a_range_of_luigis_own_has_the_settings_of_the_command_line_in_every_process(folder: Folder) -> None:
+    ended = folder.run(*started_by("spawn", "luigi", "--module", "pipeline", *RANGE, *LIMITS, *HERE))
+    assert ended.returncode == 0, ended.stderr
+    assert "* 3 ran successfully" in ended.stderr
+    assert "failed" not in ended.stderr.replace("no failed tasks", "")
+    assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}
+
+
+def test_the_pipeline_command_hands_its_options_on_and_says_no_more_under_forkserver_than_elsewhere(
+    folder: Folder,
+) -> None:
+    options = ("--lake", "here/lake", "--warehouse", "duckdb:///here/trips.duckdb", "--workers", "2")
+    ended = folder.run(*started_by("forkserver", "pipeline", "backfill", "fhv", "2024-01", *options))
+    assert ended.returncode == 0, ended.stderr
+    steps = [line for line in ended.stderr.splitlines() if re.match(r"(download|conform|load) (fhv|zones)", line)]
+    assert len(steps) == 6
+    assert "Worker" not in ended.stderr, "Luigi's own lines stay out"
+    assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}
+
+
+def _configured() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / "luigi.cfg")
+    return parser
+
+
+def test_luigi_cfg_sets_for_luigi_what_the_pipeline_command_falls_back_on() -> None:
+    parser = _configured()
+    assert {section: dict(parser[section]) for section in parser.sections() if section != "pipeline"} == LUIGI_OPTIONS
+    assert dict(parser["pipeline"]) == {}, "the file shows the defaults, and sets none"
+
+
+def _explained() -> dict[str, tuple[str, str]]:
+    """By option of the section [pipeline]: the comment above it, and the default behind it."""
+    text = (ROOT / "luigi.cfg").read_text()
+    section = text[text.index("\n[pipeline]\n") : text.index("\n[core]\n")]
+    found = re.finditer(r"((?:^# .*\n)+)^#(\w+) = (.*)$", section, re.MULTILINE)
+    return {match[2]: (match[1].replace("\n# ", " "), match[3]) for match in found}
+
+
+def test_every_setting_is_explained_in_luigi_cfg_with_type_default_and_example() -> None:
+    explained = _explained()
+    assert list(explained) == list(OPTIONS)
+    for name, (comment, default) in explained.items():
+        parameter = OPTIONS[name]
+        assert parameter.parse(default) == parameter.task_value("pipeline", name), name
+        kind = {luigi.IntParameter: "Whole number", luigi.FloatParameter: "Number", luigi.ChoiceParameter: "One of"}
+        assert kind.get(type(parameter), "Text") in comment, name
+        example = re.search(r"Example: (\S+)", comment)
+        assert example is not None, name
+        assert parameter.parse(example[1]) != parameter.parse(default), name
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", readme, re.MULTILINE))
+    for name, (_, default) in _explained().items():
+        assert f"`{name}`" in readme
+        assert rows[name].strip().strip("`") == ("TLC's site" if name == "source" else default)
+
+
+def test_every_setting_has_a_description_and_a_field() -> None:
+    assert all(parameter.description for parameter in OPTIONS.values())
+    assert [field.name for field in config.fields(config.Settings)] == [*OPTIONS, "workers"]
+
+
+def test_every_setting_is_in_the_help_of_luigi(bare: Folder) -> None:
+    ended = bare.luigi("LoadZones", "--help-all")
+    assert ended.returncode == 0
+    assert all(f"--pipeline-{name.replace('_', '-')} " in ended.stdout for name in OPTIONS)

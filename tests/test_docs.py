@@ -1,0 +1,391 @@
+"""The documentation says what is there, and nothing else: help, README, settings, diary, decisions, changelog."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib.util
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import luigi
+import pytest
+from luigi.cmdline_parser import CmdlineParser
+from luigi.task_register import Register
+
+import pipeline
+from pipeline import config
+from pipeline.cli import cli
+from pipeline.datasets import codes
+from pipeline.datasets.published import published_months
+from pipeline.months import month_range, parse_month
+from pipeline.sample.__main__ import _parser as sample_parser
+from pipeline.sample.eras import parquet_columns
+from pipeline.version import __version__
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+CHANGELOG = ROOT / "CHANGELOG.md"
+SURPRISES = ROOT / "docs" / "surprises.md"
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+PAGES = [README, CHANGELOG, *sorted((ROOT / "docs").rglob("*.md"))]
+
+#: Where the project's own files are; a working copy has others, too.
+FOLDERS = (".ci", "benchmarks", "docker", "docs", "pipeline", "tests")
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+# --- help
+
+
+TASKS = [
+    getattr(pipeline, name)
+    for name in pipeline.__all__
+    if inspect.isclass(getattr(pipeline, name)) and issubclass(getattr(pipeline, name), luigi.Task)
+]
+every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+
+
+def test_every_task_of_ours_is_exported_by_the_package() -> None:
+    named = {task.__name__ for task in TASKS}
+    for name in Register.task_names():
+        task = Register.get_task_cls(name)
+        own = task.__module__.startswith("pipeline.") and not issubclass(task, luigi.Config)
+        # What only other tasks derive from has no output of its own, and is not in the list of names.
+        concrete = task.output is not luigi.Task.output or issubclass(task, luigi.WrapperTask)
+        assert name in named or not (own and concrete), name
+
+
+@every_task
+def test_every_task_says_what_is_there_when_it_is_done(task: type[luigi.Task]) -> None:
+    assert (task.__doc__ or "").strip()
+
+
+def _explained(parameter: luigi.Parameter) -> bool:
+    # Luigi appends the choices.
+    return bool(re.sub(r"Choices: \{.*\}", "", parameter.description or "").strip())
+
+
+@every_task
+def test_every_parameter_of_every_task_has_help(task: type[luigi.Task]) -> None:
+    assert [name for name, parameter in task.get_params() if not _explained(parameter)] == []
+
+
+def test_every_setting_has_help() -> None:
+    assert [name for name, parameter in config.pipeline.get_params() if not _explained(parameter)] == []
+
+
+def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if path:
+        yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _commands(inner, (*path, name))
+
+
+COMMANDS = dict(_commands(cli))
+
+
+@pytest.mark.parametrize("command", [cli, *COMMANDS.values()], ids=lambda command: command.name)
+def test_every_command_and_everything_it_takes_has_help(command: click.Command) -> None:
+    text = command.help or ""
+    assert text.strip()
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+        else:
+            for word in re.findall(r"[A-Z]{3,}", parameter.make_metavar(click.Context(command))):
+                assert word in text, f"{word} of {command.name} is not explained"
+
+
+# --- README: what it names, and its links
+
+
+def _mentions(text: str, name: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+
+
+@every_task
+def test_the_readme_mentions_every_task(task: type[luigi.Task]) -> None:
+    assert _mentions(_read(README), task.__name__)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_readme_mentions_every_command(path: tuple[str, ...]) -> None:
+    assert _mentions(_read(README), f"pipeline {' '.join(path)}")
+
+
+def test_the_readme_lists_every_setting() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", _read(README), re.MULTILINE)
+    assert [name for name, _ in config.pipeline.get_params() if name not in listed] == []
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pages
+def test_every_relative_link_leads_to_something(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _read(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = page.parent / name if name else page
+        assert found.exists(), f"{target} of {page.name}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", _read(found), re.MULTILINE)
+            assert anchor in map(_slug, headings), f"{target} of {page.name}"
+
+
+# --- command lines in the pages
+
+
+def _snippets(text: str) -> Iterator[str]:
+    """The lines of fenced and of indented code, continued ones as one, and code within sentences."""
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^(?: {4}|\t)(.*)$", rest, re.MULTILINE)
+    for block in [*fenced, "\n".join(indented)]:
+        yield from block.replace("\\\n", " ").splitlines()
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest))
+
+
+def _command_lines(text: str) -> list[list[str]]:
+    """The commands of ours in a page, as words, without what stands before and behind them in the shell."""
+    found = []
+    for snippet in _snippets(text):
+        if not re.match(r"(\$ +)?([A-Z_]+=\S+ +)*([\w./-]*/)?(luigi|pipeline|make|python3? -m \S+)(\s|$)", snippet):
+            continue
+        words: list[str] = []
+        for word in [*shlex.split(snippet.removeprefix("$ "), comments=True), ";"]:
+            if word in ("&", "&&", "|", ";", ">"):
+                if words:
+                    found.append(words)
+                words = []
+            elif words or not re.match(r"[A-Z_]+=", word):
+                words.append(word)
+    return [[Path(words[0]).name, *words[1:]] for words in found]
+
+
+def _refuse_luigi(arguments: list[str]) -> None:
+    """Let Luigi read the line as it would, and make the task."""
+    if arguments in ([], ["--help"]):
+        return
+    assert arguments[:2] == ["--module", "pipeline"]
+    with CmdlineParser.global_instance([word for word in arguments if word != "…"]) as parser:
+        if "…" not in arguments:
+            parser.get_task_obj()
+
+
+def _refuse_pipeline(arguments: list[str]) -> None:
+    """Let click read the line as it would, without running it; a command's bare name is only a name."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    if arguments and {"--help", "-h", "--version"}.isdisjoint(arguments):
+        assert not isinstance(command, click.Group), f"no command in {arguments}"
+        command.make_context(command.name, [word for word in arguments if word != "…"], resilient_parsing=False)
+
+
+def _refuse(words: list[str]) -> None:
+    """Raise, or exit, when a command line of ours would not be taken."""
+    name, *arguments = words
+    if name == "luigi":
+        _refuse_luigi(arguments)
+    elif name == "pipeline":
+        _refuse_pipeline(arguments)
+    elif name == "make":
+        targets = re.findall(r"^([a-z-]+):", _read(ROOT / "Makefile"), re.MULTILINE)
+        assert [word for word in arguments if "=" not in word and word not in targets] == []
+    elif name.startswith("python") and arguments[0] == "-m":
+        assert importlib.util.find_spec(arguments[1]) is not None
+        if arguments[1] == "pipeline.sample":
+            sample_parser().parse_args(arguments[2:])
+
+
+# Luigi says so of the default of its own parameter.
+@pytest.mark.filterwarnings('ignore:Parameter "param_name" with value "None"')
+@pages
+def test_every_command_line_in_the_pages_would_be_taken(page: Path) -> None:
+    for words in _command_lines(_read(page)):
+        try:
+            _refuse(words)
+        except (Exception, SystemExit) as error:
+            pytest.fail(f"{page.name}: {shlex.join(words)}: {error!r}")
+
+
+def test_the_command_lines_of_the_package_s_own_words_would_be_taken() -> None:
+    found = _command_lines(pipeline.__doc__ or "")
+    assert {words[0] for words in found} == {"luigi", "pipeline"}
+    for words in found:
+        _refuse(words)
+
+
+def test_the_readme_shows_how_to_begin() -> None:
+    found = _command_lines(_read(README))
+    assert {"luigi", "pipeline", "make", "python"} <= {words[0] for words in found}
+    assert {("make", "run"), ("make", "test")} <= {tuple(words) for words in found}
+    assert {"Backfill", "Load", "RangeMonthly"} <= {
+        words[3] for words in found if words[0] == "luigi" and len(words) > 3
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "luigi --module pipeline Bakfill --datasets green --first 2024-01 --last 2024-03",
+        "luigi --module pipeline Backfill --data green --first 2024-01 --last 2024-03 --until 2024-05",
+        "luigi --module pipeline Backfill --datasets blue --first 2024-01 --last 2024-03",
+        "luigi --module pipeline Backfill --datasets green --first 2024-01",
+        "luigi --module pipeline Load --dataset green --month January --local-scheduler",
+        "luigi --module pipeline Load --month 2024-01 --no-such-option 1",
+        "luigi --module another Load --dataset green --month 2024-01",
+        "pipeline backfil green 2024-01",
+        "pipeline backfill green 2024-01 --worker 3",
+        "pipeline backfill --workers 2",
+        "make running",
+        "python -m pipeline.simple",
+        "python -m pipeline.sample --prt 8000",
+    ],
+)
+def test_a_mistaken_command_line_would_be_found(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = f"Text.\n\n```bash\n$ {line}   # a remark\n```\n\nMore text, with `{line}` in it.\n\n    A=b bin/{line} &\n"
+    found = _command_lines(page)
+    assert found == [shlex.split(line)] * 3
+    with pytest.raises((Exception, SystemExit)):
+        _refuse(found[0])
+
+
+# --- settings in luigi.cfg
+
+
+def test_luigi_cfg_lists_every_setting_with_its_default() -> None:
+    sections = re.split(r"^\[(\w+)\]$", _read(ROOT / "luigi.cfg"), flags=re.MULTILINE)
+    section = sections[sections.index("pipeline") + 1]
+    listed = dict(re.findall(r"^#(\w+) = (.*)$", section, re.MULTILINE))
+    parameters = dict(config.pipeline.get_params())
+    assert list(listed) == list(parameters)
+    assert {name: parameters[name].parse(text) for name, text in listed.items()} == {
+        name: parameter.task_value("no such section", name) for name, parameter in parameters.items()
+    }
+
+
+def test_the_command_falls_back_on_what_luigi_cfg_says() -> None:
+    written = configparser.ConfigParser(interpolation=None)
+    written.read_string(_read(ROOT / "luigi.cfg"))
+    sections = {name: dict(written[name]) for name in written.sections() if name != "pipeline"}
+    assert sections == config.LUIGI_OPTIONS
+
+
+# --- the diary
+
+
+@cache
+def _tests() -> frozenset[str]:
+    """The names of all test functions."""
+    trees = [ast.parse(_read(path)) for path in sorted((ROOT / "tests").glob("test_*.py"))]
+    functions = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return frozenset(name for name in functions if name.startswith("test_"))
+
+
+def _entries() -> dict[str, str]:
+    _, *entries = re.split(r"^### ", _read(SURPRISES), flags=re.MULTILINE)
+    return {entry.partition("\n")[0]: re.split(r"^## ", entry, flags=re.MULTILINE)[0] for entry in entries}
+
+
+@pytest.mark.parametrize("title", _entries())
+def test_every_surprise_says_what_was_seen_what_is_done_and_which_test_pins_it(title: str) -> None:
+    entry = _entries()[title]
+    assert re.search(r"^(Seen|Told)\b", entry, re.MULTILINE)
+    assert re.search(r"^Done\b", entry, re.MULTILINE)
+    pinned = re.search(r"^Pinned by (.*)", entry, re.MULTILINE | re.DOTALL)
+    assert pinned is not None
+    named = re.findall(r"`(test_\w+)`", pinned[1])
+    assert named
+    assert set(named) <= _tests()
+
+
+@pages
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", _read(page)))
+    assert named <= _tests()
+
+
+def _table(heading: str) -> list[list[str]]:
+    """The cells of the table in the entry of that heading, without its head."""
+    lines = [line for line in _entries()[heading].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("heading", "words", "meanings"),
+    [
+        ("Payments were words, in seventeen spellings", codes.PAYMENT_WORDS, codes.PAYMENTS),
+        ("Vendors were words, and one of them has no number", codes.VENDOR_WORDS, codes.VENDORS),
+        ("Store-and-forward was 0 and 1", codes.STORE_AND_FORWARD_WORDS, codes.STORE_AND_FORWARD),
+        ("A shared ride is 1, or N, or nothing", codes.SHARED_RIDE_WORDS, codes.SHARED_RIDE),
+    ],
+)
+def test_the_tables_of_words_are_those_of_the_code(
+    heading: str, words: dict[str, int | str], meanings: dict[int | str, str]
+) -> None:
+    assert _table(heading) == [[f"`{word}`", str(code), meanings[code]] for word, code in words.items()]
+
+
+def test_the_table_of_the_null_type_is_what_the_sample_site_goes_by() -> None:
+    told = {}
+    for dataset, column, months in _table("A column without values has no type"):
+        spans = [span.partition("..") for span in months.split(", ")]
+        told[dataset, column] = [
+            month for first, _, last in spans for month in month_range(parse_month(first), parse_month(last or first))
+        ]
+    known: dict[tuple[str, str], list[object]] = {}
+    for dataset in ("yellow", "green", "fhv", "fhvhv"):
+        for month in published_months(dataset):
+            for name, _, kind in parquet_columns(dataset, month):
+                if kind == "null":
+                    known.setdefault((dataset, name), []).append(month)
+    assert told == known
+
+
+# --- decisions, changelog, and what belongs into no file
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_every_decision_says_what_was_decided_and_why(page: Path) -> None:
+    text = _read(page)
+    assert text.startswith("# ")
+    for word in ("Decision", "Why"):
+        assert re.search(rf"^\*\*{word}\.\*\* \S", text, re.MULTILINE), f"no paragraph begins with **{word}.**"
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## \[?(\d+\.\d+\.\d+\S*?)\]?(?:\s|$)", _read(CHANGELOG), re.MULTILINE)
+    assert versions[0] == __version__
+    assert len(set(versions)) == len(versions)
+
+
+def _files() -> Iterator[Path]:
+    """The project's own files; what a tool or a benchmark leaves in hidden folders is none of them."""
+    yield from (path for path in ROOT.iterdir() if path.is_file())
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            inner = path.relative_to(ROOT / folder).parts
+            if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in inner):
+                yield path
+
+
+def test_no_file_names_a_path_of_somebody_s_machine() -> None:
+    for path in _files():
+        found = re.search(r"(?<![\w.])/(work|root|home)/\S*", path.read_bytes().decode("utf-8", errors="ignore"))
+        assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
