@@ -88,11 +88,11 @@ class pipeline(luigi.Config):
     retry_wait_s = luigi.FloatParameter(default=1.0, description="seconds before the first retry; doubled each time")
     load_memory = luigi.Parameter(default="1GB", description="memory that one load may use in DuckDB before it spills")
     load_threads = luigi.IntParameter(default=2, description="threads that one load may use in DuckDB")
-    scratch = luigi.Parameter(
-        default="data/scratch", description="folder for work in progress, where the lake is none on this machine"
-    )
     lock_timeout_s = luigi.FloatParameter(
         default=600.0, description="seconds to wait for a file that another process holds (the DuckDB file, a download)"
+    )
+    scratch = luigi.Parameter(
+        default="data/scratch", description="folder for work in progress, where the lake is none on this machine"
     )
 
 
@@ -157,7 +157,8 @@ def resolve(**overrides: str | int | None) -> Settings:
         try:
             text, origin = _written(name, overrides.get(name))
             values[name] = parameter.task_value(_SECTION, name) if text is None else _parse(name, parameter, text)
-            _TRIALS.get(name, _anything)(values[name])
+            if name in _TRIALS:
+                _TRIALS[name](values[name])
         except (UsageError, configparser.Error) as error:
             # The parts name themselves; which setting it was, and where it stands, is known here.
             message = str(error).removeprefix(f"[{_SECTION}] ")
@@ -226,13 +227,15 @@ _BOUNDS = {
 }
 
 
-def _anything(value: object) -> None:
-    """Raise for none."""
+def _refuse_no_folder(scratch: str) -> None:
+    if "://" in scratch or not scratch.strip():
+        raise UsageError(f"scratch = {scratch!r}: allowed is a folder of this machine")
 
 
 #: Who knows whether a text will do: the part that is opened with it. Opening writes nothing.
 _TRIALS: dict[str, Callable[[Any], object]] = {
     "lake": open_store,
+    "scratch": _refuse_no_folder,
     "warehouse": open_warehouse,
     "source": lambda base: make_source(base, "auto", 0, Politeness(1, 0, 0)),
     "load_memory": lambda amount: open_warehouse(_WAREHOUSE, memory_limit=amount),

@@ -7,7 +7,6 @@ Google's own libraries read them, nothing leaves the machine and no credentials 
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,17 +97,6 @@ def _credentials() -> tuple[Any, str | None]:
     except DefaultCredentialsError as error:
         raise UsageError(f"{str(error.args[0]).partition('. ')[0].removesuffix('.')}; {_THREE_WAYS}") from error
     return credentials, project
-
-
-def crc32c_of(path: Path) -> str:
-    """The file's checksum as Google writes it: base64 of the four bytes."""
-    import google_crc32c
-
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            checksum.update(chunk)
-    return base64.b64encode(checksum.digest()).decode()
 
 
 @contextmanager

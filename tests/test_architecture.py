@@ -33,15 +33,17 @@ ARROWS = """
     cli         config datasets sample.process summary tasks
     summary     config datasets lake retries storage tasks transfer
     frames      config datasets lake storage
-    tasks       check config conform datasets lake marts parts retries source storage targets transfer warehouses
+    tasks       check config conform datasets lake marts parts planning retries
+    tasks       source storage targets transfer warehouses
     config      retries source storage transfer warehouses
     targets     datasets storage warehouses.base
 
-    storage     google_cloud
+    storage     google_cloud planning
     lake        datasets
     marts       warehouses.base
-    warehouses  datasets google_cloud
+    warehouses  datasets google_cloud planning
     google_cloud
+    planning
 
     source      datasets folders parts readers retries transfer
     folders     parts transfer
@@ -156,8 +158,10 @@ def _imports(module: str, node: ast.AST, where: str) -> Iterator[Import]:
 
 
 def _arrows() -> dict[str, list[str]]:
-    rows = [line.split() for line in ARROWS.splitlines() if line.strip()]
-    return {part: allowed for part, *allowed in rows}
+    arrows: dict[str, list[str]] = {}
+    for part, *allowed in (line.split() for line in ARROWS.splitlines() if line.strip()):
+        arrows.setdefault(part, []).extend(allowed)
+    return arrows
 
 
 def _allowed(one: Import) -> bool:

@@ -18,12 +18,12 @@ from cloud import PROJECT, Cloud, warehouse_at
 from google.cloud.bigquery import retry as library_retry
 from loading import FEB, GREEN, JAN, MAR, File, trips, zones
 
+from pipeline import planning
 from pipeline.datasets import DATASETS
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.google_cloud import bigquery_client
 from pipeline.marts import marts_of
-from pipeline.storage import planning
 from pipeline.warehouses import Warehouse, bigquery_jobs, open_warehouse
 from pipeline.warehouses.base import Exposing, Mart
 from pipeline.warehouses.bigquery import BigQueryWarehouse

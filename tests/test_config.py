@@ -33,6 +33,7 @@ SAID = {
     "load_memory": ("1MB", "2 GB", "3GiB"),
     "load_threads": ("1", "3", "4"),
     "lock_timeout_s": ("1", "2", "0"),
+    "scratch": ("scratch-of-file", "scratch-of-environment", "scratch-of-command"),
 }
 
 #: Print the settings that a task of `luigi` with these options would have.
@@ -175,6 +176,7 @@ WRONG = {
     "load_memory": "lots",
     "load_threads": "0",
     "lock_timeout_s": "inf",
+    "scratch": "gs://bucket",
 }
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import Overtaken, StoreError
-from pipeline.google_cloud import crc32c_of, storage_client, translated
+from pipeline.google_cloud import storage_client, translated
+from pipeline.planning import planning
+from pipeline.storage.crc32c import crc32c_of
 from pipeline.storage.drafts import Drafts
-from pipeline.storage.planning import planning
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Bucket

@@ -24,8 +24,8 @@ _NO_SCHEDULER = "Start luigid with: luigid --address 127.0.0.1, or do without it
 _SUMMARY = "===== Luigi Execution Summary ====="
 _NOT_GRANTED = "not granted run permission"
 _NOT_RUN = (
-    "Some steps were not run here: another worker has or had them, or they failed less than [scheduler] disable_persist seconds "
-    "ago and luigid holds them back; its visualiser says which"
+    "Some steps were not run here: another worker has or had them, or they failed less than [scheduler] "
+    "disable_persist seconds ago and luigid holds them back; its visualiser says which"
 )
 _TRACEBACK = "Traceback (most recent call last):"
 #: An error that needs no traceback at the end of one that Luigi has made a text of.

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.google_cloud import bigquery_client, translated
-from pipeline.storage.planning import planning
+from pipeline.planning import planning
 from pipeline.version import __version__
 from pipeline.warehouses.arrival import Arrival, inspect, load_name
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
@@ -89,8 +89,7 @@ class BigQueryWarehouse:
         return int(arrival.rows)
 
     def _load(self, subject: str, table: Table, month: date | None, uri: str) -> Any:
-        partition = f"${month:%Y%m}" if month else ""
-        destination = f"{self._place.project}.{self._place.dataset}.{table.name}{partition}"
+        destination = self._tables.reference.table(f"{table.name}${month:%Y%m}" if month else table.name)
         return run_job(
             self._client,
             subject,
