@@ -62,8 +62,8 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
-def interleaved(ways: Mapping[str, Callable[[], Usage]], repeats: int) -> dict[str, Usage]:
-    """Run every way once, then every way once more, beginning with another one each time; their medians."""
+def interleaved(ways: Mapping[str, Callable[[], Usage]], repeats: int) -> dict[str, list[Usage]]:
+    """Run every way once, then every way once more, beginning with another one each time; what each run took."""
     names = list(ways)
     runs: dict[str, list[Usage]] = {name: [] for name in names}
     for turn in range(repeats):
@@ -71,7 +71,12 @@ def interleaved(ways: Mapping[str, Callable[[], Usage]], repeats: int) -> dict[s
         for name in names[first:] + names[:first]:
             runs[name].append(ways[name]())
             print(f"# {turn + 1}/{repeats} {name}: {runs[name][-1].wall_s:.2f} s", file=sys.stderr)
-    return {name: Usage.median(found) for name, found in runs.items()}
+    return runs
+
+
+def ratio(runs: Sequence[Usage], reference: Sequence[Usage]) -> float:
+    """How many times as long as the reference of the same round, in the median: what drifts, drifts for both."""
+    return statistics.median(run.wall_s / other.wall_s for run, other in zip(runs, reference, strict=True))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Google's own libraries read them, nothing leaves the machine and no credentials 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +19,9 @@ from pipeline.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
     from google.cloud import bigquery, storage
+
+# They begin to say so on a day in the calendar, in every process anew; setup.cfg says which Pythons are meant.
+warnings.filterwarnings("ignore", r"You are using a .*Python version", FutureWarning, r"google\.")
 
 #: Looked at when GOOGLE_APPLICATION_CREDENTIALS is not set.
 KEY_FILE = Path("~/.google/credentials/google_credentials.json")

@@ -457,3 +457,18 @@ def test_a_key_of_the_raw_months_is_an_object_below_the_prefix(cloud: Cloud, sto
     publish(store, b"rows", key)
     assert store.entry(key).uri == f"gs://{cloud.bucket}/some/lake/{key}"
     assert google_cloud.storage_client().bucket(cloud.bucket).blob(f"some/lake/{key}").exists()
+
+
+_AGED = """
+import warnings
+import pipeline.google_cloud
+for said in ("a non-supported Python version (3.10.13). Google …", "a Python version (3.11.7) which Google will stop …"):
+    said = f"You are using {said}"
+    warnings.warn_explicit(said, FutureWarning, "there.py", 1, module="google.api_core._python_version_support")
+warnings.warn_explicit("You are using a name that goes away", FutureWarning, "there.py", 1, module="google.api_core")
+"""
+
+
+def test_that_a_python_is_old_for_google_is_not_told_in_every_process() -> None:
+    done = subprocess.run([sys.executable, "-c", _AGED], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == "there.py:1: FutureWarning: You are using a name that goes away\n"
