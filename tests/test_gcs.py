@@ -462,7 +462,7 @@ def test_a_key_of_the_raw_months_is_an_object_below_the_prefix(cloud: Cloud, sto
 _AGED = """
 import warnings
 import pipeline.google_cloud
-for said in ("a non-supported Python version (3.10.13). Google …", "a Python version (3.11.7) which Google will stop …"):
+for said in ("a non-supported Python version (3.10.13). Google …", "a Python version (3.11.7) which Google …"):
     said = f"You are using {said}"
     warnings.warn_explicit(said, FutureWarning, "there.py", 1, module="google.api_core._python_version_support")
 warnings.warn_explicit("You are using a name that goes away", FutureWarning, "there.py", 1, module="google.api_core")
