@@ -13,7 +13,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import Heard, Luigid, running_luigid, started_by
+from commands import Heard, Luigid, running_luigid, started_by, stopped_by
 from conftest import Folder, make_folder
 from state import rows, works_in
 
@@ -437,8 +437,7 @@ def test_a_parent_that_is_stopped_leaves_no_process_and_no_litter_and_the_next_r
     process = own.start(*started_by(method, "luigi", *command))
     heard = Heard(process)
     heard.until(lambda line: "conform green" in line)
-    process.send_signal(number)
-    assert process.wait(30) == -number
+    assert stopped_by(process, lambda: process.send_signal(number)) == -number
     _, living = psutil.wait_procs(_processes(own), timeout=10)
     assert living == [], "no orphan"
     heard.rest()
@@ -460,8 +459,7 @@ def test_ctrl_c_in_a_terminal_which_reaches_every_process_at_once_ends_all(own: 
     process = own.start("luigi", "--module", "pipeline", *backfill("fhv", "2024-01", "2024-02"), "--local-scheduler")
     heard = Heard(process)
     heard.until(lambda line: "running   Download(" in line, times=2)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == -signal.SIGINT
+    assert stopped_by(process, lambda: os.killpg(process.pid, signal.SIGINT)) == -signal.SIGINT
     _, living = psutil.wait_procs(_processes(own), timeout=10)
     assert living == []
     heard.rest()
@@ -483,3 +481,13 @@ def test_the_graceful_stop_finishes_what_runs_and_takes_no_more(own: Folder, sit
     assert 2 <= taken == finished < 6
     assert len(list(own.lake.glob("raw/fhv/*.parquet"))) == finished
     assert not any((own.lake / ".drafts").iterdir())
+
+
+def test_a_lake_that_cannot_be_asked_ends_the_run_with_the_reason_instead_of_waiting_for_ever(folder: Folder) -> None:
+    folder.environment = {"HOME": str(folder.path), "NO_GCE_CHECK": "true", "GOOGLE_APPLICATION_CREDENTIALS": ""}
+    wanted = ("Load", "--dataset", "green", "--month", "2024-01", "--pipeline-lake", "gs://nobody-has-this/lake")
+    for workers in ("1", "2"):
+        ended = folder.luigi(*wanted, "--workers", workers)
+        assert ended.returncode == 5
+        assert "in one of three ways" in ended.stderr.splitlines()[-1], ended.stderr
+        assert folder.files() == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import signal
 import time
 from datetime import date
 from functools import lru_cache
@@ -130,8 +131,19 @@ def _note_lost_process(step: Step, what: str) -> None:
     note(f"{step.subject}: {what}")
 
 
+def _stop_when_nobody_can_tell(step: Step) -> None:
+    """Take no more work once it cannot be asked whether a step is done: Luigi would wait for it for ever.
+
+    SIGUSR1 is Luigi's own way to ask for that; it is sent only where Luigi listens, since else it would kill.
+    """
+    if callable(signal.getsignal(signal.SIGUSR1)):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
 for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
     Step.event_handler(event)(_note_lost_process)
+# For tasks that can be run, as all of ours can, Luigi says so when `complete` raised, and only then.
+Step.event_handler(luigi.Event.DEPENDENCY_MISSING)(_stop_when_nobody_can_tell)
 
 
 class MonthTask(Step):
