@@ -27,7 +27,7 @@ def _parquet(path: Path, rows: int = 3, **options: Any) -> Path:
 
 
 def _file(path: Path, content: bytes) -> Path:
-    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
     return path
 
 
@@ -63,15 +63,15 @@ def _read(path: Path) -> list[dict[str, Any]]:
         ("a.csv", HTML, "not a CSV: it is an HTML page"),
         ("a.csv", POINTER, "not a CSV: it is a Git LFS pointer"),
         ("a.csv", b"PAR1" + b"\x15\x04\0" * 30, "not a CSV: it is a Parquet file or a piece of one"),
-        ("a.csv", gzip.compress(b"a,b\n1,2\n"), "not a CSV: it is gzipped; name it .csv.gz"),
-        ("a.csv.gz", gzip.compress(b""), "not a CSV: it is gzipped"),
+        ("a.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "not a CSV: it is gzipped; name it .csv.gz"),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "not a CSV: it is gzipped"),
     ],
 )
 def test_bytes_that_are_not_what_the_name_claims_are_refused(
     tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     path = tmp_path / name
-    path.write_bytes(gzip.compress(content) if name == "a.csv.gz" else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if name == "a.csv.gz" else content)
     for refuse in (verify_raw, open_raw):
         with pytest.raises(SourceError) as caught:
             refuse(path)
