@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from pipeline.sample import SampleSite
 pytest_plugins = ["emulators", "cloud"]
 
 ROOT = Path(__file__).parent.parent
+
+# A shell starts what runs in its background with Ctrl-C ignored, and every process below would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
