@@ -20,13 +20,15 @@ from pipeline.errors import WarehouseError
 from pipeline.warehouses.arrival import inspect, load_name
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.duckdb_file import DuckDBFile, Locked, import_duckdb
-from pipeline.warehouses.duckdb_rows import build_mart, drop_marts, drop_rows, insert_rows, read_ledger, record_load
-from pipeline.warehouses.duckdb_schema import evolve, refuse_changed_types, table_of
+from pipeline.warehouses.duckdb_schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
+from pipeline.warehouses.sql_records import build_mart, drop_marts, forget_load, read_ledger, record_load
+from pipeline.warehouses.sql_schema import evolve, refuse_changed_types, table_of
 
 if TYPE_CHECKING:
     import duckdb
 
+_DIALECT = DuckDBDialect()
 #: How long a question waits for a locked database of which no copy can be believed.
 _ASKING_PATIENCE_S = 10.0
 #: Two changes closer than this may leave the same times on a coarse file system.
@@ -57,13 +59,15 @@ class DuckDBWarehouse:
             arrival = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
-                refuse_changed_types(connection, dataset.name, table_of(dataset), remedy)
+                had = _DIALECT.tables(connection)[dataset.name]
+                refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
                 former = before.loads.get((dataset.name, month))
                 if month is not None:
-                    drop_marts(connection, before, dataset.name, month)
+                    drop_marts(connection, _DIALECT, before, dataset.name, month)
                 elif former is None or former.fingerprint != stored.fingerprint:
-                    drop_marts(connection, before)
+                    drop_marts(connection, _DIALECT, before)
                 drop_rows(connection, dataset.name, month)
+                forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
                 if rows != arrival.rows:
                     raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {path} has")
@@ -76,8 +80,9 @@ class DuckDBWarehouse:
         """Rows, marts and records go in one transaction."""
         if self._file.path.exists():
             with self._writing(load_name(dataset, month)) as (connection, before):
-                drop_marts(connection, before, dataset.name, month)
+                drop_marts(connection, _DIALECT, before, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
+                forget_load(connection, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
@@ -89,7 +94,7 @@ class DuckDBWarehouse:
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            return {mart.name: build_mart(connection, mart, load) for mart in marts}
+            return {mart.name: build_mart(connection, _DIALECT, mart, load) for mart in marts}
 
     def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
         """From `loads`, or its copy."""
@@ -119,7 +124,7 @@ class DuckDBWarehouse:
         """A transaction and the ledger as it was; a clean exit commits, around which the copy tells no lie."""
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            evolve(connection, self._datasets, self._zones)
+            evolve(connection, _DIALECT, self._datasets.values(), self._zones)
 
         self._file.make(subject, fill)
         with self._file.opened(subject) as connection, _translated(subject), LedgerCopy(self._file.path) as copy:
@@ -127,11 +132,11 @@ class DuckDBWarehouse:
             connection.begin()
             fill(connection)
             connection.commit()
-            before = read_ledger(connection)
+            before = _read_ledger(connection)
             copy.publish(before)
             connection.begin()
             yield connection, before
-            after = read_ledger(connection)
+            after = _read_ledger(connection)
             kept = before.kept_in(after)
             if kept != before:
                 copy.publish(kept)
@@ -169,13 +174,18 @@ class DuckDBWarehouse:
     def _read(self) -> Ledger:
         path = self._file.path
         with self._file.opened("loads", read_only=True, timeout_s=0) as connection:
-            ledger = read_ledger(connection)
+            ledger = _read_ledger(connection)
             # Taken while nobody can write: the ledger is of exactly these files.
             seen = signature(path)
         newest = max(part[2] for part in seen if part is not None)
         if time.time_ns() - newest > _COARSEST_CLOCK_NS:
             _KNOWN[path] = seen, ledger
         return ledger
+
+
+def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
+    names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    return read_ledger(connection, names, lambda record: record.dataset)
 
 
 @contextmanager
