@@ -7,7 +7,14 @@ must ask afresh: another machine may have published what its own plan took for m
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
+#: How long a plan believes what it read.
+_BELIEVED_S = 10.0
+
+_T = TypeVar("_T")
 _at_work: int | None = None
 
 
@@ -20,3 +27,23 @@ def step_begins() -> None:
 def planning() -> bool:
     """Whether no step has begun in this very process."""
     return _at_work != os.getpid()
+
+
+class Believed(Generic[_T]):
+    """What was read last; while a run is planned it is believed for a moment, else it is read anew."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, _T] | None = None
+
+    def get(self, read: Callable[[], _T]) -> _T:
+        """The last answer, or a new one."""
+        now = time.monotonic()
+        if planning() and self._last and now - self._last[0] < _BELIEVED_S:
+            return self._last[1]
+        answer = read()
+        self._last = now, answer
+        return answer
+
+    def forget(self) -> None:
+        """Believe nothing: something was changed."""
+        self._last = None

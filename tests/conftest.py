@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.sample import SampleSite
 
-pytest_plugins = ["emulators", "cloud"]
+pytest_plugins = ["emulators", "cloud", "postgres"]
 
 ROOT = Path(__file__).parent.parent
 

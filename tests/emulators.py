@@ -140,7 +140,7 @@ def _running(
     command: Callable[[int], list[str]], folder: Path, question: str, environment: dict[str, str] | None = None
 ) -> Iterator[str]:
     """Run a server until the block ends, then remove its folder; yield its address once it answers with 200."""
-    port = _free_port()
+    port = free_port()
     watched = [sys.executable, "-I", "-S", str(HERE / "watchdog.py"), str(folder), *command(port)]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -172,7 +172,8 @@ def _wait_until_it_answers(address: str, process: subprocess.Popen[bytes], said:
     raise AssertionError(f"no answer from {address}; the emulator said:\n{said.read().decode(errors='replace')}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

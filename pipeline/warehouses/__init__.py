@@ -18,6 +18,7 @@ __all__ = ["LoadRecord", "Mart", "MartRecord", "StoredFile", "Warehouse", "open_
 
 _ALLOWED = (
     "duckdb:///folder/name.duckdb (relative to the working folder), duckdb:////folder/name.duckdb (absolute), "
+    "postgresql://user@host/database (as libpq takes it), "
     "bigquery://project/dataset?location=US (with expiration_days and label.<name>, too)"
 )
 
@@ -48,8 +49,17 @@ def open_warehouse(
         if place is None:
             raise UsageError(f"warehouse {url!r} does not name a dataset of BigQuery; allowed: {_ALLOWED}")
         return BigQueryWarehouse(place, datasets, zones)
+    if separator and scheme in ("postgresql", "postgres"):
+        from pipeline.warehouses.postgres import PostgresWarehouse
+        from pipeline.warehouses.postgres_server import Server, refuse_unless_url
+
+        refuse_unless_url(url)
+        return PostgresWarehouse(Server(url), datasets, zones, lock_timeout_s=lock_timeout_s)
     if not separator or scheme != "duckdb":
-        raise UsageError(f"warehouse {url!r} is none of the kinds there are; allowed: {_ALLOWED}")
+        # It may be the address of any database, with a password in it.
+        raise UsageError(
+            f"warehouse {scheme}{separator and '://…'} is none of the kinds there are; allowed: {_ALLOWED}"
+        )
     if not rest.startswith("/") or "?" in rest or rest.endswith("/") or rest[1:] in ("", ":memory:"):
         raise UsageError(f"warehouse {url!r} does not name a database file; allowed: {_ALLOWED}")
     if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?)?B", memory_limit.strip(), re.IGNORECASE):

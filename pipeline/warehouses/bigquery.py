@@ -9,7 +9,6 @@ Source: https://cloud.google.com/bigquery/docs/managing-partitioned-table-data
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timezone
@@ -20,7 +19,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.google_cloud import bigquery_client, translated
-from pipeline.planning import planning
+from pipeline.planning import Believed
 from pipeline.version import __version__
 from pipeline.warehouses.arrival import Arrival, inspect, load_name
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
@@ -35,9 +34,6 @@ from pipeline.warehouses.tables import bind_mart
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
-#: How long a plan believes what it read of the ledger.
-_BELIEVED_S = 10.0
-
 
 class BigQueryWarehouse:
     """See `pipeline.warehouses.base.Warehouse`."""
@@ -46,7 +42,7 @@ class BigQueryWarehouse:
         self._place = place
         self._datasets = datasets
         self._zones = zones
-        self._believed: tuple[float, Ledger] | None = None
+        self._believed: Believed[Ledger] = Believed()
 
     @property
     def _client(self) -> bigquery.Client:
@@ -194,13 +190,8 @@ class BigQueryWarehouse:
 
     def _ledger(self) -> Ledger:
         """What is there; a plan reads it once, however many months it asks about."""
-        now = time.monotonic()
-        if planning() and self._believed and now - self._believed[0] < _BELIEVED_S:
-            return self._believed[1]
         with self._faults("loads"):
-            ledger = self._read()
-        self._believed = now, ledger
-        return ledger
+            return self._believed.get(self._read)
 
     def _read(self) -> Ledger:
         """Both tables, one request each (and a further one for each further page); free of charge."""
@@ -214,7 +205,7 @@ class BigQueryWarehouse:
     def _transact(self, subject: str, what: str, statements: Iterable[str]) -> None:
         from google.cloud import bigquery
 
-        self._believed = None
+        self._believed.forget()
         config = bigquery.QueryJobConfig(default_dataset=self._tables.reference)
         script = ";\n".join(["BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION"]) + ";"
         self._run(subject, new_job_id(what, *subject.split()), script, config)

@@ -22,7 +22,7 @@ from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.duckdb_file import DuckDBFile, Locked, import_duckdb
 from pipeline.warehouses.duckdb_schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
-from pipeline.warehouses.sql_records import build_mart, drop_marts, forget_load, read_ledger, record_load
+from pipeline.warehouses.sql_records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
 from pipeline.warehouses.sql_schema import evolve, refuse_changed_types, table_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class DuckDBWarehouse:
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            return {mart.name: build_mart(connection, _DIALECT, mart, load) for mart in marts}
+            columns = {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
+            return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
     def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
         """From `loads`, or its copy."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.datasets.base import Dataset
 from pipeline.warehouses.sql_schema import Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
@@ -27,6 +28,10 @@ class DuckDBDialect:
         MOMENT: "TIMESTAMP",
     }
     months = ""
+
+    def indexes(self, dataset: Dataset) -> list[str]:
+        """None: DuckDB keeps the lowest and highest value of each row group by itself."""
+        return []
 
     def tables(self, connection: Any) -> dict[str, Table]:
         """From `duckdb_columns()` and `duckdb_tables()`."""

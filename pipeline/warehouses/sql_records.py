@@ -44,40 +44,42 @@ def drop_marts(
     connection.execute(f"DELETE FROM mart_loads {where}", values)
 
 
-def build_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord) -> int:
-    """Put the rows of the mart's SELECT in place of the load's month, with their record; returns their number.
+def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord) -> list[str]:
+    """Make or evolve the mart's table by what its SELECT gives, whatever month that is of; returns its columns.
 
-    The table is made and evolved by what the SELECT gives.
+    Raises:
+        WarehouseError: a column has another type than before.
     """
-    if load.month is None:
-        raise ValueError("a mart is of a month")
-    select = bind_mart(mart.sql, load.dataset, load.month)
     columns = {
         "dataset": TableColumn(dialect.types[pa.string()], True, "Dataset of the trips."),
         MONTH: TableColumn(dialect.types[pa.date32()], True, MONTH_DOC),
     }
-    shape = dialect.shape(connection, select)
+    shape = dialect.shape(connection, _select(mart, load))
     columns |= {name: TableColumn(kind, False, "") for name, kind in shape.items()}
     table, had = Table(mart.doc, columns), dialect.tables(connection).get(mart.name)
     if had is None:
         connection.execute("DELETE FROM mart_loads WHERE mart = $1", [mart.name])
+    else:
+        refuse_changed_types(mart.name, table, had, f"build all of it anew, after DROP TABLE {mart.name}")
     for statement in changes_to(mart.name, table, had):
         connection.execute(statement)
-    if had is not None:
-        refuse_changed_types(mart.name, table, had, f"build all of it anew, after DROP TABLE {mart.name}")
+    return list(columns)
+
+
+def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, columns: list[str]) -> int:
+    """Put the rows of the mart's SELECT in place of the load's month, with their record; returns their number."""
     key = [load.dataset, load.month]
     connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
     connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
     names = ", ".join(f'"{name}"' for name in columns)
     connection.execute(
-        f'INSERT INTO "{mart.name}" ({names}) '
-        f"SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), built.* FROM ({select}\n) AS built",
+        f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), '
+        f"built.* FROM ({_select(mart, load)}\n) AS built",
         key,
     )
     count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'
     rows = int(connection.execute(count, key).fetchone()[0])
-    record = (mart.name, load.dataset, load.month, rows, load.fingerprint, _now(), __version__)
-    _insert(connection, "mart_loads", record)
+    _insert(connection, "mart_loads", (mart.name, *key, rows, load.fingerprint, _now(), __version__))
     return rows
 
 
@@ -95,6 +97,12 @@ def read_ledger(connection: Connection, names: set[str], table_of: Callable[[Loa
         {(record.dataset, record.month): record for record in loads if table_of(record) in names},
         {(record.mart, record.dataset, record.month): record for record in marts if record.mart in names},
     )
+
+
+def _select(mart: Mart, load: LoadRecord) -> str:
+    if load.month is None:
+        raise ValueError("a mart is of a month")
+    return bind_mart(mart.sql, load.dataset, load.month)
 
 
 def _records(connection: Connection, table: str, moment: str) -> list[dict[str, Any]]:

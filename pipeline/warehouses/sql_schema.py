@@ -48,8 +48,11 @@ class Dialect(Protocol):
     def types(self) -> Mapping[pa.DataType, str]:
         """The engine's types, by the declared ones."""
 
-    #: How a table of months is divided: the end of its CREATE TABLE.
+    #: The end of the CREATE TABLE of a dataset with months: how it is divided.
     months: str
+
+    def indexes(self, dataset: Dataset) -> list[str]:
+        """The statements that give a new table of a dataset its indexes."""
 
     def tables(self, connection: Connection) -> dict[str, Table]:
         """The tables that are there, by name."""
@@ -71,16 +74,28 @@ def evolve(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset]
 
 
 def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
-    """The statements that make tables, columns, comments and the view that are missing; none when all is there."""
-    datasets = list(datasets)
-    wanted = _ledger_tables(dialect) | {dataset.name: table_of(dialect, dataset) for dataset in (*datasets, zones)}
-    months = {dataset.name for dataset in datasets if dataset.first_month is not None}
-    had = dialect.tables(connection)
+    """The statements that make tables, columns, comments and the view that are missing; none when all is there.
+
+    Raises:
+        WarehouseError: there are tables of these names, but not ours.
+    """
+    datasets, had = list(datasets), dialect.tables(connection)
+    foreign = sorted({dataset.name for dataset in (*datasets, zones)} & had.keys())
+    if foreign and "loads" not in had:
+        raise WarehouseError(
+            f"tables {foreign} are there, but not of this package, as there is no table loads; rename them, or choose "
+            "another database or schema in [pipeline] warehouse"
+        )
     statements = []
-    for name, table in wanted.items():
-        statements += changes_to(name, table, had.get(name), dialect.months if name in months else "")
-        if name not in had:  # a person dropped it, and its records are of nothing any more
-            statements.append(f"DELETE FROM loads WHERE dataset = {literal(name)}")
+    for name, (doc, columns) in LEDGER.items():
+        statements += changes_to(name, Table(doc, _columns(dialect, columns)), had.get(name))
+    for dataset in (*datasets, zones):
+        divided = dialect.months if dataset.first_month is not None else ""
+        statements += changes_to(dataset.name, table_of(dialect, dataset), had.get(dataset.name), divided)
+        if dataset.name not in had:
+            # If a person dropped it, its records are of nothing any more.
+            statements.append(f"DELETE FROM loads WHERE dataset = {literal(dataset.name)}")
+            statements += dialect.indexes(dataset)
     view = trips_view({dataset.name: dataset for dataset in datasets})
     if view is not None:
         # An engine keeps a view's text in a form of its own; the comment carries the mark of ours.
@@ -138,10 +153,6 @@ def changes_to(name: str, wanted: Table, had: Table | None, divided: str = "") -
 def literal(text: str) -> str:
     """A text as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _ledger_tables(dialect: Dialect) -> dict[str, Table]:
-    return {name: Table(doc, _columns(dialect, columns)) for name, (doc, columns) in LEDGER.items()}
 
 
 def _columns(dialect: Dialect, columns: Iterable[Column]) -> dict[str, TableColumn]:

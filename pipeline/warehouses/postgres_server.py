@@ -1,0 +1,219 @@
+"""The Postgres server that a URL names: a connection for each piece of work, and errors that say where and what to do.
+
+The URL is libpq's (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING), so a password may
+as well come from PGPASSWORD, ~/.pgpass or a service file, and TLS options pass through. What it holds is never shown.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import UsageError, WarehouseError
+
+if TYPE_CHECKING:
+    import psycopg
+
+SCHEMES = ("postgresql", "postgres")
+_INSTALL = "a postgresql:// warehouse needs its driver; install it: pip install 'taxi-pipeline[postgres]'"
+#: The oldest that its makers still maintain.
+_OLDEST = 140000
+#: How long a server that does not answer, is starting or is full is asked again; and the pauses, from and to.
+_PATIENCE_S = 10.0
+_PAUSE_S = (0.2, 2.0)
+#: How often work is begun anew after its connection broke, or after Postgres chose it to end a deadlock.
+_RENEWALS = 2
+#: What libpq and Postgres say when the next attempt may succeed; there is no code for a failed connection.
+_PASSING = re.compile(
+    r"Connection refused|Connection reset|timeout expired|connection timeout|closed the connection unexpectedly"
+    r"|is starting up|is shutting down|in recovery mode|not yet accepting connections|too many (clients|connections)"
+    r"|remaining connection slots|Temporary failure in name resolution",
+    re.IGNORECASE,
+)
+#: Of work that was begun: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_RENEWED = ("40001", "40P01", "57P01", "57P02", "57P03")
+#: Unless the URL says otherwise: who we are, and that a line which is cut is noticed within a minute or two.
+_DEFAULTS = {
+    "application_name": "taxi-pipeline",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+#: A load takes as long as it takes; times are UTC; and the server, too, notices that we are gone.
+_SESSION = """
+SELECT current_schema(),
+    set_config('statement_timeout', '0', false), set_config('timezone', 'UTC', false),
+    set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false),
+    CASE WHEN version() !~* 'visual|mingw|msvc' THEN set_config('client_connection_check_interval', '2s', false) END
+"""
+#: What a person does about an error of this code.
+_REMEDIES = {
+    "42501": "ask its owner for: GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}",
+    "53100": "the server's disk is full: make room there, then run again",
+    "53200": "the server is out of memory: look at its settings, then run again",
+    "55P03": "somebody else holds it: wait for them, then run again (the limit is lock_timeout_s)",
+    "57014": "somebody cancelled it: run again",
+    "2BP01": "drop what depends on it, run again, and make it anew",
+}
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A database on a Postgres server, as a URL names it."""
+
+    url: str = field(repr=False)
+
+    def run(self, subject: str, work: Callable[[psycopg.Connection[Any]], _T]) -> _T:
+        """Do the work on a connection of its own, in autocommit; once more on a new one when the first one broke.
+
+        `subject` begins every error's message.
+
+        Raises:
+            WarehouseError: there is no connection to be had, or Postgres refused what was done.
+        """
+        driver = import_psycopg()
+        renewals = 0
+        while True:
+            with closing(self._connect(subject)) as connection:
+                try:
+                    self._begin(subject, connection)
+                    return work(connection)
+                except driver.Error as error:
+                    lost = error.sqlstate in _RENEWED or (error.sqlstate is None and connection.broken)
+                    if not lost or renewals == _RENEWALS:
+                        raise WarehouseError(self._say(subject, connection, error)) from error
+            renewals += 1
+            time.sleep(_jitter(2.0**renewals / 4))
+
+    def place(self, found: Any = None) -> str:
+        """Where it is, in words without secrets; `found` is libpq's connection, which knows best."""
+        driver = import_psycopg()
+        said: dict[str, Any] = {
+            option.keyword.decode(): option.val.decode()
+            for option in driver.pq.Conninfo.get_defaults()
+            if option.val is not None
+        }
+        said |= driver.conninfo.conninfo_to_dict(self.url)
+        if found is not None:
+            named = {"host": found.host, "port": found.port, "dbname": found.db, "user": found.user}
+            said |= {key: value.decode() for key, value in named.items() if value}
+        words = {key: said.get(key) or "not said" for key in ("host", "port", "dbname", "user")}
+        return "host {host}, port {port}, database {dbname}, user {user}".format(**words)
+
+    def _connect(self, subject: str) -> psycopg.Connection[Any]:
+        driver = import_psycopg()
+        said = driver.conninfo.conninfo_to_dict(self.url)
+        deadline, pause_s = time.monotonic() + _PATIENCE_S, _PAUSE_S[0]
+        while True:
+            try:
+                connection: psycopg.Connection[Any] = driver.connect(
+                    self.url,
+                    autocommit=True,
+                    cursor_factory=driver.RawCursor,
+                    client_encoding="utf8",
+                    **{key: value for key, value in _DEFAULTS.items() if key not in said},
+                )
+                return connection
+            except driver.OperationalError as error:
+                reason = " ".join(str(error).split())
+                if not _PASSING.search(reason) or time.monotonic() >= deadline:
+                    raise WarehouseError(
+                        f"{subject}: no connection to Postgres at {self.place(error.pgconn)}: {reason}; "
+                        f"{_connection_remedy(reason)}"
+                    ) from error
+            except driver.Error as error:
+                raise WarehouseError(f"{subject}: no connection to Postgres at {self.place()}: {error}") from error
+            time.sleep(_jitter(pause_s))
+            pause_s = min(2 * pause_s, _PAUSE_S[1])
+
+    def _begin(self, subject: str, connection: psycopg.Connection[Any]) -> None:
+        version = connection.info.server_version
+        if version < _OLDEST:
+            raise WarehouseError(
+                f"{subject}: Postgres at {self.place(connection.pgconn)} is of version {version // 10000}; allowed is "
+                f"{_OLDEST // 10000} or newer"
+            )
+        found = connection.execute(_SESSION).fetchone()
+        if found is None or found[0] is None:
+            raise WarehouseError(
+                f"{subject}: Postgres at {self.place(connection.pgconn)} has no schema for tables on its search_path; "
+                "make one (CREATE SCHEMA taxi), and name it in the URL: ?options=-csearch_path%3Dtaxi"
+            )
+
+    def _say(self, subject: str, connection: psycopg.Connection[Any], error: psycopg.Error) -> str:
+        told = error.diag
+        parts = [told.message_primary or " ".join(str(error).split()) or type(error).__name__]
+        parts += [text for text in (told.message_detail, told.message_hint) if text]
+        remedy = _REMEDIES.get(error.sqlstate or "", "")
+        if remedy:
+            user = connection.info.user if connection.pgconn.status == 0 else "the user"
+            parts.append(remedy.format(schema=told.schema_name or "public", user=user))
+        elif error.sqlstate is None or error.sqlstate in _RENEWED:
+            parts.append("run again when the server is well; nothing of it has arrived")
+        return f"{subject} in Postgres at {self.place(connection.pgconn)}: {'; '.join(parts)}"
+
+
+def refuse_unless_url(url: str) -> None:
+    """Let pass what libpq can read; nothing is asked of any server.
+
+    Raises:
+        UsageError: it is no such URL, or the driver is not installed.
+    """
+    driver = import_psycopg()
+    try:
+        driver.conninfo.conninfo_to_dict(url)
+    except driver.Error as error:
+        # The quoted part may be of a password.
+        reason = re.sub(r'\s*:?\s*".*', "", str(error), flags=re.DOTALL).strip()
+        raise UsageError(
+            f"warehouse {url.partition('://')[0]}://…: no URL of Postgres: {reason}; allowed: "
+            "postgresql://user@host:5432/database?sslmode=require, where %, @, /, ? and # in a password are written "
+            "%25, %40, %2F, %3F and %23 (better: leave it out, and set PGPASSWORD or write ~/.pgpass)"
+        ) from None
+
+
+def import_psycopg() -> Any:
+    """The driver, imported when it is needed and not before."""
+    try:
+        import pgpq  # noqa: F401 (absent without the extra, too; better said before anything was begun)
+        import psycopg
+        import psycopg.conninfo
+    except ImportError as error:
+        raise UsageError(f"{_INSTALL} ({error})") from error
+    return psycopg
+
+
+@contextmanager
+def transaction(connection: psycopg.Connection[Any], lock_timeout_s: float) -> Iterator[None]:
+    """A transaction that waits for each lock no longer than this; then psycopg's LockNotAvailable ends it."""
+    with connection.transaction():
+        # Postgres takes 0 for no limit.
+        limit = f"{max(1, round(1000 * lock_timeout_s))}ms"
+        connection.execute("SELECT set_config('lock_timeout', $1, true)", [limit])
+        yield
+
+
+def _connection_remedy(reason: str) -> str:
+    remedies = {
+        r"password|authentication": "give the password by PGPASSWORD, ~/.pgpass, a service file or the URL",
+        r"database .* does not exist": "make it (createdb), or name another one in [pipeline] warehouse",
+        r"role .* does not exist": "make it (createuser), or name another user in [pipeline] warehouse",
+        r"SSL|certificate|TLS": "look at sslmode and sslrootcert in [pipeline] warehouse",
+    }
+    for pattern, remedy in remedies.items():
+        if re.search(pattern, reason):
+            return remedy
+    return "is the server running, and is [pipeline] warehouse right?"
+
+
+def _jitter(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1)  # noqa: S311
