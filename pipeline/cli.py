@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pipeline import config
+from pipeline import config, luigi_options
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.months import parse_period
@@ -143,7 +143,7 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; a mistake of the user gets one message, never a traceback."""
-    config.prepare_luigi()
+    luigi_options.prepare_luigi()
     _log_steps()
     try:
         cli.main(args=arguments, prog_name="pipeline", standalone_mode=False)

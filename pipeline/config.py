@@ -28,34 +28,6 @@ _SECTION = "pipeline"
 _FORMATS = ("auto", *FORMATS)
 _WAREHOUSE = "duckdb:///data/warehouse.duckdb"
 
-#: What Luigi itself must be told (luigi.cfg says why, line by line); the `pipeline` command falls back on these.
-LUIGI_OPTIONS: dict[str, dict[str, str]] = {
-    "core": {"autoload_range": "false", "no_lock": "true", "log_level": "INFO"},
-    "worker": {
-        "keep_alive": "true",
-        "check_complete_on_run": "true",
-        "task_process_context": "pipeline.tasks.process.TaskProcessContext",
-        "wait_interval": "0.2",
-        "wait_jitter": "0.2",
-    },
-    "scheduler": {
-        "retry_count": "1",
-        "retry_delay": "1",
-        "disable_persist": "300",
-        "stable_done_cooldown_secs": "0",
-        "remove_delay": "86400",
-    },
-    "resources": {"tlc": "4", "cpu": "4", "warehouse": "1"},
-    "retcode": {
-        "task_failed": "1",
-        "missing_data": "1",
-        "unhandled_exception": "2",
-        "not_run": "4",
-        "scheduling_error": "5",
-        "already_running": "6",
-    },
-}
-
 
 class pipeline(luigi.Config):
     """The section [pipeline]; lower case because Luigi names the section after the class."""
@@ -65,8 +37,8 @@ class pipeline(luigi.Config):
     )
     warehouse = luigi.Parameter(
         default=_WAREHOUSE,
-        description="URL of the warehouse: duckdb:///relative/file.duckdb, duckdb:////absolute/file.duckdb, or "
-        "bigquery://project/dataset?location=US",
+        description="URL of the warehouse: duckdb:///relative/file.duckdb, duckdb:////absolute/file.duckdb, "
+        "postgresql://user@host/database, or bigquery://project/dataset?location=US",
     )
     source = luigi.Parameter(
         default=TLC_SITE,
@@ -89,7 +61,8 @@ class pipeline(luigi.Config):
     load_memory = luigi.Parameter(default="1GB", description="memory that one load may use in DuckDB before it spills")
     load_threads = luigi.IntParameter(default=2, description="threads that one load may use in DuckDB")
     lock_timeout_s = luigi.FloatParameter(
-        default=600.0, description="seconds to wait for a file that another process holds (the DuckDB file, a download)"
+        default=600.0,
+        description="seconds to wait for what another process holds: DuckDB file, lock in Postgres, download",
     )
     scratch = luigi.Parameter(
         default="data/scratch", description="folder for work in progress, where the lake is none on this machine"
@@ -175,15 +148,6 @@ def resolve(**overrides: str | int | None) -> Settings:
     if problems:
         raise UsageError(f"[{_SECTION}] " + "\n  ".join(problems))
     return Settings(**values, workers=int(workers))
-
-
-def prepare_luigi() -> None:
-    """Set the options of `LUIGI_OPTIONS` that no luigi.cfg sets."""
-    config = get_config()
-    for section, options in LUIGI_OPTIONS.items():
-        for option, value in options.items():
-            if not config.has_option(section, option):
-                config.set(section, option, value)
 
 
 def _written(name: str, override: str | int | None) -> tuple[str | None, str]:

@@ -30,12 +30,13 @@ ARROWS = """
     pipeline    frames tasks
     __main__    cli
 
-    cli         config datasets sample.process summary tasks
+    cli         config datasets luigi_options sample.process summary tasks
     summary     config datasets lake retries storage tasks transfer
     frames      config datasets lake storage
     tasks       check config conform datasets lake marts parts planning retries
     tasks       source storage targets transfer warehouses
     config      retries source storage transfer warehouses
+    luigi_options
     targets     datasets storage warehouses.base
 
     storage     google_cloud planning
@@ -70,7 +71,7 @@ ARROWS = """
 
 #: What others have made, and the parts that may import it.
 OTHERS = {
-    "luigi": "pipeline config targets tasks cli",
+    "luigi": "pipeline config luigi_options targets tasks cli",
     "pyarrow": "datasets delimited readers convert layout encode measure conform warehouses frames sample",
     "requests": "retries transfer google_cloud tasks",
     "urllib3": "retries transfer",
@@ -80,13 +81,14 @@ OTHERS = {
     "pandas": "frames",
     "duckdb": "warehouses",
     "psycopg": "warehouses",
+    "pgpq": "warehouses",
     "google": "google_cloud storage warehouses",
     "google_crc32c": "storage",
     "sqlglot": "warehouses",
 }
 
 #: Slow to import, or absent: imported only in the functions that need them.
-DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
+DRIVERS = ("pandas", "duckdb", "psycopg", "pgpq", "google", "google_crc32c", "sqlglot")
 
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}

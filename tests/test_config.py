@@ -15,7 +15,7 @@ from conftest import ROOT, Folder, make_folder
 from luigi.configuration import get_config
 
 from pipeline import config
-from pipeline.config import LUIGI_OPTIONS
+from pipeline.luigi_options import LUIGI_OPTIONS, prepare_luigi
 from pipeline.sample import SampleSite
 
 OPTIONS: dict[str, luigi.Parameter] = dict(config.pipeline.get_params())
@@ -23,7 +23,7 @@ OPTIONS: dict[str, luigi.Parameter] = dict(config.pipeline.get_params())
 #: By option: what luigi.cfg, the environment and the command line say in turn, as text.
 SAID = {
     "lake": ("lake-of-file", "lake-of-environment", "lake-of-command"),
-    "warehouse": ("duckdb:///file.duckdb", "duckdb:///environment.duckdb", "duckdb:////command.duckdb"),
+    "warehouse": ("duckdb:///file.duckdb", "postgresql://environment@host/db", "duckdb:////command.duckdb"),
     "source": ("https://file.test", "https://environment.test/{file}", "https://command.test"),
     "source_format": ("csv", "csv.gz", "parquet"),
     "publication_lag_months": ("1", "2", "3"),
@@ -244,7 +244,7 @@ def test_what_luigi_cfg_sets_for_luigi_stays_and_the_rest_is_filled_in() -> None
         for section in LUIGI_OPTIONS:
             settings.remove_section(section)
         settings.set("resources", "tlc", "9")
-        config.prepare_luigi()
+        prepare_luigi()
         found = {section: dict(settings.items(section, raw=True)) for section in LUIGI_OPTIONS}
         assert found == {**LUIGI_OPTIONS, "resources": {**LUIGI_OPTIONS["resources"], "tlc": "9"}}
     finally:

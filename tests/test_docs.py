@@ -19,7 +19,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 import pipeline
-from pipeline import config
+from pipeline import config, luigi_options
 from pipeline.cli import cli
 from pipeline.datasets import codes
 from pipeline.datasets.published import published_months
@@ -284,7 +284,7 @@ def test_the_command_falls_back_on_what_luigi_cfg_says() -> None:
     written = configparser.ConfigParser(interpolation=None)
     written.read_string(_read(ROOT / "luigi.cfg"))
     sections = {name: dict(written[name]) for name in written.sections() if name != "pipeline"}
-    assert sections == config.LUIGI_OPTIONS
+    assert sections == luigi_options.LUIGI_OPTIONS
 
 
 # --- the diary

@@ -27,6 +27,14 @@ from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter
 from pipeline.tasks.warehouse import Load, LoadZones, Mart
 
+#: By kind of warehouse: what its steps import.
+_DRIVERS = {
+    "duckdb": ["duckdb"],
+    "postgresql": ["psycopg", "pgpq"],
+    "postgres": ["psycopg", "pgpq"],
+    "bigquery": ["google.cloud.bigquery", "sqlglot"],
+}
+
 
 class Backfill(WithSettings, luigi.WrapperTask):
     """A range of months of one dataset, several, or all, from TLC's site to the marts; both ends included."""
@@ -116,12 +124,12 @@ def missing_steps(wanted: dict[str, list[date]]) -> list[luigi.Task]:
 def _import_once(settings: config.Settings) -> None:
     """Import here what nearly every step needs, as each is run in a process that is forked from this one.
 
-    For small months that is most of their time: pyarrow looks for pandas (0.14 s), DuckDB takes 0.03 s, and the clients
-    of Google Cloud 0.7 s. Importing them makes no connection.
+    For small months that is most of their time: pyarrow looks for pandas (0.14 s), DuckDB takes 0.03 s, psycopg 0.06 s,
+    and the clients of Google Cloud 0.7 s. Importing them makes no connection.
     """
     needed = ["pandas"]
     needed += ["google.cloud.storage"] if settings.lake.startswith("gs://") else []
-    needed += ["google.cloud.bigquery", "sqlglot"] if settings.warehouse.startswith("bigquery://") else ["duckdb"]
+    needed += _DRIVERS[settings.warehouse.partition(":")[0]]
     for name in needed:
         with suppress(ImportError):
             import_module(name)

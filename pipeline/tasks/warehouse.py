@@ -8,16 +8,24 @@ from pipeline import config
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
 from pipeline.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
-from pipeline.tasks.base import MonthTask, WithSettings, ZonesTask, store_of, warehouse_of
+from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask, store_of, warehouse_of
 from pipeline.tasks.lake import Conform, ConformZones
 from pipeline.tasks.messages import log
 from pipeline.warehouses.base import Exposing
 
 
-class Load(MonthTask):
-    """The month's rows in the dataset's table, exactly those of its trips file."""
+class _Writing(Step):
+    """A step that writes to the warehouse."""
 
-    resources = {"warehouse": 1}  # noqa: RUF012
+    @property
+    def resources(self) -> dict[str, int]:
+        """One of those that the kind of warehouse has, by the name of its URL; DuckDB takes one writer at a time."""
+        kind = self.settings.warehouse.partition("://")[0]
+        return {"postgresql" if kind == "postgres" else kind: 1}
+
+
+class Load(_Writing, MonthTask):
+    """The month's rows in the dataset's table, exactly those of its trips file."""
 
     def requires(self) -> luigi.Task:
         """The trips file."""
@@ -34,10 +42,8 @@ class Load(MonthTask):
         self.done(f"{rows:,} rows")
 
 
-class LoadZones(ZonesTask):
+class LoadZones(_Writing, ZonesTask):
     """The zones in the warehouse."""
-
-    resources = {"warehouse": 1}  # noqa: RUF012
 
     def requires(self) -> luigi.Task:
         """The zones file."""
@@ -53,10 +59,8 @@ class LoadZones(ZonesTask):
         self.done(f"{rows:,} zones")
 
 
-class Mart(MonthTask):
+class Mart(_Writing, MonthTask):
     """The month of every mart that draws on the dataset."""
-
-    resources = {"warehouse": 1}  # noqa: RUF012
 
     def requires(self) -> list[luigi.Task]:
         """The month's rows, and the zones' names."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view
+from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view, trips_view_docs
 
 
 class Connection(Protocol):
@@ -96,13 +96,21 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
             # If a person dropped it, its records are of nothing any more.
             statements.append(f"DELETE FROM loads WHERE dataset = {literal(dataset.name)}")
             statements += dialect.indexes(dataset)
-    view = trips_view({dataset.name: dataset for dataset in datasets})
-    if view is not None:
-        # An engine keeps a view's text in a form of its own; the comment carries the mark of ours.
-        comment = f"{TRIPS_DOC} (definition {hashlib.sha256(view.encode()).hexdigest()[:8]})"
-        if dialect.view_comment(connection) != comment:
-            statements += [dialect.view(view), f"COMMENT ON VIEW trips IS {literal(comment)}"]
-    return statements
+    return statements + _view_changes(connection, dialect, {dataset.name: dataset for dataset in datasets})
+
+
+def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[str, Dataset]) -> list[str]:
+    view = trips_view(datasets)
+    if view is None:
+        return []
+    docs = trips_view_docs(datasets)
+    # An engine keeps a view's text in a form of its own; the comment carries the mark of ours.
+    mark = hashlib.sha256(f"{view} {docs}".encode()).hexdigest()[:8]
+    comment = f"{TRIPS_DOC} (definition {mark})"
+    if dialect.view_comment(connection) == comment:
+        return []
+    statements = [dialect.view(view), f"COMMENT ON VIEW trips IS {literal(comment)}"]
+    return statements + [f'COMMENT ON COLUMN trips."{name}" IS {literal(doc)}' for name, doc in docs.items()]
 
 
 def refuse_changed_types(name: str, wanted: Table, had: Table, remedy: str) -> None:

@@ -94,6 +94,18 @@ def trips_view(datasets: Mapping[str, Dataset]) -> str | None:
     return f"SELECT {', '.join(columns)}\nFROM (\n{branches}\n) AS t\n" + "\n".join(joins)
 
 
+def trips_view_docs(datasets: Mapping[str, Dataset]) -> dict[str, str]:
+    """What each column of the view `trips` means."""
+    first = next(datasets[name] for name in UNITED if name in datasets)
+    docs = {"dataset": "Table in which the trip is.", MONTH: MONTH_DOC}
+    for name in shared_columns(datasets):
+        docs[name] = describe(first.by_name[name])
+        if name.endswith("_location_id"):
+            end = name.removesuffix("_location_id")
+            docs |= {f"{end}_borough": f"Borough of {name}, by zones.", f"{end}_zone": f"Name of {name}, by zones."}
+    return docs
+
+
 def bind_mart(sql: str, dataset: str, month: date) -> str:
     """A mart's SELECT with `:dataset`, `:month` and `:next_month` replaced by literals.
 
