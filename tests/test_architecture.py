@@ -30,8 +30,9 @@ ARROWS = """
     pipeline    frames tasks
     __main__    cli
 
-    cli         config datasets luigi_options sample.process summary tasks
-    summary     config datasets lake retries storage tasks transfer
+    cli         check config datasets lake luigi_options marts retries sample.process source status storage
+    cli         targets tasks warehouses
+    status      check datasets lake marts source storage warehouses.base
     frames      config datasets lake storage
     tasks       check config conform datasets lake marts parts planning retries
     tasks       source storage targets transfer warehouses
@@ -72,11 +73,11 @@ ARROWS = """
 #: What others have made, and the parts that may import it.
 OTHERS = {
     "luigi": "pipeline config luigi_options targets tasks cli",
-    "pyarrow": "datasets delimited readers convert layout encode measure conform warehouses frames sample",
+    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample",
     "requests": "retries transfer google_cloud tasks",
     "urllib3": "retries transfer",
     "click": "cli",
-    "rich": "summary",
+    "rich": "cli",
     "numpy": "sample",
     "pandas": "frames",
     "duckdb": "warehouses",
@@ -303,7 +304,7 @@ def test_importing_the_package_opens_no_file_and_no_socket_and_starts_nothing(wa
 def test_importing_the_package_imports_no_driver_and_nothing_that_a_command_needs(
     watched: dict[str, list[str]],
 ) -> None:
-    late = {*DRIVERS, "click", "rich", "pipeline.cli", "pipeline.summary", "pipeline.sample", "http.server"}
+    late = {*DRIVERS, "click", "rich", "pipeline.cli", "pipeline.status", "pipeline.sample", "http.server"}
     assert late.isdisjoint(watched["all"])
     engines = ("pipeline.warehouses.duckdb", "pipeline.warehouses.postgres", "pipeline.warehouses.bigquery")
     assert [name for name in watched["all"] if name.startswith((*engines, "pipeline.storage.gcs"))] == []

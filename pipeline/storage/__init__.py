@@ -32,6 +32,10 @@ class Entry(Protocol):
         """Where it lies: a path, or gs://bucket/key."""
 
     @property
+    def facts(self) -> Mapping[str, str]:
+        """What it was published with, where the store keeps such; else nothing."""
+
+    @property
     def fingerprint(self) -> str:
         """Differs when the content does; the same for the same content, whenever it was published in such a store."""
 
@@ -55,6 +59,9 @@ class Store(Protocol):
     def keys(self, prefix: str) -> set[str]:
         """The keys that start with a prefix that ends in a slash: one listing for all months."""
 
+    def entries(self, prefix: str) -> Mapping[str, Entry]:
+        """The files whose keys start with a prefix that ends in a slash, by key: one listing for all months."""
+
     def entry(self, key: str) -> Entry:
         """The file at the key; a StoreError when there is none."""
 
@@ -64,7 +71,7 @@ class Store(Protocol):
     def publish(self, key: str, facts: Mapping[str, str] | None = None) -> AbstractContextManager[Path]:
         """Yield a draft's path; a clean exit puts it, whole, at the key in place of what was there.
 
-        `facts` about the content become the object's metadata where a store has such.
+        `facts` about the content, as they are when the block ends, are kept beside it where a store can.
         """
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Overtaken, StoreError
 from pipeline.google_cloud import storage_client, translated
 from pipeline.planning import planning
 from pipeline.storage.crc32c import crc32c_of
 from pipeline.storage.drafts import Drafts
+from pipeline.storage.gcs_entry import GcsEntry
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Bucket
@@ -38,33 +38,6 @@ _TIMEOUT_S = 60
 #: How long a plan believes a listing.
 _BELIEVED_S = 10.0
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".json": "application/json", ".csv": "text/csv"}
-
-
-@dataclass(frozen=True)
-class GcsEntry:
-    """An object of the bucket. Its fingerprint is its length and the crc32c that Google keeps of it."""
-
-    key: str
-    bytes: int
-    uri: str
-    fingerprint: str
-    _store: GcsStore
-    _blob: Any
-
-    @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The object, read in pieces of 1 MiB."""
-        only = {"if_generation_match": self._blob.generation}
-        with self._store.faults(self.key), self._blob.open("rb", chunk_size=1 << 20, **only) as file:
-            yield file
-
-    @contextmanager
-    def open_local(self) -> Iterator[Path]:
-        """A verified copy on the local disk, gone after the block."""
-        with self._store.drafts.own_folder() as folder:
-            path = folder / Path(self.key).name
-            self._store.download(self._blob, path)
-            yield path
 
 
 class GcsStore:
@@ -92,16 +65,25 @@ class GcsStore:
 
     def keys(self, prefix: str) -> set[str]:
         """One listing, in pages."""
+        return {blob.name.removeprefix(self._prefix) for blob in self._list(prefix, "name")}
+
+    def entries(self, prefix: str) -> dict[str, GcsEntry]:
+        """One listing, in pages, with all that is known of each object."""
+        listed = self._list(prefix, "name,size,crc32c,generation,metadata")
+        return {entry.key: entry for entry in map(self._entry, listed)}
+
+    def _list(self, prefix: str, fields: str) -> list[Any]:
         with self.faults(prefix):
-            blobs = storage_client().list_blobs(
-                self._bucket_name,
-                prefix=self._prefix + prefix,
-                page_size=_PAGE,
-                fields="items(name),nextPageToken",
-                retry=self._retry(),
-                timeout=_TIMEOUT_S,
+            return list(
+                storage_client().list_blobs(
+                    self._bucket_name,
+                    prefix=self._prefix + prefix,
+                    page_size=_PAGE,
+                    fields=f"items({fields}),nextPageToken",
+                    retry=self._retry(),
+                    timeout=_TIMEOUT_S,
+                )
             )
-            return {blob.name.removeprefix(self._prefix) for blob in blobs}
 
     def entry(self, key: str) -> GcsEntry:
         """The object at the key."""
@@ -109,7 +91,10 @@ class GcsStore:
             blob = self._bucket().get_blob(self._prefix + key, retry=self._retry(), timeout=_TIMEOUT_S)
         if blob is None:
             raise StoreError(f"{key}: not in the lake {self.location}; run the step that makes it")
-        uri = f"gs://{self._bucket_name}/{blob.name}"
+        return self._entry(blob)
+
+    def _entry(self, blob: Any) -> GcsEntry:
+        key, uri = blob.name.removeprefix(self._prefix), f"gs://{self._bucket_name}/{blob.name}"
         return GcsEntry(key, blob.size, uri, f"{blob.size}-{blob.crc32c}", self, blob)
 
     def delete(self, key: str) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,11 @@ class LocalEntry:
     def uri(self) -> str:
         """The absolute path."""
         return str(self.path)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """None: a folder keeps nothing beside the bytes."""
+        return {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -91,6 +96,14 @@ class LocalStore:
                 for name in names
                 if not name.startswith(".")
             }
+
+    def entries(self, prefix: str) -> dict[str, LocalEntry]:
+        """The files below a folder; one that goes while they are listed is left out."""
+        found = {}
+        for key in self.keys(prefix):
+            with suppress(StoreError):
+                found[key] = self.entry(key)
+        return found
 
     def entry(self, key: str) -> LocalEntry:
         """The file at the key."""

@@ -12,7 +12,7 @@ import luigi
 from pipeline import lake
 from pipeline.check import check, checks_document, enforce
 from pipeline.conform import conform_file
-from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY
+from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, PRESENT_KEY, SOURCE_KEY, VERSION_KEY
 from pipeline.errors import Overtaken, SourceError
 from pipeline.months import format_month
 from pipeline.parts import Part
@@ -129,7 +129,8 @@ def _facts(step: Step, sidecar: Sidecar) -> dict[str, str]:
 
 def conform(step: Step) -> None:
     """Publish the conformed rows of a step, and what was measured and found; the rows only if they are believable."""
-    with _verified(step) as (path, sidecar), step.trips.publish(_facts(step, sidecar)) as draft:
+    facts: dict[str, str] = {}
+    with _verified(step) as (path, sidecar), step.trips.publish(facts) as draft:
         measures = conform_file(
             path,
             draft,
@@ -140,7 +141,10 @@ def conform(step: Step) -> None:
             threads=step.threads,
         )
         findings = check(step.spec, step.month, measures)
-        with step.store.publish(lake.checks_key(step.spec, step.month), _facts(step, sidecar)) as text:
+        # Taken when the block ends: what the file says of itself, for who lists the lake without opening its files.
+        present = ",".join(measures.columns_in_source)
+        facts |= {**_facts(step, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
+        with step.store.publish(lake.checks_key(step.spec, step.month), facts) as text:
             document = checks_document(measures, findings)
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)

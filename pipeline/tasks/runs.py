@@ -49,7 +49,7 @@ class Backfill(WithSettings, luigi.WrapperTask):
             raise UsageError(f"first {format_month(self.first)} is after last {format_month(self.last)}; swap them")
         wanted = {name: existing_months(DATASETS[name], self.first, self.last) for name in self.datasets}
         if not any(wanted.values()):
-            starts = ", ".join(f"{name} in {format_month(_start(DATASETS[name]))}" for name in self.datasets)
+            starts = ", ".join(f"{name} in {format_month(start_of(DATASETS[name]))}" for name in self.datasets)
             raise UsageError(
                 f"no month from {format_month(self.first)} to {format_month(self.last)} exists: {starts} starts"
             )
@@ -91,7 +91,7 @@ class RangeMonthly(WithSettings, luigi.tools.range.RangeMonthly):
 
 def existing_months(spec: Dataset, first: date, last: date) -> list[date]:
     """The months of the range from the one on in which TLC began to publish the dataset in the configured format."""
-    start = _start(spec)
+    start = start_of(spec)
     if first < start <= last:
         _say_once(f"{spec.name} starts in {format_month(start)}; months before it do not exist")
     return month_range(max(first, start), last)
@@ -146,7 +146,8 @@ def _is_due(spec: Dataset, month: date) -> bool:
         return True  # Its download says what is wrong, and the other months go on.
 
 
-def _start(spec: Dataset) -> date:
+def start_of(spec: Dataset) -> date:
+    """The first month that exists in the configured format."""
     parquet = source_of(config.settings()).format == "parquet"
     start = (spec.first_parquet_month if parquet else None) or spec.first_month
     assert start is not None

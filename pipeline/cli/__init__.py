@@ -1,0 +1,83 @@
+"""The `pipeline` command.
+
+Exit codes, here and (but for 3 and 128 + n) under plain `luigi` with our luigi.cfg:
+
+    0  everything asked for is there
+    1  some months failed; the others are done
+    2  usage: an option, a setting or an argument that cannot be
+    3  nothing failed, but some months are not published yet
+    4  some steps were not run, because another worker has them or the scheduler went away
+    5  the run could not be planned: the lake or the warehouse cannot be asked
+    6  this run is already under way
+    128 + n  stopped by signal n (130: Ctrl-C, 143: SIGTERM); everything finished so far is kept
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from pipeline import luigi_options
+from pipeline.cli import run
+from pipeline.cli.run import exit_code
+from pipeline.errors import PipelineError, UsageError
+from pipeline.tasks.base import log
+from pipeline.tasks.outcome import Stopped
+from pipeline.version import __version__
+
+__all__ = ["cli", "exit_code", "main"]
+
+_STOPPED = "stopped; every finished step is kept, and the same command goes on from there"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pipeline")
+def cli() -> None:
+    """Months of New York taxi trips, from TLC's site to a Parquet lake and a warehouse.
+
+    Settings come from these options, the environment (PIPELINE_LAKE …), luigi.cfg, in this order.
+
+    Exit codes: 0 done, 1 some months failed, 2 usage, 3 not published yet, 4 not run, 5 not planned, 6 already running.
+    """
+
+
+for _command in (run.backfill, run.demo):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command; a mistake of the user gets one message, never a traceback."""
+    luigi_options.prepare_luigi()
+    _log_steps()
+    try:
+        cli.main(args=arguments, prog_name="pipeline", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _fail(_STOPPED, 130)
+    except Stopped as stopped:
+        _fail(_STOPPED, 128 + stopped.number)
+    except UsageError as error:
+        _fail(str(error), 2)
+    except PipelineError as error:
+        _fail(f"{type(error).__name__}: {error}", 5)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"pipeline: {message}", err=True)
+    sys.exit(code)
+
+
+def _log_steps() -> None:
+    """A line for each finished step; Luigi's own lines only from warnings on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [handler]

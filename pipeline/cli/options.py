@@ -1,0 +1,134 @@
+"""What commands take alike: settings, datasets and periods, how much is said, and JSON instead of words."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+from rich.console import Console
+
+from pipeline import config
+from pipeline.datasets import DATASETS
+from pipeline.errors import UsageError
+from pipeline.months import add_months, month_range, parse_period
+from pipeline.source import Source
+from pipeline.tasks.base import log, source_of
+from pipeline.tasks.parameters import DatasetsParameter
+from pipeline.tasks.runs import start_of
+
+_SETTINGS = [
+    click.option("--lake", metavar="FOLDER", help="Where the lake is ([pipeline] lake)."),
+    click.option("--warehouse", metavar="URL", help="Where the warehouse is ([pipeline] warehouse)."),
+    click.option("--source", metavar="URL", help="Where raw files come from ([pipeline] source)."),
+    click.option("--source-format", metavar="ENDING", help="auto, parquet, csv or csv.gz ([pipeline] source_format)."),
+]
+#: How far back the newest published month is looked for.
+_LATEST_MONTHS = 12
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of a table.")
+
+
+def with_settings(command: Any) -> Any:
+    """Let a command take settings, and -q and -v; the settings are in force before its function begins."""
+
+    @click.pass_context
+    def inner(context: click.Context, /, **arguments: Any) -> Any:
+        names = ("lake", "warehouse", "source", "source_format")
+        settings = {name: arguments.pop(name) for name in names}
+        _say(arguments.pop("quiet"), arguments.pop("verbose"))
+        config.adopt(config.resolve(**settings, workers=arguments.get("workers")))
+        return context.invoke(command, **arguments)
+
+    inner.__doc__, inner.__name__ = command.__doc__, command.__name__
+    inner.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    options = [
+        *_SETTINGS,
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
+        click.option("-v", "--verbose", is_flag=True, help="Say more: what each part does."),
+    ]
+    found: Any = inner
+    for option in reversed(options):
+        found = option(found)
+    return found
+
+
+def what(*, required: bool) -> Callable[[Any], Any]:
+    """The argument of datasets and a period."""
+    metavar = "DATASET... PERIOD" if required else "[DATASET...] [PERIOD]"
+    return click.argument("what", nargs=-1, required=required, metavar=metavar, shell_complete=_complete)
+
+
+def parse_what(words: Sequence[str], *, required: bool = False) -> tuple[tuple[str, ...], str]:
+    """Datasets and a period out of what was typed; all and `all` where nothing was.
+
+    Raises:
+        UsageError: there is neither, or an unknown dataset.
+    """
+    *names, last = [part for word in words for part in word.split(",") if part] or [""]
+    period = last if last and last not in DATASETS and (names or last != "all") else ""
+    names = names if period else [*names, last]
+    if required and not (period and names):
+        raise UsageError(f"{' '.join(words)}: a dataset and a period are needed, for instance: green 2024-01..2024-03")
+    chosen = [name for name in names if name]
+    return DatasetsParameter().parse(",".join(chosen) if chosen else "all"), period or "all"
+
+
+def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[str, list[date]]:
+    """The months of each dataset, oldest first; those before its start are left out.
+
+    `latest` is the newest month that the source has, which it is asked for; so is, with `ask`, where `all` ends, which
+    else ends with this month.
+
+    Raises:
+        UsageError: the period cannot be, or none of its months exists.
+    """
+    source, today, found = source_of(config.settings()), date.today().replace(day=1), {}
+    for name in names:
+        start = start_of(DATASETS[name])
+        if period == "latest":
+            newest = _newest(source, name, today)
+            found[name] = [newest] if newest else []
+        elif period == "all":
+            found[name] = month_range(start, (_newest(source, name, today) if ask else today) or today)
+        else:
+            first, last = parse_period(period)
+            found[name] = month_range(max(first, start), last)
+    if not any(found.values()):
+        starts = ", ".join(f"{name} starts in {start_of(DATASETS[name]):%Y-%m}" for name in names)
+        raise UsageError(f"no month of {period!r} exists: {starts}")
+    return found
+
+
+def console(**options: Any) -> Console:
+    """Where results go: standard output; colours only for a terminal that wants them."""
+    return Console(highlight=False, **options)
+
+
+def print_json(found: Any) -> None:
+    """A result for machines; dates as ISO texts."""
+    click.echo(json.dumps(found, indent=2, default=str, ensure_ascii=False))
+
+
+def _say(quiet: bool, verbose: bool) -> None:
+    if quiet and verbose:
+        raise UsageError("-q and -v: one of them")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    if verbose:
+        logging.getLogger("luigi-interface").setLevel(logging.INFO)
+        log.setLevel(logging.DEBUG)
+
+
+def _newest(source: Source, name: str, today: date) -> date | None:
+    months = (add_months(today, -back) for back in range(_LATEST_MONTHS))
+    return next((month for month in months if source.has(DATASETS[name], month)), None)
+
+
+def _complete(context: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
+    year = date.today().year
+    words = [*DATASETS, "all", "latest", *(str(year - back) for back in range(3))]
+    return [CompletionItem(word) for word in words if word.startswith(text)]
