@@ -12,14 +12,14 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from pipeline.errors import UsageError
-from pipeline.retries import Politeness
+from pipeline.retries import Politeness, can_be_asked
 from pipeline.source import FORMATS, TLC_SITE, make_source
 from pipeline.storage import open_store
 from pipeline.warehouses import open_warehouse
@@ -67,11 +67,20 @@ class pipeline(luigi.Config):
     scratch = luigi.Parameter(
         default="data/scratch", description="folder for work in progress, where the lake is none on this machine"
     )
+    logs = luigi.Parameter(
+        default="data/logs", description="folder for a log file of each step, and the history of runs"
+    )
+    notify_url = luigi.Parameter(
+        default="", description="address to which the end of each run is posted, as Slack's webhooks take it; secret"
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
     """The values of all settings, picklable; `workers` is how many processes share the machine."""
+
+    #: Those of them that are no options of [pipeline].
+    EXTRA: ClassVar = ("workers", "oldest_first", "reports")
 
     lake: str
     warehouse: str
@@ -85,7 +94,12 @@ class Settings:
     load_threads: int
     lock_timeout_s: float
     scratch: str
+    logs: str
+    notify_url: str
     workers: int = 1
+    #: What the `pipeline` command adds: oldest months first; where steps report to; whether they print nothing.
+    oldest_first: bool = False
+    reports: str = ""
 
 
 _adopted: Settings | None = None
@@ -115,6 +129,11 @@ def adopt(values: Settings | None) -> None:
     """Make these the settings of this process, whatever its command line and files say; None ends that."""
     global _adopted
     _adopted = values
+
+
+def oldest_first() -> bool:
+    """Whether this process is to begin with the oldest months; never an error, since no setting is read for it."""
+    return _adopted is not None and _adopted.oldest_first
 
 
 def resolve(**overrides: str | int | None) -> Settings:
@@ -191,15 +210,23 @@ _BOUNDS = {
 }
 
 
-def _refuse_no_folder(scratch: str) -> None:
-    if "://" in scratch or not scratch.strip():
-        raise UsageError(f"scratch = {scratch!r}: allowed is a folder of this machine")
+def _refuse_no_folder(folder: str) -> None:
+    if "://" in folder or not folder.strip():
+        raise UsageError(f"{folder!r}: allowed is a folder of this machine")
+
+
+def _refuse_no_address(url: str) -> None:
+    # Not with the address, which is a secret.
+    if url and not (url.lower().startswith(("http://", "https://")) and can_be_asked(url)):
+        raise UsageError("is no address; allowed is nothing, or https://host/path")
 
 
 #: Who knows whether a text will do: the part that is opened with it. Opening writes nothing.
 _TRIALS: dict[str, Callable[[Any], object]] = {
     "lake": open_store,
     "scratch": _refuse_no_folder,
+    "logs": _refuse_no_folder,
+    "notify_url": _refuse_no_address,
     "warehouse": open_warehouse,
     "source": lambda base: make_source(base, "auto", 0, Politeness(1, 0, 0)),
     "load_memory": lambda amount: open_warehouse(_WAREHOUSE, memory_limit=amount),
@@ -207,7 +234,7 @@ _TRIALS: dict[str, Callable[[Any], object]] = {
 
 
 def _unknown_options() -> list[str]:
-    known = [field.name for field in fields(Settings) if field.name != "workers"]
+    known = [field.name for field in fields(Settings) if field.name not in Settings.EXTRA]
     config = get_config()
     found = config.options(_SECTION) if config.has_section(_SECTION) else []
     unknown = sorted(set(found) - set(known) - set(config.defaults()))

@@ -38,7 +38,7 @@ from pipeline.version import __version__
 #: With so many wrong values the message will not get better by reading on.
 _ENOUGH_PROBLEMS = 100_000
 
-Progress = Callable[[float, str], None]
+Progress = Callable[[float, int], None]
 
 
 def conform_file(
@@ -54,7 +54,7 @@ def conform_file(
     """Write the raw file's rows to `draft` in the dataset's schema, and say what they are like.
 
     `month` is None for the zones. `source_sha256` is that of the raw file, when it is known already. `progress` is
-    told a fraction from 0 to 1 and a text. `threads` limits Arrow's threads while this runs. An old draft is
+    told a fraction from 0 to 1 and the rows so far. `threads` limits Arrow's threads while this runs. An old draft is
     overwritten; after an error there is none.
 
     Raises:
@@ -105,7 +105,7 @@ def _convert(
                 writer.write(batch)
             elif problems.rows >= _ENOUGH_PROBLEMS:
                 break
-            progress(fraction, f"{rows:,} rows")
+            progress(fraction, rows)
         measures = tally.finish()
         _refuse(problems, measures, dataset)
     return measures

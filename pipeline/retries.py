@@ -106,9 +106,13 @@ def redact(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     place = re.split(r"[?#]", rest, maxsplit=1)[0]
     authority, slash, path = place.partition("/")
-    if not mark or not authority:
+    if not mark:
         return url
+    if not authority:
+        return f"{scheme}://{place}"
     host = authority.rpartition("@")[2]
+    if "@" in path and not scheme.lower().startswith("http"):  # A user's name and password with a raw slash in it.
+        return f"{scheme}://…"
     if "@" in rest and not re.fullmatch(r"([^:\[\]]+|\[[^\[\]]+\])(:\d*)?", host):
         return f"{scheme}://…"
     return f"{scheme}://{host}{slash}{path}"

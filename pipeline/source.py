@@ -14,6 +14,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
+from email.utils import format_datetime
 from pathlib import Path
 from string import Formatter
 from typing import Any, TypeAlias
@@ -23,7 +24,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import NotPublished, SourceError, UsageError
 from pipeline.folders import copy_file, state_of
 from pipeline.months import format_month
-from pipeline.parts import Part
+from pipeline.parts import Part, Version
 from pipeline.readers import verify_raw
 from pipeline.retries import Politeness, can_be_asked, redact
 from pipeline.transfer import Answer, Progress, fetch_url, head_url
@@ -139,10 +140,23 @@ class Source:
         Raises:
             SourceError: it answers neither yes nor no.
         """
+        return self.version(dataset, month) is not None
+
+    def version(self, dataset: Dataset, month: date | None) -> Version | None:
+        """What the source says of the raw file as it is now, by one HEAD request; None when it has none.
+
+        Raises:
+            SourceError: it answers neither yes nor no.
+        """
         url = self.url(dataset, month)
         if self.is_folder:
-            return state_of(Path(url)) is not None
-        return head_url(url, self.politeness, _subject(dataset, month))
+            state = state_of(Path(url))
+            if state is None:
+                return None
+            modified = datetime.fromtimestamp(state.st_mtime, timezone.utc)
+            return Version(url, None, format_datetime(modified, usegmt=True), state.st_size)
+        decode = not self.file_name(dataset, month).endswith(".gz")
+        return head_url(url, self.politeness, _subject(dataset, month), decode=decode)
 
     def is_young(self, month: date, today: date) -> bool:
         """Whether the month may still be unpublished without anything being wrong."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline import lake
 from pipeline.check import findings_in
+from pipeline.datasets import dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Dataset
 from pipeline.marts import marts_of
 from pipeline.source import Sidecar, Source
@@ -88,12 +89,12 @@ class MonthStatus:
 
 
 def statuses(
-    store: Store, warehouse: Warehouse, source: Source, months: Mapping[Dataset, Sequence[date | None]], today: date
+    store: Store, warehouse: Warehouse, source: Source, months: Mapping[str, Sequence[date | None]], today: date
 ) -> dict[str, list[MonthStatus]]:
     """The status of each month of each dataset, in the order in which they are given; of the zones by month None."""
     return {
-        dataset.name: _DatasetView(store, warehouse, source, dataset, today).of(wanted)
-        for dataset, wanted in months.items()
+        name: _DatasetView(store, warehouse, source, dataset_named(name), today).of(wanted)
+        for name, wanted in months.items()
     }
 
 

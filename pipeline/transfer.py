@@ -76,8 +76,10 @@ def fetch_url(
                 wait(again, failures, politeness, download.where)
 
 
-def head_url(url: str, politeness: Politeness, subject: str) -> bool:
-    """Whether the site has the file.
+def head_url(url: str, politeness: Politeness, subject: str, *, decode: bool = True) -> Version | None:
+    """The version of the file that the site has now; None when it has none (403, 404). `decode` is as for `fetch_url`.
+
+    Not under a condition such as If-None-Match: an answer to HEAD has no body that could be saved.
 
     Raises:
         SourceError: it answers neither yes nor no, through all retries.
@@ -88,9 +90,9 @@ def head_url(url: str, politeness: Politeness, subject: str) -> bool:
             with asking(where):
                 response = requests.head(url, headers=_HEADERS, timeout=politeness.timeout_s, allow_redirects=True)
             if response.status_code in _ABSENT:
-                return False
+                return None
             refuse_unless_ok(response, where)
-            return True
+            return _version(url, response, encoded=decode and _is_encoded(response))
         except Again as again:
             failures += 1
             wait(again, failures, politeness, where)
@@ -144,7 +146,7 @@ class _Download:
         """Where in the file the body starts, of which version it is, and whether it must be decoded."""
         headers = response.headers
         etag, modified = headers.get("ETag"), headers.get("Last-Modified")
-        encoded = self.decode and headers.get("Content-Encoding", "identity").lower() != "identity"
+        encoded = self.decode and _is_encoded(response)
         if response.status_code == 206:
             unit_and_range, _, total = headers.get("Content-Range", "").partition("/")
             start, size = unit_and_range.removeprefix("bytes ").partition("-")[0], number(total)
@@ -155,9 +157,18 @@ class _Download:
         if held is not None and not (etag or modified) and headers.get("Content-Type", "").startswith(_PAGES):
             # The page of a hotel's network, say: no reason to give up what is there.
             raise Again("answered with a page in place of the rest")
-        # The tag and the length of what is encoded are not those of the file.
-        size = None if encoded else number(headers.get("Content-Length", ""))
-        return 0, Version(redact(self.url), None if encoded else etag, modified, size), encoded
+        return 0, _version(self.url, response, encoded=encoded), encoded
+
+
+def _is_encoded(response: requests.Response) -> bool:
+    return response.headers.get("Content-Encoding", "identity").lower() != "identity"
+
+
+def _version(url: str, response: requests.Response, *, encoded: bool) -> Version:
+    """The version that the headers tell of; the tag and the length of what is encoded are not those of the file."""
+    headers = response.headers
+    etag, size = headers.get("ETag"), number(headers.get("Content-Length", ""))
+    return Version(redact(url), None if encoded else etag, headers.get("Last-Modified"), None if encoded else size)
 
 
 def _body(response: requests.Response, *, decode: bool) -> Iterator[bytes]:

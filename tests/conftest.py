@@ -79,9 +79,10 @@ class Folder:
         return self.run("luigi", "--module", "pipeline", *arguments, *(["--local-scheduler"] if local else []))
 
     def files(self) -> list[str]:
-        """Every file below data, as paths relative to it, sorted; the database's own included."""
+        """Every file below data but logs, as paths relative to it, sorted; the database's own included."""
         data = self.path / "data"
-        return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file())
+        files = (path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file())
+        return sorted(name for name in files if not name.startswith("logs/"))
 
 
 def make_folder(path: Path, source: str) -> Folder:

@@ -34,7 +34,12 @@ SAID = {
     "load_threads": ("1", "3", "4"),
     "lock_timeout_s": ("1", "2", "0"),
     "scratch": ("scratch-of-file", "scratch-of-environment", "scratch-of-command"),
+    "logs": ("logs-of-file", "logs-of-environment", "logs-of-command"),
+    "notify_url": ("https://file.test/x", "https://environment.test/x", "https://command.test/x"),
 }
+
+#: What is no option of [pipeline], as it is when nobody says otherwise.
+EXTRA = {"workers": 1, "oldest_first": False, "reports": ""}
 
 #: Print the settings that a task of `luigi` with these options would have.
 SHOW = """
@@ -84,13 +89,14 @@ def test_each_setting_comes_from_luigi_cfg_else_environment_else_command_line_ea
 ) -> None:
     assert SAID.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
     defaults = {name: parameter.task_value("pipeline", name) for name, parameter in OPTIONS.items()}
-    assert _shown(bare) == {**defaults, "workers": 1}
+    assert _shown(bare) == {**defaults, **EXTRA}
     _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
-    assert _shown(bare) == {**_values(0), "workers": 1}
+    assert _shown(bare) == {**_values(0), **EXTRA}
     bare.environment = {f"PIPELINE_{name.upper()}": texts[1] for name, texts in SAID.items()}
-    assert _shown(bare) == {**_values(1), "workers": 1}
+    assert _shown(bare) == {**_values(1), **EXTRA}
     assert _shown(bare, *_flags({name: texts[2] for name, texts in SAID.items()}), "--workers", "3") == {
         **_values(2),
+        **EXTRA,
         "workers": 3,
     }
 
@@ -98,7 +104,7 @@ def test_each_setting_comes_from_luigi_cfg_else_environment_else_command_line_ea
 def test_an_empty_variable_is_as_good_as_none(bare: Folder) -> None:
     _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
     bare.environment = {f"PIPELINE_{name.upper()}": "" for name in SAID}
-    assert _shown(bare) == {**_values(0), "workers": 1}
+    assert _shown(bare) == {**_values(0), **EXTRA}
 
 
 def test_luigi_cfg_may_take_a_value_from_any_variable(bare: Folder) -> None:
@@ -137,6 +143,7 @@ def test_the_options_of_the_pipeline_command_come_before_all(tmp_path: Path, sit
     folder = make_folder(tmp_path / "work", "/no/such/folder")
     _write(folder, "lake = one", "source_format = parquet")
     folder.environment = {"PIPELINE_WAREHOUSE": "mysql://nowhere", "PIPELINE_SOURCE_FORMAT": "csv"}
+    folder.environment["PIPELINE_LOGS"] = "here/logs"
     options = ("--lake", "here/lake", "--warehouse", "duckdb:///here/trips.duckdb", "--source", site.url)
     ended = folder.pipeline("backfill", "fhv", "2024-01", *options, "--source-format", "parquet", "--workers", "1")
     assert ended.returncode == 0, ended.stderr
@@ -177,6 +184,8 @@ WRONG = {
     "load_threads": "0",
     "lock_timeout_s": "inf",
     "scratch": "gs://bucket",
+    "logs": "gs://bucket",
+    "notify_url": "ftp://host/x",
 }
 
 
@@ -194,7 +203,7 @@ def test_all_that_is_wrong_is_said_at_once_with_where_it_stands_and_what_is_allo
     assert all("allowed" in line or "write, for instance" in line for line in others)
     for name, line in zip(WRONG, others, strict=True):
         assert line.endswith(f"(from PIPELINE_{name.upper()} in the environment)") == (name in in_environment)
-        assert repr(WRONG[name]) in line
+        assert (repr(WRONG[name]) in line) == (name != "notify_url"), "an address with a secret is not shown"
     by_luigi = bare.luigi(*DOWNLOAD)
     assert by_luigi.returncode == 5
     assert [line.strip() for line in by_luigi.stderr.splitlines()[-len(others) :]] == others
@@ -253,7 +262,8 @@ def test_what_luigi_cfg_sets_for_luigi_stays_and_the_rest_is_filled_in() -> None
         settings.read_dict(before)
 
 
-HERE = ("--pipeline-lake", "here/lake", "--pipeline-warehouse", "duckdb:///here/trips.duckdb", "--local-scheduler")
+PLACES = ("--pipeline-lake", "here/lake", "--pipeline-warehouse", "duckdb:///here/trips.duckdb")
+HERE = (*PLACES, "--pipeline-logs", "here/logs", "--local-scheduler")
 BACKFILL = ("Backfill", "--datasets", "fhv", "--first", "2024-01", "--last", "2024-01", "--workers", "2")
 RANGE = ("RangeMonthly", "--of", "Conform", "--of-params", '{"dataset": "fhv"}', "--start", "2024-01")
 LIMITS = ("--stop", "2024-02", "--months-back", "5000", "--workers", "2")
@@ -270,6 +280,7 @@ def test_a_backfill_with_settings_on_the_command_line_has_them_in_every_process(
     )
     assert {path.name for path in (folder.path / "here").iterdir()} == {
         "lake",
+        "logs",
         "trips.duckdb",
         "trips.duckdb.loads.json",
     }
@@ -286,6 +297,7 @@ def test_a_range_of_luigis_own_has_the_settings_of_the_command_line_in_every_pro
 def test_the_pipeline_command_hands_its_options_on_and_says_no_more_under_forkserver_than_elsewhere(
     folder: Folder,
 ) -> None:
+    folder.environment["PIPELINE_LOGS"] = "here/logs"
     options = ("--lake", "here/lake", "--warehouse", "duckdb:///here/trips.duckdb", "--workers", "2")
     ended = folder.run(*started_by("forkserver", "pipeline", "backfill", "fhv", "2024-01", *options))
     assert ended.returncode == 0, ended.stderr
@@ -311,7 +323,7 @@ def _explained() -> dict[str, tuple[str, str]]:
     """By option of the section [pipeline]: the comment above it, and the default behind it."""
     text = (ROOT / "luigi.cfg").read_text()
     section = text[text.index("\n[pipeline]\n") : text.index("\n[core]\n")]
-    found = re.finditer(r"((?:^# .*\n)+)^#(\w+) = (.*)$", section, re.MULTILINE)
+    found = re.finditer(r"((?:^# .*\n)+)^#(\w+) = ?(.*)$", section, re.MULTILINE)
     return {match[2]: (match[1].replace("\n# ", " "), match[3]) for match in found}
 
 
@@ -338,7 +350,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
 
 def test_every_setting_has_a_description_and_a_field() -> None:
     assert all(parameter.description for parameter in OPTIONS.values())
-    assert [field.name for field in config.fields(config.Settings)] == [*OPTIONS, "workers"]
+    assert [field.name for field in config.fields(config.Settings)] == [*OPTIONS, *EXTRA]
 
 
 def test_every_setting_is_in_the_help_of_luigi(bare: Folder) -> None:

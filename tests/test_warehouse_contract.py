@@ -68,6 +68,7 @@ def test_a_warehouse_that_is_not_there_has_nothing_and_asking_does_not_make_it(
     assert warehouse.loaded_zones() is None
     assert warehouse.mart_months(GREEN) == {}
     warehouse.forget_month(GREEN, JAN)
+    warehouse.forget_marts(GREEN, JAN)
     with pytest.raises(WarehouseError):
         warehouse.query("SELECT * FROM green")
     assert list(tmp_path.iterdir()) == []
@@ -232,6 +233,21 @@ def test_loading_a_month_again_takes_its_marts_out(warehouse: Warehouse, tmp_pat
     warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
     assert set(warehouse.mart_months(GREEN)) == {FEB}
     assert warehouse.query("SELECT DISTINCT month FROM daily_trips").column(0).to_pylist() == [FEB]
+
+
+def test_a_month_can_be_taken_out_of_its_marts_alone(warehouse: Warehouse, tmp_path: Path) -> None:
+    for dataset, month in ((GREEN, JAN), (GREEN, FEB), (YELLOW, JAN)):
+        warehouse.replace_month(dataset, month, trips(tmp_path, dataset, month, [10.0, 20.0]))
+        warehouse.replace_mart_month(dataset, month, marts_of(dataset.name))
+    record = warehouse.loaded_months(GREEN)[JAN]
+    for _ in range(2):
+        warehouse.forget_marts(GREEN, JAN)
+        assert (set(warehouse.mart_months(GREEN)), set(warehouse.mart_months(YELLOW))) == ({FEB}, {JAN})
+        left = warehouse.query("SELECT DISTINCT dataset, month FROM daily_trips ORDER BY 1, 2").to_pylist()
+        assert [tuple(row.values()) for row in left] == [("green", FEB), ("yellow", JAN)]
+    assert totals(warehouse, GREEN, JAN) == [10.0, 20.0]
+    assert warehouse.loaded_months(GREEN)[JAN] == record, "not loaded anew"
+    assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))["daily_trips"] == 2
 
 
 def test_other_zones_take_the_marts_out_and_the_same_zones_do_not(warehouse: Warehouse, tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ import click
 
 from pipeline import luigi_options
 from pipeline.cli import run
+from pipeline.cli.data import head, sql
+from pipeline.cli.describe import describe
+from pipeline.cli.doctor import doctor
+from pipeline.cli.explain import check
+from pipeline.cli.renew import redo, refresh
 from pipeline.cli.run import exit_code
+from pipeline.cli.schedule import schedule
 from pipeline.errors import PipelineError, UsageError
 from pipeline.tasks.base import log
 from pipeline.tasks.outcome import Stopped
@@ -45,7 +51,7 @@ def cli() -> None:
     """
 
 
-for _command in (run.backfill, run.demo):
+for _command in (run.backfill, run.demo, doctor, schedule, redo, refresh, check, describe, head, sql):
     cli.add_command(_command)
 
 

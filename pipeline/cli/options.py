@@ -114,6 +114,11 @@ def print_json(found: Any) -> None:
     click.echo(json.dumps(found, indent=2, default=str, ensure_ascii=False))
 
 
+def quiet_now() -> bool:
+    """Whether -q was given."""
+    return log.level >= logging.WARNING
+
+
 def _say(quiet: bool, verbose: bool) -> None:
     if quiet and verbose:
         raise UsageError("-q and -v: one of them")

@@ -1,44 +1,91 @@
-"""The commands that run steps."""
+"""The commands that run steps, and the run itself: what it shows, keeps and tells."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import click
 
 from pipeline import config
-from pipeline.cli.options import parse_what, what, with_settings
-from pipeline.cli.summary import print_summary
+from pipeline.cli.notify import notify
+from pipeline.cli.options import months_of, parse_what, quiet_now, what, with_settings
+from pipeline.cli.progress import Progress
+from pipeline.cli.summary import counted, print_summary
+from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
-from pipeline.months import parse_period
-from pipeline.tasks.base import MonthTask, log
-from pipeline.tasks.outcome import Outcome, run
-from pipeline.tasks.runs import Backfill
+from pipeline.errors import PipelineError, UsageError
+from pipeline.history import Failure, History, Run
+from pipeline.months import add_months, format_month, month_range
+from pipeline.retries import redact
+from pipeline.source import TLC_SITE
+from pipeline.status import STEPS, statuses
+from pipeline.tasks.base import log, source_of, store_of, warehouse_of
+from pipeline.tasks.outcome import Outcome, Stopped, run
+from pipeline.tasks.runs import Backfill, missing_months
+
+#: Raw and trips files and the tables of a month take about so many times its raw bytes.
+_ROOM = 3.0
+
+workers_option = click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side."
+)
+scheduler_option = click.option(
+    "--scheduler", metavar="URL", help="A luigid, such as http://localhost:8082; none is needed."
+)
 
 
 @click.command()
 @what(required=True)
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side.")
-@click.option("--scheduler", metavar="URL", help="A luigid, such as http://localhost:8082; none is needed.")
+@workers_option
+@click.option("--through", type=click.Choice(STEPS), default=STEPS[-1], show_default=True, help="The last step to do.")
+@click.option("--newest-first/--oldest-first", default=True, show_default=True, help="Which months come first.")
+@click.option(
+    "--keep-going/--fail-fast", default=True, show_default=True, help="After a failure: the others, or nothing more."
+)
+@click.option("--no-space-check", is_flag=True, help="Begin although the disk looks too small.")
+@scheduler_option
 @with_settings
-def backfill(what: tuple[str, ...], workers: int, scheduler: str | None) -> None:
+def backfill(
+    what: tuple[str, ...],
+    workers: int,
+    through: str,
+    newest_first: bool,
+    keep_going: bool,
+    no_space_check: bool,
+    scheduler: str | None,
+) -> None:
     r"""Bring a range of months up to date, doing only what is missing.
 
-    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07.
+    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, latest (the
+    newest month that is published) or all (up to that one).
 
     \b
     pipeline backfill green 2024-01..2024-03
-    pipeline backfill yellow green 2021..2022 --workers 4
+    pipeline backfill yellow green 2021..2022 --workers 4 --oldest-first
+    pipeline backfill fhvhv latest --through conform
     """
     names, period = parse_what(what, required=True)
-    first, last = parse_period(period)
-    _run_backfill(names, first, last, workers=workers, scheduler=scheduler)
+    months = months_of(names, period, ask=True)
+    if not no_space_check:
+        _refuse_without_room(months, through)
+    code = run_months(
+        months,
+        through=through,
+        workers=workers,
+        scheduler=scheduler,
+        oldest_first=not newest_first,
+        fail_fast=not keep_going,
+    )
+    sys.exit(code)
 
 
 @click.command()
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side.")
+@workers_option
 @click.option("--scale", default=0.1, show_default=True, type=click.FloatRange(0.0001, 1), help="Share of TLC's rows.")
 @click.option("--data", default="data/sample", show_default=True, metavar="FOLDER", help="Where everything goes.")
 def demo(workers: int, scale: float, data: str) -> None:
@@ -55,43 +102,130 @@ def demo(workers: int, scale: float, data: str) -> None:
                 source_format="parquet",
                 lake=f"{data}/lake",
                 warehouse=f"duckdb:///{data}/warehouse.duckdb",
+                logs=f"{data}/logs",
                 workers=workers,
             )
         )
-        _run_backfill(
-            ("yellow", "green"),
-            date(2024, 1, 1),
-            date(2024, 3, 1),
-            workers=workers,
-            scheduler=None,
+        months = month_range(date(2024, 1, 1), date(2024, 3, 1))
+        code = run_months({"yellow": months, "green": months}, workers=workers, scheduler=None)
+    click.echo(
+        f"\nIts grid:\n    pipeline status yellow green 2024 --lake {data}/lake --warehouse "
+        f"duckdb:///{data}/warehouse.duckdb\nThe same from TLC's real site:\n"
+        "    pipeline backfill yellow green 2024-01..2024-03"
+    )
+    sys.exit(code)
+
+
+def run_months(
+    months: Mapping[str, Sequence[date]],
+    *,
+    through: str = STEPS[-1],
+    workers: int,
+    scheduler: str | None,
+    oldest_first: bool = False,
+    fail_fast: bool = False,
+) -> int:
+    """Bring these months of each dataset up to date, show it, note it, tell of it; returns the exit code."""
+    config.adopt(replace(config.settings(), oldest_first=oldest_first))
+    settings, today = config.settings(), date.today()
+    roots = [
+        Backfill(datasets=(name,), first=first, last=last, through=through)
+        for name, of in months.items()
+        for first, last in _ranges(of)
+    ]
+    missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
+    _announce(missing)
+    history = History(settings.logs)
+    # A URL may have a password in it.
+    noted = history.begin(" ".join(["pipeline", *map(redact, sys.argv[1:])]))
+    code = 2
+    try:
+        known = statuses(
+            store_of(settings),
+            warehouse_of(settings),
+            source_of(settings),
+            {name: of for name, of in missing.items() if of},
+            today,
         )
-    click.echo("\nThe same from TLC's real site:\n    pipeline backfill yellow green 2024-01..2024-03")
+        with Progress(known, through, quiet=quiet_now()) as progress:
+            outcomes = run(roots, workers=workers, scheduler_url=scheduler, look=progress.look, fail_fast=fail_fast)
+        code = exit_code(outcomes)
+        _note(noted, outcomes, progress, through)
+        print_summary(sum(map(len, months.values())), outcomes, settings)
+        notify(noted, settings.notify_url)
+    except Stopped as stopped:
+        code = 128 + stopped.number
+        raise
+    except PipelineError as error:
+        code = 2 if isinstance(error, UsageError) else 5
+        raise
+    finally:
+        history.end(noted, code)
+    return code
 
 
-def _run_backfill(datasets: Sequence[str], first: date, last: date, *, workers: int, scheduler: str | None) -> None:
-    """Run a `Backfill`, print what it did, and exit unless all went well."""
-    root = Backfill(datasets=tuple(datasets), first=first, last=last)
-    _announce(root)
-    outcomes = run(root, workers=workers, scheduler_url=scheduler)
-    print_summary(datasets, first, last, outcomes, config.settings())
-    if code := exit_code(outcomes):
-        sys.exit(code)
+def _note(noted: Run, outcomes: Sequence[Outcome], progress: Progress, through: str) -> None:
+    """Write into the run's record what became of its steps."""
+    undone = {(outcome.dataset, outcome.month) for outcome in outcomes if outcome.status != "DONE"}
+    for outcome in outcomes:
+        name = f"{outcome.dataset} {format_month(outcome.month)}" if outcome.month else outcome.dataset
+        key = (outcome.dataset, outcome.month)
+        if outcome.month and key not in undone and name not in noted.months_done:
+            noted.months_done.append(name)
+        if outcome.failed:
+            month = format_month(outcome.month) if outcome.month else ""
+            noted.failures.append(Failure(outcome.step, outcome.dataset, month, outcome.kind, outcome.error))
+        noted.seconds[outcome.step] = round(noted.seconds.get(outcome.step, 0) + outcome.seconds, 3)
+    noted.rows, noted.bytes, noted.warnings = progress.rows, progress.bytes, progress.warnings
 
 
-def _announce(root: Backfill) -> None:
+def _ranges(months: Sequence[date]) -> list[tuple[date, date]]:
+    """The months as ranges without gaps."""
+    ranges: list[tuple[date, date]] = []
+    for month in sorted(months):
+        if ranges and add_months(ranges[-1][1], 1) == month:
+            ranges[-1] = ranges[-1][0], month
+        else:
+            ranges.append((month, month))
+    return ranges
+
+
+def _announce(missing: Mapping[str, Sequence[date]]) -> None:
     """Say how much there is to do, unless it is nothing."""
-    months: dict[str, list[date]] = {}
-    for step in root.requires():
-        if isinstance(step, MonthTask):
-            months.setdefault(step.dataset, []).append(step.month)
-    if months:
-        count = sum(map(len, months.values()))
-        size = sum(estimated_bytes(name, missing) for name, missing in months.items())
-        log.info(f"{count} month{'s' * (count != 1)} to do; at TLC's site these are about {size / 1e6:,.0f} MB")
+    count = sum(map(len, missing.values()))
+    if count:
+        size = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
+        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size / 1e6:,.0f} MB")
+
+
+def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
+    """Compare what the missing months take with what the disk has; at another source than TLC's, only a warning.
+
+    Raises:
+        UsageError: they will not fit.
+    """
+    settings = config.settings()
+    if "://" in settings.lake:
+        return
+    missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
+    need = _ROOM * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
+    folder = Path(settings.lake).expanduser().absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if need <= free:
+        return
+    words = (
+        f"these months take about {need / 1e9:,.0f} GB, and the disk of {settings.lake} has {free / 1e9:,.1f} GB free"
+    )
+    if settings.source != TLC_SITE:
+        log.warning(f"{words}, if they are as large as TLC's")
+        return
+    raise UsageError(f"{words}; ask for fewer months or a shorter --through, make room, or add --no-space-check")
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """The code for what became of the steps; see the top of this file."""
+    """The code for what became of the steps; see the top of `pipeline/cli/__init__.py`."""
     kinds = {outcome.kind for outcome in outcomes if outcome.failed}
     if kinds - {"NotPublished"}:
         return 1

@@ -20,18 +20,14 @@ from pipeline.retries import redact
 from pipeline.storage import Store
 from pipeline.tasks.base import source_of, store_of
 from pipeline.tasks.outcome import Outcome
-from pipeline.tasks.runs import existing_months
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
 
 
-def print_summary(
-    datasets: Sequence[str], first: date, last: date, outcomes: Sequence[Outcome], settings: Settings
-) -> None:
-    """Print the months that were worked on, the errors, and where everything lies."""
+def print_summary(wanted: int, outcomes: Sequence[Outcome], settings: Settings) -> None:
+    """Print what became of so many months, the errors, and where everything lies."""
     console = Console(highlight=False, soft_wrap=True)
-    wanted = sum(len(existing_months(DATASETS[name], first, last)) for name in datasets)
     if not outcomes:
         console.print(f"Nothing to do: all {wanted} months are there.")
     else:
@@ -39,6 +35,11 @@ def print_summary(
     console.print(f"lake       {store_of(settings).location}")
     console.print(f"warehouse  {redact(settings.warehouse)}")
     _print_errors(console, [outcome for outcome in outcomes if outcome.failed])
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as 1 month, 2 months."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
@@ -50,7 +51,7 @@ def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
         console.print(f"… and {len(failed) - _MOST_ERRORS} more, above")
     count = sum(not _waits(outcome) for outcome in failed)
     if count:
-        console.print(f"{count} month{'s' * (count != 1)} failed. The same command tries only what is missing.")
+        console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
     if count < len(failed):
         console.print(f"{len(failed) - count} not published yet: not a failure, come back later.")
 

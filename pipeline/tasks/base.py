@@ -13,6 +13,7 @@ import signal
 import time
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -26,9 +27,11 @@ from pipeline.retries import Politeness
 from pipeline.source import Source, make_source
 from pipeline.storage import Store, open_store
 from pipeline.targets import LakeFile
+from pipeline.tasks import logs
 from pipeline.tasks.messages import Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
+from pipeline.tasks.reports import Report, send
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
@@ -100,21 +103,33 @@ class Step(WithSettings, luigi.Task):
         """The conformed rows."""
         return LakeFile(self.store, lake.trips_key(self.spec, self.month))
 
-    def report(self, fraction: float | None, message: str) -> None:
-        """Tell the scheduler how far the step is: a share of 1 (None when unknown) and a short text."""
+    @property
+    def log_path(self) -> Path:
+        """Where the step's log lies."""
+        return logs.log_path(self.settings.logs, self.spec.name, self.month, self.step_name)
+
+    def report(
+        self, fraction: float | None, message: str, *, rows: int = 0, moved: int = 0, state: str = "goes"
+    ) -> None:
+        """Tell scheduler and watcher how far the step is: a share of 1 (None when unknown), a text, rows, bytes."""
         now = time.monotonic()
-        if fraction != 1 and now - getattr(self, "_reported_at", 0.0) < _REPORT_EVERY_S:
+        if fraction != 1 and state == "goes" and now - getattr(self, "_reported_at", 0.0) < _REPORT_EVERY_S:
             return
         self._reported_at = now
+        month = format_month(self.month) if self.month else ""
+        send(
+            self.settings.reports, Report(self.step_name, self.spec.name, month, fraction, message, rows, moved, state)
+        )
+        message = f"{message} (log: {self.log_path})"
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
         if callable(getattr(self, "set_status_message", None)):
             self.set_status_message(html.escape(message))
         if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
             self.set_progress_percentage(round(100 * min(fraction, 1)))
 
-    def done(self, message: str) -> None:
+    def done(self, message: str, *, rows: int = 0, moved: int = 0) -> None:
         """Report the step as finished, in the log, too."""
-        self.report(1, message)
+        self.report(1, message, rows=rows, moved=moved, state="done")
         log.info("%s: %s", self.subject, message)
 
     def on_failure(self, exception: BaseException) -> str:
@@ -140,6 +155,21 @@ def _stop_when_nobody_can_tell(step: Step) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
 
 
+def _begin_log(step: Step) -> None:
+    logs.begin(step.log_path, step.subject)
+    step.report(None, "begins", state="began")
+
+
+def _end_log(step: Step, error: BaseException | None = None) -> None:
+    if error is not None:
+        logs.write_failure(step.subject, error)
+        step.report(None, type(error).__name__, state="failed")
+    logs.end()
+
+
+Step.event_handler(luigi.Event.START)(_begin_log)
+for event in (luigi.Event.SUCCESS, luigi.Event.FAILURE):
+    Step.event_handler(event)(_end_log)
 for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
     Step.event_handler(event)(_note_lost_process)
 # For tasks that can be run, as all of ours can, Luigi says so when `complete` raised, and only then.
@@ -160,7 +190,8 @@ class MonthTask(Step):
     @property
     def priority(self) -> int:
         """Newest months first: they are the ones people wait for."""
-        return int(self.month.toordinal())
+        newest_first = int(self.month.toordinal())
+        return -newest_first if config.oldest_first() else newest_first
 
 
 class ZonesTask(Step):

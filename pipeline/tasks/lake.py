@@ -91,7 +91,7 @@ def download(step: Step) -> None:
 
     def report(got: int, total: int | None, rate: float) -> None:
         of = f" of {total / 1e6:,.1f}" if total else ""
-        step.report(got / total if total else None, f"{got / 1e6:,.1f}{of} MB, {rate / 1e6:,.1f} MB/s")
+        step.report(got / total if total else None, f"{got / 1e6:,.1f}{of} MB, {rate / 1e6:,.1f} MB/s", moved=got)
 
     raw = step.raw
     with step.store.part(raw.key, wait_s=step.settings.lock_timeout_s) as path:
@@ -102,7 +102,7 @@ def download(step: Step) -> None:
             _publish_sidecar(step, sidecar)
             # Last, as a draft goes with whatever fails, and what was downloaded need not.
             Part(path).move(draft)
-    step.done(f"{sidecar.bytes / 1e6:,.1f} MB")
+    step.done(f"{sidecar.bytes / 1e6:,.1f} MB", moved=sidecar.bytes)
 
 
 def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
@@ -130,6 +130,10 @@ def _facts(step: Step, sidecar: Sidecar) -> dict[str, str]:
 def conform(step: Step) -> None:
     """Publish the conformed rows of a step, and what was measured and found; the rows only if they are believable."""
     facts: dict[str, str] = {}
+
+    def report(fraction: float, rows: int) -> None:
+        step.report(fraction, f"{rows:,} rows", rows=rows)
+
     with _verified(step) as (path, sidecar), step.trips.publish(facts) as draft:
         measures = conform_file(
             path,
@@ -137,7 +141,7 @@ def conform(step: Step) -> None:
             step.spec,
             step.month,
             source_sha256=sidecar.sha256,
-            progress=step.report,
+            progress=report,
             threads=step.threads,
         )
         findings = check(step.spec, step.month, measures)
@@ -149,7 +153,7 @@ def conform(step: Step) -> None:
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)
     warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}" if findings else ""
-    step.done(f"{measures.rows:,} rows{warnings}")
+    step.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows)
 
 
 @contextmanager

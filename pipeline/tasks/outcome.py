@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -55,8 +55,18 @@ class Stopped(Exception):
         self.number = number
 
 
-def run(root: luigi.Task, *, workers: int, scheduler_url: str | None) -> list[Outcome]:
-    """Run the task with all that it needs; returns what became of each step that was missing.
+def run(
+    roots: Sequence[luigi.Task],
+    *,
+    workers: int,
+    scheduler_url: str | None,
+    look: Callable[[], None] = lambda: None,
+    fail_fast: bool = False,
+) -> list[Outcome]:
+    """Run the tasks with all that they need; returns what became of each step that was missing.
+
+    `look` is called in this thread several times a second; no thread may run beside one that forks. With `fail_fast` no
+    further step is begun after the first failure; those that run are finished.
 
     Raises:
         UsageError: nobody answers at the scheduler's address.
@@ -64,11 +74,13 @@ def run(root: luigi.Task, *, workers: int, scheduler_url: str | None) -> list[Ou
     """
     if scheduler_url:
         _ask(scheduler_url)
-    steps = _missing(root, {})
-    factory = _Factory()
+    steps: dict[str, Step] = {}
+    for root in roots:
+        _missing(root, steps)
+    factory = _Factory(look, fail_fast)
     with _stoppable():
         luigi.build(
-            [root],
+            list(roots),
             worker_scheduler_factory=factory,
             workers=workers,
             local_scheduler=not scheduler_url,
@@ -76,6 +88,7 @@ def run(root: luigi.Task, *, workers: int, scheduler_url: str | None) -> list[Ou
             log_level="CRITICAL",
         )
     known: dict[str, Any] = factory.scheduler.task_list("", "", limit=False)
+    look()
     return [_outcome(step, known.get(step.task_id, {}), factory.scheduler) for step in steps.values()]
 
 
@@ -113,6 +126,9 @@ class _Factory:
 
     scheduler: Any
 
+    def __init__(self, look: Callable[[], None], fail_fast: bool) -> None:
+        self._look, self._fail_fast = look, fail_fast
+
     def create_local_scheduler(self) -> Any:
         self.scheduler = Scheduler(prune_on_get_work=True, record_task_history=False)
         return self.scheduler
@@ -125,7 +141,26 @@ class _Factory:
         return self.scheduler
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Any:
-        return Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+        worker = _Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+        worker.look, worker.fail_fast = self._look, self._fail_fast
+        return worker
+
+
+class _Worker(Worker):
+    """Luigi's worker, which looks up whenever it waits for a step to end."""
+
+    look: Callable[[], None]
+    fail_fast: bool
+
+    def _handle_next_task(self) -> None:
+        super()._handle_next_task()
+        self.look()
+
+    def _add_task(self, *arguments: Any, **named: Any) -> None:
+        # The only way by which Luigi's worker hears of, and passes on, what became of a step.
+        super()._add_task(*arguments, **named)
+        if self.fail_fast and named.get("status") == "FAILED" and _told(named.get("expl"))[0] != "NotPublished":
+            self._start_phasing_out()
 
 
 def _ask(url: str) -> None:

@@ -21,7 +21,9 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import SourceError, UsageError
 from pipeline.marts import marts_of
 from pipeline.months import add_months, format_month, month_range
+from pipeline.status import STEPS
 from pipeline.tasks.base import WithSettings, source_of, store_of, warehouse_of
+from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter
@@ -42,6 +44,7 @@ class Backfill(WithSettings, luigi.WrapperTask):
     datasets: tuple[str, ...] = DatasetsParameter(description="datasets with commas between them, or all")
     first: date = MonthParameter(description="first month, as YYYY-MM")
     last: date = MonthParameter(description="last month, included, as YYYY-MM")
+    through: str = luigi.ChoiceParameter(choices=list(STEPS), default=STEPS[-1], description="the last step to do")
 
     def requires(self) -> list[luigi.Task]:
         """The last step of every missing month, and the zones."""
@@ -53,14 +56,19 @@ class Backfill(WithSettings, luigi.WrapperTask):
             raise UsageError(
                 f"no month from {format_month(self.first)} to {format_month(self.last)} exists: {starts} starts"
             )
-        return missing_steps(wanted)
+        return missing_steps(wanted, self.through)
 
 
 class Latest(WithSettings, luigi.WrapperTask):
-    """The last months that are published by now, for schedules: one that is not published yet is no failure."""
+    """The last months that are published by now, for schedules: one that is not published yet is no failure.
+
+    Where the newest loaded month of a dataset is older than those, as after a long pause, all months from it on.
+    """
 
     datasets: tuple[str, ...] = DatasetsParameter(default=tuple(DATASETS), description="datasets, or all")
-    months: int = luigi.IntParameter(default=12, description="how many months to look back")
+    months: int = luigi.IntParameter(
+        default=12, description="how many months to look back, and further where the newest loaded month is older"
+    )
     last: date = MonthParameter(default=None, description="the last of them, as YYYY-MM; now when not given")
 
     def requires(self) -> list[luigi.Task]:
@@ -73,10 +81,12 @@ class Latest(WithSettings, luigi.WrapperTask):
     def published(self) -> dict[str, list[date]]:
         """By dataset: the months that are loaded, published, or overdue. One HEAD request for each missing month."""
         last = self.last or date.today().replace(day=1)
+        first = add_months(last, 1 - self.months)
         found = {}
         for name in self.datasets:
             spec = DATASETS[name]
-            months = existing_months(spec, add_months(last, 1 - self.months), last)
+            newest = max(warehouse_of(config.settings()).loaded_months(spec), default=first)
+            months = existing_months(spec, min(first, newest), last)
             missing = set(missing_months(spec, months))
             found[name] = [month for month in months if month not in missing or _is_due(spec, month)]
         return found
@@ -97,25 +107,35 @@ def existing_months(spec: Dataset, first: date, last: date) -> list[date]:
     return month_range(max(first, start), last)
 
 
-def missing_months(spec: Dataset, months: list[date]) -> list[date]:
-    """Those of the months that are not loaded, or that a mart lacks; one question each for loads and marts."""
+def missing_months(spec: Dataset, months: list[date], through: str = STEPS[-1]) -> list[date]:
+    """Those of the months for which the step is not done; one question each for lake, loads and marts, as needed."""
     warehouse = warehouse_of(config.settings())
+    if through in ("download", "conform"):
+        step = {"download": Download, "conform": Conform}[through]
+        store = store_of(config.settings())
+        keys = {month: step(dataset=spec.name, month=month).output().key for month in months}
+        there = store.keys(f"raw/{spec.name}/" if through == "download" else f"trips/{spec.name}/")
+        return [month for month, key in keys.items() if key not in there]
     loaded = warehouse.loaded_months(spec)
-    marts = {mart.name for mart in marts_of(spec.name)}
+    marts = {mart.name for mart in marts_of(spec.name)} if through == "mart" else set()
     built = warehouse.mart_months(spec) if marts else {}
     return [month for month in months if month not in loaded or not marts <= set(built.get(month, ()))]
 
 
-def missing_steps(wanted: dict[str, list[date]]) -> list[luigi.Task]:
+def missing_steps(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> list[luigi.Task]:
     """The last step of each missing month, newest first, and the zones when they are missing."""
     settings = config.settings()
     _sweep_once(settings, os.getpid())
     steps: list[luigi.Task] = []
-    if warehouse_of(settings).loaded_zones() is None:
-        steps.append(LoadZones())
+    zones = {"download": DownloadZones(), "conform": ConformZones()}.get(through, LoadZones())
+    if not zones.complete():
+        steps.append(zones)
     for name, months in wanted.items():
-        last_step = Mart if marts_of(name) else Load
-        steps += [last_step(dataset=name, month=month) for month in reversed(missing_months(DATASETS[name], months))]
+        last_step = {"download": Download, "conform": Conform, "load": Load}.get(through, Mart)
+        if last_step is Mart and not marts_of(name):
+            last_step = Load
+        missing = missing_months(DATASETS[name], months, through)
+        steps += [last_step(dataset=name, month=month) for month in reversed(missing)]
     if steps:
         _import_once(settings)
     return steps

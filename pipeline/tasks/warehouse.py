@@ -20,7 +20,10 @@ class _Writing(Step):
     @property
     def resources(self) -> dict[str, int]:
         """One of those that the kind of warehouse has, by the name of its URL; DuckDB takes one writer at a time."""
-        kind = self.settings.warehouse.partition("://")[0]
+        try:
+            kind = self.settings.warehouse.partition("://")[0]
+        except UsageError:
+            return {}  # Luigi asks for this even when it has just learnt that the settings cannot be.
         return {"postgresql" if kind == "postgres" else kind: 1}
 
 
@@ -39,7 +42,7 @@ class Load(_Writing, MonthTask):
         """Replace the month."""
         self.report(None, "loading")
         rows = self.warehouse.replace_month(self.spec, self.month, self.trips.entry())
-        self.done(f"{rows:,} rows")
+        self.done(f"{rows:,} rows", rows=rows)
 
 
 class LoadZones(_Writing, ZonesTask):

@@ -57,7 +57,9 @@ def open_warehouse(
         return PostgresWarehouse(Server(url), datasets, zones, lock_timeout_s=lock_timeout_s)
     if not separator or scheme != "duckdb":
         # It may be the address of any database, with a password in it.
-        shown = f"{url.partition(':')[0]}:…" if re.search("[@?]", url) else repr(url)
+        shown = f"{scheme}://…" if separator and re.search("[@?]", rest) else repr(url)
+        if not separator and re.search("[@?]|password", url, re.IGNORECASE):
+            shown = "…"
         raise UsageError(f"warehouse {shown} is none of the kinds there are; allowed: {_ALLOWED}")
     if not rest.startswith("/") or "?" in rest or rest.endswith("/") or rest[1:] in ("", ":memory:"):
         raise UsageError(f"warehouse {url!r} does not name a database file; allowed: {_ALLOWED}")

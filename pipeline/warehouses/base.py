@@ -131,5 +131,8 @@ class Warehouse(Protocol):
     def forget_month(self, dataset: Dataset, month: date) -> None:
         """Take the month out: rows, marts and records; nothing happens when it is not there."""
 
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Take the month out of every mart, its load stays; nothing happens when it is in none."""
+
     def query(self, sql: str) -> pa.Table:
         """Run one statement that reads, and return its rows."""

@@ -110,6 +110,12 @@ class BigQueryWarehouse:
             if (dataset.name, month) in ledger.loads:
                 self._forget(subject, ledger, dataset.name, month, marts=True, rows=True)
 
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Rows and records go in one transaction."""
+        subject = load_name(dataset, month)
+        with self._faults(subject):
+            self._forget(subject, Ledger(marts=self._read().marts), dataset.name, month, marts=True)
+
     def _forget(
         self, subject: str, ledger: Ledger, name: str, month: date | None, *, marts: bool, rows: bool = False
     ) -> None:

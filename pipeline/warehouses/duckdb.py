@@ -84,6 +84,12 @@ class DuckDBWarehouse:
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
 
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Rows and records go in one transaction."""
+        if self._file.path.exists():
+            with self._writing(load_name(dataset, month)) as (connection, before):
+                drop_marts(connection, _DIALECT, before, dataset.name, month)
+
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)

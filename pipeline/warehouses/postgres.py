@@ -58,11 +58,14 @@ class PostgresWarehouse:
             arrival = inspect(path, dataset, month, where=str(path))
 
             def work(connection: psycopg.Connection[Any]) -> int:
+                refuse_foreign(connection, subject, dataset, month)
                 self._ensure(connection, subject)
                 hold(connection, subject, self._limit_s)
                 self._refuse(connection, subject, dataset)
                 refuse_foreign(connection, subject, dataset, month)
-                _compare(subject, bring(connection, dataset, month, path), arrival, str(path))
+                table = _DIALECT.tables(connection)[dataset.name]
+                rows = bring(connection, dataset, table, month, path, self._limit_s)
+                _compare(subject, rows, arrival, str(path))
 
                 def swap() -> None:
                     drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
@@ -70,7 +73,7 @@ class PostgresWarehouse:
                     record_load(connection, dataset.name, month, arrival, trips.fingerprint)
                     put_in_place(connection, dataset, month)
 
-                tables = [dataset.name, partition_of(dataset.name, month)]
+                tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
                 insisting(connection, subject, tables, self._limit_s, swap)
                 return arrival.rows
 
@@ -118,8 +121,25 @@ class PostgresWarehouse:
                 forget_load(connection, dataset.name, month)
                 take_out(connection, dataset, month)
 
-            tables = [dataset.name, partition_of(dataset.name, month)]
+            tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
             insisting(connection, subject, tables, self._limit_s, change)
+
+        self._run(subject, work)
+
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Rows and records go in one transaction."""
+        subject = load_name(dataset, month)
+
+        def work(connection: psycopg.Connection[Any]) -> None:
+            built = _read(connection).mart_months(dataset.name).get(month)
+            if not built:
+                return
+            hold(connection, subject, self._limit_s)
+
+            def change() -> None:
+                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+
+            insisting(connection, subject, sorted(built), self._limit_s, change)
 
         self._run(subject, work)
 

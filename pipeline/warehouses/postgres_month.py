@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,9 +20,10 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.months import add_months
+from pipeline.warehouses.arrival import load_name
 from pipeline.warehouses.postgres_schema import partition_of
 from pipeline.warehouses.postgres_server import import_psycopg, transaction
-from pipeline.warehouses.sql_schema import literal
+from pipeline.warehouses.sql_schema import Table, changes_to
 from pipeline.warehouses.tables import MONTH
 
 if TYPE_CHECKING:
@@ -56,22 +58,30 @@ def copy_rows(connection: psycopg.Connection[Any], table: str, path: Path) -> in
         return int(cursor.rowcount)
 
 
-def bring(connection: psycopg.Connection[Any], dataset: Dataset, month: date, path: Path) -> int:
+def bring(
+    connection: psycopg.Connection[Any], dataset: Dataset, table: Table, month: date, path: Path, limit_s: float
+) -> int:
     """Make the table `<partition>_incoming` of the file's rows, ready to be put in place; returns their number."""
     incoming = partition_of(dataset.name, month) + _INCOMING
-    with connection.transaction():
+
+    def prepare() -> list[str]:
         connection.execute(f'DROP TABLE IF EXISTS "{incoming}"')
-        connection.execute(
-            f'CREATE TABLE "{incoming}" (LIKE "{dataset.name}" INCLUDING COMMENTS INCLUDING STORAGE, '
-            # Implies the partition's bounds, so that attaching reads no row.
-            f"CONSTRAINT {MONTH} CHECK ({MONTH} = DATE '{month}'))"
-        )
+        # By itself: pg_get_indexdef locks the parent, too.
+        return _indexes(connection, dataset.name, onto=incoming)
+
+    indexes = insisting(connection, load_name(dataset, month), [dataset.name, incoming], limit_s, prepare)
+    with connection.transaction():
+        # Not LIKE, which locks the parent until the copy is through, while another month's swap wants it alone.
+        named = Table(f"{dataset.name} of {month:%Y-%m}.", table.columns)
+        for statement in changes_to(incoming, named, None):
+            connection.execute(statement)
+        # Implies the partition's bounds, so that attaching reads no row.
+        connection.execute(f"ALTER TABLE \"{incoming}\" ADD CONSTRAINT {MONTH} CHECK ({MONTH} = DATE '{month}')")
         connection.execute(f"ALTER TABLE \"{incoming}\" ALTER COLUMN {MONTH} SET DEFAULT DATE '{month}'")
-        connection.execute(f'COMMENT ON TABLE "{incoming}" IS {literal(f"{dataset.name} of {month:%Y-%m}.")}')
         rows = copy_rows(connection, incoming, path)
         connection.execute(f'ALTER TABLE "{incoming}" ALTER COLUMN {MONTH} DROP DEFAULT')
         # After the rows, which is faster, and before attaching, which else would make them while others wait.
-        for statement in _indexes(connection, dataset.name, onto=incoming):
+        for statement in indexes:
             connection.execute(statement)
     return rows
 
@@ -85,11 +95,21 @@ def put_in_place(connection: psycopg.Connection[Any], dataset: Dataset, month: d
     for (index,) in connection.execute(
         "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = to_regclass($1)", [partition]
     ).fetchall():
-        connection.execute(f'ALTER INDEX "{index}" RENAME TO "{index.replace(_INCOMING, "")}"')
+        name = _free_name(connection, index.replace(_INCOMING, ""))
+        connection.execute(f'ALTER INDEX "{index}" RENAME TO "{name}"')
     connection.execute(
         f'ALTER TABLE "{dataset.name}" ATTACH PARTITION "{partition}" '
         f"FOR VALUES FROM ('{month}') TO ('{add_months(month, 1)}')"
     )
+
+
+def _free_name(connection: psycopg.Connection[Any], wanted: str) -> str:
+    """The name, or the next one that nothing has: a month that a person has detached keeps its index's name."""
+    for number in count():
+        name = f"{wanted}{number or ''}"
+        if connection.execute("SELECT to_regclass($1)", [f'"{name}"']).fetchone() == (None,):
+            break
+    return name
 
 
 def take_out(connection: psycopg.Connection[Any], dataset: Dataset, month: date) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,11 @@ def read_rows(connection: psycopg.Connection[Any], sql: str) -> pa.Table:
     A statement that gives no rows, ever, is an error of the driver.
     """
     from psycopg import RawServerCursor
+    from psycopg.types.string import TextLoader
 
     connection.execute("SET default_transaction_read_only = on")
+    connection.execute("SET datestyle = 'ISO'")
+    known = {*_TYPES, _NUMERIC, 0}
     # One that only reads is fetched piece by piece; others (EXPLAIN, SHOW) Postgres gives as a whole only. Either way
     # goes by the extended protocol, which takes one statement only, so that none can end the transaction.
     streamed = re.match(r"\s*(SELECT|WITH|VALUES|TABLE)\b", sql, re.IGNORECASE)
@@ -48,27 +52,37 @@ def read_rows(connection: psycopg.Connection[Any], sql: str) -> pa.Table:
         connection.transaction(),
         RawServerCursor(connection, "rows") if streamed else connection.cursor() as cursor,
     ):
+        for kind in {oid for info in cursor.adapters.types for oid in (info.oid, info.array_oid)} - known:
+            cursor.adapters.register_loader(kind, TextLoader)
         cursor.execute(sql, binary=True) if streamed else cursor.execute(sql, prepare=True)
+        if streamed and {column.type_code for column in cursor.description or ()} - known:
+            # As Postgres writes them; psycopg would make objects of them, or bytes.
+            cursor.execute(sql, binary=False)
         pieces = iter(lambda: cursor.fetchmany(_ROWS), [])
         first = next(pieces, [])
         names = [column.name for column in cursor.description or ()]
         kinds = [column.type_code for column in cursor.description or ()]
-        tables = [_table(names, kinds, piece) for piece in chain([first], pieces)]
-    # Decimals differ in width from piece to piece.
-    return pa.concat_tables(tables, promote_options="permissive")
+        tables = [_table(kinds, piece) for piece in chain([first], pieces)]
+    # Decimals differ in width from piece to piece; two columns may have one name.
+    return pa.concat_tables(tables, promote_options="permissive").rename_columns(names)
 
 
-def _table(names: Sequence[str], kinds: Sequence[int], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    return pa.table([_column(kind, values) for kind, values in zip(kinds, columns, strict=True)], names=list(names))
+def _table(kinds: Sequence[int], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(kinds)
+    arrays = [_column(kind, values) for kind, values in zip(kinds, columns, strict=True)]
+    return pa.table(arrays, names=[str(place) for place in range(len(kinds))])
 
 
 def _column(kind: int, values: Sequence[Any]) -> pa.Array:
     if kind == _NUMERIC:
         finite = all(value is None or Decimal.is_finite(value) for value in values)
         known = any(value is not None for value in values)
+        if finite and not known:
+            return pa.nulls(len(values), pa.decimal128(1, 0))
         if finite:
-            return pa.array(values) if known else pa.nulls(len(values), pa.decimal128(1, 0))
+            with suppress(pa.ArrowInvalid):  # of more digits than any decimal of Arrow has: as text
+                return pa.array(values)
+            return pa.array([value if value is None else str(value) for value in values], pa.string())
         return pa.array([value if value is None else float(value) for value in values], pa.float64())
     if kind in _TYPES:
         return pa.array(values, _TYPES[kind])

@@ -57,7 +57,7 @@ class PostgresDialect:
     def view_comment(self, connection: Any) -> str | None:
         """From `pg_description`."""
         found = connection.execute(
-            f"SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE {_HERE} AND relname = 'trips'"
+            f"SELECT coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class WHERE {_HERE} AND relname = 'trips'"
         ).fetchone()
         return found[0] if found else None
 
@@ -90,8 +90,13 @@ def table_of_load(record: LoadRecord) -> str:
 
 
 def names_in(connection: Any) -> set[str]:
-    """The tables and partitions that are there."""
-    found = connection.execute(f"SELECT relname FROM pg_class WHERE {_HERE} AND relkind IN ('r', 'p')").fetchall()
+    """The tables that are there, and the partitions whose parent is the table that their name begins with."""
+    found = connection.execute(
+        "SELECT c.relname FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid "
+        "LEFT JOIN pg_class AS p ON p.oid = i.inhparent "
+        f"WHERE c.{_HERE} AND c.relkind IN ('r', 'p') "
+        r"AND (c.relname !~ '_\d{4}_\d\d$' OR p.relname = regexp_replace(c.relname, '_\d{4}_\d\d$', ''))"
+    ).fetchall()
     return {name for (name,) in found}
 
 
@@ -110,7 +115,7 @@ def refuse_foreign(connection: Any, subject: str, dataset: Dataset, month: date)
             [parent, partition],
         ).fetchall()
     )
-    problems = [f"table {parent} is there, but not divided by {MONTH}"] if found[parent] != "p" else []
+    problems = [f"table {parent} is there, but not divided by {MONTH}"] if found.get(parent, "p") != "p" else []
     if partition in found and found[partition] != parent:
         problems.append(f"table {partition} is there, but no partition of {parent}")
     if problems:

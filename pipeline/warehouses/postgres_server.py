@@ -46,16 +46,20 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-#: A load takes as long as it takes; times are UTC; and the server, too, notices that we are gone.
+#: Whatever role and database are set to: a load takes as long as it takes, texts are as we read them, and the server,
+#: too, notices that we are gone.
 _SESSION = """
 SELECT current_schema(),
-    set_config('statement_timeout', '0', false), set_config('timezone', 'UTC', false),
+    set_config('idle_in_transaction_session_timeout', '0', false),
+    (SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'),
+    set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
+    set_config('quote_all_identifiers', 'off', false),
     set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false),
     CASE WHEN version() !~* 'visual|mingw|msvc' THEN set_config('client_connection_check_interval', '2s', false) END
 """
 #: What a person does about an error of this code.
 _REMEDIES = {
-    "42501": "ask its owner for: GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}",
+    "42501": "tables are for who made them; where there are none yet: GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}",
     "53100": "the server's disk is full: make room there, then run again",
     "53200": "the server is out of memory: look at its settings, then run again",
     "55P03": "somebody else holds it: wait for them, then run again (the limit is lock_timeout_s)",
@@ -131,7 +135,9 @@ class Server:
                         f"{_connection_remedy(reason)}"
                     ) from error
             except driver.Error as error:
-                raise WarehouseError(f"{subject}: no connection to Postgres at {self.place()}: {error}") from error
+                raise WarehouseError(
+                    f"{subject}: no connection to Postgres at {self.place()}: {error}; is [pipeline] warehouse right?"
+                ) from error
             time.sleep(_jitter(pause_s))
             pause_s = min(2 * pause_s, _PAUSE_S[1])
 
@@ -142,6 +148,8 @@ class Server:
                 f"{subject}: Postgres at {self.place(connection.pgconn)} is of version {version // 10000}; allowed is "
                 f"{_OLDEST // 10000} or newer"
             )
+        # By itself, as a limit of the role's or the database's own would hold for the next statement, too.
+        connection.execute("SET statement_timeout = 0")
         found = connection.execute(_SESSION).fetchone()
         if found is None or found[0] is None:
             raise WarehouseError(
@@ -151,13 +159,16 @@ class Server:
 
     def _say(self, subject: str, connection: psycopg.Connection[Any], error: psycopg.Error) -> str:
         told = error.diag
+        # Of bad data: the row and the column.
+        where = " ".join((told.context or "").split()) if (error.sqlstate or "").startswith("22") else ""
         parts = [told.message_primary or " ".join(str(error).split()) or type(error).__name__]
-        parts += [text for text in (told.message_detail, told.message_hint) if text]
+        parts += [text for text in (told.message_detail, where, told.message_hint) if text]
         remedy = _REMEDIES.get(error.sqlstate or "", "")
         if remedy:
             user = connection.info.user if connection.pgconn.status == 0 else "the user"
-            parts.append(remedy.format(schema=told.schema_name or "public", user=user))
-        elif error.sqlstate is None or error.sqlstate in _RENEWED:
+            schema = re.search(r"schema (\S+)$", parts[0])
+            parts.append(remedy.format(schema=schema[1] if schema else "public", user=user))
+        elif (error.sqlstate is None and connection.broken) or error.sqlstate in _RENEWED:
             parts.append("run again when the server is well; nothing of it has arrived")
         return f"{subject} in Postgres at {self.place(connection.pgconn)}: {'; '.join(parts)}"
 
@@ -170,7 +181,11 @@ def refuse_unless_url(url: str) -> None:
     """
     driver = import_psycopg()
     try:
-        driver.conninfo.conninfo_to_dict(url)
+        said = driver.conninfo.conninfo_to_dict(url)
+        place = f"{said.get('host', '')}{said.get('dbname', '')}"
+        if "@" in place or re.search("[^0-9,]", str(said.get("port", ""))):
+            # As libpq reads a password with such a sign in it; what it takes for a host would be shown.
+            raise driver.ProgrammingError("host, port or database has a sign that none can have")
     except driver.Error as error:
         # The quoted part may be of a password.
         reason = re.sub(r'\s*:?\s*".*', "", str(error), flags=re.DOTALL).strip()
@@ -207,7 +222,7 @@ def _connection_remedy(reason: str) -> str:
         r"password|authentication": "give the password by PGPASSWORD, ~/.pgpass, a service file or the URL",
         r"database .* does not exist": "make it (createdb), or name another one in [pipeline] warehouse",
         r"role .* does not exist": "make it (createuser), or name another user in [pipeline] warehouse",
-        r"SSL|certificate|TLS": "look at sslmode and sslrootcert in [pipeline] warehouse",
+        r"support SSL|require SSL|SSL error|certificate|TLS": "look at sslmode and sslrootcert in [pipeline] warehouse",
     }
     for pattern, remedy in remedies.items():
         if re.search(pattern, reason):

@@ -16,6 +16,8 @@ from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view, trips_view_docs
 
+_RENAME = "rename what is yours, or choose another database or schema in [pipeline] warehouse"
+
 
 class Connection(Protocol):
     """What both drivers can do alike."""
@@ -81,10 +83,11 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
     """
     datasets, had = list(datasets), dialect.tables(connection)
     foreign = sorted({dataset.name for dataset in (*datasets, zones)} & had.keys())
+    if "loads" in had and not {"dataset", "month", "source_sha256"} <= had["loads"].columns.keys():
+        raise WarehouseError(f"table loads is there, but not of this package; {_RENAME}")
     if foreign and "loads" not in had:
         raise WarehouseError(
-            f"tables {foreign} are there, but not of this package, as there is no table loads; rename them, or choose "
-            "another database or schema in [pipeline] warehouse"
+            f"tables {foreign} are there, but not of this package, as there is no table loads; {_RENAME}"
         )
     statements = []
     for name, (doc, columns) in LEDGER.items():
@@ -107,7 +110,10 @@ def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[st
     # An engine keeps a view's text in a form of its own; the comment carries the mark of ours.
     mark = hashlib.sha256(f"{view} {docs}".encode()).hexdigest()[:8]
     comment = f"{TRIPS_DOC} (definition {mark})"
-    if dialect.view_comment(connection) == comment:
+    there = dialect.view_comment(connection)
+    if there is not None and "(definition " not in there:
+        raise WarehouseError(f"trips is there, but not of this package; {_RENAME}")
+    if there == comment:
         return []
     statements = [dialect.view(view), f"COMMENT ON VIEW trips IS {literal(comment)}"]
     return statements + [f'COMMENT ON COLUMN trips."{name}" IS {literal(doc)}' for name, doc in docs.items()]

@@ -1,0 +1,176 @@
+"""The command that tells what a month is like, next to those before it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import config
+from pipeline.cli.compare import Checked, checked
+from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
+from pipeline.cli.tables import new_table, print_line, print_table
+from pipeline.datasets import ZONES, dataset_named
+from pipeline.errors import StoreError
+from pipeline.months import add_months, format_month
+from pipeline.tasks.base import store_of
+
+_STYLES = {"error": "red", "warning": "yellow"}
+
+
+@click.command()
+@what(required=True)
+@as_json
+@with_settings
+def check(what: tuple[str, ...], as_json: bool) -> None:
+    r"""Show what the checks of a month found, and what changed against the months before it.
+
+    DATASET is yellow, green, fhv, fhvhv or all, and PERIOD a month, or several such as 2024 or 2024-01..2024-03, each
+    of which is a line then. `zones` alone shows those of the zones.
+
+    All of it was measured when the month was conformed; nothing is measured anew. A change is from the mean of up to
+    three months before. The exit code is 1 when an error was found, for which a month is refused, and 5 when a month
+    has no checks.
+
+    \b
+    pipeline check green 2024-01
+    pipeline check yellow green 2024 --json
+    """
+    store, all_there = store_of(config.settings()), what[-1] == "all"
+    months: Mapping[str, Sequence[date | None]] = (
+        {ZONES.name: [None]} if what == (ZONES.name,) else months_of(*parse_what(what, required=True))
+    )
+    found = [month for name, wanted in months.items() for month in checked(store, dataset_named(name), wanted)]
+    there = {(month.dataset.name, month.month) for month in found}
+    missing = {name: [month for month in wanted if (name, month) not in there] for name, wanted in months.items()}
+    if as_json and found:
+        print_json([_as_data(month) for month in found])
+    elif sum(map(len, months.values())) == 1 and found:
+        _print_findings(found[0])
+        _print_changes(found[0])
+    elif found:
+        _print_months(found)
+    message = "" if all_there and found else _without_checks(missing, store.location)
+    if any(month.count("error") for month in found):
+        if message:
+            click.echo(f"pipeline: {message}", err=True)
+        sys.exit(1)
+    if message:
+        raise StoreError(message)
+
+
+def _as_data(month: Checked) -> dict[str, Any]:
+    return {
+        "dataset": month.dataset.name,
+        "month": format_month(month.month) if month.month else None,
+        "rows": month.document["rows"],
+        "findings": [{**asdict(finding), "purpose": month.purpose(finding)} for finding in month.findings],
+        "months_before": list(month.before),
+        "counts": month.counts(),
+        "changed_nulls": month.nulls(),
+    }
+
+
+def _print_findings(month: Checked) -> None:
+    if not month.findings:
+        print_line(f"{month.name}: no findings; all of its {len(month.dataset.rules)} rules hold")
+        return
+    print_line(f"{month.name}: {len(month.findings)} finding{'s' * (len(month.findings) != 1)}", style="bold")
+    table = new_table()
+    table.add_column("rule", no_wrap=True)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("found", min_width=15)
+    table.add_column("allowed", min_width=8)
+    table.add_column("what it looks for")
+    for finding in month.findings:
+        severity = Text(finding.severity, style=_STYLES.get(finding.severity, ""))
+        table.add_row(finding.rule, severity, finding.found, finding.allowed, month.purpose(finding))
+    print_table(table)
+
+
+def _print_changes(month: Checked) -> None:
+    title = "The month, those before it, and its change from their mean" if month.before else "Nothing to compare with"
+    print_line(f"\n{title}", style="bold")
+    table = new_table()
+    table.add_column("measure")
+    _add_months(table, month)
+    for line in month.counts():
+        numbers = [_number(value) for value in (*line["before"], line["value"])]
+        change = [_change(line["value"], line["change_percent"])] if month.before else []
+        table.add_row(line["measure"].replace("_", " "), *numbers, *change)
+    print_table(table)
+    if nulls := month.nulls():
+        print_line("\nColumns with notably more or fewer nulls: their share of the rows", style="bold")
+        table = new_table()
+        table.add_column("column")
+        _add_months(table, month)
+        for line in nulls:
+            shares = ["" if share is None else f"{share:.1%}" for share in (*line["before"], line["share"])]
+            table.add_row(line["column"], *shares, f"{line['change_points']:+.1f} points")
+        print_table(table)
+    elif month.before:
+        print_line("\nNo column has notably more or fewer nulls.")
+
+
+def _add_months(table: Table, month: Checked) -> None:
+    for name in (*month.before, format_month(month.month) if month.month else month.dataset.name):
+        table.add_column(name, justify="right", no_wrap=True)
+    if month.before:
+        table.add_column("change", justify="right", no_wrap=True)
+
+
+def _print_months(months: Sequence[Checked]) -> None:
+    table = new_table()
+    table.add_column("month", no_wrap=True)
+    for name in ("rows", "change", "errors", "warnings"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("findings")
+    for month in months:
+        rows = next(line for line in month.counts() if line["measure"] == "rows")
+        change = _change(rows["value"], rows["change_percent"]) if month.before else ""
+        severities = (month.count("error"), month.count("warning"))
+        names = ", ".join(finding.rule.replace("_", " ") for finding in month.findings)
+        table.add_row(month.name, _number(rows["value"]), change, *map(str, severities), names)
+    print_table(table)
+
+
+def _change(value: int, percent: float | None) -> str:
+    if percent is None:
+        return "new" if value else ""
+    return f"{percent:+,.1f} %" if percent else "0.0 %"
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _without_checks(missing: Mapping[str, Sequence[date | None]], location: str) -> str:
+    """Which months have none, and what makes them; nothing when there are no such months."""
+    names, commands = [], []
+    for dataset, months in missing.items():
+        spans = _spans([month for month in months if month])
+        names += [f"{dataset} {span}" for span in spans] or [dataset] * bool(months)
+        commands += [f"pipeline backfill {dataset} {span}" for span in spans]
+    remedy = "; ".join(commands) or "pipeline backfill, of any month"
+    return f"no checks of {', '.join(names)} in the lake {location}; the step Conform makes them: {remedy}" * bool(
+        names
+    )
+
+
+def _spans(months: Sequence[date]) -> list[str]:
+    """The months as few periods."""
+    spans: list[list[date]] = []
+    for month in months:
+        if spans and add_months(spans[-1][-1], 1) == month:
+            spans[-1].append(month)
+        else:
+            spans.append([month])
+    return [
+        "..".join(format_month(month) for month in ((span[0], span[-1]) if len(span) > 1 else span)) for span in spans
+    ]

@@ -1,0 +1,58 @@
+"""The end of a run, told to people who are not looking: by a webhook, and by e-mail through Luigi's own settings."""
+
+from __future__ import annotations
+
+import luigi.notifications
+import requests
+from luigi.configuration import get_config
+
+from pipeline.cli.summary import counted
+from pipeline.history import Run
+from pipeline.tasks.base import log
+
+_TIMEOUT_S = 10
+_MOST = 10
+
+
+def notify(run: Run, url: str) -> None:
+    """Tell of a run that did something; that nobody could be told is a warning, and changes nothing else.
+
+    E-mail goes to [email] receiver, by whatever means the section says; with `force_send` unset Luigi sends none from a
+    terminal.
+    """
+    if not (run.months_done or run.failures):
+        return
+    text = message(run)
+    if url:
+        try:
+            # Of the answer nothing is wanted but its status; the address is a secret, so that no error may quote it.
+            answer = requests.post(url, json={"text": text}, timeout=_TIMEOUT_S)
+            if answer.status_code >= 300:
+                log.warning(f"notify_url: HTTP {answer.status_code} {answer.reason}; nobody was told of this run there")
+        except requests.RequestException as error:
+            log.warning(f"notify_url: {type(error).__name__}; nobody was told of this run there")
+    receiver = get_config().get("email", "receiver", "")
+    if receiver:
+        subject, body = text.partition("\n")[::2]
+        try:
+            sender = get_config().get("email", "sender", "luigi-client@localhost")
+            luigi.notifications.send_email(subject, body or subject, sender, [receiver])
+        except OSError as error:
+            log.warning(f"[email]: {error}; no mail was sent of this run")
+
+
+def message(run: Run) -> str:
+    """What was done, failed, warned: a line for the subject, then one for each failure and warning."""
+    failed = [failure for failure in run.failures if failure.kind != "NotPublished"]
+    waiting = len(run.failures) - len(failed)
+    parts = [counted(len(run.months_done), "month") + " done"]
+    parts += [f"{len(failed)} failed"] if failed else []
+    parts += [f"{waiting} not published yet"] if waiting else []
+    parts += [counted(len(run.warnings), "warning")] if run.warnings else []
+    lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})"]
+    if run.rows or run.bytes:
+        lines.append(f"{run.rows:,} rows conformed, {run.bytes / 1e6:,.1f} MB downloaded")
+    lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}" for of in failed[:_MOST]]
+    lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
+    lines += [f"warning: {warning}" for warning in run.warnings[:_MOST]]
+    return "\n".join(lines)

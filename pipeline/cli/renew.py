@@ -1,0 +1,249 @@
+"""The commands that do months anew: those that a person names, or those that are not as at the source."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from datetime import date
+from typing import Any
+
+import click
+from rich.table import Table
+
+from pipeline import config
+from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
+from pipeline.cli.run import run_months, scheduler_option, workers_option
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.errors import PipelineError, UsageError
+from pipeline.forget import Going, Month, Months, clear_the_way, forget, going, name_of
+from pipeline.marts import marts_of
+from pipeline.months import month_range
+from pipeline.refresh import Finding, compare, months_here
+from pipeline.status import STEPS
+from pipeline.tasks.base import log, source_of, store_of, warehouse_of
+from pipeline.tasks.lake import ConformZones, DownloadZones
+from pipeline.tasks.runs import missing_months, start_of
+from pipeline.tasks.warehouse import LoadZones
+
+
+@click.command()
+@what(required=True)
+@click.option("--from", "step", required=True, type=click.Choice(STEPS), help="The first step to be done anew.")
+@click.option("--yes", is_flag=True, help="Do not ask before anything is deleted.")
+@workers_option
+@scheduler_option
+@with_settings
+def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None) -> None:
+    r"""Forget a step and all that follows from it, for a range of months, and run them anew.
+
+    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
+    no period: pipeline redo zones --from conform.
+
+    What will go is shown first. Raw bytes go with --from download only, and before the new ones have come; what is
+    republished is fetched first by: pipeline refresh --apply. Stopped in between, the same command goes on, and a
+    backfill brings back what is missing.
+
+    \b
+    pipeline redo green 2024-01 --from load
+    pipeline redo yellow green 2021..2022 --from conform --yes
+    """
+    months = _named(what, step)
+    store, warehouse, source = _places()
+    plan = [found for found in going(store, warehouse, source, months, step) if found]
+    if plan:
+        _print_going(plan)
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("nobody can be asked whether this may go, as this is no terminal; add --yes")
+        if not yes and not click.confirm(f"Forget this, and do it anew from {step} on?"):
+            click.echo("Nothing was changed.")
+            return
+    every, errors = [(name, month) for name, of in months.items() for month in of], list[str]()
+    if step == "download":
+        for found in plan:
+            forget(store, warehouse, found)
+    else:
+        there = [(found.dataset.name, found.month) for found in plan]
+        wait_s = config.settings().lock_timeout_s
+        done, errors = clear_the_way(store, warehouse, source, {step: there}, wait_s=wait_s, say=log.info)
+        every = [month for month in every if month in done or month not in there]
+    sys.exit(_bring(every, errors, workers, scheduler))
+
+
+@click.command()
+@what(required=False)
+@click.option("--apply", "applied", is_flag=True, help="Do anew what is out of date, and fetch what is new.")
+@as_json
+@workers_option
+@scheduler_option
+@with_settings
+def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
+    r"""Ask the source what is new, republished or gone, and look for what is out of date here.
+
+    Without PERIOD each DATASET is compared from its oldest month that is here up to now, without DATASET all of them,
+    and the zones. Nothing is downloaded for it. The date is when the source published what it has, or when what is out
+    of date here was made, or what it should be made of was fetched.
+
+    --apply does exactly the steps that are out of date, for exactly these months. Republished bytes are fetched before
+    the old ones go; if they are not believable, the month is then refused, as it would be in a first backfill. What the
+    source has no more is never deleted.
+
+    \b
+    pipeline refresh
+    pipeline refresh green yellow 2024 --apply
+    pipeline refresh all --json
+    """
+    months = _compared(what)
+    store, warehouse, source = _places()
+    count = sum(map(len, months.values()))
+    if not count and not as_json:
+        click.echo("Nothing is here yet, so there is nothing to compare; name datasets and a period to ask for them.")
+        return
+    log.info(f"comparing {count} month{'s' * (count != 1)} with the source and with each other")
+    findings = compare(store, warehouse, source, months, date.today().replace(day=1))
+    if not as_json:
+        _print_findings(findings, count, applied)
+    code, errors = 1 if any(found.what == "unanswered" for found in findings) else 0, list[str]()
+    if applied:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            code = _apply(findings, errors, workers, scheduler) or code
+    if as_json:
+        print_json(
+            {"compared": count, "findings": [found.plain for found in findings], "applied": applied, "errors": errors}
+        )
+    sys.exit(code)
+
+
+def _apply(findings: Sequence[Finding], errors: list[str], workers: int, scheduler: str | None) -> int:
+    """Do what the findings ask for; returns the exit code, errors are added."""
+    todo = [(found.dataset, found.month) for found in findings if found.what == "new"]
+    wanted: dict[str, list[Month]] = {}
+    for found in findings:
+        if found.redo_from and found.what != "new":
+            wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
+    wait_s = config.settings().lock_timeout_s
+    done, kept = clear_the_way(*_places(), wanted, wait_s=wait_s, say=log.info)
+    errors += kept
+    return _bring([*done, *todo], kept, workers, scheduler)
+
+
+def _bring(months: Sequence[Month], errors: Sequence[str], workers: int, scheduler: str | None) -> int:
+    """Run what these months lack, and say what could not be done; returns the exit code."""
+    code = 0
+    if (ZONES.name, None) in months:
+        code = _bring_zones(workers, scheduler)
+    by_name: dict[str, list[date]] = {}
+    for name, month in sorted((name, month) for name, month in set(months) if month):
+        by_name.setdefault(name, []).append(month)
+    if by_name:
+        code = run_months(by_name, workers=workers, scheduler=scheduler) or code
+    for error in errors:
+        click.echo(error, err=True)
+    return 1 if errors else code
+
+
+def _bring_zones(workers: int, scheduler: str | None) -> int:
+    """Make the zones anew, in this process, and the marts that go when they are others than before."""
+    warehouse = warehouse_of(config.settings())
+    built = {name: list(warehouse.mart_months(spec)) for name, spec in DATASETS.items() if marts_of(name)}
+    try:
+        for step in (DownloadZones(), ConformZones()):
+            if not step.output().exists():
+                step.run()
+        LoadZones().run()
+    except PipelineError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        return 1
+    lost = {name: missing_months(DATASETS[name], sorted(of)) for name, of in built.items()}
+    lost = {name: of for name, of in lost.items() if of}
+    return run_months(lost, workers=workers, scheduler=scheduler) if lost else 0
+
+
+def _named(words: Sequence[str], step: str) -> Months:
+    """The months that a person named; with --from mart those of datasets that have marts."""
+    if [word for word in words if word != ","] == ["zones"]:
+        if step == "mart":
+            raise UsageError("zones --from mart: the zones have no marts; allowed are download, conform, load")
+        return {ZONES.name: [None]}
+    if "zones" in words:
+        raise UsageError(f"{' '.join(words)}: the zones go alone and without a period: zones --from {step}")
+    names, period = parse_what(words, required=True)
+    if step == "mart" and not any(map(marts_of, names)):
+        raise UsageError(f"{', '.join(names)} --from mart: has no marts; allowed are download, conform, load")
+    names = tuple(name for name in names if step != "mart" or marts_of(name))
+    return dict(months_of(names, period))
+
+
+def _compared(words: Sequence[str]) -> Months:
+    """The months to be compared; what was named, or all from the oldest that is here on, and the zones."""
+    parts = [part for word in words for part in word.split(",") if part]
+    names, period = parse_what(words)
+    if period != "all" or parts[1:][-1:] == ["all"]:
+        return dict(months_of(names, period))
+    today = date.today().replace(day=1)
+    months: dict[str, Sequence[date | None]] = {}
+    for name in names:
+        every = month_range(start_of(DATASETS[name]), today)
+        here = [month for month in months_here(*_places(), name, every) if month]
+        months |= {name: month_range(min(here), today)} if here else {}
+    if names == tuple(DATASETS) and months_here(*_places(), ZONES.name, [None]):
+        months[ZONES.name] = [None]
+    return months
+
+
+def _places() -> tuple[Any, Any, Any]:
+    settings = config.settings()
+    return store_of(settings), warehouse_of(settings), source_of(settings)
+
+
+def _print_going(plan: Sequence[Going]) -> None:
+    table = _table("month", "files")
+    for name in ("size", "rows", "marts"):
+        table.add_column(name, justify="right")
+    for found in plan:
+        size = _size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
+        rows = f"{found.load.rows:,}" if found.load else ""
+        marts = str(len(found.marts) or "")
+        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), size, rows, marts)
+    files = [entry for found in plan for entry in found.files.values()]
+    loaded, built = sum(found.load.rows for found in plan if found.load), sum(len(found.marts) for found in plan)
+    out = _console()
+    out.print("This goes:")
+    out.print(table)
+    size = _size(sum(entry.bytes for entry in files))
+    told = [f"in the lake {len(files)} files of {size}"] if files else []
+    told += [f"in the warehouse {loaded:,} rows"] if loaded else []
+    told += [f"{built} months of marts"] if built else []
+    out.print(f"together {', '.join(told)}")
+
+
+def _print_findings(findings: Sequence[Finding], count: int, applied: bool) -> None:
+    out = _console()
+    if not findings:
+        out.print(f"Nothing to do: all {count} months are as at the source, and nothing is out of date.")
+        return
+    table = _table("month", "finding", "date", "to do")
+    for found in findings:
+        dated = f"{found.dated:%Y-%m-%d}" if found.dated else ""
+        todo = "all steps" if found.what == "new" else f"from {found.redo_from} on" if found.redo_from else ""
+        table.add_row(name_of(found.dataset, found.month), f"{found.what}: {found.why}", dated, todo)
+    out.print(table)
+    if not applied and any(found.redo_from for found in findings):
+        out.print("Nothing was changed; the same with --apply does what is to do.")
+
+
+def _console() -> Any:
+    """As wide as the terminal; elsewhere as wide as any line, so that each stays whole."""
+    out = console()
+    return out if out.is_terminal else console(width=1_000_000)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name in ("month", "date", "to do"))
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"

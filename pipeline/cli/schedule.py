@@ -1,0 +1,203 @@
+"""The command that prints what runs `Latest` every day: for cron, systemd, Kubernetes and Compose."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import shlex
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from pipeline.datasets import DATASETS
+from pipeline.errors import UsageError
+from pipeline.tasks.parameters import DatasetsParameter
+from pipeline.version import __version__
+
+#: Where a container has the working folder.
+_MOUNTED = "/taxi"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run, where, and at which minute of the night."""
+
+    program: Path
+    folder: Path
+    arguments: tuple[str, ...]
+    hour: int
+    minute: int
+
+
+@click.command()
+@click.argument("kinds", nargs=-1, metavar="[KIND]...", type=click.Choice(["cron", "systemd", "kubernetes", "compose"]))
+@click.option("--datasets", default="all", show_default=True, help="Datasets with commas between them, or all.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side.")
+@click.option("--scheduler", metavar="URL", help="A luigid; else that of [core] scheduler_url, or none.")
+def schedule(kinds: tuple[str, ...], datasets: str, workers: int, scheduler: str | None) -> None:
+    """Print, ready to paste, what brings the latest months every day; nothing is installed.
+
+    KIND is cron, systemd, kubernetes or compose; without any, all four. Run it in the folder where luigi.cfg is. TLC
+    publishes once a month, about two months late: on most days there is nothing to do but one question per dataset.
+    The minute comes from this machine's name and the folder, so that not all ask at once.
+
+    \b
+    pipeline schedule cron
+    pipeline schedule systemd --datasets green,yellow --workers 4
+    """  # noqa: D301 (click wants the character itself)
+    job = _job(datasets, workers, scheduler)
+    chosen = [kind for kind in _TEXTS if kind in kinds or not kinds]
+    click.echo(_HEAD)
+    if not (job.folder / "luigi.cfg").is_file():
+        click.echo(
+            f"# There is no luigi.cfg in {job.folder} yet: copy the project's, or failures end with exit code 0."
+        )
+    for kind in chosen:
+        click.echo(f"\n# --- {kind}\n{_TEXTS[kind](job)}")
+
+
+#: Why there is no lock is asked by everyone who has seen two cron jobs meet.
+_HEAD = """\
+# Months that are not published yet are no failure; after a pause, missing months are made up for.
+# No lock is needed: steps are whole or not there, and two runs at once share or repeat work, but harm nothing.
+# Settings must be in luigi.cfg: of PIPELINE_... variables of your shell these know nothing."""
+
+
+def _cron(job: Job) -> str:
+    words = shlex.join([str(job.program), *job.arguments, "--log-level", "WARNING"])
+    command = f"cd {shlex.quote(str(job.folder))} && {words}"
+    # To cron a percent sign is the end of the line.
+    return (
+        "# Add with: crontab -e. Cron mails what is said: only what went wrong.\n"
+        f"{job.minute} {job.hour} * * * " + command.replace("%", r"\%")
+    )
+
+
+def _systemd(job: Job) -> str:
+    # With such characters systemd takes no program, but any argument.
+    by_name = ["/usr/bin/env"] * bool(set(str(job.program)) & set("'\"\\$"))
+    command = " ".join(map(_systemd_word, [*by_name, str(job.program), *job.arguments]))
+    return f"""\
+# /etc/systemd/system/taxi-latest.service
+[Unit]
+Description=The latest months of New York taxi trips
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=oneshot
+User={getpass.getuser()}
+WorkingDirectory={str(job.folder).replace("%", "%%")}
+ExecStart={command}
+Nice=10
+
+# /etc/systemd/system/taxi-latest.timer
+[Unit]
+Description=The latest months of New York taxi trips, every day
+
+[Timer]
+OnCalendar=*-*-* {job.hour:02}:{job.minute:02}:00
+# A day on which the machine was off is made up for.
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+
+# Then: systemctl daemon-reload && systemctl enable --now taxi-latest.timer
+# Failures: systemctl status taxi-latest; journalctl -u taxi-latest"""
+
+
+def _kubernetes(job: Job) -> str:
+    words = json.dumps(["luigi", *job.arguments], ensure_ascii=False)
+    return f"""\
+# kubectl apply -f - ; the image is one with the package in it, under a name of yours.
+# The volume holds luigi.cfg, and data/ when lake and warehouse are a folder and DuckDB: then it must be kept, and one
+# pod at a time has it (ReadWriteOnce). With gs:// and BigQuery it holds luigi.cfg and work in progress only.
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: taxi-latest
+spec:
+  schedule: "{job.minute} {job.hour} * * *"
+  concurrencyPolicy: Forbid
+  jobTemplate:
+    spec:
+      backoffLimit: 0
+      template:
+        spec:
+          restartPolicy: Never
+          containers:
+            - name: latest
+              image: "taxi-pipeline:{__version__}"
+              workingDir: {_MOUNTED}
+              command: {words}
+              resources:
+                requests: {{cpu: "1", memory: 1Gi}}
+              volumeMounts:
+                - name: taxi
+                  mountPath: {_MOUNTED}
+          volumes:
+            - name: taxi
+              persistentVolumeClaim:
+                claimName: taxi"""
+
+
+def _compose(job: Job) -> str:
+    # Another dollar sign keeps Compose from looking for a variable.
+    loop = f"while :; do {shlex.join(['luigi', *job.arguments])}; sleep 86400; done"
+    return f"""\
+# Compose knows no times of day: it runs when it starts, then every 24 hours. The image is one with the package in it.
+services:
+  latest:
+    image: "taxi-pipeline:{__version__}"
+    working_dir: {_MOUNTED}
+    command: {json.dumps(["sh", "-c", loop], ensure_ascii=False).replace("$", "$$")}
+    init: true
+    restart: unless-stopped
+    volumes:
+      - type: bind
+        source: {json.dumps(str(job.folder), ensure_ascii=False).replace("$", "$$")}
+        target: {_MOUNTED}"""
+
+
+_TEXTS: dict[str, Callable[[Job], str]] = {
+    "cron": _cron,
+    "systemd": _systemd,
+    "kubernetes": _kubernetes,
+    "compose": _compose,
+}
+
+
+def _job(datasets: str, workers: int, scheduler: str | None) -> Job:
+    from pipeline.doctor.services import configured_scheduler
+
+    folder, program = Path.cwd(), Path(sys.executable).parent / "luigi"
+    for path in (folder, program):
+        if not str(path).isprintable():
+            raise UsageError(f"{str(path)!r}: no schedule can be written for a path with such characters")
+    names = DatasetsParameter().parse(datasets)
+    arguments = ["--module", "pipeline", "Latest", "--datasets", ",".join(names) if names != (*DATASETS,) else "all"]
+    arguments += ["--workers", str(workers)]
+    if scheduler:
+        arguments += ["--scheduler-url", scheduler]
+    elif not configured_scheduler():
+        arguments += ["--local-scheduler"]
+    hour, minute = _time_of_day(f"{socket.gethostname()}:{folder}")
+    return Job(program, folder, tuple(arguments), hour, minute)
+
+
+def _time_of_day(place: str) -> tuple[int, int]:
+    """Between 2 and 6 in the morning, and not at a full hour, when everybody's jobs begin."""
+    number = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big")
+    return 2 + number // 59 % 4, 1 + number % 59
+
+
+def _systemd_word(word: str) -> str:
+    """A word of ExecStart as systemd reads it: specifiers, variables and quotes are escaped."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{word}"' if set(word) & set(" '\";\\") else word

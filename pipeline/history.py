@@ -1,0 +1,121 @@
+"""The history of runs of the `pipeline` command: `<logs>/runs.jsonl`, a line when a run begins and one when it ends.
+
+A run that was killed has no second line. Each line is written at once, so that runs side by side do not mix theirs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pipeline.version import __version__
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that failed: whose, the kind of error, and its text."""
+
+    step: str
+    dataset: str
+    month: str
+    kind: str
+    error: str
+
+
+@dataclass
+class Run:
+    """One run: when, what was asked, and what became of it; times are UTC in ISO form."""
+
+    id: str
+    began: str
+    asked: str
+    process: int
+    version: str = __version__
+    ended: str | None = None
+    exit_code: int | None = None
+    #: The months that are now as asked, such as green 2024-01.
+    months_done: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+    #: By step: seconds of all months together.
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> str:
+        """Done, failed, stopped, not published yet; or running, or killed, when it has not said."""
+        if self.exit_code is None:
+            return "running" if _is_alive(self.process) else "killed"
+        words = {0: "done", 1: "failed", 3: "not published", 4: "not all run"}
+        return words.get(self.exit_code, "stopped" if self.exit_code > 128 else "failed")
+
+
+class History:
+    """The file of runs below the folder of logs."""
+
+    def __init__(self, logs: str) -> None:
+        self.path = Path(logs) / "runs.jsonl"
+
+    def begin(self, asked: str) -> Run:
+        """Note that a run begins."""
+        now = _now()
+        run = Run(f"{now[:19].replace(':', '')}-{secrets.token_hex(3)}", now, asked, os.getpid())
+        self._append(run)
+        return run
+
+    def end(self, run: Run, exit_code: int) -> None:
+        """Note how it ended."""
+        run.ended, run.exit_code = _now(), exit_code
+        self._append(run)
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first; a line that was cut by a full disk is left out."""
+        found: dict[str, Run] = {}
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        for line in lines:
+            try:
+                facts: dict[str, Any] = json.loads(line)
+                run = Run(**{**facts, "failures": [Failure(**failure) for failure in facts["failures"]]})
+            except (ValueError, TypeError, KeyError):
+                continue
+            found[run.id] = run
+        return list(found.values())
+
+    def _append(self, run: Run) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, (json.dumps(asdict(run), ensure_ascii=False) + "\n").encode())
+        finally:
+            os.close(descriptor)
+
+
+def last_runs(runs: Sequence[Run], count: int) -> list[Run]:
+    """The last so many, newest first."""
+    return list(reversed(runs[-count:])) if count else []
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
