@@ -34,7 +34,7 @@ def check(dataset: Dataset, month: date | None, measures: Measures) -> list[Find
     for rule in dataset.rules:
         count = measures.counts.get(rule.measure)
         if count is not None and not _holds(rule, count, measures.rows):
-            found, allowed = _found(rule, count, measures), _allowed(rule)
+            found, allowed = _found(rule, count, measures), limits_of(rule)
             message = f"{_subject(dataset, month)}: {rule.doc}: found {found}, allowed {allowed}"
             findings.append(Finding(rule.name, rule.severity, found, allowed, message))
     return findings
@@ -95,7 +95,8 @@ def _found(rule: Rule, count: int, measures: Measures) -> str:
     return f"{count:,}"
 
 
-def _allowed(rule: Rule) -> str:
+def limits_of(rule: Rule) -> str:
+    """What a rule allows, in words."""
     limits = [
         f"at least {rule.at_least:,}" if rule.at_least is not None else "",
         f"at most {rule.at_most:,}" if rule.at_most is not None else "",

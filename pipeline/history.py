@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 from collections.abc import Sequence
@@ -93,11 +94,17 @@ class History:
         return list(found.values())
 
     def _append(self, run: Run) -> None:
+        try:
+            self._write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
+        except OSError as error:  # No reason not to run.
+            logging.getLogger("luigi-interface.pipeline").warning(f"no history: {self.path}: {error.strerror}")
+
+    def _write(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, (json.dumps(asdict(run), ensure_ascii=False) + "\n").encode())
+            os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
 

@@ -17,11 +17,14 @@ from pipeline import lake
 from pipeline.check import findings_in
 from pipeline.datasets import dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Dataset
+from pipeline.errors import SourceError
 from pipeline.marts import marts_of
 from pipeline.source import Sidecar, Source
 from pipeline.storage import Entry, Store
 from pipeline.warehouses.base import LoadRecord, MartRecord, Warehouse
 
+#: In place of the SHA-256 of a sidecar that cannot be read.
+_UNREADABLE = "unreadable"
 #: The steps of a month, first to last; a dataset without marts ends with load.
 STEPS = ("download", "conform", "load", "mart")
 
@@ -152,6 +155,8 @@ class _DatasetView:
             found["mart"] = "built from an older load"
         if trips is not None and load is not None and load.fingerprint != trips.fingerprint:
             found["load"] = "loaded from an older trips file"
+        if raw is not None and self._source_sha256(raw) == _UNREADABLE:
+            found["download"] = "its sidecar is not readable"
         if trips is not None:
             fitting = load if load is not None and "load" not in found else None
             reason = self._older_trips(raw, trips, fitting)
@@ -162,7 +167,7 @@ class _DatasetView:
         """Why the trips file is out of date; `load` is a record of that very file, which saves reading its footer."""
         facts = {SOURCE_KEY: load.source_sha256, DECLARATION_KEY: load.declaration} if load else _facts(trips)
         source = self._source_sha256(raw) if raw else None
-        if source and source != facts[SOURCE_KEY]:
+        if source not in (None, _UNREADABLE, facts[SOURCE_KEY]):
             return "conformed from older raw bytes"
         declaration = facts[DECLARATION_KEY]
         if declaration not in self._current:
@@ -177,16 +182,22 @@ class _DatasetView:
         beside = self._raw.get(lake.sidecar_key(raw.key))
         if beside is None:
             return None
-        with beside.open() as file:
-            return Sidecar.from_json(file.read(), beside.key).sha256
+        try:
+            with beside.open() as file:
+                return Sidecar.from_json(file.read(), beside.key).sha256
+        except SourceError:
+            return _UNREADABLE
 
     def _document(self, month: date | None) -> dict[str, Any]:
         """The checks of a month whose trips file is not there."""
         entry = self._checks.get(lake.checks_key(self._dataset, month))
         if entry is None:
             return {}
-        with entry.open() as file:
-            document: dict[str, Any] = json.loads(file.read())
+        try:
+            with entry.open() as file:
+                document: dict[str, Any] = json.loads(file.read())
+        except ValueError:  # Conforming the month again writes it anew.
+            return {}
         return document
 
 

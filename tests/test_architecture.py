@@ -31,11 +31,15 @@ ARROWS = """
     __main__    cli
 
     cli         check config datasets lake luigi_options marts retries sample.process source status storage
-    cli         targets tasks warehouses
+    cli         doctor forget history refresh targets tasks warehouses
+    doctor      config datasets luigi_options months retries source storage warehouses
+    forget      datasets lake parts source status storage warehouses.base
+    refresh     datasets forget lake parts source status storage warehouses.base
+    history
     status      check datasets lake marts source storage warehouses.base
     frames      config datasets lake storage
     tasks       check config conform datasets lake marts parts planning retries
-    tasks       source storage targets transfer warehouses
+    tasks       source status storage targets transfer warehouses
     config      retries source storage transfer warehouses
     luigi_options
     targets     datasets storage warehouses.base
@@ -72,9 +76,9 @@ ARROWS = """
 
 #: What others have made, and the parts that may import it.
 OTHERS = {
-    "luigi": "pipeline config luigi_options targets tasks cli",
-    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample",
-    "requests": "retries transfer google_cloud tasks",
+    "luigi": "pipeline config doctor luigi_options targets tasks cli",
+    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample cli",
+    "requests": "retries transfer google_cloud doctor tasks cli",
     "urllib3": "retries transfer",
     "click": "cli",
     "rich": "cli",
@@ -304,7 +308,7 @@ def test_importing_the_package_opens_no_file_and_no_socket_and_starts_nothing(wa
 def test_importing_the_package_imports_no_driver_and_nothing_that_a_command_needs(
     watched: dict[str, list[str]],
 ) -> None:
-    late = {*DRIVERS, "click", "rich", "pipeline.cli", "pipeline.status", "pipeline.sample", "http.server"}
+    late = {*DRIVERS, "click", "rich", "pipeline.cli", "pipeline.history", "pipeline.sample", "http.server"}
     assert late.isdisjoint(watched["all"])
     engines = ("pipeline.warehouses.duckdb", "pipeline.warehouses.postgres", "pipeline.warehouses.bigquery")
     assert [name for name in watched["all"] if name.startswith((*engines, "pipeline.storage.gcs"))] == []

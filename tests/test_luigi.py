@@ -333,7 +333,7 @@ def most_at_once(said: str, *families: str) -> int:
 
 
 def test_no_more_steps_run_at_once_than_the_resources_allow(own: Folder, site: SampleSite) -> None:
-    configure(own, tlc=2, cpu=1, warehouse=1)
+    configure(own, tlc=2, cpu=1, duckdb=1)
     site.faults.add("*.parquet", "delay", 0.3, times=math.inf)
     ended = own.luigi(*backfill("green", "2024-01", "2024-05", workers=4))
     assert ended.returncode == 0, ended.stderr
@@ -361,7 +361,10 @@ def test_luigid_shows_each_step_as_done_with_what_it_did(own: Folder, luigid: Lu
     tasks = luigid.tasks()
     assert {task["status"] for task in tasks.values()} == {"DONE"}
     messages = {
-        (task["name"], task["params"].get("month", "")): (task["status_message"], task["progress_percentage"])
+        (task["name"], task["params"].get("month", "")): (
+            task["status_message"].partition(" (log: ")[0],
+            task["progress_percentage"],
+        )
         for task in tasks.values()
         if task["name"] != "Backfill"
     }
@@ -369,6 +372,9 @@ def test_luigid_shows_each_step_as_done_with_what_it_did(own: Folder, luigid: Lu
         assert re.fullmatch(r"\d+\.\d MB", messages["Download", month][0])
         assert messages["Conform", month][0] == messages["Load", month][0] == "500 rows"
         assert messages["Mart", month][0].startswith("daily_trips ")
+        named = [task["status_message"] for task in tasks.values() if task["params"].get("month") == month]
+        for message in named:
+            assert (own.path / message.partition(" (log: ")[2].rstrip(")")).is_file(), "the log that it names is there"
     assert messages["LoadZones", ""][0] == "265 zones"
     assert {progress for _, progress in messages.values()} == {100}
     assert most_at_once(ended.stderr, "Download", "DownloadZones") == 1, "the limits are those of luigid"
@@ -379,7 +385,7 @@ def test_with_luigid_settings_and_progress_reach_children_under_forkserver_too(o
     conform = ("Conform", "--dataset", "green", "--month", "2024-01", "--workers", "2", "--pipeline-lake", "here")
     ended = own.run(*started_by("forkserver", "luigi", "--module", "pipeline", *conform, *luigid.options))
     assert ended.returncode == 0, ended.stderr
-    assert {task["status_message"] for task in luigid.tasks("DONE").values()} >= {"500 rows"}
+    assert "500 rows" in {task["status_message"].partition(" (")[0] for task in luigid.tasks("DONE").values()}
     assert {path.name for path in own.path.iterdir()} == {"here", "luigi.cfg"}
 
 

@@ -1,4 +1,4 @@
-"""Load a month of a lake into a DuckDB warehouse, by default bounds: load_one.py LAKE WAREHOUSE DATASET MONTH."""
+"""Load a month of a lake into a warehouse, by default bounds: load_one.py LAKE WAREHOUSE DATASET MONTH."""
 
 import sys
 

@@ -27,6 +27,8 @@ from pipeline.cli.data import head, sql
 from pipeline.cli.describe import describe
 from pipeline.cli.doctor import doctor
 from pipeline.cli.explain import check
+from pipeline.cli.look import plan, status
+from pipeline.cli.past import completion, history, logs
 from pipeline.cli.renew import redo, refresh
 from pipeline.cli.run import exit_code
 from pipeline.cli.schedule import schedule
@@ -51,7 +53,11 @@ def cli() -> None:
     """
 
 
-for _command in (run.backfill, run.demo, doctor, schedule, redo, refresh, check, describe, head, sql):
+_COMMANDS = (
+    *(run.backfill, run.demo, plan, status, redo, refresh, check, describe, head, sql),
+    *(doctor, schedule, history, logs, completion),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

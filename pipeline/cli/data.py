@@ -23,6 +23,8 @@ from pipeline.storage import Entry
 from pipeline.tasks.base import log, store_of, warehouse_of
 
 _HEAD_ROWS, _TABLE_ROWS = 10, 50
+#: In bytes; how much of a column is read at a time.
+_PIECE = 1 << 16
 _WRITERS: Mapping[str, Callable[[pa.Table, BinaryIO], None]] = {
     "csv": write_csv,
     "json": write_json,
@@ -39,7 +41,7 @@ _WRITERS: Mapping[str, Callable[[pa.Table, BinaryIO], None]] = {
 @click.option("--csv", "as_csv", is_flag=True, help="CSV.")
 @with_settings
 def head(dataset: str, month: str | None, rows: int | None, columns: str | None, as_json: bool, as_csv: bool) -> None:
-    r"""Show the first rows of a month's trips file in the lake.
+    """Show the first rows of a month's trips file in the lake.
 
     DATASET is yellow, green, fhv, fhvhv, or zones, which needs no month; MONTH is one month such as 2024-01.
 
@@ -50,7 +52,7 @@ def head(dataset: str, month: str | None, rows: int | None, columns: str | None,
     pipeline head green 2024-01
     pipeline head green 2024-01 --rows 3 --columns pickup_datetime,total_amount
     pipeline head yellow 2024-01 --rows 1000 --csv > sample.csv
-    """
+    """  # noqa: D301
     if as_json and as_csv:
         raise UsageError("--json and --csv: one of them")
     spec = dataset_named(dataset)
@@ -96,7 +98,8 @@ def first_rows(entry: Entry, spec: Dataset, columns: str | None, rows: int) -> t
         raise UsageError(f"{spec.name} has no column {', '.join(unknown)}; it has {', '.join(spec.by_name)}")
     with entry.open() as file:
         try:
-            parquet = pq.ParquetFile(file)
+            # Else the whole file is fetched ahead.
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_PIECE)
             there = parquet.schema_arrow
             read = [name for name in wanted or there.names if name in there.names]
             batches, missing = [], rows
@@ -126,7 +129,7 @@ def first_rows(entry: Entry, spec: Dataset, columns: str | None, rows: int) -> t
 @click.option("--limit", type=click.IntRange(1), metavar="N", help=f"Rows of the table; {_TABLE_ROWS} unless said.")
 @with_settings
 def sql(statement: str, form: str | None, output: str | None, force: bool, limit: int | None) -> None:
-    r"""Ask the warehouse: run one statement that only reads, and show its rows.
+    """Ask the warehouse: run one statement that only reads, and show its rows.
 
     STATEMENT is in the SQL of the warehouse's engine; - reads it from standard input.
 
@@ -137,7 +140,7 @@ def sql(statement: str, form: str | None, output: str | None, force: bool, limit
     pipeline sql "SELECT dataset, month, rows FROM loads ORDER BY 1, 2"
     pipeline sql "SELECT * FROM daily_trips" --output daily.csv
     pipeline sql - --format json < question.sql
-    """
+    """  # noqa: D301
     if statement == "-":
         statement = sys.stdin.read()
     if not statement.strip(" \t\r\n;"):

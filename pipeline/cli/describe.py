@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.check import _allowed as limits_of
+from pipeline.check import limits_of as limits_of
 from pipeline.cli.options import as_json, print_json
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset, Rule, dataset_named
@@ -19,7 +19,7 @@ from pipeline.months import format_month
 @click.argument("dataset", required=False, type=click.Choice([*DATASETS, ZONES.name]), metavar="[DATASET]")
 @as_json
 def describe(dataset: str | None, as_json: bool) -> None:
-    r"""Say what the datasets are, or what is known of one: columns, codes, spellings, eras and rules.
+    """Say what the datasets are, or what is known of one: columns, codes, spellings, eras and rules.
 
     DATASET is yellow, green, fhv, fhvhv or zones. All of it is from the declarations; lake and warehouse are not asked.
 
@@ -27,7 +27,7 @@ def describe(dataset: str | None, as_json: bool) -> None:
     pipeline describe
     pipeline describe green
     pipeline describe fhvhv --json
-    """
+    """  # noqa: D301
     if dataset is None:
         every = [*DATASETS.values(), ZONES]
         if as_json:

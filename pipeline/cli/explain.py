@@ -29,7 +29,7 @@ _STYLES = {"error": "red", "warning": "yellow"}
 @as_json
 @with_settings
 def check(what: tuple[str, ...], as_json: bool) -> None:
-    r"""Show what the checks of a month found, and what changed against the months before it.
+    """Show what the checks of a month found, and what changed against the months before it.
 
     DATASET is yellow, green, fhv, fhvhv or all, and PERIOD a month, or several such as 2024 or 2024-01..2024-03, each
     of which is a line then. `zones` alone shows those of the zones.
@@ -41,7 +41,7 @@ def check(what: tuple[str, ...], as_json: bool) -> None:
     \b
     pipeline check green 2024-01
     pipeline check yellow green 2024 --json
-    """
+    """  # noqa: D301
     store, all_there = store_of(config.settings()), what[-1] == "all"
     months: Mapping[str, Sequence[date | None]] = (
         {ZONES.name: [None]} if what == (ZONES.name,) else months_of(*parse_what(what, required=True))

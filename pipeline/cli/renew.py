@@ -35,7 +35,7 @@ from pipeline.tasks.warehouse import LoadZones
 @scheduler_option
 @with_settings
 def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None) -> None:
-    r"""Forget a step and all that follows from it, for a range of months, and run them anew.
+    """Forget a step and all that follows from it, for a range of months, and run them anew.
 
     DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
     no period: pipeline redo zones --from conform.
@@ -47,7 +47,7 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
     \b
     pipeline redo green 2024-01 --from load
     pipeline redo yellow green 2021..2022 --from conform --yes
-    """
+    """  # noqa: D301 (click wants the character itself)
     months = _named(what, step)
     store, warehouse, source = _places()
     plan = [found for found in going(store, warehouse, source, months, step) if found]
@@ -78,7 +78,7 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
 @scheduler_option
 @with_settings
 def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
-    r"""Ask the source what is new, republished or gone, and look for what is out of date here.
+    """Ask the source what is new, republished or gone, and look for what is out of date here.
 
     Without PERIOD each DATASET is compared from its oldest month that is here up to now, without DATASET all of them,
     and the zones. Nothing is downloaded for it. The date is when the source published what it has, or when what is out
@@ -92,7 +92,7 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
     pipeline refresh
     pipeline refresh green yellow 2024 --apply
     pipeline refresh all --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     months = _compared(what)
     store, warehouse, source = _places()
     count = sum(map(len, months.values()))

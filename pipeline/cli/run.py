@@ -59,7 +59,7 @@ def backfill(
     no_space_check: bool,
     scheduler: str | None,
 ) -> None:
-    r"""Bring a range of months up to date, doing only what is missing.
+    """Bring a range of months up to date, doing only what is missing.
 
     DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, latest (the
     newest month that is published) or all (up to that one).
@@ -68,7 +68,7 @@ def backfill(
     pipeline backfill green 2024-01..2024-03
     pipeline backfill yellow green 2021..2022 --workers 4 --oldest-first
     pipeline backfill fhvhv latest --through conform
-    """
+    """  # noqa: D301
     names, period = parse_what(what, required=True)
     months = months_of(names, period, ask=True)
     if not no_space_check:

@@ -29,6 +29,7 @@ class TaskProcessContext:
 
     def __init__(self, process: Any) -> None:
         self._parent = multiprocessing.parent_process()
+        self._process = process
 
     def __enter__(self) -> None:
         step_begins()
@@ -36,7 +37,7 @@ class TaskProcessContext:
             return
         # Ctrl-C reaches the whole group at once; the parent decides, and ends its children by SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, self._stop)
         _die_with(self._parent)
 
     def __exit__(
@@ -45,11 +46,19 @@ class TaskProcessContext:
         if self._parent is not None and kind is KeyboardInterrupt:
             sys.exit(128 + signal.SIGTERM)
 
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        # Luigi passes KeyboardInterrupt on; any other exception it would report as a failure of the step.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Else Luigi reports a step that is not done, and a parent that stopped it for its time limit begins it anew.
+        self._process.result_queue = _Nowhere()
+        raise KeyboardInterrupt
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    # Luigi passes KeyboardInterrupt on; any other exception it would report as a failure of the step.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+
+class _Nowhere:
+    """In place of the queue of results."""
+
+    def put(self, result: object) -> None:
+        """Tell nobody."""
 
 
 def _die_with(parent: BaseProcess) -> None:

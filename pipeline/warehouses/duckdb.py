@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -122,6 +122,7 @@ class DuckDBWarehouse:
         with self._file.opened("query", read_only=True) as connection:
             # Otherwise a name in the query that is no table finds the variables of this function.
             connection.execute("SET python_enable_replacements = false")
+            _refuse_unless_reading(connection.extract_statements(sql))
             relation = connection.sql(sql)
             # A statement without rows has no relation in DuckDB 1.
             return pa.table({}) if relation is None else relation.to_arrow_table()
@@ -193,6 +194,16 @@ class DuckDBWarehouse:
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
     names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     return read_ledger(connection, names, lambda record: record.dataset)
+
+
+def _refuse_unless_reading(statements: list[Any]) -> None:
+    """A database opened for reading still lets COPY write files, and SET change settings."""
+    kinds = [statement.type.name for statement in statements]
+    if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
+        raise WarehouseError(
+            f"query: {', '.join(kinds) or 'nothing'}: allowed is one statement that only reads, such as "
+            "SELECT … FROM trips"
+        )
 
 
 @contextmanager

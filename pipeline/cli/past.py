@@ -1,0 +1,123 @@
+"""What was: the history of runs, and the logs of steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import config
+from pipeline.cli.options import as_json, console, parse_what, print_json, what, with_settings
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.errors import UsageError
+from pipeline.history import History, Run, last_runs
+from pipeline.months import month_range, parse_period
+from pipeline.status import STEPS
+from pipeline.tasks.logs import log_path
+
+_STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow"}
+
+
+@click.command()
+@click.option("--last", default=20, show_default=True, type=click.IntRange(1), help="How many runs, newest first.")
+@as_json
+@with_settings
+def history(last: int, as_json: bool) -> None:
+    """The runs of this machine: when, what was asked, and what became of it.
+
+    Rows are those conformed, MB those downloaded, seconds those of each step of all months together. A run that was
+    killed has an end that nobody wrote down. Runs of plain luigi are not in here.
+
+    \b
+    pipeline history
+    pipeline history --last 100 --json
+    """  # noqa: D301
+    found = History(config.settings().logs)
+    runs = last_runs(found.runs(), last)
+    if as_json:
+        print_json([{**asdict(run), "outcome": run.outcome} for run in runs])
+    elif not runs:
+        click.echo(f"No run yet in {found.path}.")
+    else:
+        _print_runs(runs)
+
+
+def _print_runs(runs: list[Run]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("began (UTC)", "outcome", "done", "failed", "rows", "MB", "seconds by step", "asked"):
+        right = name in ("done", "failed", "rows", "MB")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for run in runs:
+        table.add_row(
+            run.began[:16].replace("T", " "),
+            Text(run.outcome, style=_STYLES.get(run.outcome, "")),
+            f"{len(run.months_done)}",
+            f"{len(run.failures)}" if run.failures else "",
+            f"{run.rows:,}" if run.rows else "",
+            f"{run.bytes / 1e6:,.1f}" if run.bytes else "",
+            " ".join(f"{step} {run.seconds[step]:,.1f}" for step in STEPS if step in run.seconds),
+            run.asked.removeprefix("pipeline "),
+        )
+    out = console()
+    out.print(table, soft_wrap=not out.is_terminal)
+    for failure in runs[0].failures[:5]:
+        out.print(Text(f"{failure.step} {failure.dataset} {failure.month}: {failure.kind}: {failure.error}", "red"))
+
+
+@click.command()
+@what(required=True)
+@click.option("--step", type=click.Choice(STEPS), help="Only this step's.")
+@click.option("--lines", default=0, type=click.IntRange(0), help="Only so many last lines of each; 0 for all.")
+@with_settings
+def logs(what: tuple[str, ...], step: str | None, lines: int) -> None:
+    """The log of each step of a month: what it said, libraries' warnings, and for a failure the whole traceback.
+
+    DATASET is yellow, green, fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
+
+    \b
+    pipeline logs green 2024-01
+    pipeline logs green 2024-01..2024-03 --step conform --lines 5
+    pipeline logs zones
+    """  # noqa: D301
+    folder, found = config.settings().logs, 0
+    if what == (ZONES.name,):
+        wanted = [(ZONES.name, None)]
+    else:
+        names, period = parse_what(what, required=True)
+        months = month_range(*parse_period(period))
+        wanted = [(name, month) for name in names for month in months if name in DATASETS]  # type: ignore[misc]
+    for name, month in wanted:
+        for each in [step] if step else STEPS:
+            path = log_path(folder, name, month, each)
+            if not path.exists():
+                continue
+            found += 1
+            click.echo(f"==> {path} <==")
+            text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            click.echo("\n".join(text[-lines:] if lines else text) + "\n")
+    if not found:
+        name, month = wanted[0]
+        where = log_path(folder, name, month, step or STEPS[0]).parent
+        raise UsageError(
+            f"no log of {' '.join(what)} in {where}{' and its neighbours' * (len(wanted) > 1)}; steps that run on this "
+            "machine write them there"
+        )
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
+def completion(shell: str) -> None:
+    """Print what makes a SHELL (bash, zsh or fish) complete commands, options, datasets and periods.
+
+    \b
+    eval "$(pipeline completion bash)"        # in ~/.bashrc
+    pipeline completion fish > ~/.config/fish/completions/pipeline.fish
+    """  # noqa: D301
+    from click.shell_completion import get_completion_class
+
+    group = click.get_current_context().find_root().command
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(group, {}, "pipeline", "_PIPELINE_COMPLETE").source())
