@@ -272,7 +272,7 @@ def test_a_mistaken_command_line_would_be_found(line: str, capsys: pytest.Captur
 def test_luigi_cfg_lists_every_setting_with_its_default() -> None:
     sections = re.split(r"^\[(\w+)\]$", _read(ROOT / "luigi.cfg"), flags=re.MULTILINE)
     section = sections[sections.index("pipeline") + 1]
-    listed = dict(re.findall(r"^#(\w+) = (.*)$", section, re.MULTILINE))
+    listed = dict(re.findall(r"^#(\w+) = ?(.*)$", section, re.MULTILINE))
     parameters = dict(config.pipeline.get_params())
     assert list(listed) == list(parameters)
     assert {name: parameters[name].parse(text) for name, text in listed.items()} == {

@@ -31,8 +31,8 @@ def html_page(document: Mapping[str, Any]) -> str:
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     stages = {stage for of in document["datasets"] for stage in of["stages"]}
     keys = "".join(
-        f'<span class="key {_class(stage)}">{escape(character)}</span>{escape(meaning)}'
-        for stage, (character, _, meaning) in CELLS.items()
+        f'<span class="key {_class(stage)}">{_sign(stage)}</span>{escape(meaning)}'
+        for stage, (_, _, meaning) in CELLS.items()
         if stage in stages
     )
     parts = [_dataset(of) for of in document["datasets"]]
@@ -74,8 +74,7 @@ def _cell(name: str, month: Mapping[str, Any] | None) -> str:
     words += [f"{month['rows']:,} rows"] if month["rows"] else []
     words += [*month["stale"].values(), *month["failed"]]
     title = escape("; ".join(words), quote=True)
-    character = CELLS[stage][0] if stage not in ("complete",) else "✓"
-    return f'<td class="{_class(stage)}" title="{title}" aria-label="{title}">{escape(character)}</td>'
+    return f'<td class="{_class(stage)}" title="{title}" aria-label="{title}">{_sign(stage)}</td>'
 
 
 def _remarks(months: Sequence[Mapping[str, Any]]) -> str:
@@ -85,6 +84,10 @@ def _remarks(months: Sequence[Mapping[str, Any]]) -> str:
         if month["stale"] or month["failed"]
     ]
     return f"<ul>{''.join(found)}</ul>\n" if found else ""
+
+
+def _sign(stage: str) -> str:
+    return "✓" if stage == "complete" else escape(CELLS[stage][0])
 
 
 def _class(stage: str) -> str:
