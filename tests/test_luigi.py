@@ -383,6 +383,7 @@ def test_luigid_shows_each_step_as_done_with_what_it_did(own: Folder, luigid: Lu
 
 def test_with_luigid_settings_and_progress_reach_children_under_forkserver_too(own: Folder, luigid: Luigid) -> None:
     conform = ("Conform", "--dataset", "green", "--month", "2024-01", "--workers", "2", "--pipeline-lake", "here")
+    own.environment["PIPELINE_LOGS"] = "here/logs"
     ended = own.run(*started_by("forkserver", "luigi", "--module", "pipeline", *conform, *luigid.options))
     assert ended.returncode == 0, ended.stderr
     assert "500 rows" in {task["status_message"].partition(" (")[0] for task in luigid.tasks("DONE").values()}

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import Folder, make_folder
+from postgres import Database
 from state import rows
 
 from pipeline.sample import SampleSite
@@ -172,3 +173,22 @@ def test_every_bad_month_is_a_clear_error_and_the_good_ones_go_on(tmp_path: Path
         "lake/trips/green/month=2023-02-01/green_2023-02.parquet"
     ]
     assert [name for name in folder.files() if ".drafts" in name] == []
+
+
+def test_the_months_load_into_postgres_as_published_and_its_marts_are_those_of_duckdb(
+    tmp_path: Path, database: Database
+) -> None:
+    with SampleSite(folder=FILES) as site:
+        folder = make_folder(tmp_path / "work", site.url)
+        ended = folder.pipeline("backfill", "green", "2020-04..2025-07", "--workers", "4", "--warehouse", database.url)
+        assert ended.returncode == 1, "49 months are not in the folder"
+        folder.pipeline("backfill", "green", "2024-01..2024-03", "--workers", "2")
+    sums = "SUM(CAST(total_amount::text AS numeric)), COUNT(*) - COUNT(vendor_id)"
+    found = database.execute(f"SELECT month, COUNT(*), {sums} FROM green GROUP BY month")
+    assert {f"{month:%Y-%m}": count for month, count, *_ in found} == PARQUET
+    for month, *measures in found:
+        raw = pq.read_table(FILES / f"trip-data/green_tripdata_{month:%Y-%m}.parquet")
+        assert tuple(measures) == _published(raw), month
+    for mart in ("daily_trips", "monthly_zone_revenue"):
+        select = f"SELECT * FROM {mart} WHERE month BETWEEN '2024-01-01' AND '2024-03-01'"
+        assert sorted(map(str, database.execute(select))) == sorted(map(str, rows(folder.database, select)))

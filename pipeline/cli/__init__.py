@@ -15,8 +15,11 @@ Exit codes, here and (but for 3 and 128 + n) under plain `luigi` with our luigi.
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -63,6 +66,7 @@ for _command in _COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; a mistake of the user gets one message, never a traceback."""
+    _stop_at_sigterm()
     luigi_options.prepare_luigi()
     _log_steps()
     try:
@@ -79,6 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except PipelineError as error:
         _fail(f"{type(error).__name__}: {error}", 5)
     sys.exit(0)
+
+
+def _stop_at_sigterm() -> None:
+    """SIGTERM ends the command as it ends a run, also before and after one; a child is ended by its parent."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise Stopped(number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _fail(message: str, code: int) -> NoReturn:

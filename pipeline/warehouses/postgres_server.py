@@ -222,6 +222,7 @@ def _connection_remedy(reason: str) -> str:
         r"password|authentication": "give the password by PGPASSWORD, ~/.pgpass, a service file or the URL",
         r"database .* does not exist": "make it (createdb), or name another one in [pipeline] warehouse",
         r"role .* does not exist": "make it (createuser), or name another user in [pipeline] warehouse",
+        r"pg_hba": "its pg_hba.conf must admit this; where it wants TLS, add ?sslmode=require to the URL",
         r"support SSL|require SSL|SSL error|certificate|TLS": "look at sslmode and sslrootcert in [pipeline] warehouse",
     }
     for pattern, remedy in remedies.items():
