@@ -62,8 +62,9 @@ class Run:
 class History:
     """The file of runs below the folder of logs."""
 
-    def __init__(self, logs: str) -> None:
+    def __init__(self, logs: str, *, silent: bool = False) -> None:
         self.path = Path(logs) / "runs.jsonl"
+        self._silent = silent
 
     def begin(self, asked: str) -> Run:
         """Note that a run begins."""
@@ -81,8 +82,8 @@ class History:
         """All runs, oldest first; a line that was cut by a full disk is left out."""
         found: dict[str, Run] = {}
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except (FileNotFoundError, NotADirectoryError):
             return []
         for line in lines:
             try:
@@ -97,14 +98,19 @@ class History:
         try:
             self._write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
         except OSError as error:  # No reason not to run.
-            logging.getLogger("luigi-interface.pipeline").warning(f"no history: {self.path}: {error.strerror}")
+            if not self._silent:
+                logging.getLogger("luigi-interface.pipeline").warning(f"no history: {self.path}: {error.strerror}")
+            self._silent = True
 
     def _write(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, line.encode())
+            size = os.fstat(descriptor).st_size
+            # One that was cut takes no other along.
+            cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, (cut * "\n" + line).encode())
         finally:
             os.close(descriptor)
 

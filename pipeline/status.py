@@ -75,11 +75,13 @@ class MonthStatus:
     @property
     def missing_steps(self) -> tuple[str, ...]:
         """The steps that a run would do, in their order; what is out of date does not count."""
-        done = {"download": self.raw or self.conformed, "conform": self.conformed or self.complete}
-        done |= {"load": self.loaded, "mart": self.complete}
-        steps = STEPS[: STEPS.index(self.last_step) + 1]
+        return self.missing_through(self.last_step)
+
+    def missing_through(self, last: str) -> tuple[str, ...]:
+        """The steps that a run up to this one would do: back to the last that is done, whatever came after it."""
+        done = {"download": self.raw, "conform": self.conformed, "load": self.loaded, "mart": self.marts}
         wanted: list[str] = []
-        for step in reversed(steps):
+        for step in reversed(STEPS[: min(map(STEPS.index, (last, self.last_step))) + 1]):
             if done[step]:
                 break
             wanted.insert(0, step)
@@ -166,13 +168,15 @@ class _DatasetView:
     def _older_trips(self, raw: Entry | None, trips: Entry, load: LoadRecord | None) -> str:
         """Why the trips file is out of date; `load` is a record of that very file, which saves reading its footer."""
         facts = {SOURCE_KEY: load.source_sha256, DECLARATION_KEY: load.declaration} if load else _facts(trips)
+        if not {SOURCE_KEY, DECLARATION_KEY} <= set(facts):
+            return "not a trips file that says what it was made of"
         source = self._source_sha256(raw) if raw else None
         if source not in (None, _UNREADABLE, facts[SOURCE_KEY]):
             return "conformed from older raw bytes"
         declaration = facts[DECLARATION_KEY]
         if declaration not in self._current:
             # Files with the same hash have the same columns, so that one of them speaks for all.
-            present = (trips.facts or _facts(trips)).get(PRESENT_KEY) or _facts(trips, read=True)[PRESENT_KEY]
+            present = trips.facts.get(PRESENT_KEY) or _facts(trips, read=True).get(PRESENT_KEY, "")
             self._current[declaration] = self._dataset.declaration(present.split(",")) == declaration
         return "" if self._current[declaration] else "conformed by an older declaration of the columns"
 
@@ -196,17 +200,22 @@ class _DatasetView:
         try:
             with entry.open() as file:
                 document: dict[str, Any] = json.loads(file.read())
-        except ValueError:  # Conforming the month again writes it anew.
+                findings_in(document)
+        except (ValueError, KeyError, TypeError):  # Conforming the month again writes it anew.
             return {}
         return document
 
 
 def _facts(trips: Entry, *, read: bool = False) -> Mapping[str, str]:
-    """What the trips file says of itself: beside it where the store keeps such, else in its footer."""
+    """What the trips file says of itself: beside it where the store keeps such, else in its footer, if it has one."""
     if not read and DECLARATION_KEY in trips.facts:
         return trips.facts
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with trips.open() as file:
-        said = pq.read_metadata(file).metadata or {}
+    try:
+        with trips.open() as file:
+            said = pq.read_metadata(file).metadata or {}
+    except pa.ArrowException:
+        return {}
     return {key.decode(): text.decode() for key, text in said.items() if key != b"ARROW:schema"}

@@ -668,7 +668,7 @@ def test_sql_that_cannot_be_is_one_message(loaded: Folder) -> None:
     for words, code, message in (
         (("  ;\n",), 2, "the statement is empty"),
         (("SELECT nothing FROM green",), 5, "nothing"),
-        (("DROP TABLE green",), 5, "read-only"),
+        (("DROP TABLE green",), 5, "only reads"),
         (("SELECT 1 AS a", "--output", "a.txt"), 2, "--format"),
         (("SELECT 1 AS a", "--output", "nowhere/a.csv"), 2, "no folder nowhere"),
         (("SELECT 1 AS a", "--format", "csv", "--limit", "2"), 2, "--limit is for the table"),

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from pipeline import config
-from pipeline.cli.cells import CELLS, grid, legend
-from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
+from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks, size
+from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.summary import counted
+from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError
 from pipeline.months import format_month
-from pipeline.retries import redact
 from pipeline.status import STEPS, MonthStatus, statuses
 from pipeline.tasks.base import source_of, store_of, warehouse_of
 
-_MOST_LINES = 20
+Month = tuple[str, date]
+
 #: How many HEADs at once.
 _POLITE = 4
-
-Statuses = Mapping[str, Sequence[MonthStatus]]
+#: By the step with which a month would begin: why with that.
+_WHY = {
+    "download": "nothing is here",
+    "conform": "raw bytes are here",
+    "load": "trips are here",
+    "mart": "rows are loaded",
+}
+#: The steps that leave a copy of the month, each about as large as what was downloaded.
+_KEPT = ("download", "conform", "load")
 
 
 @click.command()
@@ -41,8 +45,10 @@ Statuses = Mapping[str, Sequence[MonthStatus]]
 def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     """How far each month is, by the lake and the warehouse themselves.
 
-    A row is a year, a cell a month; DATASET and PERIOD as for backfill, everything when left out. Only a few questions
-    are asked, however many months there are; the source is asked nothing (pipeline refresh does that).
+    A row is a year, a cell a month; DATASET and PERIOD as for backfill, everything when left out. Below are totals, and
+    what is refused or out of date with the command that mends it. Only a few questions are asked, however many months
+    there are; the source is asked nothing (pipeline refresh does that), so that a young month of which nothing is here
+    counts as not published.
 
     \b
     pipeline status
@@ -50,17 +56,18 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     pipeline status --json
     """  # noqa: D301
     names, period = parse_what(what)
-    found = _statuses(months_of(names, period))
-    zones = _statuses({ZONES.name: [None]})[ZONES.name][0]
+    found, zones = _statuses(months_of(names, period))
+    if page:
+        from pipeline.cli.formats import draft_of
+        from pipeline.cli.page import html_page
+
+        with draft_of(page) as file:
+            file.write(html_page(document(found, zones)).encode())
+        click.echo(f"written: {page}", err=True)
     if as_json:
         print_json(document(found, zones))
     elif not page:
-        _print_status(found, zones)
-    if page:
-        from pipeline.cli.page import html_page
-
-        page.write_text(html_page(document(found, zones)), encoding="utf-8")
-        click.echo(f"written: {page}", err=True)
+        print_status(found, zones)
 
 
 @click.command()
@@ -69,167 +76,149 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
 @as_json
 @with_settings
 def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
-    """What a backfill of these months would do, and why; nothing is run.
+    """What a backfill of these months would do, and why; nothing is run and nothing written.
 
-    DATASET and PERIOD as for backfill. The source is asked for months that it may not have yet.
+    DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young months of which nothing is here.
+    The bytes are those that TLC has published, or an estimate from them.
 
     \b
     pipeline plan green 2024
     pipeline plan all 2019..2024 --through conform --json
     """  # noqa: D301
     names, period = parse_what(what, required=True)
-    found = _statuses(months_of(names, period))
-    absent = _absent(found)
-    plans = [_plan(name, of, through, absent) for name, of in found.items()]
-    zones = _statuses({ZONES.name: [None]})[ZONES.name][0]
+    found, zones = _statuses(months_of(names, period))
+    absent, unanswered = _absent(found)
+    plans = [_plan(name, of, through, absent, set(unanswered)) for name, of in found.items()]
+    wrong, wanted = remarks(found, zones), zones.missing_through(through)
     if as_json:
-        print_json({"datasets": plans, "zones": list(zones.missing_steps)})
+        print_json(
+            {
+                "through": through,
+                "datasets": [asdict(of) for of in plans],
+                "zones": list(wanted),
+                "remarks": [asdict(remark) for remark in wrong],
+            }
+        )
     else:
-        _print_plans(plans, zones)
+        _print_plans(plans, through, wanted, wrong)
+    if unanswered:
+        click.echo(
+            f"pipeline: {next(iter(unanswered.values()))}; so whether young months are there is unknown", err=True
+        )
 
 
-def document(found: Statuses, zones: MonthStatus) -> dict[str, Any]:
-    """The status as plain values."""
+def _statuses(months: Mapping[str, Sequence[date | None]]) -> tuple[Statuses, MonthStatus]:
     settings = config.settings()
-    return {
-        "lake": store_of(settings).location,
-        "warehouse": redact(settings.warehouse),
-        "zones": _facts(zones),
-        "datasets": [
-            {"dataset": name, **_totals(of), "months": [_facts(each) for each in of]} for name, of in found.items()
-        ],
-    }
+    places = (store_of(settings), warehouse_of(settings), source_of(settings))
+    found = statuses(*places, {**months, ZONES.name: [None]}, date.today())
+    (zones,) = found.pop(ZONES.name)
+    return found, zones
 
 
-def _statuses(months: Mapping[str, Sequence[date | None]]) -> dict[str, list[MonthStatus]]:
-    settings = config.settings()
-    return statuses(store_of(settings), warehouse_of(settings), source_of(settings), months, date.today())
+@dataclass
+class Plan:
+    """What would be done for one dataset; months as texts."""
+
+    dataset: str
+    #: The months for which nothing is to be done.
+    there: list[str] = field(default_factory=list)
+    #: By step: the months that would begin with it.
+    begins: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
+    #: By step: the months for which it would be done.
+    steps: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
+    not_published: list[str] = field(default_factory=list)
+    #: Young months about which the source did not answer; they count as published.
+    unanswered: list[str] = field(default_factory=list)
+    bytes_to_download: int = 0
+    #: In lake and warehouse.
+    bytes_to_keep: int = 0
+
+    @property
+    def months(self) -> int:
+        """How many there are to do."""
+        return sum(map(len, self.begins.values()))
 
 
-def _facts(of: MonthStatus) -> dict[str, Any]:
-    return {**asdict(of), "month": format_month(of.month) if of.month else None, "stage": of.stage}
-
-
-def _totals(of: Sequence[MonthStatus]) -> dict[str, Any]:
-    stages = Counter(each.stage for each in of)
-    return {
-        "stages": {stage: stages[stage] for stage in CELLS if stages[stage]},
-        "rows": sum(each.rows or 0 for each in of if each.loaded),
-        "raw_bytes": sum(each.raw_bytes or 0 for each in of),
-    }
-
-
-def _print_status(found: Statuses, zones: MonthStatus) -> None:
-    out = console()
-    cells = {name: {each.month: each.stage for each in of if each.month} for name, of in found.items()}
-    out.print(grid(cells))
-    out.print(legend(each.stage for of in found.values() for each in of))
-    out.print()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "months", "complete", "rows loaded", "raw MB"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, of in found.items():
-        total = _totals(of)
-        complete = total["stages"].get("complete", 0)
-        table.add_row(name, f"{len(of)}", f"{complete}", f"{total['rows']:,}", f"{total['raw_bytes'] / 1e6:,.1f}")
-    table.add_row("zones", "", zones.stage, f"{zones.rows or 0:,}", "")
-    out.print(table)
-    settings = config.settings()
-    out.print(f"lake       {store_of(settings).location}", soft_wrap=True)
-    out.print(f"warehouse  {redact(settings.warehouse)}", soft_wrap=True)
-    lines = [line for of in found.values() for each in of if (line := _remark(each))]
-    for line in lines[:_MOST_LINES]:
-        out.print(Text(line, style="yellow"), soft_wrap=True)
-    if len(lines) > _MOST_LINES:
-        out.print(f"… and {len(lines) - _MOST_LINES} more, in --json")
-
-
-def _remark(of: MonthStatus) -> str:
-    """What is wrong with a month, and the command that mends it."""
-    name = f"{of.dataset} {format_month(of.month)}" if of.month else of.dataset
-    if of.stale:
-        return f"{name}: {'; '.join(of.stale.values())}: pipeline redo {name} --from {of.stale_from}"
-    if of.stage == "refused":
-        return f"{name}: refused by its checks ({', '.join(of.failed)}): pipeline check {name}"
-    return ""
-
-
-def _absent(found: Statuses) -> set[tuple[str, date]]:
-    """Young months of which nothing is here, and which the source lacks."""
-    source = source_of(config.settings())
+def _absent(found: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
+    """Young months of which nothing is here and which the source lacks, and those about which it did not answer."""
+    source, now = source_of(config.settings()), date.today().replace(day=1)
+    # A plan can do without an answer, so it is not as patient as a run.
+    source = replace(source, politeness=replace(source.politeness, retries=min(1, source.politeness.retries)))
     young = [(each.dataset, each.month) for of in found.values() for each in of if each.young and each.month]
+    absent = {month for month in young if month[1] > now}
+    left = [month for month in young if month not in absent]
+    unanswered: dict[Month, SourceError] = {}
 
-    def lacks(month: tuple[str, date]) -> bool:
+    def lacks(month: Month) -> bool | SourceError:
         try:
             return not source.has(DATASETS[month[0]], month[1])
-        except SourceError:
-            return False  # The run would say what is wrong.
+        except SourceError as error:
+            return error
 
     with ThreadPoolExecutor(_POLITE) as pool:
-        return {month for month, is_absent in zip(young, pool.map(lacks, young), strict=True) if is_absent}
+        while left:
+            asked, left = left[:_POLITE], left[_POLITE:]
+            answers = dict(zip(asked, pool.map(lacks, asked), strict=True))
+            absent |= {month for month, answer in answers.items() if answer is True}
+            failed = {month: answer for month, answer in answers.items() if isinstance(answer, SourceError)}
+            unanswered |= failed
+            if len(failed) == len(asked):
+                unanswered |= dict.fromkeys(left, next(iter(failed.values())))
+                break
+    return absent, unanswered
 
 
-def _plan(name: str, of: Sequence[MonthStatus], through: str, absent: set[tuple[str, date]]) -> dict[str, Any]:
-    steps: dict[str, list[str]] = {step: [] for step in STEPS}
-    to_fetch: list[date] = []
+def _plan(name: str, of: Sequence[MonthStatus], through: str, absent: set[Month], unanswered: set[Month]) -> Plan:
+    made = Plan(name)
     for each in of:
         assert each.month is not None
+        month, wanted = format_month(each.month), each.missing_through(through)
         if (name, each.month) in absent:
+            made.not_published.append(month)
             continue
-        wanted = [step for step in each.missing_steps if STEPS.index(step) <= STEPS.index(through)]
+        if (name, each.month) in unanswered:
+            made.unanswered.append(month)
+        (made.begins[wanted[0]] if wanted else made.there).append(month)
         for step in wanted:
-            steps[step].append(format_month(each.month))
-        if "download" in wanted:
-            to_fetch.append(each.month)
-    return {
-        "dataset": name,
-        "steps": steps,
-        "complete": [format_month(each.month) for each in of if each.complete and each.month],
-        "not_published": [format_month(month) for dataset, month in sorted(absent) if dataset == name],
-        "remarks": [line for each in of if (line := _remark(each))],
-        "bytes_to_download": estimated_bytes(name, to_fetch) if to_fetch else 0,
+            made.steps[step].append(month)
+        count = estimated_bytes(name, [each.month])
+        made.bytes_to_download += count if "download" in wanted else 0
+        made.bytes_to_keep += count * sum(step in wanted for step in _KEPT)
+    return made
+
+
+def _print_plans(plans: Sequence[Plan], through: str, zones: Sequence[str], wrong: Sequence[Remark]) -> None:
+    begins = {f"from {step} on: {why}": [len(of.begins[step]) for of in plans] for step, why in _WHY.items()}
+    lines = {
+        "nothing to do": [len(of.there) for of in plans],
+        **begins,
+        "not published yet": [len(of.not_published) for of in plans],
     }
-
-
-def _print_plans(plans: Sequence[dict[str, Any]], zones: MonthStatus) -> None:
-    out = console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", *STEPS, "there", "not published", "MB to download"):
-        table.add_column(column, justify="right" if column else "left")
+    table = new_table()
+    table.add_column("months")
     for of in plans:
-        counts = [len(of["steps"][step]) for step in STEPS]
-        rest = (len(of["complete"]), len(of["not_published"]), f"{of['bytes_to_download'] / 1e6:,.0f}")
-        table.add_row(of["dataset"], *(f"{count}" if count else "" for count in counts), *map(str, rest))
-    out.print(table)
-    for of in plans:
-        for step in STEPS:
-            if of["steps"][step]:
-                out.print(f"{step} {of['dataset']}: {_ranges(of['steps'][step])}", soft_wrap=True)
-        if of["not_published"]:
-            out.print(f"not published yet: {of['dataset']} {_ranges(of['not_published'])}", soft_wrap=True)
-        for line in of["remarks"][:_MOST_LINES]:
-            out.print(Text(f"left as it is: {line}", style="yellow"), soft_wrap=True)
-    if zones.missing_steps:
-        out.print(f"zones: {', '.join(zones.missing_steps)}")
-    count = sum(len(set().union(*of["steps"].values())) for of in plans)
-    size = sum(of["bytes_to_download"] for of in plans)
-    out.print(
-        f"{counted(count, 'month')} to do, about {size / 1e6:,.0f} MB to download at TLC's site, and some "
-        f"{3 * size / 1e9:,.1f} GB of disk in all"
-        if count
-        else "Nothing to do.",
-        soft_wrap=True,
+        table.add_column(of.dataset, justify="right")
+    for label, counts in lines.items():
+        if any(counts):
+            table.add_row(label, *(f"{count:,}" if count else "" for count in counts))
+    if any(of.bytes_to_download for of in plans):
+        table.add_row("to download, about", *(size(of.bytes_to_download) for of in plans))
+    print_table(table)
+    print_line("")
+    for step in STEPS:
+        print_spans(f"from {step:<10}", {of.dataset: of.begins[step] for of in plans})
+    print_spans("not published  ", {of.dataset: of.not_published for of in plans})
+    if zones:
+        print_line(f"zones            {', '.join(zones)}")
+    for stage, does in (("stale", "leaves what is out of date"), ("refused", "tries again what was refused")):
+        if some := [remark for remark in wrong if remark.stage == stage]:
+            print_line(f"\nA backfill {does}:")
+            print_remarks(some)
+    count, fetched = sum(of.months for of in plans), sum(of.bytes_to_download for of in plans)
+    kept = size(sum(of.bytes_to_keep for of in plans))
+    if not count:
+        print_line("Nothing to do.")
+        return
+    print_line(
+        f"{counted(count, 'month')} to do through {through}: about {fetched} to download, {kept} to keep in all."
     )
-
-
-def _ranges(months: Sequence[str]) -> str:
-    """Such as 2021-01..2021-03, 2022-05: the months in short."""
-    parts: list[list[str]] = []
-    for month in sorted(months):
-        year, number = map(int, month.split("-"))
-        before = f"{year - (number == 1)}-{number - 1 or 12:02}"
-        if parts and parts[-1][-1] == before:
-            parts[-1][1:] = [month]
-        else:
-            parts.append([month])
-    return ", ".join("..".join(part) for part in parts)

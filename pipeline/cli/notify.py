@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import luigi.notifications
 import requests
 from luigi.configuration import get_config
@@ -36,9 +41,33 @@ def notify(run: Run, url: str) -> None:
         subject, body = text.partition("\n")[::2]
         try:
             sender = get_config().get("email", "sender", "luigi-client@localhost")
-            luigi.notifications.send_email(subject, body or subject, sender, [receiver])
-        except OSError as error:
+            with _errors_raised():
+                luigi.notifications.send_email(subject, body or subject, sender, [receiver])
+        except Exception as error:  # Whatever a way to send mail lacks: a server, a library, a setting.
             log.warning(f"[email]: {error}; no mail was sent of this run")
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Raise what Luigi only logs, and logs at a level that is off during our runs: that a mail was not sent."""
+    logger, said = luigi.notifications.logger, list[str]()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    listener, level = Listener(logging.ERROR), logger.level
+    logger.addHandler(listener)
+    logger.setLevel(min(level or logging.ERROR, logging.ERROR))
+    try:
+        with warnings.catch_warnings():  # Luigi's own defaults for mail are not to Luigi's taste.
+            warnings.filterwarnings("ignore", category=UserWarning, module="luigi")
+            yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(listener)
+    if said:
+        raise OSError(said[0])
 
 
 def message(run: Run) -> str:

@@ -119,6 +119,11 @@ def quiet_now() -> bool:
     return log.level >= logging.WARNING
 
 
+def verbose_now() -> bool:
+    """Whether -v was given."""
+    return log.level == logging.DEBUG
+
+
 def _say(quiet: bool, verbose: bool) -> None:
     if quiet and verbose:
         raise UsageError("-q and -v: one of them")

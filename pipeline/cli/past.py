@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import config
-from pipeline.cli.options import as_json, console, parse_what, print_json, what, with_settings
+from pipeline.cli.options import as_json, parse_what, print_json, what, with_settings
+from pipeline.cli.tables import print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import UsageError
 from pipeline.history import History, Run, last_runs
@@ -60,10 +61,9 @@ def _print_runs(runs: list[Run]) -> None:
             " ".join(f"{step} {run.seconds[step]:,.1f}" for step in STEPS if step in run.seconds),
             run.asked.removeprefix("pipeline "),
         )
-    out = console()
-    out.print(table, soft_wrap=not out.is_terminal)
+    print_table(table)
     for failure in runs[0].failures[:5]:
-        out.print(Text(f"{failure.step} {failure.dataset} {failure.month}: {failure.kind}: {failure.error}", "red"))
+        print_line(f"{failure.step} {failure.dataset} {failure.month}: {failure.kind}: {failure.error}", "red")
 
 
 @click.command()

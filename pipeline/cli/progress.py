@@ -63,7 +63,7 @@ class Progress:
             else None
         )
         self._handlers = list(log.handlers)
-        self._inbox = Inbox()
+        self._inbox = Inbox(self.look)
 
     def __enter__(self) -> Progress:
         self._inbox.__enter__()
@@ -84,6 +84,11 @@ class Progress:
             log.handlers = self._handlers
         config.adopt(replace(config.settings(), reports=""))
         self._inbox.__exit__(kind, error, trace)
+
+    @property
+    def months_done(self) -> list[str]:
+        """The months, such as green 2024-01, of which no step is left."""
+        return [f"{dataset} {month}" for (dataset, month), steps in self._left.items() if not steps]
 
     def look(self) -> None:
         """Take in what has been reported, and draw if it is time."""

@@ -13,7 +13,7 @@ import click
 
 from pipeline import config
 from pipeline.cli.notify import notify
-from pipeline.cli.options import months_of, parse_what, quiet_now, what, with_settings
+from pipeline.cli.options import months_of, parse_what, quiet_now, verbose_now, what, with_settings
 from pipeline.cli.progress import Progress
 from pipeline.cli.summary import counted, print_summary
 from pipeline.datasets import DATASETS
@@ -24,12 +24,13 @@ from pipeline.months import add_months, format_month, month_range
 from pipeline.retries import redact
 from pipeline.source import TLC_SITE
 from pipeline.status import STEPS, statuses
+from pipeline.tasks import logs
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.outcome import Outcome, Stopped, run
 from pipeline.tasks.runs import Backfill, missing_months
 
-#: Raw and trips files and the tables of a month take about so many times its raw bytes.
-_ROOM = 3.0
+#: By last step: raw and trips files and the tables of a month take about so many times its raw bytes.
+_ROOM = {"download": 1.0, "conform": 2.0, "load": 3.0, "mart": 3.0}
 
 workers_option = click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side."
@@ -133,13 +134,15 @@ def run_months(
         for name, of in months.items()
         for first, last in _ranges(of)
     ]
-    missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
-    _announce(missing)
-    history = History(settings.logs)
+    if not (kept := logs.usable(Path(settings.logs))):
+        log.warning(f"no logs and no history: {settings.logs} is no folder that can be written")
+    history = History(settings.logs, silent=not kept)
     # A URL may have a password in it.
     noted = history.begin(" ".join(["pipeline", *map(redact, sys.argv[1:])]))
     code = 2
     try:
+        missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
+        _announce(missing)
         known = statuses(
             store_of(settings),
             warehouse_of(settings),
@@ -147,10 +150,15 @@ def run_months(
             {name: of for name, of in missing.items() if of},
             today,
         )
-        with Progress(known, through, quiet=quiet_now()) as progress:
-            outcomes = run(roots, workers=workers, scheduler_url=scheduler, look=progress.look, fail_fast=fail_fast)
+        progress = Progress(known, through, quiet=quiet_now() or verbose_now())
+        try:
+            with progress:
+                outcomes = run(roots, workers=workers, scheduler_url=scheduler, look=progress.look, fail_fast=fail_fast)
+        finally:  # Of a run that is stopped this is all that is known.
+            noted.months_done = progress.months_done
+            noted.rows, noted.bytes, noted.warnings = progress.rows, progress.bytes, progress.warnings
         code = exit_code(outcomes)
-        _note(noted, outcomes, progress, through)
+        _note(noted, outcomes)
         print_summary(sum(map(len, months.values())), outcomes, settings)
         notify(noted, settings.notify_url)
     except Stopped as stopped:
@@ -164,8 +172,9 @@ def run_months(
     return code
 
 
-def _note(noted: Run, outcomes: Sequence[Outcome], progress: Progress, through: str) -> None:
+def _note(noted: Run, outcomes: Sequence[Outcome]) -> None:
     """Write into the run's record what became of its steps."""
+    noted.months_done = []
     undone = {(outcome.dataset, outcome.month) for outcome in outcomes if outcome.status != "DONE"}
     for outcome in outcomes:
         name = f"{outcome.dataset} {format_month(outcome.month)}" if outcome.month else outcome.dataset
@@ -176,7 +185,6 @@ def _note(noted: Run, outcomes: Sequence[Outcome], progress: Progress, through: 
             month = format_month(outcome.month) if outcome.month else ""
             noted.failures.append(Failure(outcome.step, outcome.dataset, month, outcome.kind, outcome.error))
         noted.seconds[outcome.step] = round(noted.seconds.get(outcome.step, 0) + outcome.seconds, 3)
-    noted.rows, noted.bytes, noted.warnings = progress.rows, progress.bytes, progress.warnings
 
 
 def _ranges(months: Sequence[date]) -> list[tuple[date, date]]:
@@ -208,7 +216,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     if "://" in settings.lake:
         return
     missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
-    need = _ROOM * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
+    need = _ROOM[through] * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
     folder = Path(settings.lake).expanduser().absolute()
     while not folder.exists():
         folder = folder.parent

@@ -191,7 +191,8 @@ class MonthTask(Step):
     def priority(self) -> int:
         """Newest months first: they are the ones people wait for."""
         newest_first = int(self.month.toordinal())
-        return -newest_first if config.oldest_first() else newest_first
+        # Never below that of what needs the step, which is 0: Luigi would raise all to that.
+        return date.max.toordinal() - newest_first if config.oldest_first() else newest_first
 
 
 class ZonesTask(Step):

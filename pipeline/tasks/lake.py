@@ -152,7 +152,8 @@ def conform(step: Step) -> None:
             document = checks_document(measures, findings)
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)
-    warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}" if findings else ""
+    rules = ", ".join(finding.rule.replace("_", " ") for finding in findings)
+    warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}: {rules}" if findings else ""
     step.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows)
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 import traceback
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -20,11 +21,21 @@ _LOGGERS = ("luigi-interface", "luigi-interface.pipeline", "py.warnings")
 _MOST_BYTES = 1_000_000
 
 _open: dict[int, logging.Handler] = {}
+_refused: set[Path] = set()
 
 
 def log_path(logs: str, dataset: str, month: date | None, step: str) -> Path:
     """Where the step's log lies."""
     return Path(logs) / dataset / (format_month(month) if month else "") / f"{step}.log"
+
+
+def usable(folder: Path) -> bool:
+    """Whether logs can be written below the folder; where not, the steps of this process and its forks are silent."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    found = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    (_refused.discard if found else _refused.add)(folder)
+    return found
 
 
 def begin(path: Path, subject: str) -> None:
@@ -36,7 +47,8 @@ def begin(path: Path, subject: str) -> None:
             path.replace(path.with_suffix(".log.1"))
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        logging.getLogger(_LOGGERS[1]).warning(f"no log of {subject}: {path}: {error.strerror}")
+        if _refused.isdisjoint(path.parents):
+            logging.getLogger(_LOGGERS[1]).warning(f"no log of {subject}: {path}: {error.strerror}")
         return
     formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -78,6 +79,7 @@ def run(
     for root in roots:
         _missing(root, steps)
     factory = _Factory(look, fail_fast)
+    verbose = logging.getLogger("luigi-interface").level == logging.INFO
     with _stoppable():
         luigi.build(
             list(roots),
@@ -85,7 +87,7 @@ def run(
             workers=workers,
             local_scheduler=not scheduler_url,
             scheduler_url=scheduler_url or "",
-            log_level="CRITICAL",
+            log_level="INFO" if verbose else "CRITICAL",
         )
     known: dict[str, Any] = factory.scheduler.task_list("", "", limit=False)
     look()

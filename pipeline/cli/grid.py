@@ -1,0 +1,176 @@
+"""The status for people: the grid, the totals, and what is refused or out of date with the command that mends it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timezone
+from typing import Any
+
+from pipeline import config
+from pipeline.cli.cells import CELLS, grid, legend
+from pipeline.cli.options import console
+from pipeline.cli.tables import new_table, print_line, print_table
+from pipeline.months import add_months, format_month
+from pipeline.retries import redact
+from pipeline.status import STEPS, MonthStatus
+from pipeline.tasks.base import store_of
+
+Statuses = Mapping[str, Sequence[MonthStatus]]
+
+_MOST_REMARKS = 20
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that is wrong with some months in a row, and the command that mends it."""
+
+    dataset: str
+    #: As a period, such as 2024-01..2024-03; empty for the zones.
+    months: str
+    #: refused, or stale.
+    stage: str
+    why: str
+    command: str
+    #: The first step to be done anew.
+    step: str
+
+    @property
+    def subject(self) -> str:
+        """Such as green 2024-01."""
+        return f"{self.dataset} {self.months}".rstrip()
+
+
+def document(found: Statuses, zones: MonthStatus) -> dict[str, Any]:
+    """All of it as plain values."""
+    settings = config.settings()
+    return {
+        "as_of": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "lake": store_of(settings).location,
+        "warehouse": redact(settings.warehouse),
+        "totals": _totals([each for of in found.values() for each in of]),
+        "zones": _facts(zones),
+        "datasets": [
+            {"dataset": name, **_totals(of), "months": [_facts(each) for each in of]} for name, of in found.items()
+        ],
+        "remarks": [asdict(remark) for remark in remarks(found, zones)],
+    }
+
+
+def remarks(found: Statuses, zones: MonthStatus) -> list[Remark]:
+    """What is refused or out of date; months in a row for the same reason are one remark."""
+    made = []
+    for each in ([zones], *found.values()):
+        by_reason: dict[tuple[str, str, str], list[date | None]] = {}
+        for of in each:
+            if of.stage in ("refused", "stale"):
+                by_reason.setdefault((of.stage, _why(of), of.stale_from or "download"), []).append(of.month)
+        for (stage, why, step), months in by_reason.items():
+            for span in spans([month for month in months if month]) or [""]:
+                subject = f"{each[0].dataset} {span}".rstrip()
+                command = f"pipeline redo {subject} --from {step}"
+                made.append(Remark(each[0].dataset, span, stage, why, command, step))
+    return made
+
+
+def print_status(found: Statuses, zones: MonthStatus) -> None:
+    """Print all of it, at most 80 columns wide for four datasets."""
+    settings = config.settings()
+    print_table(grid({name: {each.month: each.stage for each in of if each.month} for name, of in found.items()}))
+    out = console()
+    out.print(legend(each.stage for of in found.values() for each in of), soft_wrap=not out.is_terminal)
+    out.print()
+    _print_totals({name: _totals(of) for name, of in found.items()})
+    print_line(f"zones      {zones.stage}" + (f", {zones.rows:,} rows" if zones.loaded and zones.rows else ""))
+    print_line(f"lake       {store_of(settings).location}")
+    print_line(f"warehouse  {redact(settings.warehouse)}")
+    found_wrong = remarks(found, zones)
+    if found_wrong:
+        out.print()
+        print_remarks(found_wrong)
+
+
+def print_remarks(found: Sequence[Remark]) -> None:
+    """Print each with its command on a line of its own; of very many only the first."""
+    for remark in found[:_MOST_REMARKS]:
+        print_line(f"{remark.subject}: {remark.why}", style=CELLS[remark.stage][1])
+        print_line(f"  {remark.command}")
+    if len(found) > _MOST_REMARKS:
+        print_line(f"… and {len(found) - _MOST_REMARKS} more, which --json has")
+    steps = {remark.step for remark in found if remark.stage == "stale"}
+    if steps - {"download"}:
+        but = ", but for --from download" if "download" in steps else ""
+        print_line(f"What is out of date, all at once{but}: pipeline refresh --apply")
+
+
+def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:
+    """Print a list of months by dataset, as few periods, under a label."""
+    for name, of in months.items():
+        if of:
+            print_line(f"{label}  {name} {', '.join(spans(map(_month, of)))}")
+            label = " " * len(label)
+
+
+def spans(months: Iterable[date]) -> list[str]:
+    """The months as few periods: 2021-01..2021-03, 2022-05."""
+    return ["..".join(map(format_month, span)) for span in _spans(months)]
+
+
+def size(count: float) -> str:
+    """Bytes, for people."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count / 1e3:,.1f} kB"
+
+
+def _spans(months: Iterable[date]) -> Iterator[tuple[date, ...]]:
+    span: tuple[date, ...] = ()
+    for month in sorted(months):
+        if span and add_months(span[-1], 1) == month:
+            span = (span[0], month)
+            continue
+        if span:
+            yield span
+        span = (month,)
+    if span:
+        yield span
+
+
+def _why(of: MonthStatus) -> str:
+    if of.stage == "stale":
+        return "; ".join(of.stale[step] for step in STEPS if step in of.stale)
+    return f"refused by its checks: {', '.join(of.failed).replace('_', ' ')}"
+
+
+def _facts(of: MonthStatus) -> dict[str, Any]:
+    return {**asdict(of), "month": format_month(of.month) if of.month else None, "stage": of.stage}
+
+
+def _totals(of: Sequence[MonthStatus]) -> dict[str, Any]:
+    stages = Counter(each.stage for each in of)
+    return {
+        "stages": {stage: stages[stage] for stage in CELLS if stages[stage]},
+        "rows": sum(each.rows or 0 for each in of if each.loaded),
+        "raw_bytes": sum(each.raw_bytes or 0 for each in of),
+    }
+
+
+def _print_totals(totals: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each total, a column for each dataset, so that four of them fit whatever their stages."""
+    table = new_table()
+    table.add_column("months")
+    for name in totals:
+        table.add_column(name, justify="right", min_width=12)
+    for stage in CELLS:
+        counts = [of["stages"].get(stage, 0) for of in totals.values()]
+        if any(counts):
+            table.add_row(stage, *(f"{count:,}" if count else "" for count in counts))
+    table.add_row("rows loaded", *(f"{of['rows']:,}" for of in totals.values()))
+    table.add_row("raw bytes", *(size(of["raw_bytes"]) for of in totals.values()))
+    print_table(table)
+
+
+def _month(text: str) -> date:
+    return date.fromisoformat(f"{text}-01")
