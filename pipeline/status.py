@@ -94,9 +94,12 @@ class MonthStatus:
 
 
 def statuses(
-    store: Store, warehouse: Warehouse, source: Source, months: Mapping[str, Sequence[date | None]], today: date
+    store: Store, warehouse: Warehouse | None, source: Source, months: Mapping[str, Sequence[date | None]], today: date
 ) -> dict[str, list[MonthStatus]]:
-    """The status of each month of each dataset, in the order in which they are given; of the zones by month None."""
+    """The status of each month of each dataset, in the order in which they are given; of the zones by month None.
+
+    Without a warehouse the lake alone is asked.
+    """
     return {
         name: _DatasetView(store, warehouse, source, dataset_named(name), today).of(wanted)
         for name, wanted in months.items()
@@ -106,19 +109,21 @@ def statuses(
 class _DatasetView:
     """All that is known of one dataset."""
 
-    def __init__(self, store: Store, warehouse: Warehouse, source: Source, dataset: Dataset, today: date) -> None:
+    def __init__(
+        self, store: Store, warehouse: Warehouse | None, source: Source, dataset: Dataset, today: date
+    ) -> None:
         self._dataset, self._source, self._store, self._today = dataset, source, store, today
         monthly = dataset.first_month is not None
         self._raw = store.entries(f"raw/{dataset.name}/")
         self._trips = store.entries(f"trips/{dataset.name}/" if monthly else f"{dataset.name}/")
         self._checks = store.entries(f"checks/{dataset.name}/")
-        zones = None if monthly else warehouse.loaded_zones()
+        zones = None if monthly or warehouse is None else warehouse.loaded_zones()
         self._loads: Mapping[date | None, LoadRecord] = (
-            dict(warehouse.loaded_months(dataset)) if monthly else {None: zones} if zones else {}  # type: ignore[arg-type]
+            {None: zones} if zones else dict(warehouse.loaded_months(dataset)) if monthly and warehouse else {}  # type: ignore[arg-type]
         )
         self._wanted_marts = frozenset(mart.name for mart in marts_of(dataset.name))
         self._marts: Mapping[date, Mapping[str, MartRecord]] = (
-            warehouse.mart_months(dataset) if self._wanted_marts else {}
+            warehouse.mart_months(dataset) if self._wanted_marts and warehouse else {}
         )
         self._current: dict[str, bool] = {}
 

@@ -145,7 +145,8 @@ def run_months(
         _announce(missing)
         known = statuses(
             store_of(settings),
-            warehouse_of(settings),
+            # Not needed for steps that end in the lake, and perhaps not at hand.
+            warehouse_of(settings) if through in ("load", "mart") else None,
             source_of(settings),
             {name: of for name, of in missing.items() if of},
             today,
