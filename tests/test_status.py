@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
@@ -445,12 +446,21 @@ def _break(folder: Folder, step: str) -> None:
         _execute(folder, "UPDATE mart_loads SET fingerprint = 'older' WHERE month = '2024-01-01'")
 
 
+def test_a_plan_that_downloads_nothing_says_so(own: Folder) -> None:
+    _take(own, "marts")
+    said = own.pipeline("plan", "green", "2024").stdout.splitlines()
+    assert said[-1].startswith("11 months to do through mart: about ")
+    said = own.pipeline("plan", "green", "2024-01").stdout.splitlines()
+    assert said[-1] == "1 month to do through mart: nothing to download, in all about 0.0 kB more to keep."
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_the_command_beside_a_stale_month_mends_it(own: Folder, step: str) -> None:
     _break(own, step)
     said = own.pipeline("status", "green", "2024-01..2024-02")
     assert "2024  ~█" in said.stdout, said.stderr
     (command,) = [line.strip() for line in said.stdout.splitlines() if line.startswith("  pipeline ")]
+    assert command == f"pipeline redo green 2024-01 --from {step}"
     ended = own.run(*shlex.split(command), "--yes")
     assert ended.returncode == 0, ended.stderr
     assert [of.stage for of in look(own, GREEN, JAN, FEB)] == ["complete", "complete"]
@@ -469,7 +479,8 @@ def test_a_password_is_shown_nowhere(folder: Folder, database: Database) -> None
 
 
 def test_a_warehouse_that_does_not_answer_is_one_message(folder: Folder) -> None:
-    ended = folder.pipeline("status", "green", "2024", "--warehouse", f"postgresql://me:{PASSWORD}@127.0.0.1:9/taxi")
+    url = f"postgresql://me:{quote(PASSWORD, safe='')}@127.0.0.1:9/taxi"
+    ended = folder.pipeline("status", "green", "2024", "--warehouse", url)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (5, "", 1)
     assert PASSWORD not in ended.stderr
 
@@ -504,6 +515,14 @@ def test_a_plan_has_the_very_steps_that_a_backfill_then_does(own: Folder) -> Non
     for of in planned["datasets"]:
         assert of["bytes_to_download"] == pytest.approx(estimated_bytes(of["dataset"], fetched[of["dataset"]]), abs=2)
         assert of["bytes_to_keep"] >= 3 * of["bytes_to_download"]
+    fetched_bytes, kept_bytes = (
+        sum(of[name] for of in planned["datasets"]) for name in ("bytes_to_download", "bytes_to_keep")
+    )
+    said = own.pipeline("plan", "green", "fhv", "2023-12..2024-02").stdout.splitlines()[-1]
+    assert said == (
+        f"4 months to do through mart: about {size(fetched_bytes)} to download, in all about {size(kept_bytes)} "
+        "more to keep."
+    )
     ended = own.pipeline("backfill", "green", "fhv", "2023-12..2024-02", "-v")
     assert ended.returncode == 0, ended.stderr
     lines = [" ".join(line.split(": ")[0].split()) for line in ended.stderr.splitlines()]

@@ -217,8 +217,9 @@ def _print_plans(plans: Sequence[Plan], through: str, zones: Sequence[str], wron
     count, fetched = sum(of.months for of in plans), sum(of.bytes_to_download for of in plans)
     kept = size(sum(of.bytes_to_keep for of in plans))
     if not count:
-        print_line("Nothing to do.")
+        print_line("Only the zones are to do." if zones else "Nothing to do.")
         return
+    told = f"about {size(fetched)}" if fetched else "nothing"
     print_line(
-        f"{counted(count, 'month')} to do through {through}: about {fetched} to download, {kept} to keep in all."
+        f"{counted(count, 'month')} to do through {through}: {told} to download, in all about {kept} more to keep."
     )

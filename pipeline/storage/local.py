@@ -48,13 +48,16 @@ class LocalEntry:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits."""
-        with self.path.open("rb") as file:
+        with self.open() as file:
             file.seek(max(0, self.bytes - _TAIL_BYTES))
             return hashlib.blake2b(b"%d:" % self.bytes + file.read(), digest_size=8).hexdigest()
 
     def open(self) -> AbstractContextManager[BinaryIO]:
         """The file itself."""
-        return self.path.open("rb")
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise StoreError(f"{self.key}: cannot be read at {self.path}: {error.strerror}; run again") from error
 
     @contextmanager
     def open_local(self) -> Iterator[Path]:
