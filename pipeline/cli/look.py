@@ -214,12 +214,8 @@ def _print_plans(plans: Sequence[Plan], through: str, zones: Sequence[str], wron
         if some := [remark for remark in wrong if remark.stage == stage]:
             print_line(f"\nA backfill {does}:")
             print_remarks(some)
-    count, fetched = sum(of.months for of in plans), sum(of.bytes_to_download for of in plans)
-    kept = size(sum(of.bytes_to_keep for of in plans))
-    if not count:
-        print_line("Only the zones are to do." if zones else "Nothing to do.")
-        return
-    told = f"about {size(fetched)}" if fetched else "nothing"
-    print_line(
-        f"{counted(count, 'month')} to do through {through}: {told} to download, in all about {kept} more to keep."
-    )
+    count = sum(of.months for of in plans)
+    fetched, kept = sum(of.bytes_to_download for of in plans), sum(of.bytes_to_keep for of in plans)
+    told = f"about {size(fetched)} to download" if fetched else "nothing to download"
+    told += f", in all about {size(kept)} more to keep" if kept else ""
+    print_line(f"{counted(count, 'month')} to do through {through}: {told}." if count else "Nothing to do.")

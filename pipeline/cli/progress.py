@@ -23,7 +23,7 @@ from rich.text import Text
 from pipeline import config
 from pipeline.cli.cells import grid
 from pipeline.months import format_month
-from pipeline.status import STEPS, MonthStatus
+from pipeline.status import MonthStatus
 from pipeline.tasks.base import log
 from pipeline.tasks.reports import Inbox, Report
 
@@ -46,10 +46,7 @@ class Progress:
         self._months = [status for of in statuses.values() for status in of if status.month]
         self._stages = {(status.dataset, _text(status.month)): status.stage for status in self._months}
         self._left = {
-            (status.dataset, _text(status.month)): [
-                step for step in status.missing_steps if STEPS.index(step) <= STEPS.index(through)
-            ]
-            for status in self._months
+            (status.dataset, _text(status.month)): list(status.missing_through(through)) for status in self._months
         }
         self._left = {key: steps for key, steps in self._left.items() if steps}
         self._total, self._weight = len(self._left), self._weight_left() or 1

@@ -1,0 +1,248 @@
+"""The folder docker/: what is promised of images and services holds in the files themselves, without an engine."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from pipeline.luigi_options import LUIGI_OPTIONS
+
+DOCKER = ROOT / "docker"
+SCRIPTS = sorted(DOCKER.rglob("*.sh"))
+TEXTS = sorted(
+    path
+    for path in (ROOT / ".dockerignore", *DOCKER.rglob("*"))
+    if path.is_file() and path.name != ".env" and not {"data", "secrets", "__pycache__"} & {*path.parts}
+)
+SERVICES = (
+    *("setup", "luigid", "postgres", "worker", "schedule", "cli", "sample"),
+    *("gcp", "gcp-schedule", "gcloud", "emulators", "emulated"),
+)
+_VARIABLE = re.compile(r"\$\{(\w+)(?::?[-?]([^}]*))?\}")
+
+
+def tool(name: str) -> str:
+    """A program beside this Python or on the path."""
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if found is None:
+        pytest.skip(f"no {name} here")
+    return found
+
+
+def passes(*command: str | Path) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def compose_text() -> str:
+    return (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+
+
+def said_in_example() -> dict[str, str]:
+    lines = (DOCKER / ".env.example").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    yaml = pytest.importorskip("yaml", reason="nothing here reads YAML")
+    return yaml.safe_load(compose_text())
+
+
+@pytest.fixture
+def service(compose: Any, request: pytest.FixtureRequest) -> Any:
+    return compose["services"][request.param]
+
+
+each_service = pytest.mark.parametrize("service", SERVICES, indirect=True)
+
+
+# Linters
+
+
+def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
+    passes(tool("hadolint"), "--no-color", DOCKER / "Dockerfile")
+
+
+def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
+    passes(tool("shellcheck"), *SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_can_be_run_and_says_what_it_is_for(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+    shebang, comment, *_ = script.read_text(encoding="utf-8").splitlines()
+    assert shebang in ("#!/bin/sh", "#!/bin/bash")
+    assert comment.startswith("# ")
+
+
+@pytest.mark.parametrize("profile", ["", "sample", "cli", "gcp", "gcp-schedule", "emulators", "*"])
+def test_compose_takes_the_file_with_each_profile(profile: str) -> None:
+    docker = tool("docker")
+    if subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        pytest.skip("no docker compose here")
+    file, example = DOCKER / "compose.yaml", DOCKER / ".env.example"
+    passes(docker, "compose", "--file", file, "--env-file", example, "--profile", profile, "config", "--quiet")
+
+
+# The services
+
+
+def test_these_are_all_services(compose: Any) -> None:
+    assert sorted(compose["services"]) == sorted(SERVICES)
+
+
+def test_without_a_profile_the_stack_is_complete(compose: Any) -> None:
+    started = {name for name, service in compose["services"].items() if not service.get("profiles")}
+    assert started == {"setup", "luigid", "postgres", "worker", "schedule"}
+
+
+@each_service
+def test_a_service_runs_as_nobody_special(service: Any) -> None:
+    assert service["user"] == "postgres" or "PIPELINE_UID" in service["user"] or service["user"] == "10001:10001"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["read_only"] is True
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["tmpfs"]
+    assert not {"privileged", "cap_add", "pid", "ipc"} & service.keys()
+    assert service.get("network_mode", "none") == "none"
+
+
+@each_service
+def test_a_service_has_limits(service: Any) -> None:
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["pids_limit"] <= 200
+    assert service["logging"]["driver"] == "json-file"
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+
+
+@each_service
+def test_a_service_says_whether_it_is_well_without_a_shell_line(service: Any) -> None:
+    how, program, *_ = service["healthcheck"]["test"]
+    assert how == "CMD"
+    assert program in ("pg_isready", "test") or os.access(
+        DOCKER / "health" / program.removeprefix("/opt/taxi/health/"), os.X_OK
+    )
+
+
+@pytest.mark.parametrize(
+    "service", ["luigid", "postgres", "worker", "schedule", "sample", "gcp-schedule"], indirect=True
+)
+def test_what_stays_up_comes_back_and_has_time_to_stop(service: Any) -> None:
+    assert service["restart"] == "unless-stopped"
+    assert int(service["stop_grace_period"].removesuffix("s")) >= 15
+
+
+@each_service
+def test_what_a_service_needs_is_waited_for(compose: Any, service: Any) -> None:
+    for name, wanted in service.get("depends_on", {}).items():
+        finishes = "restart" not in compose["services"][name] and name == "setup"
+        assert wanted["condition"] == ("service_completed_successfully" if finishes else "service_healthy")
+
+
+@each_service
+def test_only_this_machine_is_published_to(service: Any) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+@each_service
+def test_no_mounted_folder_is_made_as_root_and_the_key_is_read_only(service: Any) -> None:
+    for volume in service.get("volumes", []):
+        if isinstance(volume, str):
+            assert not volume.startswith((".", "/", "~", "$"))
+            continue
+        assert volume["bind"] == {"create_host_path": False}
+        assert volume["target"] == "/taxi/data" or volume.get("read_only") or service["mem_limit"] == "32m"
+        if "credentials" in volume["target"]:
+            assert volume["read_only"] is True
+
+
+def test_workers_take_from_luigid_what_the_command_and_the_schedule_put_there(compose: Any) -> None:
+    for name in ("worker", "schedule", "cli"):
+        environment = compose["services"][name]["environment"]
+        assert environment["LUIGI_SCHEDULER_URL"] == "http://luigid:8082"
+        assert environment["PIPELINE_WAREHOUSE"] == "postgresql://taxi@postgres/ny_taxi"
+    for name in ("gcp", "gcp-schedule", "emulated"):
+        assert compose["services"][name]["environment"]["LUIGI_SCHEDULER_URL"] == "", "workers are those of Postgres"
+
+
+# What is said in several places
+
+
+def test_the_example_of_settings_names_every_variable_with_its_default() -> None:
+    found = {name: default or "" for name, default in _VARIABLE.findall(compose_text())}
+    said = said_in_example()
+    assert {name: said.get(name) for name in found} == found
+    assert set(said) - set(found) == {"COMPOSE_PROFILES"}
+
+
+def test_variables_have_one_default_wherever_they_are_used() -> None:
+    assert len({*_VARIABLE.findall(compose_text())}) == len({name for name, _ in _VARIABLE.findall(compose_text())})
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_there_is_no_secret_in_a_file(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(
+        r"(?i)^\s*-?\s*\w*(password|pwd|token|secret_?key|webhook)\w*\s*[:=]\s*[\"']?\w", text, re.M
+    ) or (path.name == "verify.sh")
+    assert not re.search(r"://\w+:[^@/\s]+@|-----BEGIN|POSTGRES_PASSWORD:|PGPASSWORD", text)
+
+
+def test_data_passwords_and_settings_are_neither_committed_nor_sent_to_a_build() -> None:
+    for folder in ("data", "secrets"):
+        assert (DOCKER / folder / ".gitignore").read_text(encoding="utf-8") == "*\n!.gitignore\n"
+    assert (DOCKER / ".gitignore").read_text(encoding="utf-8") == ".env\n"
+    first, *lines = [
+        line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
+    ]
+    assert first == "*"
+    assert {"docker/data", "docker/secrets", "docker/.env"} <= {*lines}
+
+
+def test_luigi_has_in_containers_the_options_that_the_package_needs() -> None:
+    written = configparser.ConfigParser(interpolation=None)
+    written.read(DOCKER / "luigi.cfg", encoding="utf-8")
+    assert written["core"]["scheduler_url"] == "${LUIGI_SCHEDULER_URL}"
+    del written["core"]["scheduler_url"]
+    assert {section: dict(written[section]) for section in written.sections()} == LUIGI_OPTIONS
+
+
+def test_luigid_differs_from_its_sample_where_it_says_so_only() -> None:
+    sample, ours = configparser.ConfigParser(interpolation=None), configparser.ConfigParser(interpolation=None)
+    sample.read(ROOT / "docs" / "luigid.cfg", encoding="utf-8")
+    ours.read(DOCKER / "luigid.cfg", encoding="utf-8")
+    assert {*ours.sections()} == {*sample.sections(), "core"}
+    differing = {
+        name
+        for section in sample.sections()
+        for name in sample[section]
+        if sample[section][name] != ours[section][name]
+    }
+    assert differing == {"retry_count", "retry_delay", "worker_disconnect_delay"}
+
+
+def test_base_images_are_arguments_with_their_real_names() -> None:
+    lines = (DOCKER / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    stages = {line.split()[3] for line in lines if line.startswith("FROM ")}
+    for line in lines:
+        if line.startswith("FROM "):
+            assert line.split()[1] in {*stages, "${PYTHON_IMAGE}"}, line
+    assert f"ARG PYTHON_IMAGE={said_in_example()['PYTHON_IMAGE']}" in lines
+    assert "USER 10001:10001" in lines
+
+
+def test_the_readme_is_short_and_names_every_service_and_setting() -> None:
+    text = (DOCKER / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    missing = {*SERVICES, *said_in_example()} - {*re.findall(r"[\w-]+", text)}
+    assert missing == set()
