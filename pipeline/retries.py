@@ -109,7 +109,7 @@ def redact(url: str) -> str:
     if not mark:
         return url
     if not authority:
-        return f"{scheme}://{place}"
+        return url if scheme == "duckdb" else f"{scheme}://{place}"
     host = authority.rpartition("@")[2]
     if "@" in path and not scheme.lower().startswith("http"):  # A user's name and password with a raw slash in it.
         return f"{scheme}://…"

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+from datetime import date
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from state import rows, works_in
 from pipeline.datasets import DATASETS
 from pipeline.months import add_months, parse_month
 from pipeline.sample import SampleSite
+from pipeline.tasks.runs import Latest
 
 ZONES = [
     "lake/checks/zones/zones.json",
@@ -498,3 +500,9 @@ def test_a_lake_that_cannot_be_asked_ends_the_run_with_the_reason_instead_of_wai
         assert ended.returncode == 5
         assert "in one of three ways" in ended.stderr.splitlines()[-1], ended.stderr
         assert folder.files() == []
+
+
+def test_a_month_that_is_not_given_stays_so_on_its_way_through_luigid() -> None:
+    for last in (None, date(2024, 1, 1)):
+        latest = Latest(datasets=("green",), last=last)
+        assert Latest.from_str_params(latest.to_str_params()) == latest

@@ -20,6 +20,18 @@ class MonthParameter(luigi.MonthParameter):
         return parse_month(text)
 
 
+class OptionalMonthParameter(MonthParameter):
+    """A month as YYYY-MM, or none; none stays none on its way through luigid to another worker."""
+
+    def parse(self, text: str) -> date | None:  # type: ignore[override]
+        """The first day of the month."""
+        return super().parse(text) if text else None
+
+    def serialize(self, month: date | None) -> str:
+        """The month, or nothing."""
+        return super().serialize(month) if month else ""
+
+
 class DatasetParameter(luigi.ChoiceParameter):
     """The name of one dataset."""
 

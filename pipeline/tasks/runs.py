@@ -26,7 +26,7 @@ from pipeline.tasks.base import WithSettings, source_of, store_of, warehouse_of
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
-from pipeline.tasks.parameters import MonthParameter
+from pipeline.tasks.parameters import MonthParameter, OptionalMonthParameter
 from pipeline.tasks.warehouse import Load, LoadZones, Mart
 
 #: By kind of warehouse: what its steps import.
@@ -69,7 +69,9 @@ class Latest(WithSettings, luigi.WrapperTask):
     months: int = luigi.IntParameter(
         default=12, description="how many months to look back, and further where the newest loaded month is older"
     )
-    last: date = MonthParameter(default=None, description="the last of them, as YYYY-MM; now when not given")
+    last: date | None = OptionalMonthParameter(
+        default=None, description="the last of them, as YYYY-MM; now when not given"
+    )
 
     def requires(self) -> list[luigi.Task]:
         """The last step of every missing month that the source has, or should have, and the zones."""
@@ -95,8 +97,8 @@ class Latest(WithSettings, luigi.WrapperTask):
 class RangeMonthly(WithSettings, luigi.tools.range.RangeMonthly):
     """Luigi's own range of months of one step, which asks month by month; `stop` is the first month left out."""
 
-    start: date = MonthParameter(default=None, description="first month, as YYYY-MM")
-    stop: date = MonthParameter(default=None, description="the month after the last, as YYYY-MM")
+    start: date | None = OptionalMonthParameter(default=None, description="first month, as YYYY-MM")
+    stop: date | None = OptionalMonthParameter(default=None, description="the month after the last, as YYYY-MM")
 
 
 def existing_months(spec: Dataset, first: date, last: date) -> list[date]:

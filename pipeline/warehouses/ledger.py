@@ -38,10 +38,13 @@ class Ledger:
     marts: Mapping[tuple[str, str, date], MartRecord] = field(default_factory=dict)
 
     def kept_in(self, other: Ledger) -> Ledger:
-        """The records that the other ledger holds unchanged."""
+        """The records that the other ledger holds, too: of the same rows, whenever and by whom they were written.
+
+        Otherwise a month that is loaded once more would look as if it went, for a moment, to who needs it just then.
+        """
         return Ledger(
-            {key: record for key, record in self.loads.items() if other.loads.get(key) == record},
-            {key: record for key, record in self.marts.items() if other.marts.get(key) == record},
+            {key: record for key, record in self.loads.items() if _alike(other.loads.get(key), record)},
+            {key: record for key, record in self.marts.items() if _alike(other.marts.get(key), record)},
         )
 
     def loaded_months(self, dataset: str) -> dict[date, LoadRecord]:
@@ -55,6 +58,12 @@ class Ledger:
             if name == dataset:
                 months.setdefault(month, {})[mart] = record
         return months
+
+
+def _alike(one: LoadRecord | MartRecord | None, other: LoadRecord | MartRecord) -> bool:
+    written = ("loaded_at", "built_at", "version")
+    facts = [{key: value for key, value in vars(of).items() if key not in written} for of in (one, other) if of]
+    return len(facts) == 2 and facts[0] == facts[1]
 
 
 def signature(database: Path) -> Signature:

@@ -163,6 +163,8 @@ class PostgresWarehouse:
 
             columns = insisting(connection, subject, [mart.name for mart in marts], self._limit_s, change)
             with transaction(connection, self._limit_s):
+                # Autovacuum may not have been here yet, and a plan for a handful of rows takes ten times as long.
+                connection.execute(f'ANALYZE "{partition_of(dataset.name, month)}"')
                 return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
         return self._run(subject, work)

@@ -1,0 +1,65 @@
+"""Emulators of Cloud Storage (port 4443) and BigQuery (port 9050), with a bucket `taxi`, until a signal comes.
+
+They are those of the tests, behind the gateways that make up for what they lack.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).parent / "tests"))
+
+from bigquery_shim import BigQueryGateway
+from emulators import bigquery_emulator, gcs_emulator
+from gateway import Gateway, Handler
+from gcs_shim import GcsGateway
+
+from pipeline.sample.site import Server
+
+HOST = "emulators"
+
+
+class _Reachable(Gateway):
+    """A gateway that other containers reach, at a port of which they know."""
+
+    port: int
+
+    def __enter__(self) -> Gateway:
+        self._server = Server(("0.0.0.0", self.port), cast("Any", self))  # noqa: S104  (the network of the stack)
+        self._server.RequestHandlerClass = Handler
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+class _Gcs(_Reachable, GcsGateway):
+    port = 4443
+
+
+class _BigQuery(_Reachable, BigQueryGateway):
+    port = 9050
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with gcs_emulator() as gcs, bigquery_emulator(gcs.root) as bigquery:
+        gcs.make_bucket("taxi")
+        with _Gcs(gcs.url), _BigQuery(bigquery):
+            print("emulators: ready", flush=True)  # noqa: T201
+            while not ended.wait(0.5):
+                pass
+
+
+if __name__ == "__main__":
+    main()
