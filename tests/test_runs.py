@@ -217,6 +217,13 @@ def test_a_mistake_gets_one_message_and_exit_code_2(folder: Folder, arguments: t
     assert folder.files() == []
 
 
+@pytest.mark.parametrize("words", ["redo green 2024-01", "backfill green 2024-01 --workers 0", "describe blue", "no"])
+def test_what_the_command_line_cannot_be_is_one_line_that_names_the_help(folder: Folder, words: str) -> None:
+    ended = folder.pipeline(*words.split())
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(r"pipeline: .*; see pipeline( \w+)? --help\n", ended.stderr), ended.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_one_message_and_no_traceback(folder: Folder) -> None:
     (folder.path / "data").write_text("a file where the folder should be")
     ended = folder.pipeline("backfill", "green", "2024-01")

@@ -71,9 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _log_steps()
     try:
         cli.main(args=arguments, prog_name="pipeline", standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        # In a line, like every other message; click would put three lines around it, and choices below each other.
+        context = getattr(error, "ctx", None)
+        more = f"; see {context.command_path} --help" if context else ""
+        _fail(" ".join(error.format_message().split()).rstrip(".") + more, error.exit_code)
     except click.Abort:
         _fail(_STOPPED, 130)
     except Stopped as stopped:
