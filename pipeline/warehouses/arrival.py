@@ -1,4 +1,4 @@
-"""What a file of the lake says of itself before a warehouse takes it in.
+"""What a file of the lake says of itself before a warehouse takes it in, and which marts are for it.
 
 A file under the wrong name, of another dataset or month, or with columns that the table cannot take is refused with
 everything that is wrong with it, before the engine sees it.
@@ -7,6 +7,7 @@ everything that is wrong with it, before the engine sees it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow as pa
 from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, SOURCE_KEY, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.months import format_month
+from pipeline.warehouses.base import Mart
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
 def load_name(dataset: Dataset, month: date | None) -> str:
     """How messages call a load: green 2024-01, or zones."""
     return f"{dataset.name} {format_month(month)}" if month else dataset.name
+
+
+def refuse_marts_of_others(subject: str, dataset: Dataset, marts: Iterable[Mart]) -> None:
+    """Let pass marts that are for the dataset.
+
+    Raises:
+        WarehouseError: some are not; all of them are named.
+    """
+    foreign = sorted(mart.name for mart in marts if dataset.name not in mart.datasets)
+    if foreign:
+        raise WarehouseError(f"{subject}: the marts {foreign} are not for {dataset.name}; see pipeline/marts")
 
 
 def _claims(said: dict[str, str], dataset: Dataset, month: date | None) -> list[str]:

@@ -21,7 +21,7 @@ from pipeline.errors import WarehouseError
 from pipeline.google_cloud import bigquery_client, translated
 from pipeline.planning import Believed
 from pipeline.version import __version__
-from pipeline.warehouses.arrival import Arrival, inspect, load_name
+from pipeline.warehouses.arrival import Arrival, inspect, load_name, refuse_marts_of_others
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.bigquery_jobs import new_job_id, run_job
 from pipeline.warehouses.bigquery_place import Place
@@ -137,9 +137,7 @@ class BigQueryWarehouse:
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        foreign = sorted(mart.name for mart in marts if dataset.name not in mart.datasets)
-        if foreign:
-            raise WarehouseError(f"{subject}: the marts {foreign} are not for {dataset.name}; see pipeline/marts")
+        refuse_marts_of_others(subject, dataset, marts)
         with self._faults(subject):
             load = self._read().loads.get((dataset.name, month))
             if load is None:

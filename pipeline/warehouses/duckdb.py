@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.arrival import inspect, load_name
+from pipeline.warehouses.arrival import inspect, load_name, refuse_marts_of_others
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.duckdb_file import DuckDBFile, Locked, import_duckdb
 from pipeline.warehouses.duckdb_schema import DuckDBDialect, drop_rows, insert_rows
@@ -93,9 +93,7 @@ class DuckDBWarehouse:
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        foreign = sorted(mart.name for mart in marts if dataset.name not in mart.datasets)
-        if foreign:
-            raise WarehouseError(f"{subject}: the marts {foreign} are not for {dataset.name}; see pipeline/marts")
+        refuse_marts_of_others(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
             load = before.loads.get((dataset.name, month))
             if load is None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.planning import Believed
-from pipeline.warehouses.arrival import Arrival, inspect, load_name
+from pipeline.warehouses.arrival import Arrival, inspect, load_name, refuse_marts_of_others
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.ledger import Ledger
 from pipeline.warehouses.postgres_month import alone, bring, copy_rows, hold, insisting, put_in_place, take_out
@@ -146,9 +146,7 @@ class PostgresWarehouse:
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        foreign = sorted(mart.name for mart in marts if dataset.name not in mart.datasets)
-        if foreign:
-            raise WarehouseError(f"{subject}: the marts {foreign} are not for {dataset.name}; see pipeline/marts")
+        refuse_marts_of_others(subject, dataset, marts)
 
         def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
             hold(connection, subject, self._limit_s)
