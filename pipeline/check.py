@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 from pipeline.datasets.base import Dataset, Rule
-from pipeline.errors import CheckFailed
+from pipeline.errors import CheckFailed, cut
 from pipeline.measure import Measures
 from pipeline.months import format_month
 
@@ -56,7 +56,7 @@ def enforce(dataset: Dataset, month: date | None, findings: Sequence[Finding]) -
 
 
 def checks_document(measures: Measures, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Measures and findings as what JSON can hold; times are ISO texts."""
+    """Measures and findings as what JSON can hold; times are ISO texts, and long texts are cut."""
     return {
         "dataset": measures.dataset,
         "month": format_month(measures.month) if measures.month else None,
@@ -110,4 +110,6 @@ def _subject(dataset: Dataset, month: date | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat(sep=" ") if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    return cut(value) if isinstance(value, str) else value

@@ -16,6 +16,16 @@ A message has subject, what was found, what was allowed, and where to act; all p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+
+def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = str) -> str:
+    """The value for a message: `most` characters of it and its length when it is longer."""
+    if len(value) <= most:
+        return quote(value)
+    unit = "bytes" if isinstance(value, bytes) else "characters"
+    return f"{quote(value[:most])}… ({len(value):,} {unit})"
+
 
 class PipelineError(Exception):
     """The base of every error that this package raises on purpose; its text is the whole message."""

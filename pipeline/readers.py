@@ -16,7 +16,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.delimited import CsvRaw, gzip_faults
+from pipeline.delimited import CsvRaw, gzip_faults, refuse_cut, whole_gzip
 from pipeline.errors import SourceError, UsageError
 
 #: Rows of a batch from Parquet: one row group of a trips file, so that nothing needs to be copied together later.
@@ -71,8 +71,8 @@ def open_raw(path: Path, *, subject: str = "", advice: str = "") -> RawFile:
 def verify_raw(path: Path, *, name: str | None = None) -> None:
     """Make sure that the bytes are what the name claims; `name` is the published one where `path` has another.
 
-    Parquet: its magic at both ends and a readable footer. Gzip: to its end, with its checksum. CSV: no other kind of
-    file that servers send in its place. The rows are not looked at.
+    Parquet: its magic at both ends and a readable footer. Gzip: to its end, with its checksum. CSV, gzipped or not: no
+    other kind of file that servers send in its place, and a line end at its end. The rows are not looked at.
 
     Raises:
         SourceError: they are not.
@@ -85,7 +85,7 @@ def verify_raw(path: Path, *, name: str | None = None) -> None:
         return
     _refuse_impostor(path, name)
     if ending == ".csv.gz":
-        with gzip_faults(name), gzip.open(path) as stream:
+        with path.open("rb") as file, whole_gzip(file, name) as stream:
             while stream.read(_CHUNK_BYTES):
                 pass
 
@@ -175,6 +175,8 @@ def _refuse_impostor(path: Path, name: str) -> None:
     """Raise SourceError when what is named .csv or .csv.gz starts like something else."""
     with path.open("rb") as file:
         head = file.read(1024)
+        file.seek(max(0, file.seek(0, 2) - 1))
+        last = file.read()
     zipped = head.startswith(b"\x1f\x8b")
     if name.endswith(".gz"):
         if not zipped:
@@ -185,11 +187,16 @@ def _refuse_impostor(path: Path, name: str) -> None:
         raise SourceError(f"{name}: not a CSV: it is gzipped; name it .csv.gz")
     if not _looks_like_csv(head):
         raise SourceError(f"{name}: not a CSV: {_describe(head)}")
+    if (place := head.find(b"\0")) >= 0:
+        line = head.count(b"\n", 0, place) + 1
+        raise SourceError(f"{name}: a NUL in line {line}, at byte {place + 1:,}: damaged, or not a text in UTF-8")
+    if not name.endswith(".gz"):
+        refuse_cut(name, last)
 
 
 def _looks_like_csv(head: bytes) -> bool:
     text = head.removeprefix(b"\xef\xbb\xbf").strip()
-    other = text.startswith((b"<", b"{", b"[", b"version https://git-lfs", _MAGIC)) or b"\0" in text
+    other = text.startswith((b"<", b"{", b"[", b"version https://git-lfs", b"\x1f\x8b", _MAGIC))
     return bool(text) and not other
 
 

@@ -363,7 +363,7 @@ def test_a_sample_is_compared_with_its_share_of_the_published_rows(tmp_path: Pat
 
 def test_a_csv_is_not_compared_with_the_published_rows(tmp_path: Path) -> None:
     raw = tmp_path / "fhvhv_tripdata_2019-02.csv"
-    raw.write_text("\n".join(_csv_lines(3)))
+    raw.write_text("".join(f"{line}\n" for line in _csv_lines(3)))
     measures = conform_file(raw, tmp_path / "draft", "fhvhv", date(2019, 2, 1))
     assert measures.published_rows is None
     assert "rows_off_published" not in measures.counts

@@ -55,6 +55,19 @@ COUNTS = {
 
 HEADS = sorted((FILES / "heads").glob("*.csv"))
 
+#: Heads that were cut from their files without the end of their last line.
+CUT = {f"yellow_tripdata_{month}.csv" for month in ("2015-01", "2016-01", "2016-02", "2016-03")}
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The heads, each with the end of its last line."""
+    folder = tmp_path_factory.mktemp("heads")
+    ended = {path: folder / path.name for path in HEADS if path.name in CUT}
+    for path, whole in ended.items():
+        whole.write_bytes(path.read_bytes() + b"\n")
+    return [ended.get(path, path) for path in HEADS]
+
 
 def _month(path: Path) -> date:
     found = re.search(r"\d{4}-\d{2}", path.name)
@@ -102,10 +115,10 @@ def test_real_months_raise_one_warning_the_wrong_minutes_of_vendor_6(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["yellow", "green", "fhv", "fhvhv"])
-def test_the_head_of_every_month_of_the_csv_era_conforms(tmp_path: Path, name: str) -> None:
-    heads = [path for path in HEADS if path.name.startswith(f"{name}_")]
-    assert heads
-    for path in heads:
+def test_the_head_of_every_month_of_the_csv_era_conforms(tmp_path: Path, heads: list[Path], name: str) -> None:
+    those = [path for path in heads if path.name.startswith(f"{name}_")]
+    assert those
+    for path in those:
         measures = conform_file(path, tmp_path / "draft", name, _month(path))
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         assert measures.rows == len(lines) - 1, path.name
@@ -114,6 +127,12 @@ def test_the_head_of_every_month_of_the_csv_era_conforms(tmp_path: Path, name: s
 
 def test_there_are_304_heads() -> None:
     assert len(HEADS) == 304
+
+
+@pytest.mark.parametrize("name", sorted(CUT))
+def test_a_head_that_was_cut_in_its_last_line_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match=rf"^{name}: cut short: its last line has no line end"):
+        conform_file(FILES / "heads" / name, tmp_path / "draft", "yellow", _month(Path(name)))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -173,8 +192,8 @@ def test_both_zone_tables_have_265_zones_and_no_nulls(tmp_path: Path, name: str)
     assert zones[265]["service_zone"] == "N/A"
 
 
-def test_every_real_file_is_what_its_name_claims() -> None:
-    for path in [*HEADS, *(FILES / name for name in COUNTS), *(FILES / "resaved").iterdir()]:
+def test_every_real_file_is_what_its_name_claims(heads: list[Path]) -> None:
+    for path in [*heads, *(FILES / name for name in COUNTS), *(FILES / "resaved").iterdir()]:
         verify_raw(path)
 
 

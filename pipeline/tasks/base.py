@@ -28,7 +28,7 @@ from pipeline.source import Source, make_source
 from pipeline.storage import Store, open_store
 from pipeline.targets import LakeFile
 from pipeline.tasks import logs
-from pipeline.tasks.messages import Told, log_alike, log_levels, note, words_of
+from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
@@ -136,6 +136,8 @@ class Step(WithSettings, luigi.Task):
         """The error's kind and text, for the visualiser and the command; a traceback where nobody foresaw it."""
         foreseen = isinstance(exception, PipelineError)
         told = words_of(exception) if foreseen else str(super().on_failure(exception))
+        if len(told) > 2 * MOST_CHARACTERS:
+            told = words_of(exception)
         if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
             log.error(told)
         return Told(told)

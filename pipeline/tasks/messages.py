@@ -14,7 +14,7 @@ from typing import Any
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, cut
 
 log = logging.getLogger("luigi-interface.pipeline")
 _luigi = logging.getLogger("luigi-interface")
@@ -33,6 +33,9 @@ _AS_TEXT = re.compile(
     rf"{re.escape(_TRACEBACK)}.*^(?:pipeline\.errors|luigi\.parameter)\.(\w+: .*)", re.DOTALL | re.MULTILINE
 )
 
+#: So much of an error is shown and kept in the history.
+MOST_CHARACTERS = 10_000
+
 #: What went wrong in this run, in the order in which this process learnt it; each once.
 _learnt: dict[str, None] = {}
 
@@ -47,8 +50,8 @@ class Told(str):
 
 
 def words_of(error: BaseException) -> str:
-    """The error's kind and text."""
-    return f"{type(error).__name__}: {error}"
+    """The error's kind and text, cut where a library has quoted something huge in it."""
+    return f"{type(error).__name__}: {cut(str(error), MOST_CHARACTERS)}"
 
 
 def note(words: str) -> None:
