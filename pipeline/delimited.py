@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -233,17 +232,15 @@ def _next_row(stream: BinaryIO, subject: str, before: int = 0) -> tuple[list[str
         lines += 1
         if line.strip():
             try:
-                return next(csv.reader([_decoded(line, subject, before + lines)])), lines
-            except csv.Error as error:
-                raise SchemaError(f"{subject}: line {before + lines} cannot be read as a CSV: {error}") from error
+                return next(csv.reader([line.decode("utf-8-sig")])), lines
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise SchemaError(f"{subject}: line {before + lines} is not CSV in UTF-8: {error}") from error
     return [], lines
 
 
 def _rows(stream: BinaryIO, subject: str, before: int) -> Iterator[tuple[int, int, list[str]]]:
     """The rows that are not blank, each with its first and last line; `before` lines have been read already."""
-    # A lone carriage return ends a line, too, as it does for Arrow.
-    pieces = (piece for line in _lines(stream, subject, before) for piece in line.splitlines(keepends=True))
-    reader = csv.reader(_decoded(piece, subject, number) for number, piece in enumerate(pieces, before + 1))
+    reader = csv.reader(_texts(stream, subject, before))
     first = before + 1
     try:
         for row in reader:
@@ -254,25 +251,26 @@ def _rows(stream: BinaryIO, subject: str, before: int) -> Iterator[tuple[int, in
     except csv.Error as error:
         last = before + reader.line_num
         opened = f": its quote is still open in line {last}" if last > first else ""
-        raise SchemaError(f"{subject}: line {first} cannot be read as a CSV{opened}: {error}") from error
+        raise SchemaError(f"{subject}: line {first} is not CSV in UTF-8{opened}: {error}") from error
 
 
 def _lines(stream: BinaryIO, subject: str, before: int) -> Iterator[bytes]:
     """The lines of the text, none of them longer than the limit."""
-    for number in count(before + 1):
-        line = stream.readline(_LINE_BYTES + 1)
+    for number, line in enumerate(iter(lambda: stream.readline(_LINE_BYTES + 1), b""), before + 1):
         if len(line) > _LINE_BYTES:
             raise SchemaError(f"{subject}: line {number} has more than {_LINE_BYTES:,} bytes, so it is no row of a CSV")
-        if not line:
-            return
         yield line
 
 
-def _decoded(line: bytes, subject: str, number: int) -> str:
+def _texts(stream: BinaryIO, subject: str, number: int) -> Iterator[str]:
+    """The lines that follow line `number`, decoded; a lone carriage return ends one, too, as it does for Arrow."""
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        for line in _lines(stream, subject, number):
+            for piece in line.splitlines(keepends=True):
+                number += 1
+                yield piece.decode()
     except UnicodeDecodeError as error:
-        raise SchemaError(f"{subject}: line {number} is not UTF-8: {error}") from error
+        raise SchemaError(f"{subject}: line {number} is not CSV in UTF-8: {error}") from error
 
 
 def _spread(row: Sequence[str]) -> bool:

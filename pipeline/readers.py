@@ -165,8 +165,8 @@ def _footer(path: Path, name: str) -> pq.FileMetaData:
         raise SourceError(f"{name}: starts as a Parquet file but does not end as one ({size:,} bytes): it is cut short")
     try:
         footer = pq.read_metadata(path)
-        footer.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
+        footer.schema.to_arrow_schema().names  # noqa: B018 - they may not be UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{name}: a Parquet file whose footer cannot be read: {error}") from error
     return footer
 

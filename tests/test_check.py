@@ -150,6 +150,14 @@ def test_the_document_is_json_and_gives_the_findings_back(tmp_path: Path) -> Non
     assert list(document["columns"]) == list(DATASETS["green"].by_name)
 
 
+def test_long_texts_are_in_the_document_in_part_with_their_length(tmp_path: Path) -> None:
+    texts = pa.array(["A" * 9_000, "B", "C" * 9_000])
+    raw = write(tmp_path, "a.parquet", table(fhvhv(MONTH), dispatching_base_num=texts))
+    document = checks_document(conform_file(raw, tmp_path / "draft", "fhvhv", MONTH), [])
+    bounds = document["columns"]["dispatching_base_num"]
+    assert [bounds["min"], bounds["max"]] == [f"{sign * 100}… (9,000 characters)" for sign in "AC"]
+
+
 def test_the_same_month_gives_the_same_document(tmp_path: Path) -> None:
     raw = write(tmp_path, "a.parquet", MONTHS["yellow"])
     texts = []

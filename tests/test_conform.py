@@ -142,6 +142,92 @@ def test_a_value_that_does_not_fit_is_an_error_and_never_a_null(
     assert message.endswith("types and words are declared in pipeline/datasets/green.py")
 
 
+def _not_utf8(kind: pa.DataType) -> pa.Array:
+    """Three texts of which the first is not UTF-8, which a Parquet file may hold all the same."""
+    whole = pa.array(["B??", "B1", "B2"], kind)
+    return pa.Array.from_buffers(kind, 3, [*whole.buffers()[:2], pa.py_buffer(b"B\xff\xfeB1B2")])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("dispatching_base_num", ["B\0", "B1", "B\0"], r"2, namely 'B\x00' (2)"),
+        ("dispatching_base_num", pa.array(["B\0", "B1", "B1"]).dictionary_encode(), r"1, namely 'B\x00' (1)"),
+        ("dispatching_base_num", ["B1\nB2", "B\r", "B1"], r"2, namely 'B1\nB2' (1), 'B\r' (1)"),
+        ("dispatching_base_num", _not_utf8(pa.string()), r"1, namely b'B\xff\xfe' (1)"),
+        ("dispatching_base_num", _not_utf8(pa.large_string()), r"1, namely b'B\xff\xfe' (1)"),
+        ("dispatching_base_num", ["é" * 5_001, "B1", "B2"], f"1, namely '{'é' * 100}'… (5,001 characters) (1)"),
+        ("shared_request_flag", ["Y\0", "N", "Y"], r"1, namely 'Y\x00' (1)"),
+        ("shared_request_flag", _not_utf8(pa.string()), r"1, namely b'B\xff\xfe' (1)"),
+    ],
+)
+def test_text_that_not_every_warehouse_can_hold_is_an_error(tmp_path: Path, name: str, values: Any, words: str) -> None:
+    month = table(fhvhv(MONTH), **{name: values if isinstance(values, pa.Array) else pa.array(values)})
+    message = _refused(tmp_path, write(tmp_path, "fhvhv_tripdata_2025-01.parquet", month), "fhvhv")
+    assert message == (
+        f"fhvhv 2025-01: {name}: values that are not text in UTF-8 without NUL and line breaks, of at most 10,000 bytes"
+        f": {words} (in the first 3 rows); types and words are declared in pipeline/datasets/fhvhv.py"
+    )
+
+
+def test_text_that_is_unusual_but_can_be_held_stays_as_it_is(tmp_path: Path) -> None:
+    texts = ["B\t\u00e9 \U0001f695\u2028", "é" * 5_000, " B1 "]
+    month = table(fhvhv(MONTH), dispatching_base_num=pa.array(texts))
+    conform_file(write(tmp_path, "a.parquet", month), tmp_path / "draft", "fhvhv", MONTH)
+    assert [row["dispatching_base_num"] for row in rows(tmp_path / "draft")] == texts
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_nul_in_a_csv_is_named_with_its_column_and_value(tmp_path: Path, name: str) -> None:
+    text = "".join(f"{line}\n" for line in _csv_lines(100)).replace("B00077", "B\x0000077").encode()
+    raw = tmp_path / name
+    raw.write_bytes(gzip.compress(text) if name == "a.csv.gz" else text)
+    message = _refused(tmp_path, raw, "fhvhv", date(2019, 2, 1))
+    assert r"dispatching_base_num: values that are not text in UTF-8 without NUL and" in message
+    assert r": 1, namely 'B\x0000077' (1)" in message
+
+
+@pytest.mark.parametrize("name", ["RatecodeID", "fare_amount", "lpep_pickup_datetime", "VendorID"])
+def test_bytes_that_are_not_utf8_are_no_number_time_or_word(tmp_path: Path, name: str) -> None:
+    message = _refused(tmp_path, _green(tmp_path, **{name: _not_utf8(pa.string())}))
+    assert r": 3, namely 'B1' (1), 'B2' (1), b'B\xff\xfe' (1)" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["RatecodeID", "fare_amount", "lpep_pickup_datetime", "VendorID", "store_and_fwd_flag"]
+)
+def test_a_huge_value_is_quoted_in_part_with_its_length(tmp_path: Path, name: str) -> None:
+    message = _refused(tmp_path, _green(tmp_path, **{name: pa.array(["x" * 3_000_000, None, None])}))
+    assert f"1, namely '{'x' * 100}'… (3,000,000 characters) (1)" in message
+    assert len(message) < 500
+
+
+def test_huge_values_that_contradict_each_other_are_quoted_in_part(tmp_path: Path) -> None:
+    raw = tmp_path / "fhv_tripdata_2018-01.csv"
+    raw.write_text(
+        "Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID,SR_Flag,Dispatching_base_number,"
+        f"Dispatching_base_num\n2018-01-01 00:01:00,,,,,{'B' * 9_000},{'C' * 9_000}\n"
+    )
+    message = _refused(tmp_path, raw, "fhv", date(2018, 1, 1))
+    assert f"namely '{'B' * 100}'… (18,009 characters) (1)" in message
+
+
+def test_of_thousands_of_unknown_columns_some_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    one = pa.array([1, 2, 3])
+    raw = _green(tmp_path, **{f"column_{number:04}": one for number in range(3_000)}, **{"a" * 3_000_000: one})
+    message = _refused(tmp_path, raw)
+    assert message.startswith(f"green 2025-01: unknown columns ['{'a' * 100}'… (3,000,000 characters), 'column_0000', ")
+    assert message.endswith("'column_0038' and 2,961 more]; declare them in pipeline/datasets/green.py")
+    assert len(message) < 2_000
+
+
+def test_a_type_of_thousands_of_words_is_quoted_in_part(tmp_path: Path) -> None:
+    nested = pa.struct([(f"field_{number}", pa.int64()) for number in range(2_000)])
+    message = _refused(tmp_path, _green(tmp_path, trip_type=pa.array([None] * 3, nested)))
+    assert "unexpected types: trip_type is struct<field_0: int64, field_1" in message
+    assert len(message) < 400
+
+
 def test_all_values_that_do_not_fit_are_in_one_message_with_their_counts(tmp_path: Path) -> None:
     month = _many(300_000).drop_columns(["RatecodeID", "payment_type"])
     month = month.append_column("RatecodeID", pa.array([1.0, 2.5, None] * 100_000))
@@ -356,9 +442,14 @@ def test_a_sample_is_compared_with_its_share_of_the_published_rows(tmp_path: Pat
     measures = conform_file(raw, tmp_path / "draft", "yellow", month)
     assert measures.published_rows == round(2_964_624 * 0.000001) == 3
     assert measures.counts["rows_off_published"] == 0
-    raw = write(tmp_path, "a.parquet", table(yellow(month)), {"sample_scale": "small"})
-    with pytest.raises(SourceError, match="sample_scale in the file's metadata is 'small', not a number"):
-        conform_file(raw, tmp_path / "draft", "yellow", month)
+    for scale, quoted in (
+        ("small", "'small'"),
+        ("inf", "'inf'"),
+        ("x" * 9_999, rf"'{'x' * 100}'… \(9,999 characters\)"),
+    ):
+        raw = write(tmp_path, "a.parquet", table(yellow(month)), {"sample_scale": scale})
+        with pytest.raises(SourceError, match=f"sample_scale in the file's metadata is {quoted}, not a number"):
+            conform_file(raw, tmp_path / "draft", "yellow", month)
 
 
 def test_a_csv_is_not_compared_with_the_published_rows(tmp_path: Path) -> None:

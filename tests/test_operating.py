@@ -27,11 +27,12 @@ from state import processes_in, rows
 
 from pipeline import config
 from pipeline.cli import run as cli_run
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, WarehouseError
 from pipeline.months import add_months, format_month, month_range
 from pipeline.sample import SampleSite
 from pipeline.source import TLC_SITE
 from pipeline.tasks.base import log
+from pipeline.tasks.lake import Conform
 from pipeline.tasks.reports import Inbox, Report, send
 
 _STEP = re.compile(r"^(?:download|conform|load|mart) (?:green|yellow|fhvhv) \d{4}-\d\d", re.MULTILINE)
@@ -441,3 +442,15 @@ def test_bash_completes_commands_datasets_and_options(folder: Folder) -> None:
         folder.environment = {"_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": f"pipeline {words}"}
         folder.environment["COMP_CWORD"] = str(len(words.split()))
         assert folder.pipeline().stdout.splitlines() == [wanted]
+
+
+@pytest.mark.parametrize("kind", [WarehouseError, ValueError])
+def test_an_error_that_quotes_something_huge_is_shown_and_kept_in_part(kind: type[Exception]) -> None:
+    step = Conform(dataset="green", month=date(2024, 1, 1))
+    try:
+        raise kind("it says " + "x" * 3_000_000)
+    except kind as error:
+        words = step.on_failure(error)
+    assert words.startswith(f"{kind.__name__}: it says xxx")
+    assert words.endswith("xxx… (3,000,008 characters)")
+    assert len(words) < 11_000

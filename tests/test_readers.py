@@ -111,6 +111,17 @@ def test_a_gzip_stream_is_read_to_its_end(tmp_path: Path) -> None:
             _read(whole)
 
 
+def test_a_parquet_file_with_a_column_name_that_is_not_utf8_is_a_source_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"quaint": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"quaint", b"qu\xffint"))
+    for refuse in (verify_raw, open_raw):
+        with pytest.raises(
+            SourceError, match=r"^a\.parquet: a Parquet file whose footer cannot be read: 'utf-8' codec"
+        ):
+            refuse(path)
+
+
 def test_a_parquet_file_comes_in_order_whatever_its_row_groups(tmp_path: Path) -> None:
     path = _parquet(tmp_path / "a.parquet", 300_000, row_group_size=70_001)
     assert [row["a"] for row in _read(path)] == list(range(300_000))
@@ -223,7 +234,7 @@ def test_a_quote_that_eats_rows_of_a_column_nobody_wants_is_found_all_the_same(t
 
 def test_a_quote_that_is_never_closed_is_named_by_the_line_where_it_opens(tmp_path: Path) -> None:
     content = b"a,b\n" + b"1,x\n" * 100 + b'1,"x\n' + b"12345678,abcdefgh\n" * 100_000
-    with pytest.raises(SchemaError, match=r"^x: line 102 cannot be read as a CSV: its quote is still open in line \d+"):
+    with pytest.raises(SchemaError, match=r"^x: line 102 is not CSV in UTF-8: its quote is still open in line \d+"):
         _read(_file(tmp_path / "a.csv", content))
 
 
@@ -250,13 +261,13 @@ def test_a_csv_whose_last_line_does_not_end_is_cut_short(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("place", ["header", "first row", "ragged file", "plain file"])
-@pytest.mark.parametrize("filler", [b"x", b" ", b",", b'"'])
+@pytest.mark.parametrize("filler", [b"x", b'"'])
 def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, place: str, filler: bytes) -> None:
     start = {"header": b"", "first row": b"a,b\n", "ragged file": b"a,b\n1,2\n1,2,,\n", "plain file": b"a,b\n1,2\n"}
     path = tmp_path / "a.csv.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(start[place] + b"1")
-        for _ in range(24):
+        for _ in range(80):
             file.write(filler * (1 << 20))
         file.write(b"\n1,2\n")
     line = start[place].count(b"\n") + 1
@@ -269,7 +280,7 @@ def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, place: str, fil
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < 16 << 20
+    assert most < 40 << 20
 
 
 def test_a_csv_with_a_header_only_has_no_rows(tmp_path: Path) -> None:
@@ -302,7 +313,7 @@ def test_a_file_that_turns_harmlessly_ragged_late_loses_and_repeats_no_row(tmp_p
 
 
 def test_a_csv_that_is_not_utf8_is_a_schema_error(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match=r"^x: line 3 is not UTF-8: 'utf-8' codec can't decode"):
+    with pytest.raises(SchemaError, match=r"^x: line 3 is not CSV in UTF-8: 'utf-8' codec can't decode"):
         _read(_file(tmp_path / "a.csv", b"a,b\n1,x\n2,\xff\xfe\n"))
 
 
