@@ -411,6 +411,7 @@ def test_measures_count_what_rules_judge(tmp_path: Path) -> None:
         "rows": 3,
         "pickups_outside_month": 2,
         "dropoffs_before_pickups": 1,
+        "huge_numbers": 0,
         "unknown_zones": 3,
         "negative_totals": 1,
         "unknown_codes": 3,
