@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,8 @@ from pipeline.datasets.base import TIME, Column, fold
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_FIRST_TIME, _LAST_TIME = pa.scalar(datetime.min, TIME), pa.scalar(datetime.max, TIME)
+#: The first and the last microsecond of the years 1 to 9999.
+_FIRST_TICK, _LAST_TICK = -62_135_596_800_000_000, 253_402_300_799_999_999
 _VALUES_KEPT = 1_000
 _VALUES_SHOWN = 10
 
@@ -105,7 +105,8 @@ def _beyond(converted: pa.Array) -> pa.Array:
     if pa.types.is_floating(converted.type):
         return pc.invert(pc.is_finite(converted))
     if pa.types.is_timestamp(converted.type):
-        return pc.or_(pc.less(converted, _FIRST_TIME), pc.greater(converted, _LAST_TIME))
+        ticks = converted.cast(pa.int64())
+        return pc.or_(pc.less(ticks, _FIRST_TICK), pc.greater(ticks, _LAST_TICK))
     return pa.repeat(False, len(converted))
 
 
