@@ -92,6 +92,9 @@ def _found(rule: Rule, count: int, measures: Measures) -> str:
         return f"{count:,} of {measures.rows:,} ({count / max(measures.rows, 1):.2%})"
     if rule.measure == "rows_off_published":
         return f"{count:,} ({measures.rows:,} instead of {measures.published_rows:,})"
+    if rule.measure == "huge_numbers":
+        shown = [f"row {row:,}: {name} {value:,}" for row, name, value in measures.huge]
+        return f"{count:,} ({'; '.join(shown)}{'; ...' if count > len(shown) else ''})"
     return f"{count:,}"
 
 

@@ -22,6 +22,8 @@ from pipeline.errors import cut
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+#: The first and the last microsecond of the years 1 to 9999.
+_FIRST_TICK, _LAST_TICK = -62_135_596_800_000_000, 253_402_300_799_999_999
 _VALUES_KEPT = 1_000
 _VALUES_SHOWN = 10
 #: The longest text of TLC's has 45 characters, a zone's name.
@@ -62,7 +64,8 @@ def misfits(column: Column) -> Problem:
     if pa.types.is_string(column.type):
         fit = f"text in UTF-8 without NUL and line breaks, of at most {_TEXT_BYTES:,} bytes"
     else:
-        fit = f"{'a known word or ' if column.words else ''}{column.type}"
+        years = " of the years 1 to 9999" if pa.types.is_timestamp(column.type) else ""
+        fit = f"{'a known word or ' if column.words else ''}{column.type}{years}"
     return Problem(f"{column.name}: values that are not {fit}")
 
 
@@ -91,21 +94,30 @@ def convert(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
         return _text_to_value(array, column, problem)
     try:
         converted = array.cast(column.type)
+        refused = _beyond(converted)
     except pa.ArrowInvalid:
         if pa.types.is_string(array.type):
             return _text_to_value(array, column, problem)
-        return _without(_lossy(array, column.type), array, array.cast(column.type, safe=False), problem)
-    if pa.types.is_floating(column.type) and pc.all(pc.is_finite(converted)).as_py() is False:
-        return _without(pc.invert(pc.is_finite(converted)), array, converted, problem)
-    return converted
+        converted = array.cast(column.type, safe=False)
+        refused = pc.or_(_lossy(array, converted), _beyond(converted))
+    return _without(refused, array, converted, problem) if pc.any(refused).as_py() else converted
 
 
-def _lossy(array: pa.Array, target: pa.DataType) -> pa.Array:
+def _lossy(array: pa.Array, converted: pa.Array) -> pa.Array:
     """Which numbers or times are fractional, too large or too fine: whatever does not survive the way back."""
-    converted = array.cast(target, safe=False)
     lossy = pc.not_equal(converted.cast(array.type, safe=False), array)
     # The upper half of uint64 survives, as negative numbers.
     return pc.or_(lossy, pc.less(converted, 0)) if pa.types.is_unsigned_integer(array.type) else lossy
+
+
+def _beyond(converted: pa.Array) -> pa.Array:
+    """Which numbers are not finite, and which times are of years that Python and BigQuery do not have."""
+    if pa.types.is_floating(converted.type):
+        return pc.invert(pc.is_finite(converted))
+    if pa.types.is_timestamp(converted.type):
+        ticks = converted.cast(pa.int64())
+        return pc.or_(pc.less(ticks, _FIRST_TICK), pc.greater(ticks, _LAST_TICK))
+    return pa.repeat(False, len(converted))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -173,7 +185,8 @@ def _number(text: str) -> object:
 def _time(text: str) -> object:
     try:
         return pa.scalar(text).cast(TIME).as_py()
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OverflowError):
+        # The latter for the year 0.
         return _MISFIT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import random
 import resource
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from published_eras import facts, fhvhv, green, rows, table, times, write, yellow, yellow_2009
@@ -26,6 +28,10 @@ from pipeline.version import __version__
 
 MONTH = date(2025, 1, 1)
 GREEN = "green_tripdata_2025-01.parquet"
+
+
+#: The first and the last microsecond of the years 1 to 9999.
+FIRST_TICK, LAST_TICK = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def _green(folder: Path, **replaced: Any) -> Path:
@@ -108,13 +114,38 @@ def test_a_type_that_no_era_explains_is_refused_with_the_declared_one(tmp_path: 
         (
             "lpep_pickup_datetime",
             ["2025-01-03 12:00:00", "03/01/2025", "2025-01-03 12:00:00.0000001"],
-            "pickup_datetime: values that are not timestamp[us]: 2, namely '03/01/2025' (1)",
+            "pickup_datetime: values that are not timestamp[us] of the years 1 to 9999: 2, namely '03/01/2025' (1)",
         ),
         (
             "lpep_pickup_datetime",
             pa.array([1_735_900_000_000_000_001, 1_735_900_000_000_000_000, None], pa.timestamp("ns")),
-            "pickup_datetime: values that are not timestamp[us]: 1, namely 2025-01-03 10:26:40.000000001 (1); "
+            "pickup_datetime: values that are not timestamp[us] of the years 1 to 9999: 1, "
+            "namely 2025-01-03 10:26:40.000000001 (1); "
             "pickup_datetime: rows without a value, which it must have: 1",
+        ),
+        (
+            "lpep_pickup_datetime",
+            pa.array([FIRST_TICK - 1, LAST_TICK + 1, -(2**63)], pa.timestamp("us")),
+            "timestamp[us] of the years 1 to 9999: 3, namely 0000-12-31 23:59:59.999999 (1), "
+            "10000-01-01 00:00:00.000000 (1), <value out of range: -9223372036854775808> (1)",
+        ),
+        (
+            "lpep_pickup_datetime",
+            # The first is too large for microseconds, the second is not.
+            pa.array([2**62, 253_402_300_800_000, 0], pa.timestamp("ms")),
+            "of the years 1 to 9999: 2, namely 10000-01-01 00:00:00.000 (1), "
+            "<value out of range: 4611686018427387904> (1)",
+        ),
+        (
+            "lpep_dropoff_datetime",
+            ["0000-01-01 00:00:00", "2025-01-03 12:00:00", "0000-01-01 00:00:00"],
+            "dropoff_datetime: values that are not timestamp[us] of the years 1 to 9999: 2, "
+            "namely '0000-01-01 00:00:00' (2)",
+        ),
+        (
+            "lpep_dropoff_datetime",
+            ["0000-01-01 00:00:00", "2025-01-03 12:00:00", "x"],
+            "of the years 1 to 9999: 2, namely '0000-01-01 00:00:00' (1), 'x' (1)",
         ),
         (
             "VendorID",
@@ -264,6 +295,55 @@ def test_two_spellings_of_a_column_complete_each_other(tmp_path: Path) -> None:
         "dispatching_base_num: rows in which two spellings of the column are filled and differ: 1, "
         "namely 'B1 against B2' (1)"
     ) in message
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.string()], ids=str)
+def test_the_first_and_the_last_time_of_the_calendar_are_kept(tmp_path: Path, kind: pa.DataType) -> None:
+    ticks = pa.array([FIRST_TICK, LAST_TICK, 0], pa.timestamp("us"))
+    conform_file(_green(tmp_path, lpep_dropoff_datetime=ticks.cast(kind)), tmp_path / "draft", "green", MONTH)
+    assert pq.read_table(tmp_path / "draft")["dropoff_datetime"].combine_chunks() == ticks
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_doubled_column_shifts_no_other_column(tmp_path: Path, ending: str) -> None:
+    once = table(green(MONTH, "C"))
+    place = once.schema.get_field_index("ehail_fee") + 1
+    twice = once.add_column(place, "fare_amount", once["fare_amount"])
+    name = f"green_tripdata_2025-01.{ending}"
+
+    def conformed(content: pa.Table) -> list[dict[str, Any]]:
+        if ending == "csv":
+            pacsv.write_csv(content, tmp_path / name)
+        else:
+            write(tmp_path, name, content)
+        conform_file(tmp_path / name, tmp_path / "draft", "green", MONTH)
+        return rows(tmp_path / "draft")
+
+    assert conformed(twice) == conformed(once)
+    other = once.add_column(place, "Fare_amount", pa.array([8.5, 6.0, None]))
+    with pytest.raises(SchemaError) as caught:
+        conformed(other)
+    assert (
+        "fare_amount: rows in which two spellings of the column are filled and differ: 1, namely '5 against 6' (1)"
+    ) in str(caught.value)
+
+
+def test_of_every_flipped_bit_the_file_conforms_or_one_error_names_it(tmp_path: Path) -> None:
+    path = _green(tmp_path)
+    content = path.read_bytes()
+    draw, messages = random.Random(5), []
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            conform_file(path, tmp_path / "draft", "green", MONTH, threads=1)
+        except (SourceError, SchemaError) as error:
+            messages.append(str(error))
+    assert messages
+    for message in messages:
+        assert message.startswith((GREEN, "green 2025-01"))
+        assert "\n" not in message
 
 
 def test_blank_text_stays_text_and_is_null_only_where_a_number_is_declared(tmp_path: Path) -> None:
@@ -417,6 +497,7 @@ def test_measures_count_what_rules_judge(tmp_path: Path) -> None:
         "rows": 3,
         "pickups_outside_month": 2,
         "dropoffs_before_pickups": 1,
+        "huge_numbers": 0,
         "unknown_zones": 3,
         "negative_totals": 1,
         "unknown_codes": 3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import threading
 import tracemalloc
 from pathlib import Path
@@ -20,6 +21,9 @@ XML = (
 )
 HTML = b"\n\n\n  <!DOCTYPE html>\n<html lang='en'><body>Not found</body></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:6a9e\nsize 1254291\n"
+
+EPOCH_DAY, DAY_NANOS = 2_440_588, 86_400_000_000_000
+NOON_2024 = 1_704_110_400_000_000_000
 
 
 def _parquet(path: Path, rows: int = 3, **options: Any) -> Path:
@@ -134,6 +138,61 @@ def test_a_parquet_file_that_is_damaged_inside_is_a_source_error(tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"^a\.parquet: row 0 or a later one cannot be decoded"):
         _read(path)
+
+
+def test_columns_are_read_by_position_and_not_by_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1], [2], [3], [4]], ["a", "b", "a", "c"]), tmp_path / "a.parquet")
+    raw = open_raw(tmp_path / "a.parquet")
+    for positions in ([0, 1, 2, 3], [3, 2, 0], [1]):
+        [(batch, _)] = raw.batches(positions, use_threads=False)
+        assert batch.to_pylist() == [{str(place): place + 1 for place in positions}]
+
+
+def test_a_page_whose_checksum_is_wrong_is_a_source_error(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "a.parquet", 1_000, compression="none", use_dictionary=False, write_page_checksum=True)
+    content = path.read_bytes()
+    path.write_bytes(content.replace((700).to_bytes(8, "little"), (701).to_bytes(8, "little"), 1))
+    with pytest.raises(SourceError, match=r"^a\.parquet: row 0 or a later one cannot be decoded: .*CRC"):
+        _read(path)
+
+
+def test_a_column_name_that_is_no_text_is_a_source_error_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"name": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xe5me"))
+    with pytest.raises(SourceError, match=r"^a\.parquet: a Parquet file whose footer cannot be read: [^\n]+$"):
+        verify_raw(path)
+
+
+def _int96(path: Path, day: int, nanos: int) -> Path:
+    """A file of one INT96: a Julian day and the nanoseconds since its midnight."""
+    written = pa.table({"a": pa.array([NOON_2024], pa.timestamp("ns"))})
+    pq.write_table(written, path, use_deprecated_int96_timestamps=True, compression="none", use_dictionary=False)
+    stored = struct.pack("<QI", NOON_2024 % DAY_NANOS, NOON_2024 // DAY_NANOS + EPOCH_DAY)
+    content = path.read_bytes()
+    assert stored in content
+    path.write_bytes(content.replace(stored, struct.pack("<QI", nanos, day)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("day", "nanos", "time"),
+    [
+        (EPOCH_DAY + 19_723, 3_000, "2024-01-01 00:00:00.000003"),
+        (1_721_426, 0, "0001-01-01 00:00:00.000000"),
+        (5_373_484, DAY_NANOS - 1_000, "9999-12-31 23:59:59.999999"),
+        # Nanoseconds hold no more than the years 1677 to 2262.
+        (2_940_588, 1_000, "3338-12-15 00:00:00.000001"),
+        # What follows is not to become a time that looks right.
+        (EPOCH_DAY, 1, "1970-01-01 00:00:00.000000001"),
+        (0, 5_000, "-4713-11-24 00:00:00.000"),
+        (EPOCH_DAY + 2**64 // 86_400_000_000, 0, "<value out of range: 18446744044800000>"),
+        (2**32 - 1, 2**64 - 1, "<value out of range: 370892754228873709>"),
+    ],
+)
+def test_no_int96_time_changes_on_the_way(tmp_path: Path, day: int, nanos: int, time: str) -> None:
+    [(batch, _)] = open_raw(_int96(tmp_path / "a.parquet", day, nanos)).batches([0], use_threads=False)
+    assert batch.column(0).cast(pa.string()).to_pylist() == [time]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
