@@ -147,24 +147,23 @@ def _unreadable(paths: list[str]) -> list[str]:
 def _invalid_values(config: Any) -> list[str]:
     """What [core], [worker], [scheduler], [retcode] and [resources] have in a way that Luigi cannot read."""
     from luigi.interface import core
-    from luigi.retcodes import retcode
     from luigi.scheduler import scheduler
     from luigi.worker import worker
 
+    parsers = {
+        (section.get_task_family(), option): parameter.parse
+        for section in (core, worker, scheduler)
+        for option, parameter in section.get_params()
+    }
+    for section in ("retcode", "resources"):
+        parsers |= {(section, name): int for name in (config.options(section) if config.has_section(section) else [])}
     found = []
-    for section in (core, worker, scheduler, retcode):
-        name = section.get_task_family()
-        for option, parameter in section.get_params():
-            try:
-                if config.has_option(name, option):
-                    parameter.parse(config.get(name, option))
-            except (ValueError, configparser.Error) as error:
-                found.append(f"luigi.cfg: [{name}] {option}: {' '.join(str(error).split())}")
-    for option in config.options("resources") if config.has_section("resources") else []:
+    for (section, option), parse in parsers.items():
         try:
-            config.getint("resources", option)
+            if config.has_option(section, option):
+                parse(config.get(section, option))
         except (ValueError, configparser.Error) as error:
-            found.append(f"luigi.cfg: [resources] {option}: {' '.join(str(error).split())}")
+            found.append(f"luigi.cfg: [{section}] {option}: {' '.join(str(error).split())}")
     return found
 
 
