@@ -174,7 +174,7 @@ def _write(rows: pa.Table, form: str, file: BinaryIO | None, limit: int | None) 
 
 def _output(name: str, force: bool) -> Path:
     """Where to write; refused before the warehouse is asked when it cannot be."""
-    path = Path(name).expanduser()
+    path = Path(config.expand_home(name, "--output"))
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file")
     if path.exists() and not force:

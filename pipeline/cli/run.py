@@ -218,7 +218,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
         return
     missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
     need = _ROOM[through] * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
-    folder = Path(settings.lake).expanduser().absolute()
+    folder = Path(settings.lake).absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -46,7 +46,7 @@ Loaded = dict[str, set[date]]
 def lake(settings: Settings) -> Iterator[Line]:
     """Whether a file can be put into the lake, and taken away; a lake that is not there is not made."""
     if "://" not in settings.lake:
-        folder = Path(settings.lake).expanduser().absolute()
+        folder = Path(settings.lake).absolute()
         if not folder.exists():
             yield _to_be_made("lake", folder)
             return
@@ -146,7 +146,7 @@ def duckdb_path(settings: Settings) -> Path:
 def _file_systems(settings: Settings) -> list[tuple[list[Path], int, int]]:
     """Folders of this machine by file system; how often raw bytes stay there, and how often a month's at once."""
     here = "://" not in settings.lake
-    folder = Path(settings.lake if here else settings.scratch).expanduser().absolute()
+    folder = Path(settings.lake if here else settings.scratch).absolute()
     growing = [(folder, _LAKE_SHARE if here else 0, _LAKE_SHARE)]
     if settings.warehouse.startswith("duckdb:"):
         growing.append((duckdb_path(settings).parent, _WAREHOUSE_SHARE, _WAREHOUSE_SHARE))

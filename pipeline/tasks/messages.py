@@ -20,7 +20,9 @@ log = logging.getLogger("luigi-interface.pipeline")
 _luigi = logging.getLogger("luigi-interface")
 
 _NO_ANSWER = "Failed connecting to remote scheduler"
-_NO_SCHEDULER = "Start luigid with: luigid --address 127.0.0.1, or do without it: --local-scheduler"
+_NO_SCHEDULER = (
+    "Start luigid with: luigid --address 127.0.0.1 --state-path luigid.pickle, or do without it: --local-scheduler"
+)
 _SUMMARY = "===== Luigi Execution Summary ====="
 _NOT_GRANTED = "not granted run permission"
 _NOT_RUN = (

@@ -170,7 +170,8 @@ def _ask(url: str) -> None:
         requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
     except requests.RequestException as error:
         raise UsageError(
-            f"--scheduler {url}: no luigid answers there; start one with: luigid --address 127.0.0.1"
+            f"--scheduler {url}: no luigid answers there; start one with: "
+            "luigid --address 127.0.0.1 --state-path luigid.pickle"
         ) from error
 
 
