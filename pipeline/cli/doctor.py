@@ -32,8 +32,8 @@ _STATUS_WIDTH, _CHECK_WIDTH = 9, 15
 def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **settings: Any) -> None:
     """Look whether everything is there that a run needs, and say what to do where it is not.
 
-    Python and packages, luigi.cfg, memory and disk, lake, warehouse, source and its clock, luigid. Nothing is changed,
-    and no secret is shown. The exit code is 0 when nothing failed, though there may be warnings, and else 1.
+    Python and packages, luigi.cfg, memory and disk, lake, warehouse, logs, source and its clock, luigid. Nothing is
+    changed, and no secret is shown. The exit code is 0 when nothing failed, though there may be warnings, and else 1.
 
     \b
     pipeline doctor
