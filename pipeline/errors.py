@@ -27,8 +27,21 @@ def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = st
     return f"{quote(value[:most])}… ({len(value):,} {unit})"
 
 
+def visible(text: str) -> str:
+    """The text with control characters as escapes, so that none moves a cursor or changes colours; lines stay."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text.expandtabs()
+    )
+
+
 class PipelineError(Exception):
-    """The base of every error that this package raises on purpose; its text is the whole message."""
+    """The base of every error that this package raises on purpose; its text is the whole message.
+
+    A message quotes servers, files and settings: it is text, whatever they hold.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class UsageError(PipelineError):

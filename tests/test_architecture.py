@@ -32,7 +32,7 @@ ARROWS = """
 
     cli         check config datasets lake luigi_options marts retries sample.process source status storage
     cli         doctor forget history refresh targets tasks warehouses
-    doctor      config datasets luigi_options months retries source storage warehouses
+    doctor      config datasets luigi_options months retries source storage tasks.logs warehouses
     forget      datasets lake parts source status storage warehouses.base
     refresh     datasets forget lake parts source status storage warehouses.base
     history

@@ -33,10 +33,9 @@ from pipeline import lake
 from pipeline.check import check, checks_document
 from pipeline.cli.data import first_rows
 from pipeline.cli.formats import draft_of, plain
-from pipeline.cli.tables import clean
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, visible
 from pipeline.measure import ColumnMeasures, Measures
 from pipeline.months import add_months
 from pipeline.storage import open_store
@@ -529,7 +528,7 @@ def test_texts_cannot_steer_the_terminal(loaded: Folder) -> None:
     assert "\x07" not in said
     lines = loaded.pipeline("sql", text).stdout.splitlines()
     assert lines[1].split() == [r"\x1b[31mred\x07", "two", "[bold]"]
-    assert clean("Ünïcode\tÆ ☃\n") == "Ünïcode Æ ☃\n"
+    assert visible("Ünïcode\tÆ ☃\n") == "Ünïcode Æ ☃\n"
 
 
 EVERYTHING = """

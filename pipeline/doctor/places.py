@@ -21,6 +21,7 @@ from pipeline.doctor.line import Line, failed, ok, warning
 from pipeline.months import add_months, month_range
 from pipeline.retries import redact
 from pipeline.storage import open_store
+from pipeline.tasks.logs import problem
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.duckdb_file import Locked
 
@@ -106,6 +107,14 @@ def _postgres(said: dict[str, Any], told: str) -> Iterator[Line]:
         yield warning("warehouse", f"{told}; {room}, and up to {wanted} loads run at once", remedy)
     elif said["may_create"]:
         yield ok("warehouse", f"{told}; {room}")
+
+
+def logs(settings: Settings) -> Iterator[Line]:
+    """Whether the log of a step, and the history, could be written."""
+    if wrong := problem(Path(settings.logs)):
+        yield warning("logs", f"{wrong}: runs have no logs and no history", "make room, or change its owner or mode")
+    else:
+        yield ok("logs", f"{settings.logs} can be written")
 
 
 def disk(settings: Settings, loaded: Loaded | None) -> Iterator[Line]:

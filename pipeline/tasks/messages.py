@@ -14,7 +14,7 @@ from typing import Any
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 
-from pipeline.errors import PipelineError, cut
+from pipeline.errors import PipelineError, cut, visible
 
 log = logging.getLogger("luigi-interface.pipeline")
 _luigi = logging.getLogger("luigi-interface")
@@ -101,6 +101,8 @@ class _MessageOnly(logging.Filter):
             note(text)
         elif _SUMMARY in text and (last := [*_learnt, *([_NOT_RUN] if _NOT_GRANTED in text else [])]):
             _replace(record, "\n".join([text.rstrip(), "", *last]))
+        if (shown := visible(text := record.getMessage())) != text:
+            _replace(record, shown)
         return True
 
 
