@@ -98,8 +98,8 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "pgpq", "google", "google_crc32c", "sq
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}
 
-#: Who reads the environment: for settings, and for what Google's own libraries read there.
-ENVIRONMENT = ("config", "google_cloud")
+#: Who reads the environment: for settings, and for what Google's own libraries and requests read there.
+ENVIRONMENT = ("config", "google_cloud", "retries")
 
 MOST_LINES = 400
 

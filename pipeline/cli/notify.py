@@ -13,6 +13,7 @@ from luigi.configuration import get_config
 
 from pipeline.cli.summary import counted
 from pipeline.history import Run
+from pipeline.retries import ca_bundle
 from pipeline.tasks.base import log
 
 _TIMEOUT_S = 10
@@ -31,10 +32,10 @@ def notify(run: Run, url: str) -> None:
     if url:
         try:
             # Of the answer nothing is wanted but its status; the address is a secret, so that no error may quote it.
-            answer = requests.post(url, json={"text": text}, timeout=_TIMEOUT_S)
+            answer = requests.post(url, json={"text": text}, timeout=_TIMEOUT_S, verify=ca_bundle())
             if answer.status_code >= 300:
                 log.warning(f"notify_url: HTTP {answer.status_code} {answer.reason}; nobody was told of this run there")
-        except requests.RequestException as error:
+        except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
             log.warning(f"notify_url: {type(error).__name__}; nobody was told of this run there")
     receiver = get_config().get("email", "receiver", "")
     if receiver:
