@@ -768,7 +768,9 @@ def test_a_trickle_is_given_up(path: Path) -> None:
     with ScriptedSite(_endless(head, b"x", 0.02)) as site:
         message = give_up(site.url + "/a", path, Politeness(timeout_s=0.3, retries=1, first_wait_s=0))
         assert len(site.requests) == 2
-    assert re.search(r"sent \d+ bytes in \d+\.\d s; less than 1,000 a second is none; gave up after 2 attempts", message)
+    assert re.search(
+        r"sent \d+ bytes in \d+\.\d s; less than 1,000 a second is none; gave up after 2 attempts", message
+    )
 
 
 def test_the_body_of_a_redirect_is_not_read(site: SampleSite, path: Path) -> None:
@@ -1042,7 +1044,7 @@ def test_a_disk_that_fills_up_is_a_store_error_at_once_and_what_fitted_is_contin
     site: SampleSite, path: Path, limit_bytes: int
 ) -> None:
     whole = served(site)
-    with _full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room and run"):
+    with _full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room, or set "):
         fetch_url(site.url + GREEN, path, HASTY, "green", check=lambda answer: None)
     assert len(site.requests) == 1
     assert Part(path).size <= limit_bytes
