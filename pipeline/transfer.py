@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from socket import SHUT_RDWR
+from threading import Event, Timer
 from time import monotonic
+from typing import Any
 
 import requests
 import urllib3
@@ -103,8 +107,8 @@ def head_url(url: str, politeness: Politeness, subject: str, *, decode: bool = T
     failures, where = 0, f"{subject}: {redact(url)}"
     while True:
         try:
-            with asking(where):
-                response = requests.head(
+            with asking(where), _Session() as session:
+                response = session.head(
                     url, headers=_HEADERS, timeout=politeness.timeout_s, allow_redirects=True, verify=ca_bundle()
                 )
             if response.status_code in _ABSENT:
@@ -116,8 +120,53 @@ def head_url(url: str, politeness: Politeness, subject: str, *, decode: bool = T
             wait(again, failures, politeness, where)
 
 
+@cache
+def _hasty(kind: type[Any]) -> type[Any]:
+    """A connection whose answer has all of its headers within the time-out; a socket's begins anew with each byte."""
+
+    class Hasty(kind):
+        def getresponse(self) -> Any:
+            late, sock = Event(), self.sock
+
+            def end() -> None:
+                late.set()
+                with suppress(OSError):
+                    sock.shutdown(SHUT_RDWR)
+
+            timer = Timer(self.timeout, end)
+            timer.daemon = True
+            timer.start()
+            response = None
+            try:
+                response = super().getresponse()
+            except Exception:
+                if not late.is_set():
+                    raise
+            finally:
+                timer.cancel()
+            if response is None or late.is_set():
+                if response is not None:
+                    response.close()
+                raise TimeoutError("timed out")  # Without the cause, which is only that the connection was shut down.
+            return response
+
+    return Hasty
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def get_connection_with_tls_context(self, *arguments: Any, **named: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*arguments, **named)
+        pool.ConnectionCls = _hasty(type(pool).ConnectionCls)
+        return pool
+
+
 class _Session(requests.Session):
-    """A session that does not read the body of a redirect, which may have no end."""
+    """A session that has no endless headers, and does not read the body of a redirect, which may have no end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mount("http://", _Adapter())
+        self.mount("https://", _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target: str | None = super().get_redirect_target(resp)

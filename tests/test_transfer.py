@@ -773,6 +773,16 @@ def test_a_trickle_is_given_up(path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_trickle_of_headers_is_given_up(path: Path, head: bytes) -> None:
+    with ScriptedSite(_endless(head, b"x", 0.02)) as site:
+        politeness = Politeness(timeout_s=0.3, retries=1, first_wait_s=0)
+        assert "TimeoutError: timed out; gave up after 2 attempts" in give_up(site.url + "/a", path, politeness)
+        with pytest.raises(SourceError, match="TimeoutError: timed out; gave up after 2 attempts"):
+            head_url(site.url + "/a", politeness, "green")
+        assert len(site.requests) == 4
+
+
 def test_the_body_of_a_redirect_is_not_read(site: SampleSite, path: Path) -> None:
     moved = answer(b"", "302 Found", f"Location: {site.url}{GREEN}", length=-1)
     with ScriptedSite(_endless(moved, b"x", 0.01)) as first:
@@ -901,6 +911,24 @@ def test_a_bundle_of_certificates_that_is_none_is_final_and_named(
         assert len(site.requests) <= 1
     assert f"{variable} = {bundle}" in message
     assert "; correct or unset it" in message or "is no file; correct" in message
+
+
+@pytest.mark.usefixtures("_no_bundles")
+def test_a_trickle_of_headers_is_given_up_over_tls_too(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def trickle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            _endless(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.02)(wrapped)
+
+    with ScriptedSite(trickle, first=False) as site:
+        message = give_up(site.url.replace("http", "https") + "/a", path, Politeness(0.5, 0, 0))
+    assert "TimeoutError: timed out; gave up after 1 attempt" in message
 
 
 @pytest.mark.usefixtures("_no_bundles")
