@@ -57,9 +57,15 @@ class pipeline(luigi.Config):
         default=4, description="months that TLC may take to publish one; absent for longer is an error"
     )
     timeout_s = luigi.FloatParameter(
-        default=60.0, description="seconds without a byte after which a request is given up"
+        default=60.0,
+        description="seconds without a byte, or with less than 1,000 bytes a second, after which a request is given up",
     )
-    retries = luigi.IntParameter(default=5, description="attempts more after a failed one, counted anew on progress")
+    download_limit_gb = luigi.FloatParameter(
+        default=10.0, description="GB of one raw file above which its download is given up, announced or not"
+    )
+    retries = luigi.IntParameter(
+        default=5, description="attempts more after a failed one, counted anew after 1 MiB or a hundredth of the file"
+    )
     retry_wait_s = luigi.FloatParameter(default=1.0, description="seconds before the first retry; doubled each time")
     load_memory = luigi.Parameter(default="1GB", description="memory that one load may use in DuckDB before it spills")
     load_threads = luigi.IntParameter(default=2, description="threads that one load may use in DuckDB")
@@ -91,6 +97,7 @@ class Settings:
     source_format: str
     publication_lag_months: int
     timeout_s: float
+    download_limit_gb: float
     retries: int
     retry_wait_s: float
     load_memory: str
@@ -239,6 +246,7 @@ def _parse(name: str, parameter: luigi.Parameter, text: str) -> object:
 _BOUNDS = {
     "publication_lag_months": ("a whole number", 0, 1_200),
     "timeout_s": ("a number", 0.001, 1_000_000),
+    "download_limit_gb": ("a number", 0.001, 1_000_000),
     "retries": ("a whole number", 0, 1_000_000),
     "retry_wait_s": ("a number", 0, 1_000_000),
     "load_threads": ("a whole number", 1, 1_000),

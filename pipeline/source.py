@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any, TypeAlias
@@ -25,7 +27,7 @@ from pipeline.errors import NotPublished, SourceError, UsageError
 from pipeline.folders import copy_file, state_of
 from pipeline.months import format_month
 from pipeline.parts import Part, Version
-from pipeline.readers import verify_raw
+from pipeline.readers import verify_head, verify_raw
 from pipeline.retries import Politeness, can_be_asked, redact
 from pipeline.transfer import Answer, Progress, fetch_url, head_url
 
@@ -115,11 +117,14 @@ class Source:
             )
         name, url = self.file_name(dataset, month), self.url(dataset, month)
 
-        def check(answer: Answer) -> None:
+        def verified(verify: Callable[..., None], *arguments: object) -> None:
             try:
-                verify_raw(part, name=name)
+                verify(*arguments, name=name)
             except SourceError as error:
                 raise SourceError(str(error).removeprefix(f"{name}: ")) from error
+
+        def check(answer: Answer) -> None:
+            verified(verify_raw, part)
             if not answer.whole and name.endswith(".csv"):  # The other kinds have an end of their own.
                 raise SourceError("sent without its length, so nothing says whether this is all of it")
 
@@ -128,7 +133,8 @@ class Source:
         else:
             # What is named .gz is often called gzip-encoded by mistake.
             options: dict[str, Any] = {"check": check, "decode": not name.endswith(".gz"), "progress": progress}
-            answer = fetch_url(url, part, self.politeness, subject, **options)
+            look = partial(verified, verify_head)
+            answer = fetch_url(url, part, self.politeness, subject, look=look, **options)
         if answer is None:
             raise self._lacking(subject, month, url)
         fetched_at = datetime.now(timezone.utc).isoformat(timespec="seconds")

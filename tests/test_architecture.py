@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: Everyone may import these, and each part itself.
-FOR_EVERYONE = ("errors", "months", "version")
+FOR_EVERYONE = ("disk", "errors", "months", "version")
 
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
 #: Settings are read where `config` stands, and handed down from there as values.
@@ -69,6 +69,7 @@ ARROWS = """
     sample      datasets.published
 
     datasets
+    disk
     months
     errors
     version
@@ -98,8 +99,8 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "pgpq", "google", "google_crc32c", "sq
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}
 
-#: Who reads the environment: for settings, and for what Google's own libraries and Luigi read there.
-ENVIRONMENT = ("config", "google_cloud", "luigi_options")
+#: Who reads the environment: for settings, and for what Google's own libraries, Luigi and requests read there.
+ENVIRONMENT = ("config", "google_cloud", "luigi_options", "retries")
 
 MOST_LINES = 400
 

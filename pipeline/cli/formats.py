@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from pipeline.disk import sync
 from pipeline.errors import UsageError
 
 _BATCH_ROWS = 10_000
@@ -105,8 +105,7 @@ def draft_of(path: Path) -> Iterator[BinaryIO]:
         try:
             with draft.open("xb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+            sync(draft)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from luigi.configuration import get_config
 from pipeline.cli.summary import causes, counted
 from pipeline.errors import visible
 from pipeline.history import Run
+from pipeline.retries import ca_bundle
 from pipeline.tasks.base import log
 
 _TIMEOUT_S = 10
@@ -34,10 +35,11 @@ def notify(run: Run, url: str) -> None:
         try:
             # Of the answer nothing is wanted but its status; the address is a secret, so that no error may quote it.
             # Slack reads <…> as links and mentions of everyone.
-            answer = requests.post(url, json={"text": html.escape(text, quote=False)}, timeout=_TIMEOUT_S)
+            message = {"text": html.escape(text, quote=False)}
+            answer = requests.post(url, json=message, timeout=_TIMEOUT_S, verify=ca_bundle())
             if answer.status_code >= 300:
                 log.warning(f"notify_url: HTTP {answer.status_code} {answer.reason}; nobody was told of this run there")
-        except requests.RequestException as error:
+        except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
             log.warning(f"notify_url: {type(error).__name__}; nobody was told of this run there")
     receiver = get_config().get("email", "receiver", "")
     if receiver:

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.disk import explained
 from pipeline.errors import Overtaken, StoreError
 from pipeline.google_cloud import storage_client, translated
 from pipeline.planning import planning
@@ -37,6 +38,7 @@ _DEADLINE_S = 300
 _TIMEOUT_S = 60
 #: How long a plan believes a listing.
 _BELIEVED_S = 10.0
+_SETTING = "[pipeline] scratch"
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".json": "application/json", ".csv": "text/csv"}
 
 
@@ -45,7 +47,7 @@ class GcsStore:
 
     def __init__(self, bucket: str, prefix: str, scratch: Path) -> None:
         self._bucket_name, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.drafts = Drafts(scratch)
+        self.drafts = Drafts(scratch, _SETTING)
         self._listings: dict[str, tuple[float, set[str]]] = {}
 
     def __repr__(self) -> str:
@@ -222,7 +224,7 @@ class GcsStore:
             raise
         except OSError as error:
             raise StoreError(
-                f"{key}: no room to work on it at {self.drafts.root}: {error.strerror or error}; see [pipeline] scratch"
+                f"{key}: cannot be worked on in {self.drafts.root}: {explained(error, _SETTING)}"
             ) from error
 
 

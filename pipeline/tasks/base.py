@@ -248,5 +248,6 @@ def warehouse_of(settings: config.Settings) -> Warehouse:
 @lru_cache(maxsize=8)
 def source_of(settings: config.Settings) -> Source:
     """The source that the settings name."""
-    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s)
+    limit_bytes = settings.download_limit_gb * 1e9
+    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
     return make_source(settings.source, settings.source_format, settings.publication_lag_months, politeness)

@@ -175,7 +175,7 @@ class _Worker(Worker):
 def _ask(url: str) -> None:
     try:
         requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
-    except requests.RequestException as error:
+    except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
         raise UsageError(
             f"--scheduler {url}: no luigid answers there; start one with: "
             "luigid --address 127.0.0.1 --state-path luigid.pickle"

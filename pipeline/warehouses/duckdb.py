@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
+from pipeline.disk import explained
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.arrival import inspect, load_name, refuse_marts_of_others
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
@@ -209,7 +210,7 @@ def _translated(subject: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WarehouseError(f"{subject}: {error}") from error
+        raise WarehouseError(f"{subject}: {explained(error, '[pipeline] warehouse')}") from error
 
 
 def _refuse_doubled_zones(connection: duckdb.DuckDBPyConnection) -> None:
