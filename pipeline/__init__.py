@@ -9,6 +9,7 @@
 Importing this opens no file and no connection.
 """
 
+from pipeline import stopping as stopping  # Before all that is slow: it lets a signal end the command at once.
 from pipeline.frames import read
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.runs import Backfill, Latest, RangeMonthly

@@ -35,6 +35,8 @@ def print_summary(wanted: int, outcomes: Sequence[Outcome], settings: Settings) 
     console.print(f"lake       {store_of(settings).location}")
     console.print(f"warehouse  {redact(settings.warehouse)}")
     _print_errors(console, [outcome for outcome in outcomes if outcome.failed])
+    if left := [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]:
+        _print_left(console, left)
 
 
 def counted(count: int, noun: str) -> str:
@@ -54,6 +56,15 @@ def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
         console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
     if count < len(failed):
         console.print(f"{len(failed) - count} not published yet: not a failure, come back later.")
+
+
+def _print_left(console: Console, left: Sequence[Outcome]) -> None:
+    """Why some steps were not run, and what to do about it."""
+    why = next((outcome.error for outcome in left if outcome.error), "")
+    if not why and all(outcome.status == "RUNNING" for outcome in left):
+        why = "another worker is busy with them"
+    words = f"{counted(len(left), 'step')} not run{why and f': {why}'}"
+    console.print(Text(f"{words}. What is done is kept; run the same command again."))
 
 
 def _waits(outcome: Outcome) -> bool:
