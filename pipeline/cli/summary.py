@@ -34,8 +34,11 @@ def print_summary(wanted: int, outcomes: Sequence[Outcome], settings: Settings) 
         _print_months(console, outcomes, settings)
     console.print(f"lake       {store_of(settings).location}")
     console.print(f"warehouse  {redact(settings.warehouse)}")
-    _print_errors(console, [outcome for outcome in outcomes if outcome.failed])
-    if left := [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]:
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    _print_errors(console, failed)
+    left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
+    # What follows from a failure needs no words of its own.
+    if left and (not failed or any(outcome.error for outcome in left)):
         _print_left(console, left)
 
 
