@@ -27,11 +27,11 @@ FOR_EVERYONE = ("disk", "errors", "months", "version")
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
 #: Settings are read where `config` stands, and handed down from there as values.
 ARROWS = """
-    pipeline    frames luigi_options tasks
+    pipeline    frames luigi_options stopping tasks
     __main__    cli
 
     cli         check config datasets lake luigi_options marts retries sample.process source status storage
-    cli         doctor forget history refresh targets tasks warehouses
+    cli         doctor forget history refresh stopping targets tasks warehouses
     doctor      config datasets luigi_options months retries source storage tasks.logs warehouses
     forget      datasets lake parts source status storage warehouses.base
     refresh     datasets forget lake parts source status storage warehouses.base
@@ -39,7 +39,7 @@ ARROWS = """
     status      check datasets lake marts source storage warehouses.base
     frames      config datasets lake storage
     tasks       check config conform datasets lake marts parts planning retries
-    tasks       source status storage targets transfer warehouses
+    tasks       source status stopping storage targets transfer warehouses
     config      retries source storage transfer warehouses
     luigi_options
     targets     datasets storage warehouses.base
@@ -72,6 +72,7 @@ ARROWS = """
     disk
     months
     errors
+    stopping
     version
 """
 

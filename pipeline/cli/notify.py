@@ -35,19 +35,19 @@ def notify(run: Run, url: str) -> None:
         try:
             # Of the answer nothing is wanted but its status; the address is a secret, so that no error may quote it.
             # Slack reads <…> as links and mentions of everyone.
-            message = {"text": html.escape(text, quote=False)}
-            answer = requests.post(url, json=message, timeout=_TIMEOUT_S, verify=ca_bundle())
+            body = {"text": html.escape(text, quote=False)}
+            answer = requests.post(url, json=body, timeout=_TIMEOUT_S, verify=ca_bundle())
             if answer.status_code >= 300:
                 log.warning(f"notify_url: HTTP {answer.status_code} {answer.reason}; nobody was told of this run there")
         except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
             log.warning(f"notify_url: {type(error).__name__}; nobody was told of this run there")
     receiver = get_config().get("email", "receiver", "")
     if receiver:
-        subject, body = text.partition("\n")[::2]
+        subject, rest = text.partition("\n")[::2]
         try:
             sender = get_config().get("email", "sender", "luigi-client@localhost")
             with _errors_raised():
-                luigi.notifications.send_email(subject, body or subject, sender, [receiver])
+                luigi.notifications.send_email(subject, rest or subject, sender, [receiver])
         except Exception as error:  # Whatever a way to send mail lacks: a server, a library, a setting.
             log.warning(f"[email]: {error}; no mail was sent of this run")
 

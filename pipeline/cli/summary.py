@@ -40,6 +40,10 @@ def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[F
     out.print(f"lake       {store_of(settings).location}")
     out.print(f"warehouse  {redact(settings.warehouse)}")
     _print_errors(out, failures)
+    left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
+    # What follows from a failure needs no words of its own.
+    if left and (not failures or any(outcome.error for outcome in left)):
+        _print_left(out, left)
 
 
 def counted(count: int, noun: str) -> str:
@@ -79,6 +83,15 @@ def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
         console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
     if count < len(failures):
         console.print(f"{len(failures) - count} not published yet: not a failure, come back later.")
+
+
+def _print_left(console: Console, left: Sequence[Outcome]) -> None:
+    """Why some steps were not run, and what to do about it."""
+    why = next((outcome.error for outcome in left if outcome.error), "")
+    if not why and all(outcome.status == "RUNNING" for outcome in left):
+        why = "another worker is busy with them"
+    words = f"{counted(len(left), 'step')} not run{why and f': {why}'}"
+    console.print(Text(visible(f"{words}. What is done is kept; run the same command again.")))
 
 
 def _waits(outcome: Outcome | Failure) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.disk import explained
 from pipeline.errors import Overtaken, StoreError
 from pipeline.google_cloud import storage_client, translated
-from pipeline.planning import planning
+from pipeline.planning import planning, recent
 from pipeline.storage.crc32c import crc32c_of
 from pipeline.storage.drafts import Drafts
 from pipeline.storage.gcs_entry import GcsEntry
@@ -36,8 +36,6 @@ _PAGE = 1000
 #: How long the library tries one call again, and how long it waits for bytes.
 _DEADLINE_S = 300
 _TIMEOUT_S = 60
-#: How long a plan believes a listing.
-_BELIEVED_S = 10.0
 _SETTING = "[pipeline] scratch"
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".json": "application/json", ".csv": "text/csv"}
 
@@ -173,9 +171,9 @@ class GcsStore:
                 ) from error
 
     def _listed(self, folder: str) -> set[str]:
-        now = time.monotonic()
-        listed_at, keys = self._listings.get(folder, (-_BELIEVED_S, set()))
-        if now - listed_at >= _BELIEVED_S:
+        listed_at, keys = self._listings.get(folder, (float("-inf"), set()))
+        if not recent(listed_at):
+            now = time.monotonic()
             keys = self.keys(folder)
             self._listings[folder] = now, keys
         return keys

@@ -11,12 +11,14 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import luigi
+from luigi.rpc import RPCError
 
 from pipeline import config, lake
 from pipeline.datasets import DATASETS, ZONES
@@ -122,10 +124,11 @@ class Step(WithSettings, luigi.Task):
         )
         message = f"{message} (log: {self.log_path})"
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
-        if callable(getattr(self, "set_status_message", None)):
-            self.set_status_message(html.escape(message))
-        if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
-            self.set_progress_percentage(round(100 * min(fraction, 1)))
+        with suppress(RPCError):  # A step goes on while luigid is away.
+            if callable(getattr(self, "set_status_message", None)):
+                self.set_status_message(html.escape(message))
+            if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
+                self.set_progress_percentage(round(100 * min(fraction, 1)))
 
     def done(self, message: str, *, rows: int = 0, moved: int = 0) -> None:
         """Report the step as finished, in the log, too."""
