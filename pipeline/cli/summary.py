@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import lake
+from pipeline import config, lake
+from pipeline.cli.grid import spans
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.months import format_month
@@ -42,6 +43,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def counted_months(months: Iterable[tuple[str, object]]) -> str:
+    """Such as 3 months and the zones."""
+    distinct = set(months)
+    count = sum(month is not None for _, month in distinct)
+    zones = "the zones" if len(distinct) > count else ""
+    return " and ".join(filter(None, [counted(count, "month") if count or not zones else "", zones]))
+
+
 def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
     """The errors, those that want a person first, each of which was in the log already when it happened."""
     failed = sorted(failed, key=_waits)
@@ -49,11 +58,25 @@ def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
         console.print(Text(f"{outcome.kind}: {outcome.error}", style="yellow" if _waits(outcome) else "red"))
     if len(failed) > _MOST_ERRORS:
         console.print(f"… and {len(failed) - _MOST_ERRORS} more, above")
-    count = sum(not _waits(outcome) for outcome in failed)
-    if count:
-        console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
-    if count < len(failed):
-        console.print(f"{len(failed) - count} not published yet: not a failure, come back later.")
+    failures = [outcome for outcome in failed if not _waits(outcome)]
+    if failures:
+        months = counted_months((outcome.dataset, outcome.month) for outcome in failures)
+        console.print(f"{months} failed. The same command tries only what is missing.")
+    if refused := [outcome for outcome in failures if outcome.kind in ("SchemaError", "CheckFailed")]:
+        _print_remedy(console, refused)
+    if len(failures) < len(failed):
+        console.print(f"{len(failed) - len(failures)} not published yet: not a failure, come back later.")
+
+
+def _print_remedy(console: Console, refused: Sequence[Outcome]) -> None:
+    """What to run once the source has other bytes: the same command would conform those that are in the lake."""
+    console.print("It conforms the raw files that are in the lake. Where the source has others by now, first run:")
+    names = dict.fromkeys(outcome.dataset for outcome in refused)
+    for name in names:
+        months = [outcome.month for outcome in refused if outcome.dataset == name and outcome.month]
+        for period in spans(months) or [""]:
+            command = config.command("redo", *f"{name} {period}".split(), "--from", "download")
+            console.print(Text(f"    {command}"))
 
 
 def _waits(outcome: Outcome) -> bool:
