@@ -138,7 +138,11 @@ def run_months(
         log.warning(f"no logs and no history: {settings.logs} is no folder that can be written")
     history = History(settings.logs, silent=not kept)
     # A URL may have a password in it.
-    noted = history.begin(" ".join(["pipeline", *map(redact, sys.argv[1:])]))
+    noted = history.begin(
+        " ".join(["pipeline", *map(redact, sys.argv[1:])]),
+        lake=store_of(settings).location,
+        warehouse=redact(settings.warehouse),
+    )
     code = 2
     try:
         missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
