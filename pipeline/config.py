@@ -13,16 +13,18 @@ import logging
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from pipeline.errors import UsageError
-from pipeline.retries import Politeness, can_be_asked
+from pipeline.retries import Politeness, can_be_asked, redact
 from pipeline.source import FORMATS, TLC_SITE, make_source
 from pipeline.storage import BEGINS_AS_ADDRESS, open_store
 from pipeline.warehouses import open_warehouse
@@ -30,6 +32,8 @@ from pipeline.warehouses import open_warehouse
 _SECTION = "pipeline"
 _FORMATS = ("auto", *FORMATS)
 _WAREHOUSE = "duckdb:///data/warehouse.duckdb"
+#: The settings that every command of `pipeline` takes as an option.
+OPTIONS = ("lake", "warehouse", "source", "source_format")
 
 
 class pipeline(luigi.Config):
@@ -181,14 +185,38 @@ def resolve(**overrides: str | int | None) -> Settings:
     return Settings(**values, workers=int(workers))
 
 
-def _written(name: str, override: str | int | None) -> tuple[str | None, str]:
+def command(*words: str) -> str:
+    """The command line of `pipeline` with these words, for people to type: it has the settings of this process.
+
+    Those that luigi.cfg and environment give need no option. In place of a secret there is an ellipsis.
+    """
+    given, options = settings(), list[str]()
+    for name, parameter in pipeline.get_params():
+        if name in OPTIONS:
+            text, _ = _written(name, None, typed=False)
+            usual = parameter.task_value(_SECTION, name) if text is None else parameter.parse(_plain(name, text, of_file=False))
+            value = str(getattr(given, name))
+            options += [f"--{name.replace('_', '-')}", _without_secret(value)] if value != usual else []
+    return shlex.join(["pipeline", *words, *options])
+
+
+def _without_secret(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        named = url.scheme not in ("http", "https") and url.password is None and "password" not in url.query.lower()
+    except ValueError:
+        named = False
+    return value if named or redact(value) == value else "…"
+
+
+def _written(name: str, override: str | int | None, *, typed: bool = True) -> tuple[str | None, str]:
     """The text that counts for a setting, None where nobody wrote one, and where that was when it was not luigi.cfg.
 
-    An empty environment variable, or option of `luigi`, is as good as none.
+    An empty environment variable, or option of `luigi`, is as good as none. With `typed` false, options do not count.
     """
     if override is not None:
         return str(override), ""
-    parser, variable = CmdlineParser.get_instance(), f"PIPELINE_{name.upper()}"
+    parser, variable = CmdlineParser.get_instance() if typed else None, f"PIPELINE_{name.upper()}"
     if parser is not None and (text := getattr(parser.known_args, f"{_SECTION}_{name}", None)):
         return text, f" (from --{_SECTION}-{name.replace('_', '-')})"
     if text := os.environ.get(variable):

@@ -42,10 +42,9 @@ def read(dataset: str, period: str, columns: Sequence[str] | None = None) -> pd.
     store = open_store(settings.lake, settings.scratch)
     present = store.keys(f"trips/{dataset}/")
     if missing := [format_month(month) for month in months if lake.trips_key(spec, month) not in present]:
-        raise StoreError(
-            f"{dataset} {', '.join(missing)}: not in the lake {settings.lake}; "
-            f"run: pipeline backfill {dataset} {missing[0]}..{missing[-1]}"
-        )
+        # A backfill through its last step does nothing for a month that is loaded.
+        remedy = config.command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
+        raise StoreError(f"{dataset} {', '.join(missing)}: not in the lake {settings.lake}; run: {remedy}")
     schema = pa.schema([spec.schema.field(name) for name in wanted])
     with ExitStack() as files:
         paths = [files.enter_context(store.entry(lake.trips_key(spec, month)).open_local()) for month in months]

@@ -62,10 +62,17 @@ class Sidecar:
             if not all(isinstance(text, str) for text in texts) or not isinstance(sidecar.bytes, int):
                 raise TypeError("a value of another kind")
         except (ValueError, TypeError, RecursionError) as error:
-            raise SourceError(
-                f"{subject}: the sidecar is not readable ({error}); delete both to fetch again"
-            ) from error
+            raise SourceError(f"{subject}: the sidecar is not readable ({error})") from error
         return sidecar
+
+    def validate(self, raw: Path, subject: str) -> None:
+        """Read the raw file to its end and compare; a SourceError names the subject when it is another one."""
+        found = Part(raw).sha256()
+        if found != self.sha256:
+            raise SourceError(
+                f"{subject}: its bytes (sha256 {found[:12]}…) are not those of its sidecar ({self.sha256[:12]}…, "
+                f"fetched {self.fetched_at})"
+            )
 
 
 @dataclass(frozen=True)

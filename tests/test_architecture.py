@@ -79,7 +79,8 @@ ARROWS = """
 #: What others have made, and the parts that may import it.
 OTHERS = {
     "luigi": "pipeline config doctor luigi_options targets tasks cli",
-    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample cli",
+    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample cli "
+    "forget",
     "requests": "retries transfer google_cloud doctor tasks cli",
     "urllib3": "retries transfer",
     "click": "cli",

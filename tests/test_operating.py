@@ -291,7 +291,9 @@ def test_a_webhook_is_told_once_what_was_done_what_failed_and_what_is_odd(own: F
         assert own.pipeline("backfill", "green", "2023-02..2023-03").returncode == 1
         (post,) = got
         first, *others = post["text"].splitlines()
-        assert first == "taxi-pipeline: 1 month done, 1 failed, 1 warning (pipeline backfill green 2023-02..2023-03)"
+        assert (
+            first == "taxi-pipeline: 1 month done, 1 month failed, 1 warning (pipeline backfill green 2023-02..2023-03)"
+        )
         assert others[0].startswith("765 rows conformed, ")
         assert others[1].startswith("FAILED download green 2023-02: SourceError: green 2023-02: ")
         assert others[2] == "warning: conform green 2023-03: 500 rows, 1 warning: negative durations"

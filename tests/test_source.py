@@ -291,7 +291,7 @@ def test_a_sidecar_is_json_and_reads_back() -> None:
     ],
 )
 def test_a_sidecar_that_is_none_is_an_error_that_names_its_file(text: str | bytes) -> None:
-    with pytest.raises(SourceError, match=r"^raw/x: the sidecar is not readable \(.*\); delete both to fetch again$"):
+    with pytest.raises(SourceError, match=r"^raw/x: the sidecar is not readable \(.*\)$"):
         Sidecar.from_json(text, "raw/x")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -559,12 +560,37 @@ def test_a_source_that_answers_nothing_is_soon_left_alone(own: Folder, site: Sam
     assert len(site.requests) == 8, "four months, each once more"
 
 
-def test_everything_in_the_cloud_takes_few_requests(folder: Folder, cloud: Cloud) -> None:
+def test_everything_in_the_cloud_takes_few_requests(folder: Folder, site: SampleSite, cloud: Cloud) -> None:
     cloud.use(folder)
-    assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
+    folder.source = site.url
+    # With few rows the made-up 2023-03 has a warning, which the listing tells.
+    assert folder.pipeline("backfill", "green", "2023-03").returncode == 0
     cloud.clear()
     ended = folder.pipeline("status")
     assert ended.returncode == 0, ended.stderr
+    assert re.search("^warned +1$", ended.stdout, re.MULTILINE), ended.stdout
     asked = [f"{request.method} {request.target}" for request in (*cloud.gcs.requests, *cloud.bigquery.requests)]
     assert len(asked) <= 20, asked
     assert {line.split()[0] for line in asked} == {"GET"}
+
+
+def test_months_that_failed_alike_are_one_remark_and_the_command_fits_the_step() -> None:
+    def failed(step: str, month: date | None, dataset: str = "green") -> MonthStatus:
+        return MonthStatus(dataset, month, "load", failure=(step, "SchemaError", f"{month}: odd"))
+
+    months = [failed("download", JAN), failed("download", FEB), failed("conform", MAR)]
+    assert [(of.why, of.command) for of in remarks({"green": months}, failed("load", None, "zones"))] == [
+        ("load failed: SchemaError: None: odd", "pipeline redo zones --from load"),
+        ("download failed: SchemaError", "pipeline backfill green 2024-01..2024-02"),
+        ("conform failed: SchemaError: 2024-03-01: odd", "pipeline redo green 2024-03 --from download"),
+    ]
+
+
+def test_a_failure_marks_only_what_is_neither_complete_nor_stale_nor_refused() -> None:
+    failure = ("load", "WarehouseError", "gone")
+    bare = MonthStatus("green", JAN, "mart", conformed=True, failure=failure)
+    assert (bare.stage, bare.mark) == ("conformed", "failed")
+    done = replace(bare, loaded=True, marts=True)
+    assert (done.mark, replace(done, warnings=("stray_pickups",)).mark) == ("complete", "warned")
+    assert replace(done, stale={"load": "older"}, warnings=("stray_pickups",)).mark == "stale"
+    assert replace(bare, conformed=False, failed=("no_rows",)).mark == "refused"

@@ -78,9 +78,10 @@ def _month(spec: Dataset, text: str | None) -> date | None:
 def _trips(spec: Dataset, month: date | None) -> Entry:
     store, key = store_of(config.settings()), lake.trips_key(spec, month)
     if not store.exists(key):
-        what = f"{spec.name} {format_month(month)}" if month else spec.name
-        remedy = f"pipeline backfill {what}" if month else "pipeline backfill, of any month, brings them"
-        raise StoreError(f"{what}: no trips file in the lake {store.location}; run: {remedy}")
+        what = [spec.name, format_month(month)] if month else [spec.name]
+        # A backfill through its last step does nothing for a month that is loaded.
+        words = ["backfill", *what, "--through", "conform"] if month else ["redo", *what, "--from", "conform"]
+        raise StoreError(f"{' '.join(what)}: no trips file in the lake {store.location}; run: {config.command(*words)}")
     return store.entry(key)
 
 

@@ -12,7 +12,7 @@ import luigi.notifications
 import requests
 from luigi.configuration import get_config
 
-from pipeline.cli.summary import causes, counted
+from pipeline.cli.summary import causes, counted, counted_months
 from pipeline.errors import visible
 from pipeline.history import Run
 from pipeline.retries import ca_bundle
@@ -80,7 +80,7 @@ def message(run: Run) -> str:
     failed = [failure for failure in run.failures if failure.kind != "NotPublished"]
     waiting = len(run.failures) - len(failed)
     parts = [counted(len(run.months_done), "month") + " done"]
-    parts += [f"{len(failed)} failed"] if failed else []
+    parts += [f"{counted_months((of.dataset, of.month or None) for of in failed)} failed"] if failed else []
     parts += [f"{waiting} not published yet"] if waiting else []
     parts += [counted(len(run.warnings), "warning")] if run.warnings else []
     lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})".replace("\n", " ")]

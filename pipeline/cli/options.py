@@ -39,8 +39,7 @@ def with_settings(command: Any) -> Any:
 
     @click.pass_context
     def inner(context: click.Context, /, **arguments: Any) -> Any:
-        names = ("lake", "warehouse", "source", "source_format")
-        settings = {name: arguments.pop(name) for name in names}
+        settings = {name: arguments.pop(name) for name in config.OPTIONS}
         _say(arguments.pop("quiet"), arguments.pop("verbose"))
         config.adopt(config.resolve(**settings, workers=arguments.get("workers")))
         return context.invoke(command, **arguments)

@@ -140,7 +140,11 @@ def run_months(
         log.warning(f"no logs and no history: {problem}")
     history = History(settings.logs, silent=bool(problem))
     # A URL may have a password in it.
-    noted = history.begin(" ".join(["pipeline", *map(redact, sys.argv[1:])]))
+    noted = history.begin(
+        " ".join(["pipeline", *map(redact, sys.argv[1:])]),
+        lake=store_of(settings).location,
+        warehouse=redact(settings.warehouse),
+    )
     code = 2
     try:
         missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}

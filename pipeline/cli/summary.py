@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import lake
+from pipeline import config, lake
 from pipeline.cli.grid import spans
 from pipeline.cli.options import console
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import visible
 from pipeline.history import Failure
-from pipeline.months import format_month
+from pipeline.months import format_month, parse_month
 from pipeline.retries import redact
 from pipeline.storage import Store
 from pipeline.tasks.base import source_of, store_of
@@ -64,7 +64,7 @@ def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
 def _same(others: Sequence[Failure]) -> str:
     months: dict[str, list[date]] = defaultdict(list)
     for of in others:
-        months[of.dataset] += [date.fromisoformat(f"{of.month}-01")] if of.month else []
+        months[of.dataset] += [parse_month(of.month)] if of.month else []
     names = ", ".join(" ".join([name, ", ".join(spans(found))]).rstrip() for name, found in months.items())
     return f" (same for {counted(len(others), 'other')}: {names})" if others else ""
 
@@ -78,11 +78,32 @@ def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
         console.print(Text(visible(f"{failure.kind}: {failure.error}{others}"), style=style))
     if len(found) > _MOST_ERRORS:
         console.print(f"… and {len(found) - _MOST_ERRORS} more, which pipeline history --last 1 --json has")
-    count = sum(not _waits(failure) for failure in failures)
-    if count:
-        console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
-    if count < len(failures):
-        console.print(f"{len(failures) - count} not published yet: not a failure, come back later.")
+    failed = [failure for failure in failures if not _waits(failure)]
+    if failed:
+        months = counted_months((failure.dataset, failure.month or None) for failure in failed)
+        console.print(f"{months} failed. The same command tries only what is missing.")
+    if refused := [failure for failure in failed if failure.kind in ("SchemaError", "CheckFailed")]:
+        _print_remedy(console, refused)
+    if len(failed) < len(failures):
+        console.print(f"{len(failures) - len(failed)} not published yet: not a failure, come back later.")
+
+
+def _print_remedy(console: Console, refused: Sequence[Failure]) -> None:
+    """What to run once the source has other bytes: the same command would conform those that are in the lake."""
+    console.print("It conforms the raw files that are in the lake. Where the source has others by now, first run:")
+    for name in dict.fromkeys(failure.dataset for failure in refused):
+        months = [parse_month(failure.month) for failure in refused if failure.dataset == name and failure.month]
+        for period in spans(months) or [""]:
+            command = config.command("redo", *f"{name} {period}".split(), "--from", "download")
+            console.print(Text(visible(f"    {command}")))
+
+
+def counted_months(months: Iterable[tuple[str, object]]) -> str:
+    """Such as 3 months and the zones."""
+    distinct = set(months)
+    count = sum(month is not None for _, month in distinct)
+    zones = "the zones" if len(distinct) > count else ""
+    return " and ".join(filter(None, [counted(count, "month") if count or not zones else "", zones]))
 
 
 def _print_left(console: Console, left: Sequence[Outcome]) -> None:

@@ -9,14 +9,23 @@ from pathlib import Path
 
 import luigi
 
-from pipeline import lake
+from pipeline import config, lake
 from pipeline.check import check, checks_document, enforce
 from pipeline.conform import conform_file
-from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, PRESENT_KEY, SOURCE_KEY, VERSION_KEY
+from pipeline.datasets.base import (
+    DATASET_KEY,
+    DECLARATION_KEY,
+    MONTH_KEY,
+    PRESENT_KEY,
+    SOURCE_KEY,
+    VERSION_KEY,
+    WARNINGS_KEY,
+)
 from pipeline.errors import Overtaken, SourceError
 from pipeline.months import format_month
 from pipeline.parts import Part
 from pipeline.source import Sidecar
+from pipeline.status import sidecar_of
 from pipeline.targets import LakeFile
 from pipeline.tasks.base import MonthTask, Step, ZonesTask
 from pipeline.version import __version__
@@ -148,7 +157,8 @@ def conform(step: Step) -> None:
         # Taken when the block ends: what the file says of itself, for who lists the lake without opening its files.
         present = ",".join(measures.columns_in_source)
         facts |= {**_facts(step, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
-        with step.store.publish(lake.checks_key(step.spec, step.month), facts) as text:
+        warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
+        with step.store.publish(lake.checks_key(step.spec, step.month), {**facts, **warned}) as text:
             document = checks_document(measures, findings)
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)
@@ -161,18 +171,12 @@ def conform(step: Step) -> None:
 def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
     """The raw file with its sidecar, once they fit each other."""
     raw = step.raw
-    beside_key = lake.sidecar_key(raw.key)
-    if not step.store.exists(beside_key):
-        raise SourceError(
-            f"{raw.key}: has no sidecar {beside_key}, so nothing says where it came from; delete it and run again to "
-            "fetch it, or set [pipeline] source to the folder that holds your own copies"
-        )
-    with raw.entry().open_local() as path, step.store.entry(beside_key).open_local() as beside:
-        sidecar = Sidecar.from_json(beside.read_bytes(), raw.key)
-        found = Part(path).sha256()
-        if found != sidecar.sha256:
-            raise SourceError(
-                f"{raw.key}: its bytes (sha256 {found[:12]}…) are not those of its sidecar ({sidecar.sha256[:12]}…, "
-                f"fetched {sidecar.fetched_at}); delete both files and run again to fetch them anew"
-            )
+    with raw.entry().open_local() as path:
+        try:
+            sidecar = sidecar_of(step.store, raw.key)
+            sidecar.validate(path, raw.key)
+        except SourceError as error:
+            month = [format_month(step.month)] if step.month else []
+            again = config.command("redo", step.spec.name, *month, "--from", "download")
+            raise SourceError(f"{error}; to fetch it again, run: {again}") from error
         yield path, sidecar
