@@ -29,12 +29,14 @@ _LAKE_SHARE, _WAREHOUSE_SHARE = 2, 1
 _MONTHS = 12
 #: How long a DuckDB file that another process has is waited for.
 _HELD_S = 2.0
+#: A query of a superuser runs as pg_read_all_data.
 _POSTGRES = """
-SELECT current_setting('server_version') AS version, current_schema() AS schema, current_user AS name,
-    has_schema_privilege(current_schema(), 'CREATE') AS may_create,
+SELECT current_setting('server_version') AS version, current_schema() AS schema, who AS name,
+    has_schema_privilege(who, current_schema(), 'CREATE') AS may_create,
     current_setting('max_connections')::int AS most,
     current_setting('superuser_reserved_connections')::int AS reserved,
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used
+    (SELECT sum(numbackends)::int FROM pg_stat_database) AS used
+FROM (SELECT coalesce(nullif(current_user, 'pg_read_all_data'), session_user)) AS asked(who)
 """
 #: What each kind of warehouse is asked besides; in BigQuery to run a job takes a role more than to read.
 _QUESTIONS = {"duckdb": "SELECT 1", "bigquery": "SELECT 1 AS one", "postgres": _POSTGRES, "postgresql": _POSTGRES}
