@@ -378,8 +378,12 @@ def test_looking_changes_no_file(folder: Folder, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("status", "gren"), "gren"),
-        (("status", "green", "2024-13"), "'2024-13' is not a period"),
+        (
+            ("status", "gren"),
+            "unknown datasets ['gren']; allowed are yellow, green, fhv, fhvhv, several with commas, or all; ",
+        ),
+        (("status", "gren"), "did you mean green?"),
+        (("status", "green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
         (("status", "green", "2024-03..2024-01"), "ends before it starts"),
         (("status", "green", "2001"), "no month of '2001' exists: green starts in"),
         (("status", "--html"), "'--html' requires an argument"),

@@ -43,12 +43,12 @@ _KEPT = ("download", "conform", "load")
 @click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="A page to send.")
 @with_settings
 def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
-    """How far each month is, by the lake and the warehouse themselves.
+    """Show how far each month is.
 
-    A row is a year, a cell a month; DATASET and PERIOD as for backfill, everything when left out. Below are totals, and
-    what is refused or out of date with the command that mends it. Only a few questions are asked, however many months
-    there are; the source is asked nothing (pipeline refresh does that), so that a young month of which nothing is here
-    counts as not published.
+    The lake and the warehouse themselves are asked. A row is a year, a cell a month; DATASET and PERIOD as for
+    backfill, everything when left out. Below are totals, and what is refused or out of date with the command that mends
+    it. Only a few questions are asked, however many months there are; the source is asked nothing (pipeline refresh
+    does that), so that a young month of which nothing is here counts as not published.
 
     \b
     pipeline status
@@ -76,10 +76,10 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
 @as_json
 @with_settings
 def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
-    """What a backfill of these months would do, and why; nothing is run and nothing written.
+    """Show what a backfill would do, and why.
 
-    DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young months of which nothing is here.
-    The bytes are those that TLC has published, or an estimate from them.
+    Nothing is run and nothing written. DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young
+    months of which nothing is here. The bytes are those that TLC has published, or an estimate from them.
 
     \b
     pipeline plan green 2024

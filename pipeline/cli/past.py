@@ -14,7 +14,7 @@ from pipeline.cli.tables import print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import UsageError
 from pipeline.history import History, Run, last_runs
-from pipeline.months import month_range, parse_period
+from pipeline.months import parse_months
 from pipeline.status import STEPS
 from pipeline.tasks.logs import log_path
 
@@ -26,7 +26,7 @@ _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow
 @as_json
 @with_settings
 def history(last: int, as_json: bool) -> None:
-    """The runs of this machine: when, what was asked, and what became of it.
+    """List the runs of this machine and their outcomes.
 
     Rows are those conformed, MB those downloaded, seconds those of each step of all months together. A run that was
     killed has an end that nobody wrote down. Runs of plain luigi are not in here.
@@ -72,9 +72,10 @@ def _print_runs(runs: list[Run]) -> None:
 @click.option("--lines", default=0, type=click.IntRange(0), help="Only so many last lines of each; 0 for all.")
 @with_settings
 def logs(what: tuple[str, ...], step: str | None, lines: int) -> None:
-    """The log of each step of a month: what it said, libraries' warnings, and for a failure the whole traceback.
+    """Show the log of each step of a month.
 
-    DATASET is yellow, green, fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
+    It has what the step said, libraries' warnings, and for a failure the whole traceback. DATASET is yellow, green,
+    fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
 
     \b
     pipeline logs green 2024-01
@@ -86,7 +87,7 @@ def logs(what: tuple[str, ...], step: str | None, lines: int) -> None:
         wanted = [(ZONES.name, None)]
     else:
         names, period = parse_what(what, required=True)
-        months = month_range(*parse_period(period))
+        months = parse_months(period)
         wanted = [(name, month) for name in names for month in months if name in DATASETS]  # type: ignore[misc]
     for name, month in wanted:
         for each in [step] if step else STEPS:
@@ -109,7 +110,9 @@ def logs(what: tuple[str, ...], step: str | None, lines: int) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
 def completion(shell: str) -> None:
-    """Print what makes a SHELL (bash, zsh or fish) complete commands, options, datasets and periods.
+    """Print the script that completes commands in a SHELL.
+
+    SHELL is bash, zsh or fish. Commands, options, datasets and periods are completed.
 
     \b
     eval "$(pipeline completion bash)"        # in ~/.bashrc

@@ -35,7 +35,7 @@ from pipeline.tasks.warehouse import LoadZones
 @scheduler_option
 @with_settings
 def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None) -> None:
-    """Forget a step and all that follows from it, for a range of months, and run them anew.
+    """Delete a step and all after it, and run them again.
 
     DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
     no period: pipeline redo zones --from conform.
@@ -78,11 +78,12 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
 @scheduler_option
 @with_settings
 def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
-    """Ask the source what is new, republished or gone, and look for what is out of date here.
+    """Find months that are new, republished or out of date.
 
-    Without PERIOD each DATASET is compared from its oldest month that is here up to now, without DATASET all of them,
-    and the zones. Nothing is downloaded for it. The date is when the source published what it has, or when what is out
-    of date here was made, or what it should be made of was fetched.
+    The source is asked what is new, republished or gone. Without PERIOD each DATASET is compared from its oldest month
+    that is here up to now, without DATASET all of them, and the zones. Nothing is downloaded for it. The date is when
+    the source published what it has, or when what is out of date here was made, or what it should be made of was
+    fetched.
 
     --apply does exactly the steps that are out of date, for exactly these months. Republished bytes are fetched before
     the old ones go; if they are not believable, the month is then refused, as it would be in a first backfill. What the

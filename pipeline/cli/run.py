@@ -60,10 +60,10 @@ def backfill(
     no_space_check: bool,
     scheduler: str | None,
 ) -> None:
-    """Bring a range of months up to date, doing only what is missing.
+    """Bring months up to date, doing only what is missing.
 
-    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, latest (the
-    newest month that is published) or all (up to that one).
+    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, several
+    with commas (2023-01,2023-03), latest (the newest month that is published) or all (up to that one).
 
     \b
     pipeline backfill green 2024-01..2024-03
@@ -90,9 +90,10 @@ def backfill(
 @click.option("--scale", default=0.1, show_default=True, type=click.FloatRange(0.0001, 1), help="Share of TLC's rows.")
 @click.option("--data", default="data/sample", show_default=True, metavar="FOLDER", help="Where everything goes.")
 def demo(workers: int, scale: float, data: str) -> None:
-    """Backfill three months of yellow and green without the internet, from a stand-in for TLC's site.
+    """Backfill three synthetic months, without the internet.
 
-    The trips are synthetic; they go to a folder of their own, so that they never mix with real ones.
+    A stand-in for TLC's site has yellow and green. The trips go to a folder of their own, so that they never mix with
+    real ones.
     """
     from pipeline.sample.process import sample_process
 
