@@ -371,7 +371,7 @@ def test_luigid_shows_each_step_as_done_with_what_it_did(own: Folder, luigid: Lu
         if task["name"] != "Backfill"
     }
     for month in ("2024-01", "2024-02"):
-        assert re.fullmatch(r"\d+\.\d MB", messages["Download", month][0])
+        assert re.fullmatch(r"\d+\.\d kB", messages["Download", month][0])
         assert messages["Conform", month][0] == messages["Load", month][0] == "500 rows"
         assert messages["Mart", month][0].startswith("daily_trips ")
         named = [task["status_message"] for task in tasks.values() if task["params"].get("month") == month]

@@ -103,7 +103,7 @@ def test_a_month_that_fails_does_not_keep_the_others_and_is_tried_again_alone(ow
     ended = own.pipeline("backfill", "green", "2024-01..2024-03")
     assert ended.returncode == 1
     assert re.search(r"^SourceError: green 2024-02: .*HTTP 500", ended.stdout, re.MULTILINE), ended.stdout
-    assert re.search(r"^green 2024-02 .* download failed: SourceError", ended.stdout, re.MULTILINE), ended.stdout
+    assert re.search(r"^green 2024-02 .* download failed: the source failed$", ended.stdout, re.MULTILINE), ended.stdout
     assert ended.stdout.splitlines()[-1].startswith("1 month failed.")
     assert "Traceback" not in ended.stdout + ended.stderr
     assert _months(own) == ["2024-01", "2024-03"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks, size
+from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
@@ -21,6 +21,7 @@ from pipeline.errors import SourceError
 from pipeline.months import format_month
 from pipeline.status import STEPS, MonthStatus, statuses
 from pipeline.tasks.base import source_of, store_of, warehouse_of
+from pipeline.units import size
 
 Month = tuple[str, date]
 

@@ -14,6 +14,7 @@ from luigi.configuration import get_config
 from pipeline.cli.summary import counted
 from pipeline.history import Run
 from pipeline.tasks.base import log
+from pipeline.units import size
 
 _TIMEOUT_S = 10
 _MOST = 10
@@ -80,7 +81,7 @@ def message(run: Run) -> str:
     parts += [counted(len(run.warnings), "warning")] if run.warnings else []
     lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})"]
     if run.rows or run.bytes:
-        lines.append(f"{run.rows:,} rows conformed, {run.bytes / 1e6:,.1f} MB downloaded")
+        lines.append(f"{run.rows:,} rows conformed, {size(run.bytes)} downloaded")
     lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}" for of in failed[:_MOST]]
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
     lines += [f"warning: {warning}" for warning in run.warnings[:_MOST]]

@@ -17,6 +17,7 @@ from pipeline.history import History, Run, last_runs
 from pipeline.months import parse_months
 from pipeline.status import STEPS
 from pipeline.tasks.logs import log_path
+from pipeline.units import size
 
 _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow"}
 
@@ -28,7 +29,7 @@ _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow
 def history(last: int, as_json: bool) -> None:
     """List the runs of this machine and their outcomes.
 
-    Rows are those conformed, MB those downloaded, seconds those of each step of all months together. A run that was
+    Rows are those conformed, bytes those downloaded, seconds those of each step of all months together. A run that was
     killed has an end that nobody wrote down. Runs of plain luigi are not in here.
 
     \b
@@ -47,8 +48,8 @@ def history(last: int, as_json: bool) -> None:
 
 def _print_runs(runs: list[Run]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("began (UTC)", "outcome", "done", "failed", "rows", "MB", "seconds by step", "asked"):
-        right = name in ("done", "failed", "rows", "MB")
+    for name in ("began (UTC)", "outcome", "done", "failed", "rows", "bytes", "seconds by step", "asked"):
+        right = name in ("done", "failed", "rows", "bytes")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for run in runs:
         table.add_row(
@@ -57,7 +58,7 @@ def _print_runs(runs: list[Run]) -> None:
             f"{len(run.months_done)}",
             f"{len(run.failures)}" if run.failures else "",
             f"{run.rows:,}" if run.rows else "",
-            f"{run.bytes / 1e6:,.1f}" if run.bytes else "",
+            size(run.bytes) if run.bytes else "",
             " ".join(f"{step} {run.seconds[step]:,.1f}" for step in STEPS if step in run.seconds),
             run.asked.removeprefix("pipeline "),
         )

@@ -25,6 +25,7 @@ from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.lake import ConformZones, DownloadZones
 from pipeline.tasks.runs import missing_months, start_of
 from pipeline.tasks.warehouse import LoadZones
+from pipeline.units import size
 
 
 @click.command()
@@ -202,17 +203,16 @@ def _print_going(plan: Sequence[Going]) -> None:
     for name in ("size", "rows", "marts"):
         table.add_column(name, justify="right")
     for found in plan:
-        size = _size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
+        kept = size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
         rows = f"{found.load.rows:,}" if found.load else ""
         marts = str(len(found.marts) or "")
-        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), size, rows, marts)
+        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), kept, rows, marts)
     files = [entry for found in plan for entry in found.files.values()]
     loaded, built = sum(found.load.rows for found in plan if found.load), sum(len(found.marts) for found in plan)
     out = _console()
     out.print("This goes:")
     out.print(table)
-    size = _size(sum(entry.bytes for entry in files))
-    told = [f"in the lake {len(files)} files of {size}"] if files else []
+    told = [f"in the lake {len(files)} files of {size(sum(entry.bytes for entry in files))}"] if files else []
     told += [f"in the warehouse {loaded:,} rows"] if loaded else []
     told += [f"{built} months of marts"] if built else []
     out.print(f"together {', '.join(told)}")
@@ -244,7 +244,3 @@ def _table(*names: str) -> Table:
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name in ("month", "date", "to do"))
     return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"

@@ -28,6 +28,7 @@ from pipeline.tasks import logs
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.outcome import Outcome, Stopped, run
 from pipeline.tasks.runs import Backfill, missing_months
+from pipeline.units import size
 
 #: By last step: raw and trips files and the tables of a month take about so many times its raw bytes.
 _ROOM = {"download": 1.0, "conform": 2.0, "load": 3.0, "mart": 3.0}
@@ -204,8 +205,8 @@ def _announce(missing: Mapping[str, Sequence[date]]) -> None:
     """Say how much there is to do, unless it is nothing."""
     count = sum(map(len, missing.values()))
     if count:
-        size = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
-        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size / 1e6:,.0f} MB")
+        total = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
+        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size(total)}")
 
 
 def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
@@ -225,9 +226,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     free = shutil.disk_usage(folder).free
     if need <= free:
         return
-    words = (
-        f"these months take about {need / 1e9:,.0f} GB, and the disk of {settings.lake} has {free / 1e9:,.1f} GB free"
-    )
+    words = f"these months take about {size(need)}, and the disk of {settings.lake} has {size(free)} free"
     if settings.source != TLC_SITE:
         log.warning(f"{words}, if they are as large as TLC's")
         return

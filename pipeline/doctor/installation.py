@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.doctor.line import Line, failed, ok, warning
+from pipeline.units import size
 
 _PACKAGE = "taxi-pipeline"
 #: The extra that a kind of warehouse needs.
@@ -78,11 +79,11 @@ def machine(workers: int) -> Iterator[Line]:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory, told = free_memory(), f"{workers} worker{'s' * (workers != 1)} on {cpus} CPU{'s' * (cpus != 1)}"
     if memory is not None:
-        told += f" with {memory / 1e9:.1f} GB of memory free"
+        told += f" with {size(memory)} of memory free"
     if memory is not None and memory < workers * _WORKER_BYTES:
         yield warning(
             "machine",
-            f"{told}; a worker takes up to {_WORKER_BYTES / 1e6:.0f} MB",
+            f"{told}; a worker takes up to {size(_WORKER_BYTES)}",
             f"use --workers {max(1, min(2 * cpus, memory // _WORKER_BYTES))}, or lower cpu in [resources] of luigi.cfg",
         )
     elif workers > 2 * cpus:

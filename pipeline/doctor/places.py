@@ -21,6 +21,7 @@ from pipeline.doctor.line import Line, failed, ok, warning
 from pipeline.months import add_months, month_range
 from pipeline.retries import redact
 from pipeline.storage import open_store
+from pipeline.units import size
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.duckdb_file import Locked
 
@@ -113,17 +114,17 @@ def _postgres(said: dict[str, Any], told: str) -> Iterator[Line]:
 def disk(settings: Settings, loaded: Loaded | None) -> Iterator[Line]:
     """Whether there is room for what is missing of the last year; of all datasets where nothing is known or there."""
     missing = missing_months(loaded or {}, date.today(), settings.publication_lag_months)
-    count, size = sum(map(len, missing.values())), sum(estimated_bytes(name, of) for name, of in missing.items())
+    count, total = sum(map(len, missing.values())), sum(estimated_bytes(name, of) for name, of in missing.items())
     largest = max((estimated_bytes(name, [month]) for name, of in missing.items() for month in of), default=0)
     for paths, share, at_once in _file_systems(settings):
         free, where = shutil.disk_usage(_existing(paths[0])).free, " and ".join(map(str, paths))
-        told = f"{free / 1e9:.1f} GB free at {where}"
-        wants = f"the {count} missing month{'s' * (count != 1)} of the last year take about {share * size / 1e9:.1f} GB"
+        told = f"{size(free)} free at {where}"
+        wants = f"the {count} missing month{'s' * (count != 1)} of the last year take about {size(share * total)}"
         remedy = "make room, or put lake, warehouse and scratch elsewhere"
         if free < at_once * largest:
-            month = f"the largest missing month takes about {at_once * largest / 1e9:.1f} GB"
+            month = f"the largest missing month takes about {size(at_once * largest)}"
             yield failed("disk", f"{told}; {month}", remedy)
-        elif free < share * size:
+        elif free < share * total:
             yield warning("disk", f"{told}; {wants}", remedy)
         else:
             yield ok("disk", f"{told}; {wants}" if count else f"{told}; nothing is missing of the last year")

@@ -56,6 +56,8 @@ class Step(WithSettings, luigi.Task):
     #: The month, None where the dataset has none; subclasses give both.
     month: date | None
     spec: Dataset
+    #: What it is said to do until it reports more.
+    doing = "starting"
 
     @property
     def settings(self) -> config.Settings:
@@ -157,7 +159,7 @@ def _stop_when_nobody_can_tell(step: Step) -> None:
 
 def _begin_log(step: Step) -> None:
     logs.begin(step.log_path, step.subject)
-    step.report(None, "begins", state="began")
+    step.report(None, step.doing, state="began")
 
 
 def _end_log(step: Step, error: BaseException | None = None) -> None:
