@@ -194,7 +194,9 @@ def command(*words: str) -> str:
     for name, parameter in pipeline.get_params():
         if name in OPTIONS:
             text, _ = _written(name, None, typed=False)
-            usual = parameter.task_value(_SECTION, name) if text is None else parameter.parse(_plain(name, text, of_file=False))
+            usual = parameter.task_value(_SECTION, name)
+            if text is not None:
+                usual = parameter.parse(_plain(name, text, of_file=False))
             value = str(getattr(given, name))
             options += [f"--{name.replace('_', '-')}", _without_secret(value)] if value != usual else []
     return shlex.join(["pipeline", *words, *options])

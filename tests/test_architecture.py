@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: Everyone may import these, and each part itself.
-FOR_EVERYONE = ("disk", "errors", "months", "version")
+FOR_EVERYONE = ("disk", "errors", "months", "units", "version")
 
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
 #: Settings are read where `config` stands, and handed down from there as values.
@@ -73,6 +73,7 @@ ARROWS = """
     months
     errors
     stopping
+    units
     version
 """
 

@@ -118,7 +118,7 @@ def test_totals_count_months_rows_and_bytes_and_name_the_places(filled: Folder) 
     assert line(said, "lake") == f"lake {filled.lake}"
     assert line(said, "warehouse") == "warehouse duckdb:///data/warehouse.duckdb"
     raw = sum(path.stat().st_size for path in (filled.lake / "raw" / "green").glob("*.parquet"))
-    assert line(said, "raw bytes") == f"raw bytes 0.0 kB {raw / 1e3:,.1f} kB"
+    assert line(said, "raw bytes") == f"raw bytes 0 bytes {raw / 1e3:,.1f} kB"
 
 
 @pytest.mark.parametrize("command", ["status", "plan"])
@@ -413,8 +413,12 @@ def test_looking_changes_no_file(folder: Folder, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("status", "gren"), "gren"),
-        (("status", "green", "2024-13"), "'2024-13' is not a period"),
+        (
+            ("status", "gren"),
+            "unknown datasets ['gren']; allowed are yellow, green, fhv, fhvhv, several with commas, or all; ",
+        ),
+        (("status", "gren"), "did you mean green?"),
+        (("status", "green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
         (("status", "green", "2024-03..2024-01"), "ends before it starts"),
         (("status", "green", "2001"), "no month of '2001' exists: green starts in"),
         (("status", "--html"), "'--html' requires an argument"),

@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cloud import Cloud
-from conftest import Folder, make_folder
+from conftest import ROOT, Folder, make_folder
 from postgres import PASSWORD, Database
 from test_data_commands import bare, on_terminal
 
 from pipeline import lake, status
 from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import print_remarks, remarks, size, spans
+from pipeline.cli.grid import print_remarks, remarks, spans
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Column, Dataset
 from pipeline.datasets.published import estimated_bytes
@@ -38,6 +38,7 @@ from pipeline.sample import SampleSite
 from pipeline.source import make_source
 from pipeline.status import STEPS, MonthStatus, statuses
 from pipeline.storage import open_store
+from pipeline.units import size
 from pipeline.warehouses import open_warehouse
 
 GREEN, FHV = DATASETS["green"], DATASETS["fhv"]
@@ -414,7 +415,18 @@ def test_months_and_sizes_in_short() -> None:
     months = [date(2021, 11, 1), date(2021, 12, 1), date(2022, 1, 1), date(2022, 3, 1), date(2023, 3, 1)]
     assert spans(reversed(months)) == ["2021-11..2022-01", "2022-03", "2023-03"]
     assert spans([]) == []
-    assert [size(count) for count in (0, 999, 2e6, 3.21e9)] == ["0.0 kB", "1.0 kB", "2.0 MB", "3.2 GB"]
+    counts = (0, 999, 1000, 12_300, 999_949, 999_950, 2e6, 36_787e6, 999.96e9, 5e15)
+    written = "0 bytes, 999 bytes, 1.0 kB, 12.3 kB, 999.9 kB, 1.0 MB, 2.0 MB, 36.8 GB, 1.0 TB, 5,000.0 TB"
+    assert ", ".join(size(count) for count in counts) == written
+
+
+SIZES = re.compile(r"/ ?\(?(1e3|1e6|1e9|1_?000_?000|1024|2 ?\*\* ?[123]0)\b|\{[^}]*:[^}]*\} (kB|MB|GB)\b")
+
+
+def test_sizes_are_written_in_one_place() -> None:
+    files = [path for path in (ROOT / "pipeline").rglob("*.py") if "sample" not in path.parts]
+    lines = [(path.name, line) for path in files if path.name != "units.py" for line in path.read_text().split("\n")]
+    assert [found for found in lines if SIZES.search(found[1]) and "nanoseconds" not in found[1]] == []
 
 
 def test_the_stages_can_be_told_apart_without_colours() -> None:

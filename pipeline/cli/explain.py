@@ -32,7 +32,9 @@ _STYLES = {"error": "red", "warning": "yellow"}
 @as_json
 @with_settings
 def check(what: tuple[str, ...], as_json: bool) -> None:
-    """Show what the checks of a month found, and what changed against published months before it.
+    """Show what the checks of months found, and what changed.
+
+    A month is compared with the published months before it.
 
     DATASET is yellow, green, fhv, fhvhv or all, and PERIOD a month, or several such as 2024 or 2024-01..2024-03, each
     of which is a line then. `zones` alone shows those of the zones.

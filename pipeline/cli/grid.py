@@ -16,6 +16,7 @@ from pipeline.months import add_months, format_month
 from pipeline.retries import redact
 from pipeline.status import STEPS, MonthStatus
 from pipeline.tasks.base import store_of
+from pipeline.units import size
 
 Statuses = Mapping[str, Sequence[MonthStatus]]
 
@@ -124,14 +125,6 @@ def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:
 def spans(months: Iterable[date]) -> list[str]:
     """The months as few periods: 2021-01..2021-03, 2022-05."""
     return ["..".join(map(format_month, span)) for span in _spans(months)]
-
-
-def size(count: float) -> str:
-    """Bytes, for people."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:,.1f} {name}"
-    return f"{count / 1e3:,.1f} kB"
 
 
 def _spans(months: Iterable[date]) -> Iterator[tuple[date, ...]]:

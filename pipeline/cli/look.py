@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks, size
+from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
@@ -23,6 +23,7 @@ from pipeline.months import format_month
 from pipeline.retries import redact
 from pipeline.status import STEPS, MonthStatus, statuses
 from pipeline.tasks.base import source_of, store_of, warehouse_of
+from pipeline.units import size
 
 Month = tuple[str, date]
 
@@ -51,12 +52,12 @@ _KEPT = ("download", "conform", "load")
 @click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="A page to send.")
 @with_settings
 def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
-    """How far each month is, by the lake and the warehouse themselves.
+    """Show how far each month is.
 
-    A row is a year, a cell a month; DATASET and PERIOD as for backfill, everything when left out. Below are totals, and
-    what is refused, failed or out of date with the command for it. Only a few questions are asked, however many months
-    there are; the source is asked nothing (pipeline refresh does that), so that a young month of which nothing is here
-    counts as not published.
+    The lake and the warehouse themselves are asked. A row is a year, a cell a month; DATASET and PERIOD as for
+    backfill, everything when left out. Below are totals, and what is refused, failed or out of date with the command
+    for it. Only a few questions are asked, however many months there are; the source is asked nothing (pipeline refresh
+    does that), so that a young month of which nothing is here counts as not published.
 
     \b
     pipeline status
@@ -85,10 +86,10 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
 @as_json
 @with_settings
 def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
-    """What a backfill of these months would do, and why; nothing is run and nothing written.
+    """Show what a backfill would do, and why.
 
-    DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young months of which nothing is here.
-    The bytes are those that TLC has published, or an estimate from them.
+    Nothing is run and nothing written. DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young
+    months of which nothing is here. The bytes are those that TLC has published, or an estimate from them.
 
     \b
     pipeline plan green 2024

@@ -17,6 +17,7 @@ from pipeline.errors import visible
 from pipeline.history import Run
 from pipeline.retries import ca_bundle
 from pipeline.tasks.base import log
+from pipeline.units import size
 
 _TIMEOUT_S = 10
 _MOST = 10
@@ -85,7 +86,7 @@ def message(run: Run) -> str:
     parts += [counted(len(run.warnings), "warning")] if run.warnings else []
     lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})".replace("\n", " ")]
     if run.rows or run.bytes:
-        lines.append(f"{run.rows:,} rows conformed, {run.bytes / 1e6:,.1f} MB downloaded")
+        lines.append(f"{run.rows:,} rows conformed, {size(run.bytes)} downloaded")
     found = causes(failed)
     lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}{same}" for of, same in found[:_MOST]]
     lines += [f"… and {len(found) - _MOST} more"] if len(found) > _MOST else []

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import size
 from pipeline.errors import visible
+from pipeline.units import size
 
 _NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: What tells the stages apart without their colours; letters, as fonts differ in all else.

@@ -28,6 +28,7 @@ from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.lake import ConformZones, DownloadZones
 from pipeline.tasks.runs import missing_months, start_of
 from pipeline.tasks.warehouse import LoadZones
+from pipeline.units import size
 
 
 @click.command()
@@ -38,7 +39,7 @@ from pipeline.tasks.warehouse import LoadZones
 @scheduler_option
 @with_settings
 def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None) -> None:
-    """Forget a step and all that follows from it, for a range of months, and run them anew.
+    """Delete a step and all after it, and run them again.
 
     DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
     no period: pipeline redo zones --from conform.
@@ -76,11 +77,12 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
 @scheduler_option
 @with_settings
 def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
-    """Ask the source what is new, republished or gone, and look for what is out of date here.
+    """Find months that are new, republished or out of date.
 
-    Without PERIOD each DATASET is compared from its oldest month that is here up to now, without DATASET all of them,
-    and the zones. Nothing is downloaded for it. The date is when the source published what it has, or when what is out
-    of date here was made, or what it should be made of was fetched.
+    The source is asked what is new, republished or gone. Without PERIOD each DATASET is compared from its oldest month
+    that is here up to now, without DATASET all of them, and the zones. Nothing is downloaded for it. The date is when
+    the source published what it has, or when what is out of date here was made, or what it should be made of was
+    fetched.
 
     --apply does exactly the steps that are out of date, for exactly these months. Republished bytes are fetched before
     the old ones go; if they are not believable, the month is then refused, as it would be in a first backfill. What the
@@ -218,17 +220,16 @@ def _print_going(plan: Sequence[Going]) -> None:
     for name in ("size", "rows", "marts"):
         table.add_column(name, justify="right")
     for found in plan:
-        size = _size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
+        kept = size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
         rows = f"{found.load.rows:,}" if found.load else ""
         marts = str(len(found.marts) or "")
-        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), size, rows, marts)
+        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), kept, rows, marts)
     files = [entry for found in plan for entry in found.files.values()]
     loaded, built = sum(found.load.rows for found in plan if found.load), sum(len(found.marts) for found in plan)
     out = _console()
     out.print("This goes:")
     out.print(table)
-    size = _size(sum(entry.bytes for entry in files))
-    told = [f"in the lake {len(files)} files of {size}"] if files else []
+    told = [f"in the lake {len(files)} files of {size(sum(entry.bytes for entry in files))}"] if files else []
     told += [f"in the warehouse {loaded:,} rows"] if loaded else []
     told += [f"{built} months of marts"] if built else []
     out.print(f"together {', '.join(told)}")
@@ -275,7 +276,3 @@ def _table(*names: str) -> Table:
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name in ("month", "date", "to do"))
     return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"

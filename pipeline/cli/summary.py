@@ -25,9 +25,21 @@ from pipeline.retries import redact
 from pipeline.storage import Store
 from pipeline.tasks.base import source_of, store_of
 from pipeline.tasks.outcome import Outcome
+from pipeline.units import size
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
+#: What an error of each class means, for a table.
+_MEANINGS = {
+    "NotPublished": "not published yet",
+    "CheckFailed": "refused by its checks",
+    "SchemaError": "unknown columns or values",
+    "SourceError": "the source failed",
+    "StoreError": "the lake failed",
+    "Overtaken": "changed by another process",
+    "WarehouseError": "the warehouse failed",
+    "UsageError": "a setting is invalid",
+}
 
 
 def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[Failure], settings: Settings) -> None:
@@ -44,6 +56,11 @@ def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[F
     # What follows from a failure needs no words of its own.
     if left and (not failures or any(outcome.error for outcome in left)):
         _print_left(out, left)
+
+
+def words_for(kind: str) -> str:
+    """What an error of this class means, in a few words; the error itself says more."""
+    return _MEANINGS.get(kind, "unexpected error")
 
 
 def counted(count: int, noun: str) -> str:
@@ -126,7 +143,7 @@ def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Setti
     store = store_of(settings)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("month")
-    for name in ("rows", "raw MB", "seconds"):
+    for name in ("rows", "raw", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("findings")
     for (name, month), steps in sorted(months.items(), key=lambda item: (item[0][0], item[0][1] or date.min))[
@@ -142,12 +159,12 @@ def _line(store: Store, settings: Settings, name: str, month: date | None, steps
     spec = DATASETS.get(name, ZONES)
     raw = lake.raw_key(spec, source_of(settings).file_name(spec, month))
     checks = _checks(store, lake.checks_key(spec, month))
-    size = f"{store.entry(raw).bytes / 1e6:,.1f}" if store.exists(raw) else ""
+    kept = size(store.entry(raw).bytes) if store.exists(raw) else ""
     failed = next((step for step in steps if step.failed), None)
     return [
         f"{name} {format_month(month)}" if month else name,
         f"{checks['rows']:,}" if "rows" in checks and not failed else "",
-        size,
+        kept,
         f"{sum(step.seconds for step in steps):,.1f}",
         _remark(failed, steps, checks),
     ]
@@ -155,7 +172,7 @@ def _line(store: Store, settings: Settings, name: str, month: date | None, steps
 
 def _remark(failed: Outcome | None, steps: Sequence[Outcome], checks: Mapping[str, Any]) -> str:
     if failed is not None:
-        return "not published yet" if _waits(failed) else f"{failed.step} failed: {failed.kind}"
+        return words_for(failed.kind) if _waits(failed) else f"{failed.step} failed: {words_for(failed.kind)}"
     undone = next((step.step for step in steps if step.status != "DONE"), None)
     found = [str(finding["rule"]).replace("_", " ") for finding in checks.get("findings", [])]
     return f"{undone} not run" if undone else ", ".join(found)

@@ -58,6 +58,8 @@ class Step(WithSettings, luigi.Task):
     #: The month, None where the dataset has none; subclasses give both.
     month: date | None
     spec: Dataset
+    #: What it is said to do until it reports more.
+    doing = "starting"
 
     @property
     def settings(self) -> config.Settings:
@@ -175,7 +177,7 @@ def _begin_log(step: Step) -> None:
     lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
     warehouse = f", warehouse {redact(settings.warehouse)}" if step.step_name in ("load", "mart") else ""
     _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
-    step.report(None, "begins", state="began")
+    step.report(None, step.doing, state="began")
 
 
 def _warn_of_log(step: Step, problem: str) -> None:

@@ -28,6 +28,7 @@ from pipeline.source import Sidecar
 from pipeline.status import sidecar_of
 from pipeline.targets import LakeFile
 from pipeline.tasks.base import MonthTask, Step, ZonesTask
+from pipeline.units import size
 from pipeline.version import __version__
 
 
@@ -99,8 +100,8 @@ def download(step: Step) -> None:
     """Bring the raw file of a step into the lake; the sidecar first, since the data file is the commit point."""
 
     def report(got: int, total: int | None, rate: float) -> None:
-        of = f" of {total / 1e6:,.1f}" if total else ""
-        step.report(got / total if total else None, f"{got / 1e6:,.1f}{of} MB, {rate / 1e6:,.1f} MB/s", moved=got)
+        of = f" of {size(total)}" if total else ""
+        step.report(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
 
     raw = step.raw
     with step.store.part(raw.key, wait_s=step.settings.lock_timeout_s) as path:
@@ -111,7 +112,7 @@ def download(step: Step) -> None:
             _publish_sidecar(step, sidecar)
             # Last, as a draft goes with whatever fails, and what was downloaded need not.
             Part(path).move(draft)
-    step.done(f"{sidecar.bytes / 1e6:,.1f} MB", moved=sidecar.bytes)
+    step.done(size(sidecar.bytes), moved=sidecar.bytes)
 
 
 def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
