@@ -81,10 +81,8 @@ def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> No
     """Show the log of the last attempt at each step of a month.
 
     It has what the step said, libraries' warnings, and why it failed. --all adds earlier attempts, newest first, and
-    tracebacks. Each begins with a line that names its lake.
-
-    It has what the step said, libraries' warnings, and for a failure the whole traceback. DATASET is yellow, green,
-    fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
+    tracebacks. Each begins with a line that names its lake. DATASET is yellow, green, fhv, fhvhv, or zones (which have
+    no PERIOD); PERIOD is a month or a range.
 
     \b
     pipeline logs green 2024-01
