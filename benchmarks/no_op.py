@@ -26,9 +26,9 @@ from measured import BIN, Usage, interleaved, measure, print_table, working_fold
 from pipeline import lake
 from pipeline.datasets import DATASETS
 from pipeline.datasets.base import Dataset
+from pipeline.lake import open_store
 from pipeline.months import month_range
 from pipeline.sample import sample_process
-from pipeline.storage import open_store
 from pipeline.warehouses import Warehouse, open_warehouse
 
 PROMISE_S = 3.0

@@ -7,11 +7,12 @@ import os
 import sys
 from datetime import date
 
-from pipeline import config, luigi_options
+from pipeline import config
 from pipeline.cli.run import exit_code
 from pipeline.errors import PipelineError, UsageError
+from pipeline.runs.runner import Stopped, run
+from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
-from pipeline.tasks.outcome import Stopped, run
 from pipeline.tasks.parameters import DatasetsParameter
 from pipeline.tasks.runs import Latest
 

@@ -23,8 +23,9 @@ from luigi.task_register import load_task
 from luigi.worker import Worker
 
 import pipeline
-from pipeline import config, luigi_options
+from pipeline import config
 from pipeline.errors import UsageError
+from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
 
 #: Touched whenever the worker looks around; the health check reads its age.

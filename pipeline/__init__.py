@@ -9,11 +9,13 @@
 Importing this opens no file and no connection.
 """
 
-from pipeline import stopping as stopping  # Before all that is slow: it lets a signal end the command at once.
+from pipeline.runs import stopping  # noqa: F401 - before all that is slow: a signal ends the command at once.
 
 # isort: split
-from pipeline import luigi_options  # noqa: F401 - before Luigi: it says in one line what is wrong with luigi.cfg
-from pipeline.frames import read
+from pipeline.tasks import luigi_options  # noqa: F401 - before Luigi: it says in one line what is wrong with luigi.cfg.
+
+# isort: split
+from pipeline.read import read
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.runs import Backfill, Latest, RangeMonthly
 from pipeline.tasks.warehouse import Expose, Load, LoadZones, Mart

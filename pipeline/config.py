@@ -24,9 +24,9 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from pipeline.errors import UsageError
-from pipeline.retries import Politeness, can_be_asked, redact
-from pipeline.source import FORMATS, TLC_SITE, make_source
-from pipeline.storage import BEGINS_AS_ADDRESS, open_store
+from pipeline.lake import BEGINS_AS_ADDRESS, open_store
+from pipeline.source.retries import Politeness, can_be_asked, redact
+from pipeline.source.site import FORMATS, TLC_SITE, make_source
 from pipeline.warehouses import open_warehouse
 
 _SECTION = "pipeline"

@@ -20,7 +20,7 @@ from gcs_shim import GcsGateway
 from pipeline import lake
 from pipeline.datasets import ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.storage import Entry, Store, open_store
+from pipeline.lake import Entry, Store, open_store
 from pipeline.warehouses import StoredFile, Warehouse, open_warehouse
 
 PROJECT = "test-project"

@@ -69,7 +69,7 @@ def stopped_by(process: subprocess.Popen[str], send: Callable[[], object]) -> in
     """Send a signal until the process has ended; returns its code.
 
     Python drops an interrupt that comes within a hook of fork, and plain `luigi` does not notice; a person types
-    Ctrl-C once more. (`pipeline` does: tests/test_kills.py.)
+    Ctrl-C once more. (`pipeline` does: tests/runs/test_kills.py.)
     """
     for _ in range(6):
         with contextlib.suppress(ProcessLookupError):

@@ -16,8 +16,8 @@ from luigi.configuration import get_config
 
 from pipeline import config
 from pipeline.errors import UsageError
-from pipeline.luigi_options import LUIGI_OPTIONS, prepare_luigi
 from pipeline.sample import SampleSite
+from pipeline.tasks.luigi_options import LUIGI_OPTIONS, prepare_luigi
 
 OPTIONS: dict[str, luigi.Parameter] = dict(config.pipeline.get_params())
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from pipeline.luigi_options import LUIGI_OPTIONS
+from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
 DOCKER = ROOT / "docker"
 SCRIPTS = sorted(DOCKER.rglob("*.sh"))

@@ -23,13 +23,14 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 import pipeline
-from pipeline import config, luigi_options
+from pipeline import config
 from pipeline.cli import cli
 from pipeline.datasets import codes
 from pipeline.datasets.published import published_months
 from pipeline.months import month_range, parse_month
 from pipeline.sample.__main__ import _parser as sample_parser
 from pipeline.sample.eras import parquet_columns
+from pipeline.tasks import luigi_options
 from pipeline.version import __version__
 
 ROOT = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline.conform import conform_file
+from pipeline.conform.month import conform_file
 from pipeline.months import parse_month
 
 raw, draft, dataset, month = sys.argv[1:]

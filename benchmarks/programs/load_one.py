@@ -4,8 +4,8 @@ import sys
 
 from pipeline import lake
 from pipeline.datasets import DATASETS
+from pipeline.lake import open_store
 from pipeline.months import parse_month
-from pipeline.storage import open_store
 from pipeline.warehouses import open_warehouse
 
 folder, warehouse, name, text = sys.argv[1:]

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import lake
-from pipeline.check import check, checks_document, enforce
-from pipeline.conform import conform_file
+from pipeline.conform.check import check, checks_document, enforce
+from pipeline.conform.month import conform_file
 from pipeline.datasets import DATASETS, ZONES
+from pipeline.lake import open_store
 from pipeline.marts import marts_of
 from pipeline.months import month_range, parse_month
-from pipeline.parts import Part
-from pipeline.source import make_source
-from pipeline.storage import open_store
-from pipeline.transfer import Politeness
+from pipeline.source.parts import Part
+from pipeline.source.site import make_source
+from pipeline.source.transfer import Politeness
 from pipeline.warehouses import open_warehouse
 
 site, folder, first, last = sys.argv[1:]

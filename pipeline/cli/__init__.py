@@ -22,11 +22,10 @@ from typing import NoReturn
 
 import click
 
-from pipeline import luigi_options
 from pipeline.cli import run
 from pipeline.cli.data import head, sql
 from pipeline.cli.describe import describe
-from pipeline.cli.doctor import doctor
+from pipeline.cli.doctor.command import doctor
 from pipeline.cli.explain import check
 from pipeline.cli.look import plan, status
 from pipeline.cli.past import completion, history, logs
@@ -35,7 +34,8 @@ from pipeline.cli.run import exit_code
 from pipeline.cli.schedule import schedule
 from pipeline.cli.streams import OutputLost, broken_pipe, output_error, prepare_streams
 from pipeline.errors import PipelineError, UsageError, visible
-from pipeline.stopping import Stopped, stoppable
+from pipeline.runs.stopping import Stopped, stoppable
+from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
 from pipeline.version import __version__
 

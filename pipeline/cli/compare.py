@@ -9,11 +9,11 @@ from datetime import date
 from typing import Any
 
 from pipeline import config, lake
-from pipeline.check import Finding, findings_in
+from pipeline.conform.check import Finding, findings_in
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
+from pipeline.lake import Entry, Store
 from pipeline.months import add_months, format_month, parse_month
-from pipeline.storage import Entry, Store
 
 #: The neighbours of a month: so many calendar months before it. Where none of them is published, the nearest that is.
 _NEIGHBOURS = 3

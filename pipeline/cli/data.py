@@ -18,8 +18,8 @@ from pipeline.cli.options import with_settings
 from pipeline.cli.tables import print_rows
 from pipeline.datasets import DATASETS, ZONES, Dataset, dataset_named
 from pipeline.errors import StoreError, UsageError
+from pipeline.lake import Entry
 from pipeline.months import format_month, parse_month
-from pipeline.storage import Entry
 from pipeline.tasks.base import log, store_of, warehouse_of
 
 _HEAD_ROWS, _TABLE_ROWS = 10, 50

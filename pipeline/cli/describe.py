@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from pipeline.check import limits_of as limits_of
 from pipeline.cli.options import as_json, print_json
 from pipeline.cli.tables import new_table, print_line, print_table
+from pipeline.conform.check import limits_of as limits_of
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset, Rule, dataset_named
 from pipeline.months import format_month
 

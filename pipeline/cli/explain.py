@@ -20,8 +20,8 @@ from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.errors import StoreError
+from pipeline.lake import Store
 from pipeline.months import format_month, parse_month
-from pipeline.storage import Store
 from pipeline.tasks.base import store_of
 
 _STYLES = {"error": "red", "warning": "yellow"}

@@ -13,8 +13,8 @@ from pipeline.cli.cells import CELLS, grid, legend
 from pipeline.cli.options import console
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.months import add_months, format_month
-from pipeline.retries import redact
-from pipeline.status import STEPS, MonthStatus
+from pipeline.source.retries import redact
+from pipeline.state.status import STEPS, MonthStatus
 from pipeline.tasks.base import store_of
 from pipeline.units import size
 

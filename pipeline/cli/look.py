@@ -18,10 +18,10 @@ from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError
-from pipeline.history import History
 from pipeline.months import format_month
-from pipeline.retries import redact
-from pipeline.status import STEPS, MonthStatus, statuses
+from pipeline.runs.history import History
+from pipeline.source.retries import redact
+from pipeline.state.status import STEPS, MonthStatus, statuses
 from pipeline.tasks.base import source_of, store_of, warehouse_of
 from pipeline.units import size
 

@@ -14,8 +14,8 @@ from luigi.configuration import get_config
 
 from pipeline.cli.summary import causes, counted, counted_months
 from pipeline.errors import visible
-from pipeline.history import Run
-from pipeline.retries import ca_bundle
+from pipeline.runs.history import Run
+from pipeline.source.retries import ca_bundle
 from pipeline.tasks.base import log
 from pipeline.units import size
 

@@ -17,7 +17,7 @@ from pipeline import config
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, visible
 from pipeline.months import add_months, month_range, parse_months
-from pipeline.source import Source
+from pipeline.source.site import Source
 from pipeline.tasks.base import log, source_of
 from pipeline.tasks.parameters import DatasetsParameter
 from pipeline.tasks.runs import start_of

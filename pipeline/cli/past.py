@@ -15,9 +15,9 @@ from pipeline.cli.summary import causes, counted
 from pipeline.cli.tables import print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import UsageError, visible
-from pipeline.history import History, Run, last_runs
 from pipeline.months import parse_months
-from pipeline.status import STEPS
+from pipeline.runs.history import History, Run, last_runs
+from pipeline.state.status import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
 from pipeline.units import size
 

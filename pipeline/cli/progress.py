@@ -26,7 +26,7 @@ from pipeline.cli.options import console
 from pipeline.cli.summary import words_for
 from pipeline.errors import visible
 from pipeline.months import format_month
-from pipeline.status import MonthStatus
+from pipeline.state.status import MonthStatus
 from pipeline.tasks.base import log
 from pipeline.tasks.reports import Inbox, Report
 from pipeline.units import size

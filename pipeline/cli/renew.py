@@ -19,11 +19,11 @@ from pipeline.cli.streams import OutputLost
 from pipeline.cli.summary import counted_months
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import PipelineError, UsageError
-from pipeline.forget import Going, Month, Months, clear_the_way, going, name_of
 from pipeline.marts import marts_of
 from pipeline.months import month_range
-from pipeline.refresh import Comparison, Finding, compare, months_here
-from pipeline.status import STEPS
+from pipeline.state.drift import Comparison, Finding, compare, months_here
+from pipeline.state.invalidation import Going, Month, Months, clear_the_way, going, name_of
+from pipeline.state.status import STEPS
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.lake import ConformZones, DownloadZones
 from pipeline.tasks.runs import missing_months, start_of

@@ -21,14 +21,14 @@ from pipeline.cli.summary import counted, print_summary
 from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import PipelineError, UsageError
-from pipeline.history import Failure, History, Run
 from pipeline.months import add_months, format_month, month_range
-from pipeline.retries import redact
-from pipeline.source import TLC_SITE
-from pipeline.status import STEPS, statuses
+from pipeline.runs.history import Failure, History, Run
+from pipeline.runs.runner import Outcome, Stopped, run
+from pipeline.source.retries import redact
+from pipeline.source.site import TLC_SITE
+from pipeline.state.status import STEPS, statuses
 from pipeline.tasks import logs
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
-from pipeline.tasks.outcome import Outcome, Stopped, run
 from pipeline.tasks.runs import Backfill, missing_months
 from pipeline.units import size
 

@@ -175,7 +175,7 @@ _TEXTS: dict[str, Callable[[Job], str]] = {
 
 
 def _job(datasets: str, workers: int, scheduler: str | None) -> Job:
-    from pipeline.doctor.services import configured_scheduler
+    from pipeline.cli.doctor.services import configured_scheduler
 
     folder, program = Path.cwd(), Path(sys.executable).parent / "luigi"
     for path in (folder, program):

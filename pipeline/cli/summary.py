@@ -19,12 +19,12 @@ from pipeline.cli.options import console
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import visible
-from pipeline.history import Failure
+from pipeline.lake import Store
 from pipeline.months import format_month, parse_month
-from pipeline.retries import redact
-from pipeline.storage import Store
+from pipeline.runs.history import Failure
+from pipeline.runs.runner import Outcome
+from pipeline.source.retries import redact
 from pipeline.tasks.base import source_of, store_of
-from pipeline.tasks.outcome import Outcome
 from pipeline.units import size
 
 _MOST_LINES = 60

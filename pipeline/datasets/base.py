@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a believable month looks like in one respect: a limit on one of `pipeline.conform`'s measures.
+    """What a believable month looks like in one respect: a limit on one of `pipeline.conform.month`'s measures.
 
     `measure` names a count in `Measures.counts`; the limits are inclusive, shares are of the month's rows. A month
     without that count (a CSV has no published count to compare with) is not judged by the rule.

@@ -24,16 +24,16 @@ from pipeline import config, lake
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.lake import Store, open_store
 from pipeline.months import format_month
-from pipeline.retries import Politeness, redact
-from pipeline.source import Source, make_source
-from pipeline.storage import Store, open_store
-from pipeline.targets import LakeFile
+from pipeline.source.retries import Politeness, redact
+from pipeline.source.site import Source, make_source
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
+from pipeline.tasks.targets import LakeFile
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 

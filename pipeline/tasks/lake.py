@@ -10,8 +10,8 @@ from pathlib import Path
 import luigi
 
 from pipeline import config, lake
-from pipeline.check import check, checks_document, enforce
-from pipeline.conform import conform_file
+from pipeline.conform.check import check, checks_document, enforce
+from pipeline.conform.month import conform_file
 from pipeline.datasets.base import (
     DATASET_KEY,
     DECLARATION_KEY,
@@ -23,11 +23,11 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import Overtaken, SourceError
 from pipeline.months import format_month
-from pipeline.parts import Part
-from pipeline.source import Sidecar
-from pipeline.status import sidecar_of
-from pipeline.targets import LakeFile
+from pipeline.source.parts import Part
+from pipeline.source.site import Sidecar
+from pipeline.state.status import sidecar_of
 from pipeline.tasks.base import MonthTask, Step, ZonesTask
+from pipeline.tasks.targets import LakeFile
 from pipeline.units import size
 from pipeline.version import __version__
 

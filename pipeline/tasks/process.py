@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
-from pipeline.planning import step_begins
+from pipeline.lake.planning import step_begins
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 

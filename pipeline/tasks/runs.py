@@ -21,7 +21,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import SourceError, UsageError
 from pipeline.marts import marts_of
 from pipeline.months import add_months, format_month, month_range
-from pipeline.status import STEPS
+from pipeline.state.status import STEPS
 from pipeline.tasks.base import WithSettings, source_of, store_of, warehouse_of
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.messages import log

@@ -7,10 +7,10 @@ import luigi
 from pipeline import config
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
 from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask, store_of, warehouse_of
 from pipeline.tasks.lake import Conform, ConformZones
 from pipeline.tasks.messages import log
+from pipeline.tasks.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
 from pipeline.warehouses.base import Exposing
 
 

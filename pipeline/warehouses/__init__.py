@@ -42,16 +42,16 @@ def open_warehouse(
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "bigquery":
-        from pipeline.warehouses.bigquery import BigQueryWarehouse
-        from pipeline.warehouses.bigquery_place import parse_place
+        from pipeline.warehouses.bigquery.place import parse_place
+        from pipeline.warehouses.bigquery.warehouse import BigQueryWarehouse
 
         place = parse_place(url)
         if place is None:
             raise UsageError(f"warehouse {url!r} does not name a dataset of BigQuery; allowed: {_ALLOWED}")
         return BigQueryWarehouse(place, datasets, zones)
     if separator and scheme in ("postgresql", "postgres"):
-        from pipeline.warehouses.postgres import PostgresWarehouse
-        from pipeline.warehouses.postgres_server import Server, refuse_unless_url
+        from pipeline.warehouses.postgres.server import Server, refuse_unless_url
+        from pipeline.warehouses.postgres.warehouse import PostgresWarehouse
 
         refuse_unless_url(url)
         return PostgresWarehouse(Server(url), datasets, zones, lock_timeout_s=lock_timeout_s)
@@ -68,8 +68,8 @@ def open_warehouse(
     if threads < 1 or lock_timeout_s < 0:
         raise UsageError(f"threads ({threads}) must be at least 1, lock_timeout_s ({lock_timeout_s:g}) at least 0")
 
-    from pipeline.warehouses.duckdb import DuckDBWarehouse
-    from pipeline.warehouses.duckdb_file import DuckDBFile
+    from pipeline.warehouses.duckdb.file import DuckDBFile
+    from pipeline.warehouses.duckdb.warehouse import DuckDBWarehouse
 
     file = DuckDBFile(Path(rest[1:]).absolute(), memory_limit.strip(), threads, lock_timeout_s)
     return DuckDBWarehouse(file, datasets, zones)

@@ -1,4 +1,4 @@
-"""What a warehouse promises, whichever engine it is; `tests/test_warehouse_contract.py` holds every one of them to it.
+"""What a warehouse promises, whichever engine it is; `tests/warehouses/test_warehouse_contract.py` holds all to it.
 
 After `replace_month` returns, the warehouse holds exactly that file's rows for that month, however often it ran; if it
 raises or is killed, the table is as it was. Nothing is ever reported as loaded that is not there.

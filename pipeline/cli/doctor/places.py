@@ -1,0 +1,182 @@
+"""Lake, warehouse and disk: can they be reached, may they be written, and is there room?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from luigi.configuration import get_config
+
+from pipeline.cli.doctor.line import Line, failed, ok, warning
+from pipeline.config import Settings
+from pipeline.datasets import DATASETS
+from pipeline.datasets.published import estimated_bytes
+from pipeline.lake import open_store
+from pipeline.months import add_months, month_range
+from pipeline.source.retries import redact
+from pipeline.tasks.logs import problem
+from pipeline.units import size
+from pipeline.warehouses import open_warehouse
+from pipeline.warehouses.duckdb.file import Locked
+
+#: What the raw files of a month become: themselves and the trips file; and in a DuckDB file.
+_LAKE_SHARE, _WAREHOUSE_SHARE = 2, 1
+_MONTHS = 12
+#: How long a DuckDB file that another process has is waited for.
+_HELD_S = 2.0
+#: A query of a superuser runs as pg_read_all_data.
+_POSTGRES = """
+SELECT current_setting('server_version') AS version, current_schema() AS schema, who AS name,
+    has_schema_privilege(who, current_schema(), 'CREATE') AS may_create,
+    current_setting('max_connections')::int AS most,
+    current_setting('superuser_reserved_connections')::int AS reserved,
+    (SELECT sum(numbackends)::int FROM pg_stat_database) AS used
+FROM (SELECT coalesce(nullif(current_user, 'pg_read_all_data'), session_user)) AS asked(who)
+"""
+#: What each kind of warehouse is asked besides; in BigQuery to run a job takes a role more than to read.
+_QUESTIONS = {"duckdb": "SELECT 1", "bigquery": "SELECT 1 AS one", "postgres": _POSTGRES, "postgresql": _POSTGRES}
+
+#: By dataset, the months that are loaded; what the warehouse says.
+Loaded = dict[str, set[date]]
+
+
+def lake(settings: Settings) -> Iterator[Line]:
+    """Whether a file can be put into the lake, and taken away; a lake that is not there is not made."""
+    if "://" not in settings.lake:
+        folder = Path(settings.lake).absolute()
+        if not folder.exists():
+            yield _to_be_made("lake", folder)
+            return
+    key = f".doctor/{secrets.token_hex(8)}"
+    with tempfile.TemporaryDirectory() as scratch:
+        store = open_store(settings.lake, scratch)
+        folders = [Path(store.location) / name for name in (".doctor", ".drafts")]
+        made = [folder for folder in folders if not folder.exists()] if "://" not in settings.lake else []
+        try:
+            with store.publish(key) as draft:
+                draft.write_bytes(b"pipeline doctor was here\n")
+            store.delete(key)
+        finally:
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+    yield ok("lake", f"{store.location}: a file was written and taken away")
+
+
+def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
+    """Whether the warehouse answers and could be written; puts into `loaded` what is there."""
+    found = open_warehouse(settings.warehouse, lock_timeout_s=min(settings.lock_timeout_s, _HELD_S))
+    kind, where = settings.warehouse.partition(":")[0], redact(settings.warehouse)
+    if kind == "duckdb":
+        path = duckdb_path(settings)
+        if not path.exists():
+            loaded.update({name: set() for name in DATASETS})
+            yield _to_be_made("warehouse", path)
+            return
+        if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            yield failed("warehouse", f"{path} may not be written", "change its owner or mode, or its folder's")
+            return
+    try:
+        months = {name: set(found.loaded_months(spec)) for name, spec in DATASETS.items()}
+        said = found.query(_QUESTIONS[kind]).to_pylist()[0]
+    except Locked as error:
+        holder = str(error).partition("; ")[0]
+        yield warning("warehouse", holder, "a load waits for it as long as lock_timeout_s says, then fails: close it")
+        return
+    loaded.update(months)
+    told = f"{where}: {sum(map(len, months.values()))} months are there"
+    if kind in ("duckdb", "bigquery"):
+        yield ok("warehouse", told)
+    else:
+        yield from _postgres(said, told)
+
+
+def _postgres(said: dict[str, Any], told: str) -> Iterator[Line]:
+    told += f"; Postgres {said['version']}"
+    if not said["may_create"]:
+        grant = f"GRANT USAGE, CREATE ON SCHEMA {said['schema']} TO {said['name']}"
+        yield failed("warehouse", f"{told}; {said['name']} may make no tables in the schema {said['schema']}", grant)
+    free, wanted = said["most"] - said["reserved"] - said["used"], get_config().getint("resources", "postgresql", 1)
+    room = f"{free} of max_connections = {said['most']} are free"
+    if free < wanted:
+        remedy = "raise max_connections, or lower postgresql in [resources] of luigi.cfg"
+        yield warning("warehouse", f"{told}; {room}, and up to {wanted} loads run at once", remedy)
+    elif said["may_create"]:
+        yield ok("warehouse", f"{told}; {room}")
+
+
+def logs(settings: Settings) -> Iterator[Line]:
+    """Whether the log of a step, and the history, could be written."""
+    if wrong := problem(Path(settings.logs)):
+        yield warning("logs", f"{wrong}: runs have no logs and no history", "make room, or change its owner or mode")
+    else:
+        yield ok("logs", f"{settings.logs} can be written")
+
+
+def disk(settings: Settings, loaded: Loaded | None) -> Iterator[Line]:
+    """Whether there is room for what is missing of the last year; of all datasets where nothing is known or there."""
+    missing = missing_months(loaded or {}, date.today(), settings.publication_lag_months)
+    count, total = sum(map(len, missing.values())), sum(estimated_bytes(name, of) for name, of in missing.items())
+    largest = max((estimated_bytes(name, [month]) for name, of in missing.items() for month in of), default=0)
+    for paths, share, at_once in _file_systems(settings):
+        free, where = shutil.disk_usage(_existing(paths[0])).free, " and ".join(map(str, paths))
+        told = f"{size(free)} free at {where}"
+        wants = f"the {count} missing month{'s' * (count != 1)} of the last year take about {size(share * total)}"
+        remedy = "make room, or put lake, warehouse and scratch elsewhere"
+        if free < at_once * largest:
+            month = f"the largest missing month takes about {size(at_once * largest)}"
+            yield failed("disk", f"{told}; {month}", remedy)
+        elif free < share * total:
+            yield warning("disk", f"{told}; {wants}", remedy)
+        else:
+            yield ok("disk", f"{told}; {wants}" if count else f"{told}; nothing is missing of the last year")
+
+
+def missing_months(loaded: Mapping[str, set[date]], today: date, lag_months: int) -> dict[str, list[date]]:
+    """Of the datasets that are there (of all, when none is): the months of the last year that are due and not loaded.
+
+    The year ends with the newest month that must be published by now.
+    """
+    names = [name for name in DATASETS if loaded.get(name)] or list(DATASETS)
+    last = add_months(today.replace(day=1), -lag_months)
+    months = month_range(add_months(last, 1 - _MONTHS), last)
+    return {name: [month for month in months if month not in loaded.get(name, ())] for name in names}
+
+
+def duckdb_path(settings: Settings) -> Path:
+    """The file of a DuckDB warehouse."""
+    return Path(settings.warehouse.partition("://")[2][1:]).absolute()
+
+
+def _file_systems(settings: Settings) -> list[tuple[list[Path], int, int]]:
+    """Folders of this machine by file system; how often raw bytes stay there, and how often a month's at once."""
+    here = "://" not in settings.lake
+    folder = Path(settings.lake if here else settings.scratch).absolute()
+    growing = [(folder, _LAKE_SHARE if here else 0, _LAKE_SHARE)]
+    if settings.warehouse.startswith("duckdb:"):
+        growing.append((duckdb_path(settings).parent, _WAREHOUSE_SHARE, _WAREHOUSE_SHARE))
+    found: dict[int, tuple[list[Path], int, int]] = {}
+    for path, share, at_once in growing:
+        device = _existing(path).stat().st_dev
+        paths, shares, at_onces = found.get(device, ([], 0, 0))
+        found[device] = ([*paths, path], shares + share, at_onces + at_once)
+    return list(found.values())
+
+
+def _to_be_made(check: str, path: Path) -> Line:
+    parent = _existing(path)
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+        return ok(check, f"{path} is not there yet; the first run makes it")
+    return failed(check, f"{path} is not there and cannot be made: {parent} may not be written", "change owner or mode")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())

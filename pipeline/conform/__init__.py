@@ -1,0 +1,9 @@
+"""Any era's raw file becomes one schema, profiled and checked on the way. No Luigi, no store, no settings.
+
+Promise: every row is kept, in its order; a value that does not fit is an error, never a null; the same input gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+from pipeline.conform.month import conform_file as conform_file

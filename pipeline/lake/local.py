@@ -1,0 +1,159 @@
+"""A lake in a folder.
+
+A file comes to its final name by a rename within the file system, after fsync. After a kill, drafts remain only in
+`.drafts/`, from where `sweep` removes them (`drafts.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.disk import explained, sync
+from pipeline.errors import StoreError
+from pipeline.lake.drafts import Drafts
+
+_DRAFTS = ".drafts"
+_SETTING = "[pipeline] lake"
+_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class LocalEntry:
+    """A file of a folder. Its fingerprint covers its length and its last 64 KiB.
+
+    In a Parquet file those hold the footer with every column's statistics, offsets and the source's sha256, so that
+    hundreds of months can be compared without reading them.
+    """
+
+    key: str
+    path: Path
+    bytes: int
+
+    @property
+    def uri(self) -> str:
+        """The absolute path."""
+        return str(self.path)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """None: a folder keeps nothing beside the bytes."""
+        return {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits."""
+        with self.open() as file:
+            file.seek(max(0, self.bytes - _TAIL_BYTES))
+            return hashlib.blake2b(b"%d:" % self.bytes + file.read(), digest_size=8).hexdigest()
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """The file itself."""
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise StoreError(f"{self.key}: cannot be read at {self.path}: {error.strerror}; run again") from error
+
+    @contextmanager
+    def open_local(self) -> Iterator[Path]:
+        """The path itself."""
+        yield self.path
+
+
+class LocalStore:
+    """A lake in a folder of one file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # In the lake's own file system, so that publishing is a rename.
+        self._drafts = Drafts(root / _DRAFTS, _SETTING)
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.location!r})"
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
+    def exists(self, key: str) -> bool:
+        """Whether a whole file lies there."""
+        with self._faults(key, "cannot be looked for in"):
+            try:
+                # Not is_file, which takes a folder that may not be entered for an absent file from Python 3.14 on.
+                return stat.S_ISREG((self.root / key).stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    def keys(self, prefix: str) -> set[str]:
+        """The keys below a folder, drafts left out."""
+        with self._faults(prefix, "cannot be listed in"):
+            return {
+                (Path(folder) / name).relative_to(self.root).as_posix()
+                for folder, _, names in os.walk(self.root / prefix, onerror=_raise_unless_absent)
+                for name in names
+                if not name.startswith(".")
+            }
+
+    def entries(self, prefix: str) -> dict[str, LocalEntry]:
+        """The files below a folder; one that goes while they are listed is left out."""
+        found = {}
+        for key in self.keys(prefix):
+            with suppress(StoreError):
+                found[key] = self.entry(key)
+        return found
+
+    def entry(self, key: str) -> LocalEntry:
+        """The file at the key."""
+        path = self.root / key
+        try:
+            return LocalEntry(key, path, path.stat().st_size)
+        except OSError as error:
+            raise StoreError(
+                f"{key}: not in the lake {self.root} ({error.strerror}); run the step that makes it"
+            ) from error
+
+    def delete(self, key: str) -> None:
+        """Take the file away."""
+        with self._faults(key, "cannot be deleted from"):
+            (self.root / key).unlink(missing_ok=True)
+
+    @contextmanager
+    def publish(self, key: str, facts: Mapping[str, str] | None = None) -> Iterator[Path]:
+        """Yield a draft beside the lake's files; a clean exit renames it to the key."""
+        final = self.root / key
+        with self._faults(key, "cannot be written to"), self._drafts.own_folder() as folder:
+            draft = folder / final.name
+            yield draft
+            sync(draft)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(final)
+            sync(final.parent)
+
+    def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
+        """Yield the path of the key's part file, which stays until it is moved away; waits while someone holds it."""
+        return self._drafts.part(key, wait_s=wait_s)
+
+    def sweep(self) -> None:
+        """Remove drafts whose owner is gone, and parts whose file has arrived."""
+        with self._faults(_DRAFTS, "cannot be swept in"):
+            self._drafts.sweep(self.exists)
+
+    @contextmanager
+    def _faults(self, key: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{key}: {what} the lake {self.root}: {explained(error, _SETTING)}") from error
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error

@@ -1,0 +1,4 @@
+"""What there is of every month, what is out of date, and what is deleted before it is done again. No Luigi, no CLI.
+
+Promise: asking changes nothing, and asks in bulk: one listing or one query per dataset.
+"""

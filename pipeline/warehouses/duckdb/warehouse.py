@@ -1,0 +1,232 @@
+"""The warehouse as one DuckDB file.
+
+A month's rows, the marts that go with them and the record in `loads` change in one transaction. What is loaded is
+read from `loads` itself, without waiting: while another process has the file, from the copy beside it (`ledger.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipeline.datasets.base import Dataset
+from pipeline.disk import explained
+from pipeline.errors import WarehouseError
+from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
+from pipeline.warehouses.duckdb.file import DuckDBFile, Locked, import_duckdb
+from pipeline.warehouses.duckdb.schema import DuckDBDialect, drop_rows, insert_rows
+from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
+from pipeline.warehouses.load_file import inspect, load_name, refuse_marts_of_others
+from pipeline.warehouses.queries import refuse, split_explain
+from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
+from pipeline.warehouses.schema import evolve, refuse_changed_types, table_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+_DIALECT = DuckDBDialect()
+#: How long a question waits for a locked database of which no copy can be believed.
+_ASKING_PATIENCE_S = 10.0
+#: Two changes closer than this may leave the same times on a coarse file system.
+_COARSEST_CLOCK_NS = 2_000_000_000
+#: The settings of a query; the last one locks them. Without the first, names of no table find Python's variables.
+_BOUNDS = (
+    "python_enable_replacements = false",
+    "autoinstall_known_extensions = false",
+    "autoload_known_extensions = false",
+    "enable_external_access = false",
+    "lock_configuration = true",
+)
+#: What each database held when its files had that signature; plain values, so that a forked child may use them.
+_KNOWN: dict[Path, tuple[Signature, Ledger]] = {}
+
+
+class DuckDBWarehouse:
+    """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
+
+    def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
+        self._file = file
+        self._datasets = datasets
+        self._zones = zones
+
+    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
+        """Delete and insert in one transaction with the record; the month's marts go, since they were of other rows."""
+        return self._replace(dataset, month, trips)
+
+    def replace_zones(self, zones: StoredFile) -> int:
+        """Put the zones in place; when they are others than before, every mart goes, since marts name the zones."""
+        return self._replace(self._zones, None, zones)
+
+    def _replace(self, dataset: Dataset, month: date | None, stored: StoredFile) -> int:
+        subject = load_name(dataset, month)
+        with stored.open_local() as path:
+            arrival = inspect(path, dataset, month, where=str(path))
+            with self._writing(subject) as (connection, before):
+                remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
+                had = _DIALECT.tables(connection)[dataset.name]
+                refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+                former = before.loads.get((dataset.name, month))
+                if month is not None:
+                    drop_marts(connection, _DIALECT, before, dataset.name, month)
+                elif former is None or former.fingerprint != stored.fingerprint:
+                    drop_marts(connection, _DIALECT, before)
+                drop_rows(connection, dataset.name, month)
+                forget_load(connection, dataset.name, month)
+                rows = insert_rows(connection, dataset.name, month, path)
+                if rows != arrival.rows:
+                    raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {path} has")
+                if month is None:
+                    _refuse_doubled_zones(connection)
+                record_load(connection, dataset.name, month, arrival, stored.fingerprint)
+        return rows
+
+    def forget_month(self, dataset: Dataset, month: date) -> None:
+        """Rows, marts and records go in one transaction."""
+        if self._file.path.exists():
+            with self._writing(load_name(dataset, month)) as (connection, before):
+                drop_marts(connection, _DIALECT, before, dataset.name, month)
+                drop_rows(connection, dataset.name, month)
+                forget_load(connection, dataset.name, month)
+
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Rows and records go in one transaction."""
+        if self._file.path.exists():
+            with self._writing(load_name(dataset, month)) as (connection, before):
+                drop_marts(connection, _DIALECT, before, dataset.name, month)
+
+    def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
+        """All marts of the month in one transaction with their records."""
+        subject = load_name(dataset, month)
+        refuse_marts_of_others(subject, dataset, marts)
+        with self._writing(subject) as (connection, before):
+            load = before.loads.get((dataset.name, month))
+            if load is None:
+                raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
+            columns = {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
+            return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+
+    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
+        """From `loads`, or its copy."""
+        return self._ledger().loaded_months(dataset.name)
+
+    def loaded_zones(self) -> LoadRecord | None:
+        """From `loads`, or its copy."""
+        return self._ledger().loads.get((self._zones.name, None))
+
+    def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
+        """From `mart_loads`, or its copy."""
+        return self._ledger().mart_months(dataset.name)
+
+    def query(self, sql: str) -> pa.Table:
+        """Open for reading, with access to no other file and no network; waits for a process that writes."""
+        if not self._file.path.exists():
+            raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
+        with self._file.opened("query", read_only=True) as connection:
+            for setting in _BOUNDS:
+                connection.execute(f"SET {setting}")
+            explain, statement = split_explain(sql)
+            _refuse_unless_reading(connection, statement)
+            relation = connection.sql(f"{explain} {statement}")
+            # A statement without rows has no relation in DuckDB 1.
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+
+    @contextmanager
+    def _writing(self, subject: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Ledger]]:
+        """A transaction and the ledger as it was; a clean exit commits, around which the copy tells no lie."""
+
+        def fill(connection: duckdb.DuckDBPyConnection) -> None:
+            evolve(connection, _DIALECT, self._datasets.values(), self._zones)
+
+        self._file.make(subject, fill)
+        with self._file.opened(subject) as connection, _translated(subject), LedgerCopy(self._file.path) as copy:
+            self._file.sweep()
+            connection.begin()
+            fill(connection)
+            connection.commit()
+            before = _read_ledger(connection)
+            copy.publish(before)
+            connection.begin()
+            yield connection, before
+            after = _read_ledger(connection)
+            kept = before.kept_in(after)
+            if kept != before:
+                copy.publish(kept)
+            connection.commit()
+            # What follows cannot undo the commit: a checkpoint that failed comes with the next open, and an older copy
+            # only claims less. Checkpointed first, since closing would else change the file under the copy's signature.
+            with suppress(import_duckdb().Error):
+                connection.execute("CHECKPOINT")
+            with suppress(OSError):
+                copy.publish(after)
+
+    def _ledger(self) -> Ledger:
+        """What is there now: known from before, or read, or from a copy while another process has the file."""
+        path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _ASKING_PATIENCE_S)
+        while True:
+            now = signature(path)
+            if now[0] is None:
+                return Ledger()
+            known = _KNOWN.get(path)
+            if known and known[0] == now:
+                return known[1]
+            try:
+                return self._read()
+            except Locked:
+                copied = believed_copy(path)
+                if copied is not None:
+                    return copied
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.02)
+            except WarehouseError:
+                if path.exists():  # else it was deleted just now, and the next turn says so
+                    raise
+
+    def _read(self) -> Ledger:
+        path = self._file.path
+        with self._file.opened("loads", read_only=True, timeout_s=0) as connection:
+            ledger = _read_ledger(connection)
+            # Taken while nobody can write: the ledger is of exactly these files.
+            seen = signature(path)
+        newest = max(part[2] for part in seen if part is not None)
+        if time.time_ns() - newest > _COARSEST_CLOCK_NS:
+            _KNOWN[path] = seen, ledger
+        return ledger
+
+
+def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
+    names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    return read_ledger(connection, names, lambda record: record.dataset)
+
+
+def _refuse_unless_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """COPY may write files even if the database is read-only: by itself, in EXPLAIN ANALYZE, or in a WITH."""
+    kinds = [found.type.name for found in connection.extract_statements(statement)]
+    if kinds != ["SELECT"]:
+        raise refuse(", ".join(kinds) or "nothing")
+    text, driver = statement.encode(), import_duckdb()
+    keywords = [offset for offset, kind in driver.tokenize(statement) if kind == driver.token_type.keyword]
+    if any(text[offset : offset + 4].upper() == b"COPY" for offset in keywords):
+        raise refuse("COPY", '; write a column of this name as "copy"')
+
+
+@contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WarehouseError(f"{subject}: {explained(error, '[pipeline] warehouse')}") from error
+
+
+def _refuse_doubled_zones(connection: duckdb.DuckDBPyConnection) -> None:
+    doubled = connection.execute(
+        "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
+    ).fetchall()
+    if doubled:
+        raise WarehouseError(f"zones: the numbers {[number for (number,) in doubled]} occur more than once")

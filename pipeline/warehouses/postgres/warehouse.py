@@ -1,0 +1,225 @@
+"""The warehouse in a Postgres database: a table per dataset, divided by month, each month a partition of its own.
+
+A month's rows arrive in a table beside it; then partition, marts and the record in `loads` change in one transaction.
+Months load side by side; of the same month one at a time.
+Source: https://www.postgresql.org/docs/current/ddl-partitioning.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+
+from pipeline.datasets.base import Dataset
+from pipeline.errors import WarehouseError
+from pipeline.lake.planning import Believed
+from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
+from pipeline.warehouses.ledger import Ledger
+from pipeline.warehouses.load_file import Arrival, inspect, load_name, refuse_marts_of_others
+from pipeline.warehouses.postgres.month import alone, bring, copy_rows, hold, insisting, put_in_place, take_out
+from pipeline.warehouses.postgres.rows import read_rows
+from pipeline.warehouses.postgres.schema import (
+    PostgresDialect,
+    names_in,
+    partition_of,
+    refuse_foreign,
+    table_of_load,
+)
+from pipeline.warehouses.postgres.server import Server, transaction
+from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
+from pipeline.warehouses.schema import evolve, missing, refuse_changed_types, table_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+_DIALECT = PostgresDialect()
+_T = TypeVar("_T")
+
+
+class PostgresWarehouse:
+    """See `pipeline.warehouses.base.Warehouse`; every call makes a connection and closes it again."""
+
+    def __init__(
+        self, server: Server, datasets: Mapping[str, Dataset], zones: Dataset, *, lock_timeout_s: float
+    ) -> None:
+        self._server = server
+        self._datasets = datasets
+        self._zones = zones
+        self._limit_s = lock_timeout_s
+        self._believed: Believed[Ledger] = Believed()
+
+    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
+        """Copy into a new table, which then takes the partition's place, together with the record."""
+        subject = load_name(dataset, month)
+        with trips.open_local() as path:
+            arrival = inspect(path, dataset, month, where=str(path))
+
+            def work(connection: psycopg.Connection[Any]) -> int:
+                refuse_foreign(connection, subject, dataset, month)
+                self._ensure(connection, subject)
+                hold(connection, subject, self._limit_s)
+                self._refuse(connection, subject, dataset)
+                refuse_foreign(connection, subject, dataset, month)
+                table = _DIALECT.tables(connection)[dataset.name]
+                rows = bring(connection, dataset, table, month, path, self._limit_s)
+                _compare(subject, rows, arrival, str(path))
+
+                def swap() -> None:
+                    drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                    forget_load(connection, dataset.name, month)
+                    record_load(connection, dataset.name, month, arrival, trips.fingerprint)
+                    put_in_place(connection, dataset, month)
+
+                tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
+                insisting(connection, subject, tables, self._limit_s, swap)
+                return arrival.rows
+
+            return self._run(subject, work)
+
+    def replace_zones(self, zones: StoredFile) -> int:
+        """Put the zones in place; when they are others than before, every mart goes, since marts name the zones."""
+        name = self._zones.name
+        with zones.open_local() as path:
+            arrival = inspect(path, self._zones, None, where=str(path))
+
+            def work(connection: psycopg.Connection[Any]) -> int:
+                self._ensure(connection, name)
+                hold(connection, name, self._limit_s)
+                self._refuse(connection, name, self._zones)
+
+                def swap() -> None:
+                    before = _read(connection)
+                    former = before.loads.get((name, None))
+                    if former is None or former.fingerprint != zones.fingerprint:
+                        drop_marts(connection, _DIALECT, before)
+                    connection.execute(f'DELETE FROM "{name}"')
+                    _compare(name, copy_rows(connection, name, path), arrival, str(path))
+                    _refuse_doubled_zones(connection)
+                    forget_load(connection, name, None)
+                    record_load(connection, name, None, arrival, zones.fingerprint)
+
+                insisting(connection, name, [name], self._limit_s, swap)
+                return arrival.rows
+
+            return self._run(name, work)
+
+    def forget_month(self, dataset: Dataset, month: date) -> None:
+        """Partition, marts and records go in one transaction."""
+        subject = load_name(dataset, month)
+
+        def work(connection: psycopg.Connection[Any]) -> None:
+            if (dataset.name, month) not in _read(connection).loads:
+                return
+            hold(connection, subject, self._limit_s)
+            refuse_foreign(connection, subject, dataset, month)
+
+            def change() -> None:
+                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                forget_load(connection, dataset.name, month)
+                take_out(connection, dataset, month)
+
+            tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
+            insisting(connection, subject, tables, self._limit_s, change)
+
+        self._run(subject, work)
+
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Rows and records go in one transaction."""
+        subject = load_name(dataset, month)
+
+        def work(connection: psycopg.Connection[Any]) -> None:
+            built = _read(connection).mart_months(dataset.name).get(month)
+            if not built:
+                return
+            hold(connection, subject, self._limit_s)
+
+            def change() -> None:
+                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+
+            insisting(connection, subject, sorted(built), self._limit_s, change)
+
+        self._run(subject, work)
+
+    def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
+        """All marts of the month in one transaction with their records."""
+        subject = load_name(dataset, month)
+        refuse_marts_of_others(subject, dataset, marts)
+
+        def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
+            hold(connection, subject, self._limit_s)
+            hold(connection, self._zones.name, self._limit_s, shared=True)
+            load = _read(connection).loads.get((dataset.name, month))
+            if load is None:
+                raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
+
+            def change() -> dict[str, list[str]]:
+                alone(connection, "tables")
+                return {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
+
+            columns = insisting(connection, subject, [mart.name for mart in marts], self._limit_s, change)
+            with transaction(connection, self._limit_s):
+                # Autovacuum may not have been here yet, and a plan for a handful of rows takes ten times as long.
+                connection.execute(f'ANALYZE "{partition_of(dataset.name, month)}"')
+                return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+
+        return self._run(subject, work)
+
+    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
+        """From `loads`; a month whose partition somebody dropped is not there."""
+        return self._ledger().loaded_months(dataset.name)
+
+    def loaded_zones(self) -> LoadRecord | None:
+        """From `loads`."""
+        return self._ledger().loads.get((self._zones.name, None))
+
+    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
+        """From `mart_loads`."""
+        return self._ledger().mart_months(dataset.name)
+
+    def query(self, sql: str) -> pa.Table:
+        """In a session that only reads."""
+        return self._server.run("query", lambda connection: read_rows(connection, sql))
+
+    def _run(self, subject: str, work: Callable[[psycopg.Connection[Any]], _T]) -> _T:
+        self._believed.forget()
+        return self._server.run(subject, work)
+
+    def _ledger(self) -> Ledger:
+        """What is there; a plan reads it once, however many months it asks about."""
+        return self._believed.get(lambda: self._server.run("loads", _read))
+
+    def _ensure(self, connection: psycopg.Connection[Any], subject: str) -> None:
+        """Make the tables that are missing, and evolve those that are there; mostly nothing is to be done."""
+        datasets = self._datasets.values()
+
+        def change() -> None:
+            alone(connection, "tables")
+            evolve(connection, _DIALECT, datasets, self._zones)
+
+        if missing(connection, _DIALECT, datasets, self._zones):
+            insisting(connection, subject, [*self._datasets, "trips"], self._limit_s, change)
+
+    def _refuse(self, connection: psycopg.Connection[Any], subject: str, dataset: Dataset) -> None:
+        remedy = f"load into another database or schema, or load all of it anew here, after DROP TABLE {dataset.name}"
+        had = _DIALECT.tables(connection)[dataset.name]
+        refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+
+
+def _read(connection: psycopg.Connection[Any]) -> Ledger:
+    return read_ledger(connection, names_in(connection), table_of_load)
+
+
+def _compare(subject: str, rows: int, arrival: Arrival, where: str) -> None:
+    if rows != arrival.rows:
+        raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {where} has")
+
+
+def _refuse_doubled_zones(connection: psycopg.Connection[Any]) -> None:
+    doubled = connection.execute(
+        "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
+    ).fetchall()
+    if doubled:
+        raise WarehouseError(f"zones: the numbers {[number for (number,) in doubled]} occur more than once")

@@ -1,0 +1,1109 @@
+"""One file over HTTP: what came stays, only what is missing is asked for, and no two versions are ever mixed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import random
+import re
+import resource
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from listeners import serving
+from scripted import ScriptedSite, answer, chunked, reset
+
+from pipeline.errors import SourceError, StoreError
+from pipeline.sample import SampleSite
+from pipeline.source import retries
+from pipeline.source.parts import Part, Version
+from pipeline.source.retries import Politeness, redact
+from pipeline.source.transfer import Answer, Progress, fetch_url, head_url
+
+GREEN = "/trip-data/green_tripdata_2024-01.parquet"
+HASTY = Politeness(timeout_s=10, retries=3, first_wait_s=0)
+ONCE = Politeness(timeout_s=10, retries=0, first_wait_s=0)
+BODY = random.Random(1).randbytes(300_000)
+TAG, DATE = 'ETag: "one"', "Last-Modified: Wed, 01 May 2024 10:00:00 GMT"
+LATER = "Last-Modified: Thu, 02 May 2024 10:00:00 GMT"
+
+
+def served(site: SampleSite, edition: int = 0) -> bytes:
+    item = site.shelf.find(GREEN, edition)
+    assert item is not None
+    return item.path.read_bytes()
+
+
+def fetch(
+    url: str,
+    path: Path,
+    politeness: Politeness = HASTY,
+    *,
+    check: Callable[[Answer], None] = lambda answer: None,
+    progress: Progress | None = None,
+    decode: bool = True,
+) -> Answer:
+    got = fetch_url(url, path, politeness, "green 2024-01", check=check, decode=decode, progress=progress)
+    assert got is not None
+    assert got.bytes == path.stat().st_size
+    assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    return got
+
+
+def give_up(url: str, path: Path, politeness: Politeness = ONCE, **options: Callable[[Answer], None]) -> str:
+    """The message of the SourceError that a download ends with."""
+    with pytest.raises(SourceError) as caught:
+        fetch_url(url, path, politeness, "green 2024-01", check=options.get("check", lambda answer: None))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"green 2024-01: {redact(url)}: ")
+    return message
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def ranges(site: SampleSite) -> list[str | None]:
+    return [seen.headers.get("Range") for seen in site.requests]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the part goes; nothing else is in its folder."""
+    return tmp_path / "part"
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits that were due, none of which is waited for."""
+    found: list[float] = []
+    monkeypatch.setattr(retries, "sleep", found.append)
+    return found
+
+
+# --- whole, and taken up again
+
+
+def test_a_download_brings_the_served_bytes_and_what_was_said_of_them(site: SampleSite, path: Path) -> None:
+    reports: list[tuple[int, int | None, float]] = []
+    got = fetch(site.url + GREEN, path, progress=lambda *report: reports.append(report))
+    item = site.shelf.find(GREEN)
+    assert item is not None
+    assert path.read_bytes() == served(site)
+    assert (got.etag, got.whole) == (item.etag, True)
+    assert got.last_modified is not None
+    assert got.last_modified.endswith(" GMT")
+    assert reports[-1][:2] == (item.size, item.size)
+    assert all(rate > 0 for _, _, rate in reports)
+    assert site.requests[0].headers["Accept-Encoding"] == "identity"
+    assert site.requests[0].headers["User-Agent"].startswith("taxi-pipeline/")
+
+
+def test_a_cut_is_taken_up_with_exactly_the_missing_bytes(site: SampleSite, path: Path) -> None:
+    whole = served(site)
+    site.faults.add("*", "cut", 5000)
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == whole
+    assert ranges(site) == [None, "bytes=5000-"]
+    assert site.requests[1].headers["If-Range"] == site.shelf.find(GREEN).etag  # type: ignore[union-attr]
+    assert [(seen.status, seen.sent) for seen in site.requests] == [(200, 5000), (206, len(whole) - 5000)]
+
+
+def test_what_came_survives_the_one_who_gave_up(site: SampleSite, path: Path) -> None:
+    whole = served(site)
+    site.faults.add("*", "cut", 5000)
+    message = give_up(site.url + GREEN, path)
+    assert "IncompleteRead" in message
+    assert message.endswith("gave up after 1 attempt, come back later")
+    assert names(path.parent) == ["part", "part.json"]
+    assert path.read_bytes() == whole[:5000]
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == whole
+    assert ranges(site) == [None, "bytes=5000-"]
+    assert site.requests[1].sent == len(whole) - 5000
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from pipeline.source.retries import Politeness
+from pipeline.source.transfer import fetch_url
+fetch_url(sys.argv[1], Path(sys.argv[2]), Politeness(30, 0, 0), "green", check=lambda answer: None)
+"""
+
+
+def test_a_killed_process_is_continued_by_the_next_with_exactly_the_missing_bytes(site: SampleSite, path: Path) -> None:
+    whole = served(site)
+    site.faults.add("*", "slow", 20_000)
+    with subprocess.Popen([sys.executable, "-c", _CHILD, site.url + GREEN, str(path)]) as child:
+        end = time.monotonic() + 30
+        while Part(path).size < 2000 and time.monotonic() < end:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+    there = Part(path).size
+    assert 2000 <= there < len(whole)
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == whole
+    assert ranges(site)[1:] == [f"bytes={there}-"]
+    assert site.requests[1].sent == len(whole) - there
+
+
+def test_a_part_that_was_whole_before_its_owner_died_is_not_sent_again(site: SampleSite, path: Path) -> None:
+    first = fetch(site.url + GREEN, path)
+    assert names(path.parent) == ["part", "part.json"]
+    assert fetch(site.url + GREEN, path) == first
+    assert [(seen.status, seen.sent > 1000) for seen in site.requests] == [(200, True), (416, False)]
+
+
+def test_a_republished_file_is_never_mixed_with_the_bytes_that_came_before(site: SampleSite, path: Path) -> None:
+    served(site)
+    site.faults.add("*", "republished", skip=1)
+    site.faults.add("*", "cut", 5000)
+    got = fetch(site.url + GREEN, path)
+    assert path.read_bytes() == served(site, edition=1) != served(site)
+    assert got.etag == site.shelf.find(GREEN, 1).etag  # type: ignore[union-attr]
+    assert ranges(site) == [None, "bytes=5000-"]
+    assert [seen.status for seen in site.requests] == [200, 200]
+
+
+def test_a_file_republished_after_it_was_whole_is_fetched_anew(site: SampleSite, path: Path) -> None:
+    fetch(site.url + GREEN, path)
+    site.faults.add("*", "republished")
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == served(site, edition=1)
+
+
+def test_without_validators_a_download_starts_over(site: SampleSite, path: Path) -> None:
+    site.faults.add("*", "bare")
+    site.faults.add("*", "cut", 5000)
+    got = fetch(site.url + GREEN, path)
+    assert path.read_bytes() == served(site)
+    assert (got.etag, got.last_modified) == (None, None)
+    assert ranges(site) == [None, None]
+
+
+def test_a_site_that_ignores_ranges_sends_the_file_anew(site: SampleSite, path: Path) -> None:
+    site.faults.add("*", "cut", 5000)
+    site.faults.add("*", "ignore_range")
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == served(site)
+    assert [(seen.status, seen.headers.get("Range")) for seen in site.requests] == [(200, None), (200, "bytes=5000-")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        # An answer to If-Range need not repeat the date, nor say how long the file is.
+        ([TAG, DATE], [TAG, "Content-Range: bytes 1000-299999/300000"], "continued"),
+        ([DATE], ["Content-Range: bytes 1000-299999/300000"], "continued"),
+        ([TAG], [TAG, "Content-Range: bytes 1000-299999/*"], "continued"),
+        # Sites that know Range but not If-Range send a part of what is there now.
+        ([TAG], ['ETag: "two"', "Content-Range: bytes 1000-299999/300000"], "refused"),
+        ([TAG], ["Content-Range: bytes 1000-299999/300000"], "refused"),
+        (
+            [DATE],
+            ["Last-Modified: Thu, 02 May 2024 10:00:00 GMT", "Content-Range: bytes 1000-299999/300000"],
+            "refused",
+        ),
+        ([TAG], [TAG, "Content-Range: bytes 1000-299999/300001"], "refused"),
+        ([TAG], [TAG, "Content-Range: bytes 999-299999/300000"], "refused"),
+        ([TAG], [TAG], "refused"),
+        ([TAG], [TAG, "Content-Range: bytes 1000-299999/300000", "Content-Encoding: gzip"], "refused"),
+    ],
+)
+def test_a_part_is_taken_only_when_it_fits_what_is_there(
+    path: Path, first: list[str], second: list[str], status: str
+) -> None:
+    cut = answer(BODY[:1000], "200 OK", *first, length=len(BODY))
+    rest = answer(BODY[1000:], "206 Partial Content", *second)
+    with ScriptedSite(cut, rest, answer(BODY, "200 OK", TAG)) as site:
+        fetch(site.url + "/a.parquet", path)
+        assert path.read_bytes() == BODY
+        assert site.header(1, "Range") == "bytes=1000-"
+        assert site.header(1, "If-Range") == first[0].partition(": ")[2]
+        assert len(site.requests) == {"continued": 2, "refused": 3}[status]
+        assert status == "continued" or site.header(2, "Range") is None
+
+
+def test_a_weak_tag_is_no_condition_for_a_part(path: Path) -> None:
+    weak = 'ETag: W/"one"'
+    cut = answer(BODY[:1000], "200 OK", weak, length=len(BODY))
+    with ScriptedSite(cut, answer(BODY, "200 OK", weak)) as site:
+        fetch(site.url + "/a", path)
+        assert site.header(1, "Range") is None
+    assert path.read_bytes() == BODY
+
+
+def test_a_site_may_send_the_rest_in_pieces(path: Path) -> None:
+    def piece(start: int, stop: int) -> bytes:
+        place = f"Content-Range: bytes {start}-{stop - 1}/{len(BODY)}"
+        return answer(BODY[start:stop], "206 Partial Content", TAG, place)
+
+    cut = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    places = [*range(1000, len(BODY), 50_000), len(BODY)]
+    pieces = [piece(*ends) for ends in pairwise(places)]
+    assert len(pieces) > HASTY.retries
+    with ScriptedSite(cut, *pieces) as site:
+        fetch(site.url + "/a", path)
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("came", [1000, len(BODY)])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        ["Content-Range: bytes */x"],
+        ["Content-Range: bytes */1000"],
+        ["Content-Range: bytes */300001"],
+        ['ETag: "two"', "Content-Range: bytes */300000"],
+    ],
+)
+def test_a_416_that_does_not_say_that_all_is_there_starts_over(path: Path, came: int, headers: list[str]) -> None:
+    first = answer(BODY[:came], "200 OK", TAG, length=len(BODY))
+    nothing = answer(b"", "416 Range Not Satisfiable", *headers)
+    with ScriptedSite(first, nothing, answer(BODY, "200 OK", TAG)) as site:
+        with suppress(SourceError):
+            fetch(site.url + "/a", path, ONCE)
+        fetch(site.url + "/a", path)
+        assert [site.header(number, "Range") for number in range(3)] == [None, f"bytes={came}-", None]
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"url": 1, "etag": 2, "last_modified": 3, "bytes": 4}',
+        b'{"url": "URL", "etag": 2, "last_modified": "x", "bytes": 4}',
+        b'{"url": "URL", "etag": "x", "last_modified": "x", "bytes": "4"}',
+        b'{"url": "http://other/file", "etag": "\\"one\\"", "last_modified": null, "bytes": 300000}',
+    ],
+)
+def test_bytes_without_a_fitting_note_are_worth_nothing(path: Path, note: bytes) -> None:
+    path.write_bytes(b"x" * 5000)
+    with ScriptedSite(answer(BODY, "200 OK", TAG)) as site:
+        Part(path).note.write_bytes(note.replace(b"URL", f"{site.url}/a".encode()))
+        fetch(site.url + "/a", path)
+        assert site.header(0, "Range") is None
+    assert path.read_bytes() == BODY
+
+
+def test_whoever_dies_between_two_versions_leaves_no_old_bytes_noted_as_new(tmp_path: Path) -> None:
+    part = Part(tmp_path / "part")
+    old, new = (Version("http://host/file", tag, None, 10) for tag in ('"old"', '"new"'))
+    with part.opened(old, anew=True) as file:
+        file.write(b"of the old")
+    part.note.unlink()
+    part.note.mkdir()  # The note cannot be written, as if the process ended before.
+    with pytest.raises(StoreError), part.opened(new, anew=True):
+        raise AssertionError("nothing is written without a note")
+    assert part.size == 0
+
+
+def test_the_note_holds_no_secret_of_the_address(path: Path) -> None:
+    with ScriptedSite(answer(BODY[:1000], "200 OK", TAG, length=len(BODY))) as site:
+        url = site.url.replace("://", "://user:hush@") + "/a.parquet?sig=hush"
+        message = give_up(url, path)
+        assert "hush" not in message
+        assert "hush" not in Part(path).note.read_text()
+        assert "Authorization: Basic" in site.requests[0]
+        assert site.requests[0].startswith("GET /a.parquet?sig=hush ")
+
+
+def test_a_part_is_continued_though_the_signature_in_the_address_changed(path: Path) -> None:
+    rest = answer(BODY[1000:], "206 Partial Content", TAG, f"Content-Range: bytes 1000-299999/{len(BODY)}")
+    with ScriptedSite(answer(BODY[:1000], "200 OK", TAG, length=len(BODY)), rest) as site:
+        give_up(site.url + "/a?sig=1", path)
+        fetch(site.url + "/a?sig=2", path)
+    assert path.read_bytes() == BODY
+
+
+# --- what may pass
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_a_status_that_may_pass_is_asked_again(site: SampleSite, path: Path, status: int) -> None:
+    site.faults.add("*", status, times=HASTY.retries)
+    fetch(site.url + GREEN, path)
+    assert [seen.status for seen in site.requests] == [status] * HASTY.retries + [200]
+
+
+def test_a_status_that_stays_is_an_error_after_all_retries(site: SampleSite, path: Path) -> None:
+    site.faults.add("*", 503, times=math.inf)
+    message = give_up(site.url + GREEN, path, HASTY)
+    assert message.endswith("HTTP 503 Service Unavailable; gave up after 4 attempts, come back later")
+    assert len(site.requests) == 4
+    assert names(path.parent) == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 405, 410, 451])
+def test_another_refusal_is_an_error_at_once(site: SampleSite, path: Path, status: int) -> None:
+    site.faults.add("*", status)
+    message = give_up(site.url + GREEN, path, HASTY)
+    assert f"HTTP {status} " in message
+    assert message.endswith("; look at [pipeline] source")
+    assert len(site.requests) == 1
+
+
+def test_a_refusal_or_an_error_does_not_cost_what_is_there(site: SampleSite, path: Path) -> None:
+    whole = served(site)
+    site.faults.add("*", "cut", 5000)
+    give_up(site.url + GREEN, path)
+    for status in (403, 404):
+        site.faults.add("*", status)
+        assert fetch_url(site.url + GREEN, path, ONCE, "green", check=lambda answer: None) is None
+    for status in (401, 503):
+        site.faults.add("*", status)
+        give_up(site.url + GREEN, path)
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == whole
+    assert site.requests[-1].sent == len(whole) - 5000
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
+def test_a_page_in_place_of_the_rest_does_not_cost_what_is_there(path: Path, kind: str) -> None:
+    cut = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    page = answer(b"<p>Log in!</p>", "200 OK", f"Content-Type: {kind}")
+    rest = answer(BODY[1000:], "206 Partial Content", TAG, f"Content-Range: bytes 1000-299999/{len(BODY)}")
+    with ScriptedSite(cut, page, rest) as site:
+        fetch(site.url + "/a", path)
+        assert site.header(2, "Range") == "bytes=1000-"
+    assert path.read_bytes() == BODY
+
+
+def test_dropped_connections_are_asked_again(site: SampleSite, path: Path) -> None:
+    site.faults.add("*", "drop", times=HASTY.retries)
+    fetch(site.url + GREEN, path)
+    site.faults.add("*", "drop", times=math.inf)
+    path.unlink()
+    assert "RemoteDisconnected: Remote end closed" in give_up(site.url + GREEN, path)
+
+
+def test_an_answer_that_does_not_come_in_time_is_asked_for_again(site: SampleSite, path: Path) -> None:
+    served(site)
+    site.faults.add("*", "delay", 60)
+    fetch(site.url + GREEN, path, Politeness(timeout_s=0.2, retries=1, first_wait_s=0))
+    assert len(site.requests) == 2
+    site.faults.add("*", "delay", 60)
+    path.unlink()
+    assert "TimeoutError: timed out" in give_up(site.url + GREEN, path, Politeness(0.2, 0, 0))
+
+
+def _then(began: bytes, wait: Callable[[], object], end: Callable[[socket.socket], None]) -> Callable[..., None]:
+    def send(connection: socket.socket) -> None:
+        connection.sendall(began)
+        wait()
+        end(connection)
+
+    return send
+
+
+@pytest.mark.parametrize("how", ["reset", "stall"])
+def test_a_reset_or_a_stall_in_the_middle_loses_none_of_the_bytes_that_came(path: Path, how: str) -> None:
+    arrived = threading.Event()
+    began = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    rest = answer(BODY[1000:], "206 Partial Content", TAG, f"Content-Range: bytes 1000-299999/{len(BODY)}")
+    scripts = {
+        "reset": _then(began, lambda: arrived.wait(10), reset),
+        "stall": _then(began, lambda: arrived.wait(10), lambda connection: connection.recv(1)),
+    }
+    with ScriptedSite(scripts[how], rest) as site:
+        fetch(
+            site.url + "/a",
+            path,
+            Politeness(timeout_s=0.5, retries=1, first_wait_s=0),
+            progress=lambda got, total, rate: arrived.set(),
+        )
+        assert site.header(1, "Range") == "bytes=1000-"
+    assert path.read_bytes() == BODY
+
+
+def test_a_reset_names_itself(path: Path) -> None:
+    with ScriptedSite(reset) as site:
+        assert "ConnectionResetError: [Errno" in give_up(site.url + "/a", path)
+
+
+def test_failures_are_counted_anew_on_progress(site: SampleSite, path: Path) -> None:
+    whole = served(site)
+    site.faults.add("*", "cut", 1000, times=15)
+    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=1, first_wait_s=0))
+    assert path.read_bytes() == whole
+    assert ranges(site) == [None, *(f"bytes={count * 1000}-" for count in range(1, 16))]
+
+
+def test_a_site_that_gets_no_further_has_an_end(site: SampleSite, path: Path) -> None:
+    site.faults.add("*", "bare")
+    for length in (5000, 1000, 5000, 1000, 5000, 1000):
+        site.faults.add("*", "cut", length)
+    assert "gave up after 4 attempts" in give_up(site.url + GREEN, path, HASTY)
+    assert len(site.requests) == 4
+
+
+def test_cuts_and_damage_in_turns_have_an_end(site: SampleSite, path: Path) -> None:
+    def refuse(answer: Answer) -> None:
+        raise SourceError("is damaged")
+
+    for length in range(1000, 6000, 1000):
+        site.faults.add("*", "cut", length)
+        site.faults.add("*", "delay", 0)
+    assert "is damaged; gave up after 4 attempts" in give_up(site.url + GREEN, path, HASTY, check=refuse)
+    assert ranges(site) == [None, "bytes=1000-", None, "bytes=2000-"]
+    assert names(path.parent) == []
+
+
+# --- how long is waited
+
+
+def test_waits_grow_twofold_with_jitter_and_have_a_longest(site: SampleSite, path: Path, waits: list[float]) -> None:
+    site.faults.add("*", 500, times=math.inf)
+    give_up(site.url + GREEN, path, Politeness(timeout_s=10, retries=40, first_wait_s=1))
+    assert len(waits) == 40
+    for count, wait in enumerate(waits):
+        assert min(600, 0.5 * 2**count) <= wait <= min(600, 1.5 * 2**count)
+    assert len({wait / 2**count for count, wait in enumerate(waits[:6])}) == 6
+
+
+def test_waits_begin_anew_on_progress(site: SampleSite, path: Path, waits: list[float]) -> None:
+    site.faults.add("*", 500, times=3)
+    site.faults.add("*", "cut", 1000)
+    site.faults.add("*", 500)
+    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=5, first_wait_s=1))
+    bounds = [(0.5, 1.5), (1, 3), (2, 6), (0.5, 1.5), (1, 3)]
+    assert all(low <= wait <= high for wait, (low, high) in zip(waits, bounds, strict=True))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_that_the_site_asks_for_in_seconds_is_kept(
+    site: SampleSite, path: Path, waits: list[float], status: int
+) -> None:
+    site.faults.add("*", status, 17)
+    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=1, first_wait_s=0.01))
+    assert waits == [17]
+
+
+def test_a_wait_is_never_shorter_than_our_own(site: SampleSite, path: Path, waits: list[float]) -> None:
+    site.faults.add("*", 429, 1)
+    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=1, first_wait_s=100))
+    assert 50 <= waits[0] <= 150
+
+
+def _busy(*headers: str) -> bytes:
+    return answer(b"", "429 Too Many Requests", *headers)
+
+
+def test_a_wait_that_the_site_asks_for_as_a_date_is_kept_by_the_site_s_clock(path: Path, waits: list[float]) -> None:
+    dates = ("Date: Wed, 01 May 2024 10:00:00 GMT", "Retry-After: Wed, 01 May 2024 10:00:42 GMT")
+    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=100), usegmt=True)
+    with ScriptedSite(_busy(*dates), _busy(f"Retry-After: {soon}"), answer(BODY)) as site:
+        fetch(site.url + "/a", path)
+    assert waits[0] == 42
+    assert 90 < waits[1] <= 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "-5",
+        "1.5",
+        "\xb2",
+        "Wed, 01 May 2002 10:00:00 GMT",
+        "Wed, 01 May 2024",
+        "Wed, 99 May 2024 10:00 GMT",
+    ],
+)
+def test_a_wait_that_cannot_be_understood_or_is_over_is_left_out(path: Path, waits: list[float], text: str) -> None:
+    with ScriptedSite(_busy(f"Retry-After: {text}"), answer(BODY)) as site:
+        fetch(site.url + "/a", path)
+    assert waits == [0]
+
+
+@pytest.mark.parametrize("text", ["601", "999999999999999", "Wed, 01 May 2124 10:00:00 GMT"])
+def test_a_site_that_wants_to_be_left_alone_for_long_is_left_alone(path: Path, waits: list[float], text: str) -> None:
+    with ScriptedSite(_busy(f"Retry-After: {text}")) as site:
+        message = give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) == 1
+    assert "HTTP 429 Too Many Requests; asks to be left alone for " in message
+    assert message.endswith(" s, come back later")
+    assert waits == []
+
+
+# --- bytes that are not what they claim
+
+
+def test_bytes_that_fail_their_check_are_fetched_anew_and_then_not_kept(site: SampleSite, path: Path) -> None:
+    checked: list[bytes] = []
+
+    def check(answer: Answer) -> None:
+        checked.append(path.read_bytes())
+        if len(checked) < 3:
+            raise SourceError("not what it should be")
+
+    fetch(site.url + GREEN, path, check=check)
+    assert ranges(site) == [None, None, None]
+    assert checked == [served(site)] * 3
+    checked.clear()
+    Part(path).discard()
+    assert "not what it should be; gave up after 1 attempt" in give_up(site.url + GREEN, path, check=check)
+    assert names(path.parent) == []
+
+
+@pytest.mark.parametrize("lie", [1000, -1000])
+def test_a_wrong_length_does_not_end_as_a_file(site: SampleSite, path: Path, lie: int) -> None:
+    whole = served(site)
+
+    def check(answer: Answer) -> None:
+        if path.read_bytes() != whole:
+            raise SourceError("not whole")
+
+    site.faults.add("*", "length", lie)
+    fetch(site.url + GREEN, path, check=check)
+    Part(path).discard()
+    site.faults.add("*", "length", lie, times=math.inf)
+    message = give_up(site.url + GREEN, path, HASTY, check=check)
+    assert "not whole" in message if lie < 0 else "IncompleteRead" in message or "HTTP 416" in message
+
+
+def test_a_chunked_answer_is_whole_only_with_its_last_chunk(path: Path) -> None:
+    head = answer(b"", "200 OK", TAG, "Transfer-Encoding: chunked", length=-1)
+    cut = head + chunked(BODY[:70_000])
+    rest = answer(BODY[70_000:], "206 Partial Content", TAG, f"Content-Range: bytes 70000-299999/{len(BODY)}")
+    with ScriptedSite(cut, rest) as site:
+        assert fetch(site.url + "/a", path).whole
+    assert path.read_bytes() == BODY
+    with ScriptedSite(head + chunked(BODY[:70_000], BODY[70_000:], b"")) as site:
+        Part(path).discard()
+        assert fetch(site.url + "/a", path).whole
+    assert path.read_bytes() == BODY
+
+
+def test_an_answer_of_no_known_length_is_told_apart(path: Path) -> None:
+    with ScriptedSite(answer(BODY, length=-1)) as site:
+        assert not fetch(site.url + "/a", path).whole
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_what_a_proxy_compressed_is_undone(path: Path, framing: str) -> None:
+    packed = gzip.compress(BODY)
+    headers = [TAG, DATE, "Content-Encoding: gzip"]
+    sent = answer(packed, "200 OK", *headers)
+    if framing == "chunks":
+        sent = answer(b"", "200 OK", *headers, "Transfer-Encoding: chunked", length=-1)
+        sent += chunked(packed[:5000], packed[5000:], b"")
+    with ScriptedSite(sent) as site:
+        got = fetch(site.url + "/a.csv", path)
+    assert path.read_bytes() == BODY
+    assert (got.etag, got.last_modified) == (None, DATE.partition(": ")[2])
+
+
+def test_a_cut_in_what_a_proxy_compressed_starts_over_or_goes_on_uncompressed(path: Path) -> None:
+    packed = gzip.compress(BODY)
+    cut = answer(packed[:100_000], "200 OK", DATE, "Content-Encoding: gzip", length=len(packed))
+    with ScriptedSite(cut, answer(BODY, "200 OK", DATE)) as site:
+        fetch(site.url + "/a.csv", path)
+        assert path.read_bytes() == BODY
+        came = int((site.header(1, "Range") or "").removeprefix("bytes=").removesuffix("-"))
+    Part(path).discard()
+    place = f"Content-Range: bytes {came}-{len(BODY) - 1}/{len(BODY)}"
+    with ScriptedSite(cut, answer(BODY[came:], "206 Partial Content", DATE, place)) as site:
+        fetch(site.url + "/a.csv", path)
+    assert path.read_bytes() == BODY
+
+
+def test_compressed_bytes_that_cannot_be_undone_are_fetched_anew(path: Path) -> None:
+    with ScriptedSite(answer(b"no gzip", "200 OK", "Content-Encoding: gzip"), answer(BODY)) as site:
+        fetch(site.url + "/a.csv", path)
+    assert path.read_bytes() == BODY
+
+
+def test_a_file_that_is_gzipped_itself_stays_so_whatever_it_is_called(path: Path) -> None:
+    packed = gzip.compress(BODY)
+    with ScriptedSite(answer(packed, "200 OK", TAG, "Content-Encoding: gzip")) as site:
+        got = fetch(site.url + "/a.csv.gz", path, decode=False)
+    assert path.read_bytes() == packed
+    assert got.etag == '"one"'
+
+
+# --- all has an end
+
+LIMITED = Politeness(timeout_s=10, retries=3, first_wait_s=0, limit_bytes=100_000)
+
+
+def _endless(head: bytes, piece: bytes = b"x" * 10_000, pause_s: float = 0) -> Callable[[socket.socket], None]:
+    """Send the piece again and again, until the other side has had enough."""
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(head)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+
+    return send
+
+
+def test_a_part_that_is_longer_than_it_announces_ends_and_is_not_kept(path: Path) -> None:
+    sizes: list[int] = []
+
+    def wrong(connection: socket.socket) -> None:
+        sizes.append(Part(path).size)
+        connection.sendall(answer(BODY, "206 Partial Content", TAG, "Content-Range: bytes 1000-299999/300000"))
+
+    cut = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    with ScriptedSite(*[cut, wrong] * 10) as site:
+        message = give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) <= 2 * (1 + HASTY.retries)
+    assert "sent more than the 300,000 bytes that it announced; gave up after" in message
+    assert max(sizes) == 1000
+    assert names(path.parent) == []
+
+
+def test_a_site_that_sends_parts_wrongly_is_asked_for_the_whole(path: Path) -> None:
+    cut = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    wrong = answer(BODY, "206 Partial Content", TAG, "Content-Range: bytes 1000-299999/300000")
+    with ScriptedSite(cut, wrong, answer(BODY, "200 OK", TAG)) as site:
+        fetch(site.url + "/a", path)
+        assert site.header(2, "Range") is None
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Content-Length: 5000", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked"],
+        ["Content-Length: many"],
+        [],
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "206 Partial Content"])
+def test_an_endless_body_ends_at_what_was_announced_or_at_the_limit(
+    path: Path, headers: list[str], status: str
+) -> None:
+    most: list[int] = []
+    if status.startswith("206"):
+        headers = [*headers, "Content-Range: bytes 1000-99999/*"]
+    piece = chunked(b"x" * 10_000) if "Transfer-Encoding: chunked" in headers else b"x" * 10_000
+    cut = answer(b"", "200 OK", TAG, "Transfer-Encoding: chunked", length=-1) + chunked(b"x" * 1000)
+    endless = _endless(answer(b"", status, TAG, *headers, length=-1), piece)
+    with ScriptedSite(cut, endless) as site, pytest.raises(SourceError) as caught:
+        fetch_url(
+            site.url + "/a",
+            path,
+            LIMITED,
+            "green",
+            check=lambda answer: None,
+            progress=lambda got, total, rate: most.append(got),
+        )
+    assert max(most, default=0) <= LIMITED.limit_bytes
+    ends = ("sent more than the 5,000 bytes", "does not fit what was asked for", "download_limit_gb = 0.0001")
+    assert any(end in str(caught.value) for end in ends)
+    assert names(path.parent) == []
+
+
+def test_what_a_proxy_compressed_ends_at_the_limit_however_little_it_is(path: Path) -> None:
+    packed = answer(gzip.compress(bytes(50_000_000)), "200 OK", "Content-Encoding: gzip")
+    with ScriptedSite(packed) as site:
+        message = give_up(site.url + "/a.csv", path, LIMITED)
+        assert len(site.requests) == 1
+    assert "does not announce its length and sends more; allowed is download_limit_gb = 0.0001" in message
+    assert names(path.parent) == []
+
+
+def test_a_length_above_the_limit_is_refused_at_once_and_fetched_when_the_limit_is_raised(path: Path) -> None:
+    with ScriptedSite(answer(BODY, "200 OK", TAG)) as site:
+        message = give_up(site.url + "/a", path, LIMITED)
+        assert message.endswith(
+            "announces 300,000 bytes; allowed is download_limit_gb = 0.0001: "
+            "look at [pipeline] source, or raise the limit"
+        )
+        assert len(site.requests) == 1
+        assert names(path.parent) == []
+        fetch(site.url + "/a", path, HASTY)
+    assert path.read_bytes() == BODY
+
+
+def test_progress_that_does_not_reach_the_end_has_an_end(path: Path) -> None:
+    came = [0]
+
+    def little(connection: socket.socket) -> None:
+        start, came[0] = came[0], came[0] + 10
+        place = f"Content-Range: bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        status = ("206 Partial Content", TAG, place) if start else ("200 OK", TAG)
+        connection.sendall(answer(BODY[start : came[0]], *status, length=len(BODY) - start))
+
+    with ScriptedSite(little) as site:
+        assert "gave up after 4 attempts" in give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) == 4
+        assert path.read_bytes() == BODY[:40]
+
+
+def test_a_trickle_is_given_up(path: Path) -> None:
+    head = answer(b"", "200 OK", TAG, length=len(BODY))
+    with ScriptedSite(_endless(head, b"x", 0.02)) as site:
+        message = give_up(site.url + "/a", path, Politeness(timeout_s=0.3, retries=1, first_wait_s=0))
+        assert len(site.requests) == 2
+    assert re.search(
+        r"sent \d+ bytes in \d+\.\d s; less than 1,000 a second is none; gave up after 2 attempts", message
+    )
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_trickle_of_headers_is_given_up(path: Path, head: bytes) -> None:
+    with ScriptedSite(_endless(head, b"x", 0.02)) as site:
+        politeness = Politeness(timeout_s=0.3, retries=1, first_wait_s=0)
+        assert "TimeoutError: timed out; gave up after 2 attempts" in give_up(site.url + "/a", path, politeness)
+        with pytest.raises(SourceError, match="TimeoutError: timed out; gave up after 2 attempts"):
+            head_url(site.url + "/a", politeness, "green")
+        assert len(site.requests) == 4
+
+
+def test_the_body_of_a_redirect_is_not_read(site: SampleSite, path: Path) -> None:
+    moved = answer(b"", "302 Found", f"Location: {site.url}{GREEN}", length=-1)
+    with ScriptedSite(_endless(moved, b"x", 0.01)) as first:
+        began = time.monotonic()
+        fetch(first.url + "/a", path)
+    assert time.monotonic() - began < 10
+    assert path.read_bytes() == served(site)
+
+
+@pytest.mark.parametrize("length", ["", "many", "0x493e0", "+300000", "300_000", "300000, 300000", "3e5", "300000.0"])
+def test_a_length_that_is_no_number_is_no_length(path: Path, length: str) -> None:
+    with ScriptedSite(answer(BODY, "200 OK", f"Content-Length: {length}", length=-1)) as site:
+        assert not fetch(site.url + "/a", path).whole
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "x"])
+def test_only_chunks_frame_a_body_without_a_length(path: Path, encoding: str) -> None:
+    with ScriptedSite(answer(BODY, "200 OK", f"Transfer-Encoding: {encoding}", length=-1)) as site:
+        assert not fetch(site.url + "/a", path).whole
+
+
+def test_the_length_of_the_last_part_is_not_that_of_a_file_of_unknown_length(path: Path) -> None:
+    cut = answer(b"", "200 OK", TAG, "Transfer-Encoding: chunked", length=-1) + chunked(BODY[:1000])
+    rest = answer(BODY[1000:2000], "206 Partial Content", TAG, "Content-Range: bytes 1000-1999/*")
+    with ScriptedSite(cut, rest) as site:
+        assert not fetch(site.url + "/a", path).whole
+
+
+# --- what is final
+
+
+def _certificate(folder: Path, days: int = 2, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A certificate that signed itself, and its key."""
+    certificate, key = folder / "site.pem", folder / "site.key"
+    request, names = folder / "site.csr", folder / "names"
+    names.write_text(f"subjectAltName={name}")
+    make = ["req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=site"]
+    sign = ["x509", "-req", "-in", request, "-signkey", key, "-days", str(days), "-extfile", names, "-out", certificate]
+    for command in ([*make, "-keyout", key, "-out", request], sign):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    return certificate, key
+
+
+@contextmanager
+def _tls_site(certificate: Path, key: Path) -> Iterator[tuple[str, list[str]]]:
+    """A site that has the body under any name, over TLS; its address, and an entry for each connection."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write(BODY)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def get_request(self) -> tuple[Any, Any]:
+            connections.append("")
+            return super().get_request()
+
+        def handle_error(self, *args: object) -> None:
+            """Nothing: a client that did not like the certificate."""
+
+    connections: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Server(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server) as port:
+        yield f"https://127.0.0.1:{port}", connections
+
+
+@pytest.fixture
+def _no_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_bundles")
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_an_unknown_certificate_is_final_and_its_remedy_works(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    with _tls_site(certificate, key) as (url, connections):
+        message = give_up(url + "/a", path, HASTY)
+        assert "CERTIFICATE_VERIFY_FAILED" in message
+        assert "; set REQUESTS_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificate of the authority" in message
+        assert len(connections) == 1
+        with pytest.raises(SourceError, match="set REQUESTS_CA_BUNDLE"):
+            head_url(url + "/a", HASTY, "green")
+        monkeypatch.setenv(variable, str(certificate))
+        fetch(url + "/a", path)
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.usefixtures("_no_bundles")
+@pytest.mark.parametrize(
+    ("days", "name", "remedy"),
+    [(-1, "IP:127.0.0.1", "look at the clock"), (2, "DNS:other.test", "look at the host in [pipeline] source")],
+)
+def test_a_certificate_that_no_bundle_can_help_is_final_with_a_remedy_of_its_own(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, name: str, remedy: str
+) -> None:
+    certificate, key = _certificate(tmp_path, days, name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with _tls_site(certificate, key) as (url, connections):
+        assert remedy in give_up(url + "/a", path, HASTY)
+        assert len(connections) == 1
+
+
+@pytest.mark.usefixtures("_no_bundles")
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("content", [None, "nothing\n", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"])
+def test_a_bundle_of_certificates_that_is_none_is_final_and_named(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, content: str | None
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    monkeypatch.setenv(variable, str(bundle))
+    with ScriptedSite(answer(BODY)) as site:
+        message = give_up(site.url.replace("http", "https") + "/a", path, HASTY)
+        assert len(site.requests) <= 1
+    assert f"{variable} = {bundle}" in message
+    assert "; correct or unset it" in message or "is no file; correct" in message
+
+
+@pytest.mark.usefixtures("_no_bundles")
+def test_a_trickle_of_headers_is_given_up_over_tls_too(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def trickle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            _endless(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.02)(wrapped)
+
+    with ScriptedSite(trickle, first=False) as site:
+        message = give_up(site.url.replace("http", "https") + "/a", path, Politeness(0.5, 0, 0))
+    assert "TimeoutError: timed out; gave up after 1 attempt" in message
+
+
+@pytest.mark.usefixtures("_no_bundles")
+def test_a_site_that_talks_no_tls_is_final(site: SampleSite, path: Path, waits: list[float]) -> None:
+    message = give_up(site.url.replace("http", "https") + GREEN, path, HASTY)
+    assert waits == []
+    assert "; look at http:// or https://, and the port, in [pipeline] source" in message
+
+
+@pytest.mark.parametrize(("status", "final"), [(403, True), (407, True), (429, False), (502, False), (503, False)])
+def test_a_proxy_that_refuses_is_final_and_one_that_fails_is_asked_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, status: int, final: bool
+) -> None:
+    with ScriptedSite(answer(b"", f"{status} No")) as site:
+        monkeypatch.setenv("https_proxy", site.url)
+        message = give_up("https://no-such-host.invalid/a", path, HASTY)
+        assert len(site.requests) == (1 if final else 1 + HASTY.retries)
+    assert ("look at the proxy, its user and its password" in message) == final
+    assert message.endswith("come back later") != final
+
+
+@pytest.mark.parametrize("status", [407, 501, 505, 510, 511])
+def test_a_status_that_stays_as_it_is_is_final(path: Path, status: int) -> None:
+    with ScriptedSite(answer(b"", f"{status} No")) as site:
+        assert f"HTTP {status} No; look at " in give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) == 1
+
+
+# --- addresses
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
+def test_a_redirect_is_followed_with_the_range(site: SampleSite, path: Path, status: str) -> None:
+    whole = served(site)
+    site.faults.add("*", "cut", 5000)
+    with ScriptedSite(answer(b"over there", status, f"Location: {site.url}{GREEN}?sig=hush")) as first:
+        fetch(first.url + "/a", path)
+        assert head_url(first.url + "/a", HASTY, "green")
+    assert path.read_bytes() == whole
+    assert ranges(site)[:2] == [None, "bytes=5000-"]
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [("URL/a", "TooManyRedirects"), ("ftp://host/a?sig=hush", "InvalidSchema"), ("http://[::1?hush", "InvalidURL")],
+)
+def test_a_redirect_to_nowhere_is_an_error_at_once(path: Path, location: str, kind: str) -> None:
+    with ScriptedSite(b"") as site:
+        moved = answer(b"", "302 Found", f"Location: {location.replace('URL', site.url)}")
+        site._scripts = (moved,)
+        message = give_up(site.url + "/a", path, HASTY)
+    assert kind in message or "ValueError" in message
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        (
+            "http://user:hush@127.0.0.1:99999/a?sig=hush",
+            "cannot be asked for (InvalidURL); look at [pipeline] source, where",
+        ),
+        ("http:///a", "cannot be asked for (InvalidURL)"),
+        ("http://a..b/a", "cannot be asked for (LocationParseError)"),
+        ("http://127.0.0.1:1/a?sig=hush", "ConnectionRefusedError: [Errno"),
+        ("http://user:hush@no-such-host.invalid/a", "gaierror: [Errno"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_one_clear_error(path: Path, url: str, found: str) -> None:
+    message = give_up(url, path, HASTY)
+    assert found in message
+    assert "hush" not in message
+    with pytest.raises(SourceError, match="^green 2024-01: "):
+        head_url(url, ONCE, "green 2024-01")
+    assert names(path.parent) == []
+
+
+def test_a_proxy_that_is_not_there_is_named_as_the_cause(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:hush@127.0.0.1:1")
+    message = give_up("http://no-such-host.invalid/a", path)
+    assert "through a proxy: ConnectionRefusedError: " in message
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://host/a/b", "https://host/a/b"),
+        ("https://host:80/a?sig=hush#hush", "https://host:80/a"),
+        ("https://user:hush@host/a", "https://host/a"),
+        ("https://user:hu@sh@[::1]:80/a", "https://[::1]:80/a"),
+        ("https://host/@scope/a", "https://host/@scope/a"),
+        ("https://user:hu/sh@host/a", "https://…"),
+        ("https://user:hu?sh@host/a", "https://…"),
+        ("https://user:hu#sh@host/a", "https://…"),
+        ("http://[::1", "http://[::1"),
+        ("duckdb:///data/a?b#c", "duckdb:///data/a?b#c"),
+        ("/a/folder@home?", "/a/folder@home?"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+# --- asking only
+
+
+def test_asking_says_yes_or_no_or_raises(site: SampleSite) -> None:
+    assert head_url(site.url + GREEN, HASTY, "green")
+    assert not head_url(site.url + "/trip-data/green_tripdata_2034-01.parquet", HASTY, "green")
+    site.faults.add("*", 404)
+    assert not head_url(site.url + GREEN, HASTY, "green")
+    site.faults.add("*", 503, times=2)
+    site.faults.add("*", "drop")
+    assert head_url(site.url + GREEN, HASTY, "green")
+    assert {seen.method for seen in site.requests} == {"HEAD"}
+    site.faults.add("*", 401)
+    with pytest.raises(SourceError, match=r"^green: http://.*: HTTP 401 Unauthorized; look at"):
+        head_url(site.url + GREEN, HASTY, "green")
+    site.faults.add("*", 500, times=math.inf)
+    with pytest.raises(SourceError, match=r"^green: .*: HTTP 500 .*; gave up after 4 attempts"):
+        head_url(site.url + GREEN, HASTY, "green")
+
+
+# --- the disk
+
+
+@contextmanager
+def _full_disk(limit_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100, 5000])
+def test_a_disk_that_fills_up_is_a_store_error_at_once_and_what_fitted_is_continued(
+    site: SampleSite, path: Path, limit_bytes: int
+) -> None:
+    whole = served(site)
+    with _full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room, or set "):
+        fetch_url(site.url + GREEN, path, HASTY, "green", check=lambda answer: None)
+    assert len(site.requests) == 1
+    assert Part(path).size <= limit_bytes
+    assert path.read_bytes() == whole[: Part(path).size]
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == whole
+    if limit_bytes == 5000:
+        assert ranges(site) == [None, "bytes=5000-"]
+
+
+def test_a_part_whose_folder_went_away_is_a_store_error(site: SampleSite, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="gone while it was written; end what deletes it"):
+        fetch_url(site.url + GREEN, tmp_path / "nowhere" / "part", HASTY, "green", check=lambda answer: None)
+
+
+def test_a_part_that_cannot_be_read_for_its_check_is_a_store_error(site: SampleSite, path: Path) -> None:
+    def check(answer: Answer) -> None:
+        path.with_name("gone").read_bytes()
+
+    with pytest.raises(StoreError, match="part: cannot be read: No such file"):
+        fetch_url(site.url + GREEN, path, HASTY, "green", check=check)
+
+
+def test_an_interrupt_keeps_what_came(site: SampleSite, path: Path) -> None:
+    def interrupt(got: int, total: int | None, rate: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_url(site.url + GREEN, path, HASTY, "green", check=lambda answer: None, progress=interrupt)
+    there = Part(path).size
+    assert there > 0
+    assert json.loads(Part(path).note.read_text())["bytes"] == len(served(site))
+    fetch(site.url + GREEN, path)
+    assert path.read_bytes() == served(site)

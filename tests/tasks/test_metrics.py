@@ -1,0 +1,79 @@
+"""luigid with docs/luigid.cfg: it starts, knows the limits, and counts steps by dataset for Prometheus."""
+
+from __future__ import annotations
+
+import configparser
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from commands import Luigid, running_luigid
+from conftest import ROOT, Folder, make_folder
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.sample import SampleSite
+from pipeline.tasks.luigi_options import LUIGI_OPTIONS
+
+SAMPLE = ROOT / "docs" / "luigid.cfg"
+
+
+@pytest.fixture
+def own(tmp_path: Path, site: SampleSite) -> Folder:
+    return make_folder(tmp_path / "work", site.url)
+
+
+@pytest.fixture
+def luigid(tmp_path: Path, site: SampleSite) -> Iterator[Luigid]:
+    """A luigid as docs/luigid.cfg has it, but with retries at once, for which it else looks every minute."""
+    folder = make_folder(tmp_path / "luigid", site.url)
+    text, at_once = SAMPLE.read_text(encoding="utf-8"), "\nretry_delay = 0\nprune_on_get_work = true\n"
+    assert "\nretry_delay = 30\n" in text
+    (folder.path / "luigi.cfg").write_text(text.replace("\nretry_delay = 30\n", at_once))
+    with running_luigid(folder) as running:
+        yield running
+
+
+def counts(luigid: Luigid, metric: str) -> dict[tuple[str, str], float]:
+    """The counts of a metric by family and dataset."""
+    answer = requests.get(f"http://127.0.0.1:{luigid.port}/metrics", timeout=60)
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    return {
+        (sample.labels["family"], sample.labels["dataset"]): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name == metric
+    }
+
+
+def test_what_was_done_is_counted_by_step_and_dataset(own: Folder, luigid: Luigid) -> None:
+    span = ("--first", "2024-01", "--last", "2024-02")
+    ended = own.luigi("Backfill", "--datasets", "green,fhv", *span, *luigid.options, local=False)
+    assert ended.returncode == 0, ended.stderr
+    done = counts(luigid, "luigi_task_done_total")
+    steps = {(family, name): 2 for name in ("green", "fhv") for family in ("Download", "Conform", "Load")}
+    zones = {(f"{family}Zones", "None"): 1 for family in ("Download", "Conform", "Load")}
+    assert done == {**steps, ("Mart", "green"): 2, **zones, ("Backfill", "None"): 1}
+    assert counts(luigid, "luigi_task_failed_total") == {}
+    assert min(counts(luigid, "luigi_task_execution_time_seconds").values()) >= 0
+
+
+def test_a_step_that_fails_is_counted_and_tried_twice(own: Folder, luigid: Luigid, site: SampleSite) -> None:
+    site.faults.add("*2024-01*", 500, times=math.inf)
+    own.environment["PIPELINE_RETRIES"] = "0"
+    ended = own.luigi("Download", "--dataset", "fhv", "--month", "2024-01", *luigid.options, local=False)
+    assert ended.returncode == 1, ended.stderr
+    assert len([request for request in site.requests if "2024-01" in request.path]) == 2
+    assert counts(luigid, "luigi_task_failed_total") == {("Download", "fhv"): 1}
+    assert counts(luigid, "luigi_task_disabled_total") == {("Download", "fhv"): 1}
+
+
+def test_the_sample_for_luigid_has_the_limits_of_luigi_cfg_and_its_care_for_what_was_deleted() -> None:
+    written = configparser.ConfigParser(interpolation=None)
+    written.read(SAMPLE, encoding="utf-8")
+    assert dict(written["resources"]) == LUIGI_OPTIONS["resources"]
+    ours = LUIGI_OPTIONS["scheduler"]
+    assert {name: written["scheduler"][name] for name in ours if name not in ("retry_count", "retry_delay")} == {
+        name: text for name, text in ours.items() if name not in ("retry_count", "retry_delay")
+    }

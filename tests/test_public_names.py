@@ -1,0 +1,92 @@
+"""The names that users' commands, scripts and luigi.cfg hold. One may be added here; none may go or change."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import pipeline
+from pipeline.cli import cli
+from pipeline.config import pipeline as settings_section
+
+#: The tasks of `luigi --module pipeline`, each with its parameters.
+TASKS = {
+    "Download": "month dataset",
+    "Conform": "month dataset",
+    "Load": "month dataset",
+    "Mart": "month dataset",
+    "DownloadZones": "",
+    "ConformZones": "",
+    "LoadZones": "",
+    "Backfill": "datasets first last through",
+    "Latest": "datasets months last",
+    "Expose": "",
+    "RangeMonthly": "of of_params start stop",
+}
+SETTINGS = (
+    "lake warehouse source source_format publication_lag_months timeout_s download_limit_gb retries retry_wait_s "
+    "load_memory load_threads lock_timeout_s scratch logs notify_url"
+)
+_PLACES = "--lake --warehouse --source --source-format"
+_SAYS = "--quiet --verbose"
+#: The commands of `pipeline`, each with its options.
+COMMANDS = {
+    "backfill": f"--workers --through --newest-first --oldest-first --keep-going --fail-fast --no-space-check --scheduler"
+    f" {_PLACES} {_SAYS}",
+    "plan": f"--through --json {_PLACES} {_SAYS}",
+    "status": f"--json --html {_PLACES} {_SAYS}",
+    "redo": f"--from --yes --workers --scheduler {_PLACES} {_SAYS}",
+    "refresh": f"--apply --json --workers --scheduler {_PLACES} {_SAYS}",
+    "check": f"--json {_PLACES} {_SAYS}",
+    "describe": "--json",
+    "head": f"--rows --columns --csv --json {_PLACES} {_SAYS}",
+    "sql": f"--format --output --force --limit {_PLACES} {_SAYS}",
+    "history": f"--last --json {_PLACES} {_SAYS}",
+    "logs": f"--step --lines --all {_PLACES} {_SAYS}",
+    "doctor": f"--json --offline --workers --scheduler {_PLACES}",
+    "schedule": "--datasets --workers --scheduler",
+    "demo": "--workers --scale --data",
+    "completion": "",
+}
+
+
+def test_the_tasks_of_luigi_have_their_names_and_parameters() -> None:
+    for name, parameters in TASKS.items():
+        task = getattr(pipeline, name)
+        assert task.get_task_family() == name
+        assert set(parameters.split()) <= {known for known, _ in task.get_params()}, name
+
+
+def test_the_settings_have_their_names() -> None:
+    assert set(SETTINGS.split()) <= {name for name, _ in settings_section.get_params()}
+    assert settings_section.get_task_family() == "pipeline"
+
+
+def test_the_commands_have_their_names_and_options() -> None:
+    for name, options in COMMANDS.items():
+        known = {option for each in cli.commands[name].params for option in (*each.opts, *each.secondary_opts)}
+        assert set(options.split()) <= known, name
+
+
+def test_what_libraries_import_has_its_name_and_arguments() -> None:
+    from pipeline.conform import conform_file
+    from pipeline.datasets import DATASETS
+
+    assert list(inspect.signature(pipeline.read).parameters)[:3] == ["dataset", "period", "columns"]
+    assert list(inspect.signature(conform_file).parameters)[:4] == ["raw", "draft", "dataset", "month"]
+    assert {"yellow", "green", "fhv", "fhvhv"} <= set(DATASETS)
+
+
+def test_what_luigi_cfg_names_can_be_imported() -> None:
+    from pipeline.tasks.process import TaskProcessContext
+
+    assert callable(TaskProcessContext)
+
+
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.sample"])
+def test_the_modules_that_are_run_have_their_names(module: str) -> None:
+    ended = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr

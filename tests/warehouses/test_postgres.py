@@ -1,0 +1,450 @@
+"""What is Postgres's own: partitions and their comments, who waits for whom, sessions that end early, types of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+from loading import FEB, GREEN, JAN, MAR, File, many_trips, trips, write
+from postgres import Database, postgres_server
+
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets.base import Column, Dataset
+from pipeline.errors import WarehouseError
+from pipeline.warehouses import Warehouse, open_warehouse
+from pipeline.warehouses.postgres.schema import PostgresDialect
+from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH_DOC, describe
+
+TESTS = Path(__file__).parents[1]
+MANY, INCOMING = 50_000, "green_2024_01_incoming"
+
+#: Load a month, but stop after a function of the warehouse, or amid the pieces that `_encoded` makes.
+INTERRUPT = """
+import itertools, sys
+sys.path.insert(0, sys.argv.pop(1))
+import loading
+from pipeline.warehouses.postgres import warehouse as postgres
+from pipeline.warehouses.postgres import month as postgres_month
+name = sys.argv.pop(1)
+owner = {"_encoded": postgres_month, "replace_month": postgres.PostgresWarehouse}.get(name, postgres)
+original = getattr(owner, name)
+def stop():
+    loading.tell("stopped")
+    sys.stdin.readline()
+def interrupted(*args):
+    result = original(*args)
+    stop()
+    return result
+def encoded(*args):
+    yield from itertools.islice(pieces := original(*args), 3)
+    stop()
+    yield from pieces
+setattr(owner, name, encoded if name == "_encoded" else interrupted)
+loading.main()
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A database, and a folder for files; every question is asked anew."""
+
+    database: Database
+    folder: Path
+
+    def open(self, lock_timeout_s: float = 30, **datasets: Dataset) -> Warehouse:
+        return open_warehouse(self.database.url, lock_timeout_s=lock_timeout_s, datasets=DATASETS | datasets)
+
+    def load(self, month: date, *totals: float, lock_timeout_s: float = 30) -> int:
+        return self.open(lock_timeout_s).replace_month(GREEN, month, self.file(month, *totals))
+
+    def load_many(self, rows: int = MANY) -> int:
+        return self.open().replace_month(GREEN, JAN, many_trips(self.folder, GREEN, JAN, rows))
+
+    def file(self, month: date, *totals: float) -> File:
+        return trips(self.folder, GREEN, month, list(totals))
+
+    def loaded(self) -> dict[date, int]:
+        return {month: record.rows for month, record in self.open().loaded_months(GREEN).items()}
+
+    def totals(self, table: str = "green") -> list[float]:
+        return [total for (total,) in self.database.execute(f"SELECT total_amount FROM {table} ORDER BY 1")]
+
+    def relations(self, like: str = "%") -> dict[str, str]:
+        """What there is by name: its kind, comment and columns."""
+        sql = (
+            "SELECT relname, concat_ws(' ', relkind, relispartition, obj_description(c.oid, 'pg_class'), "
+            "(SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) "
+            "FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)) FROM pg_class AS c "
+            f"WHERE relnamespace = 'public'::regnamespace AND relname LIKE '{like}'"
+        )
+        return dict(self.database.execute(sql))
+
+    def sessions(self, state: str = "") -> list[int]:
+        """The server's processes that work for us there; `Lock`: those of them that wait for one."""
+        sql = f"FROM pg_stat_activity WHERE datname = '{self.database.name}' AND application_name = 'taxi-pipeline'"
+        found = self.database.execute(f"SELECT pid, wait_event_type {sql}")
+        return [pid for pid, what in found if state in ("", what)]
+
+    @contextmanager
+    def other(self, sql: str = "SELECT COUNT(*) FROM green") -> Iterator[psycopg.Connection[Any]]:
+        """Somebody else's transaction, which began with this statement."""
+        with psycopg.connect(self.database.url) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.execute(sql)
+            yield connection
+
+    @contextmanager
+    def process(self, file: File, at: str = "") -> Iterator[subprocess.Popen[str]]:
+        """A process that loads green 2024-01, and may stop after a function such as `bring` until it reads a line."""
+        program = ["-c", INTERRUPT, str(TESTS), at] if at else [str(TESTS / "loading.py")]
+        command = [sys.executable, *program, self.database.url, "green", "2024-01", str(file.path)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, **pipes) as running:
+            try:
+                for word in ["ready\n", "stopped\n"][: 2 if at else 1]:
+                    assert running.stdout.readline() == word, running.communicate()
+                yield running
+            finally:
+                running.kill()
+                running.communicate()
+
+
+@pytest.fixture
+def here(database: Database, tmp_path: Path) -> Place:
+    return Place(database, tmp_path)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.01)
+
+
+def extended(dataset: Dataset, *columns: Column) -> Dataset:
+    return dataclasses.replace(dataset, columns=(*dataset.columns, *columns))
+
+
+def test_a_month_is_a_partition_with_bounds_and_an_index(here: Place) -> None:
+    assert here.load(JAN, 1.0) == here.load(JAN, 2.0) == 1
+    assert here.database.execute(
+        "SELECT pg_get_partkeydef(inhparent), relname::text, pg_get_expr(relpartbound, oid) "
+        "FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'green'::regclass"
+    ) == [("RANGE (month)", "green_2024_01", "FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')")]
+    for table in ("green", "green_2024_01"):
+        on = f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename = '{table}'"
+        ((name, text),) = here.database.execute(on)
+        assert (name, text.partition(" USING ")[2]) == (f"{table}_pickup_datetime_idx", "brin (pickup_datetime)")
+    assert here.relations("%incoming%") == {}
+
+
+def test_tables_and_columns_have_types_not_null_and_comments_of_the_declarations(here: Place) -> None:
+    here.load(JAN, 1.0)
+    tables = {of.name: (of.doc, of.columns) for of in (*DATASETS.values(), ZONES)}
+    for name, (doc, columns) in {**tables, **LEDGER, "green_2024_01": ("green of 2024-01.", GREEN.columns)}.items():
+        wanted = [(c.name, PostgresDialect.types[c.type], c.required, describe(c)) for c in columns]
+        if name not in ("zones", *LEDGER):
+            wanted.append(("month", "date", True, MONTH_DOC))
+        found = here.database.execute(
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum) "
+            f"FROM pg_attribute WHERE attrelid = '{name}'::regclass AND attnum > 0 ORDER BY attnum"
+        )
+        assert (found, here.database.execute(f"SELECT obj_description('{name}'::regclass)")) == (wanted, [(doc,)])
+
+
+def test_a_long_reader_holds_up_a_load_of_its_month_but_not_the_readers_after_it(here: Place) -> None:
+    here.load(JAN, 1.0, 2.0)
+    with ThreadPoolExecutor() as pool:
+        with here.other() as reader:
+            load = pool.submit(here.load, JAN, 3.0, 4.0, 5.0)
+            for _ in range(4):
+                until(lambda: here.sessions("Lock"))
+                with psycopg.connect(here.database.url, options="-cstatement_timeout=5s") as later:
+                    assert later.execute("SELECT COUNT(*), SUM(total_amount) FROM green").fetchall() == [(2, 3.0)]
+            assert not load.done()
+            assert reader.execute("SELECT total_amount FROM green ORDER BY 1").fetchall() == [(1.0,), (2.0,)]
+        assert load.result() == 3
+    assert here.totals() == [3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize("sql", ["TABLE green", "LOCK green", "LOCK green_2024_01_incoming", "LOCK loads"])
+def test_a_load_that_somebody_outlasts_says_who_it_is_and_leaves_the_old_month(sql: str, here: Place) -> None:
+    here.load(JAN, 1.0)
+    here.database.execute(f"CREATE TABLE {INCOMING} ()")
+    with ThreadPoolExecutor() as pool, here.other(sql) as holder:
+        load = pool.submit(here.load, JAN, 2.0, lock_timeout_s=0.5)
+        who = rf"locked by PID {holder.info.backend_pid} \(.*still after 0\.5 s.*pg_terminate_backend\(PID\)"
+        with pytest.raises(WarehouseError, match=f"green 2024-01: {who}"):
+            load.result(timeout=5)
+    assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
+    assert here.load(JAN, 2.0) == 1
+    assert here.relations("%incoming%") == {}
+
+
+def test_a_transaction_from_before_sees_a_month_as_a_whole_and_no_first_load_waits_for_it(here: Place) -> None:
+    here.load(JAN, 1.0, 2.0)
+    with here.other("SELECT * FROM loads") as reader:
+        assert here.load(JAN, 3.0, 4.0, 5.0) == 3
+        assert reader.execute("SELECT SUM(total_amount) FROM green").fetchone() in [(3.0,), (12.0,)]
+        assert here.load(FEB, 2.0, lock_timeout_s=0) == 1
+    assert here.loaded() == {JAN: 3, FEB: 1}
+
+
+def test_two_loads_of_a_month_come_one_after_the_other(here: Place) -> None:
+    first, second = here.file(JAN, 1.0, 2.0), here.file(JAN, 3.0, 4.0, 5.0)
+    with here.process(first, "record_load") as holder:
+        (pid,) = here.sessions()
+        with pytest.raises(WarehouseError, match=rf"green 2024-01: locked by PID {pid} \(.*still after 0\.3 s"):
+            here.load(JAN, 3.0, lock_timeout_s=0.3)
+        with here.process(second) as waiter:
+            until(lambda: here.sessions("Lock"))
+            assert here.loaded() == {}
+            assert holder.communicate("\n")[0] == "2\n"
+            assert waiter.communicate()[0] == "3\n"
+    assert (here.totals(), here.loaded()) == ([3.0, 4.0, 5.0], {JAN: 3})
+
+
+@pytest.mark.parametrize("month", [FEB, MAR], ids=["again", "first"])
+def test_a_month_does_not_wait_while_another_is_copied(month: date, here: Place) -> None:
+    for there in (JAN, FEB):
+        here.load(there, 1.0)
+    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "_encoded") as other:
+        assert here.load(month, 2.0, 3.0, lock_timeout_s=1) == 2
+        assert other.communicate("\n")[0] == f"{MANY}\n"
+    assert here.loaded() == {FEB: 1, JAN: MANY, month: 2}
+
+
+@pytest.mark.parametrize("at", ["hold", "_encoded", "bring", "record_load", "put_in_place", "replace_month"])
+def test_a_load_killed_amid_or_after_a_step_leaves_the_old_month_or_the_new(at: str, here: Place) -> None:
+    here.load(JAN, 1.0, 2.0)
+    with here.process(many_trips(here.folder, GREEN, JAN, MANY), at) as loader:
+        loader.kill()
+    until(lambda: not here.sessions())
+    rows = MANY if at == "replace_month" else 2
+    assert (len(here.totals()), here.loaded()) == (rows, {JAN: rows})
+    assert here.relations("%incoming%").keys() <= {INCOMING, f"{INCOMING}_pickup_datetime_idx"}
+    assert here.load_many() == MANY
+    assert here.relations("%incoming%") == {}
+
+
+@pytest.mark.parametrize(("how", "times"), [("killed", 1), ("terminated", 2), ("terminated", 3)])
+def test_a_load_whose_session_ends_is_done_anew_twice_and_then_is_an_error(how: str, times: int, here: Place) -> None:
+    if how == "killed" and here.database.server.folder is None:
+        pytest.skip("a server that is not ours is not made to crash")
+    here.load(JAN, 1.0)
+    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "_encoded") as loader:
+        for left in reversed(range(times)):
+            (pid,) = here.sessions()
+            terminate = f"SELECT pg_terminate_backend({pid}, 20000)"
+            os.kill(pid, signal.SIGKILL) if how == "killed" else here.database.execute(terminate)
+            loader.stdin.write("\n" if left else "\n\n")
+            loader.stdin.flush()
+            assert not left or loader.stdout.readline() == "stopped\n"
+        out, err = loader.communicate()
+    failed = "WarehouseError: green 2024-01 in Postgres at host" in err
+    assert (failed, out) == ((True, "") if times == 3 else (False, f"stopped\n{MANY}\n"))
+    rows = 1 if failed else MANY
+    assert (len(here.totals()), here.loaded()) == (rows, {JAN: rows})
+
+
+def test_a_server_whose_disk_is_full_is_named_and_keeps_the_old_month(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ExitStack() as stack:
+        # Postgres takes a file that may not grow for a full disk; one of its log has 16 MB from the beginning.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (17 << 20, before[1]))
+        try:
+            server = stack.enter_context(postgres_server())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        here = Place(Database(server, "postgres"), tmp_path)
+        here.load(JAN, 1.0)
+        with pytest.raises(WarehouseError, match=r"green 2024-01 in Postgres at host 127\.0\.0\.1, .*could not extend"):
+            here.load_many(300_000)
+        assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
+        assert here.load(JAN, 2.0) == 1
+        assert here.relations("%incoming%") == {}
+
+
+def test_a_new_column_reaches_all_partitions_and_a_changed_type_is_refused(here: Place) -> None:
+    here.load(JAN, 1.0)
+    color = Column("color", pa.string(), doc="Colour of the cab.", required=True)
+    newer = extended(GREEN, color)
+    here.open(green=newer).replace_month(newer, FEB, trips(here.folder, newer, FEB, [2.0], color=["apple"]))
+    for table in ("green", "green_2024_01", "green_2024_02"):
+        assert here.relations()[table].endswith(", month date, color text")
+    assert here.load(MAR, 3.0) == 1, "the older version of the package works on the newer table"
+    changed = extended(GREEN, dataclasses.replace(color, type=pa.int64()))
+    with pytest.raises(WarehouseError, match="table green: color is text there, now bigint; .*DROP TABLE green"):
+        here.open(green=changed).replace_month(changed, FEB, trips(here.folder, changed, FEB, [4.0], color=[7]))
+    rows = here.database.execute("SELECT month, total_amount, color FROM green ORDER BY 1")
+    assert rows == [(JAN, 1.0, None), (FEB, 2.0, "apple"), (MAR, 3.0, None)]
+
+
+def test_a_view_upon_trips_stays_when_trips_gets_columns_at_its_end_and_else_is_named(here: Place) -> None:
+    few = ("pickup_datetime", "dropoff_datetime", "total_amount")
+    for month, names in ((JAN, few), (FEB, (*few, "dropoff_location_id"))):
+        two = [DATASETS["yellow"], GREEN]
+        narrow = {of.name: dataclasses.replace(of, columns=tuple(of.by_name[name] for name in names)) for of in two}
+        file = trips(here.folder, GREEN, month, [1.0], drop=tuple(GREEN.by_name.keys() - set(names)))
+        here.open(**narrow).replace_month(narrow["green"], month, file)
+        here.database.execute("CREATE OR REPLACE VIEW mine AS SELECT total_amount FROM trips")
+    assert ", dropoff_location_id bigint, dropoff_borough text" in here.relations()["trips"]
+    with pytest.raises(WarehouseError, match="view mine depends on view trips.*; drop what depends on it"):
+        here.load(MAR, 2.0)
+    assert here.totals("mine") == here.totals() == [1.0, 1.0]
+
+
+PLAIN = [f"TABLE {name} (a int)" for name in ("green", "zones", "loads", "green_2024_01")]
+
+
+@pytest.mark.parametrize("theirs", [*PLAIN, "VIEW green AS SELECT 1 AS a", "VIEW trips AS SELECT 1 AS a"])
+def test_what_somebody_else_made_under_our_name_is_refused_and_stays_as_it_is(theirs: str, here: Place) -> None:
+    here.database.execute(f"CREATE {theirs}")
+    before = here.relations()
+    with pytest.raises(WarehouseError, match=theirs.split()[1]):
+        here.load(JAN, 1.0)
+    assert before.items() <= here.relations().items()
+    assert here.loaded() == {}
+
+
+DETACH = "ALTER TABLE green DETACH PARTITION green_2024_01"
+GONE = ["DROP TABLE green_2024_01", "DROP TABLE green CASCADE", f"{DETACH}; ALTER TABLE green_2024_01 RENAME TO old"]
+OTHER = [
+    DETACH,
+    "DROP TABLE green_2024_01; CREATE TABLE green_2024_01 AS SELECT * FROM green",
+    "DROP TABLE green CASCADE; CREATE TABLE green (total_amount int)",
+]
+
+
+@pytest.mark.parametrize("change", GONE, ids=["partition", "parent", "renamed"])
+def test_a_month_that_somebody_took_away_is_not_reported_and_can_be_loaded_anew(change: str, here: Place) -> None:
+    here.load(JAN, 1.0)
+    here.database.execute(change)
+    assert here.loaded() == {}
+    assert here.load(JAN, 1.0) == 1
+    assert (here.totals(), here.totals("trips"), here.loaded()) == ([1.0], [1.0], {JAN: 1})
+
+
+@pytest.mark.parametrize("change", OTHER, ids=["detached", "partition", "parent"])
+def test_a_table_of_our_name_without_the_month_is_not_reported_and_stays_as_it_is(change: str, here: Place) -> None:
+    here.load(JAN, 1.0)
+    here.database.execute(change)
+    before = here.relations("green%")
+    assert here.loaded() == {}
+    with pytest.raises(WarehouseError, match=r"table green\w* is there, but "):
+        here.load(JAN, 2.0)
+    assert here.relations("green%") == before
+
+
+def test_an_index_that_somebody_made_is_on_the_next_month_before_it_is_put_in_place(here: Place) -> None:
+    here.load(JAN, 1.0)
+    here.database.execute("CREATE INDEX mine ON green (total_amount DESC) WHERE total_amount > 0")
+    with here.process(here.file(JAN, 2.0), "bring") as loader:
+        made = here.database.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'green_2024_01_incoming'")
+        assert any("(total_amount DESC) WHERE (total_amount > " in text for (text,) in made)
+        assert loader.communicate("\n")[0] == "1\n"
+    children = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'mine'::regclass"
+    assert here.database.execute(children) == [("green_2024_01_total_amount_idx",)]
+
+
+TRICKS = """SELECT 1; DROP TABLE green | /* */ SELECT 1; DROP TABLE green | SHOW server_version; DROP TABLE green
+| COMMIT; DROP TABLE green | COMMIT | DO $$ BEGIN COMMIT; DROP TABLE green; END $$
+| DO $$ BEGIN SET transaction_read_only = off; DROP TABLE green; END $$ | EXPLAIN ANALYZE DELETE FROM green
+| SELECT set_config('transaction_read_only', 'off', true) | SELECT * INTO mine FROM green
+| WITH gone AS (DELETE FROM green RETURNING 1) SELECT * FROM gone"""
+
+
+def test_a_query_is_one_statement_that_cannot_change_anything(here: Place) -> None:
+    here.load(JAN, 1.0)
+    before = here.relations()
+    for trick in TRICKS.split("|"):
+        with pytest.raises(WarehouseError, match="^query(:| in Postgres at )") as caught:
+            here.open().query(trick)
+        assert "when the server is well" not in str(caught.value)
+        assert (here.relations(), here.totals()) == (before, [1.0])
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "values"),
+    [
+        ("VALUES (1.50), (987654321.123), (NULL)", pa.decimal128(12, 3), [Decimal("1.500"), Decimal("987654321.123")]),
+        ("SELECT 1e40::numeric", pa.decimal256(41, 0), [Decimal(10**40)]),
+        ("VALUES ('NaN'::numeric), (1.5)", pa.float64(), [float("nan"), 1.5]),
+        ("SELECT timestamptz '2024-07-01 12:00-04'", MOMENT, [datetime(2024, 7, 1, 16, tzinfo=timezone.utc)]),
+        ("SELECT ARRAY['a', 'b c', NULL]", pa.string(), ['{a,"b c",NULL}']),
+        ("""SELECT '{"a": null}'::jsonb""", pa.string(), ['{"a": null}']),
+        ("SELECT interval '1 month'", pa.string(), ["1 mon"]),
+        ("SELECT 'pg_class'::regclass", pa.string(), ["pg_class"]),
+        ("EXPLAIN (COSTS off) SELECT 1", pa.string(), ["Result"]),
+        ("SHOW transaction_read_only", pa.string(), ["on"]),
+    ],
+    ids=["numeric", "wide", "nan", "moment", "array", "json", "interval", "name", "explain", "show"],
+)
+def test_a_query_gives_exact_values(sql: str, kind: pa.DataType, values: list[Any], here: Place) -> None:
+    column = here.open().query(sql).column(0)
+    assert column.type == kind
+    assert repr(column.drop_null().to_pylist()) == repr(pa.array(values, kind).to_pylist())
+
+
+def test_a_query_may_give_many_rows_of_widths_that_grow_and_columns_of_one_name(here: Place) -> None:
+    table = here.open().query("SELECT i, (i * i) / 8.0 AS n, i FROM generate_series(0, 24999) AS i")
+    assert table.column_names == ["i", "n", "i"]
+    assert table.column(0).to_pylist() == table.column(2).to_pylist() == list(range(25_000))
+    assert table.column(1).to_pylist() == [Decimal(i * i) / 8 for i in range(25_000)]
+
+
+FLOATS = (0.0, -0.0, 0.1, 5e-324, 1.7976931348623157e308, float("nan"), float("inf"), float("-inf"))
+TEXTS = ("", " ", "\\N", "\t\r\n\\", "'\"", "Zürich 東京 \U0001f695", "e\u0301", "NULL", "x" * 10_000)
+BEGINNING, SPAN = datetime(1677, 9, 21, 0, 12, 44), timedelta(microseconds=18_446_744_073_709_551)
+MAKERS: dict[pa.DataType, Callable[[random.Random], Any]] = {
+    pa.bool_(): lambda chance: chance.random() < 0.5,
+    pa.int32(): lambda chance: chance.choice((-(2**31), 2**31 - 1, 0, chance.randrange(-(2**31), 2**31))),
+    pa.int64(): lambda chance: chance.choice((-(2**63), 2**63 - 1, 0, chance.randrange(-(2**63), 2**63))),
+    pa.float64(): lambda chance: chance.choice((*FLOATS, chance.gauss(0, 1e6))),
+    pa.string(): lambda chance: chance.choice(TEXTS),
+    pa.date32(): lambda chance: (BEGINNING + SPAN * chance.random()).date(),
+    pa.timestamp("us"): lambda chance: BEGINNING + SPAN * chance.choice((0, 1, chance.random())),
+}
+EVERY = extended(GREEN, *(Column(f"c{n}", kind) for n, kind in enumerate(MAKERS)), Column("place", pa.int64()))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 500, 12_000])
+def test_values_of_every_type_come_back_as_they_were(rows: int, here: Place) -> None:
+    assert MAKERS.keys() == PostgresDialect.types.keys() - {MOMENT}
+    chance = random.Random(rows)
+
+    def value(column: Column) -> Any:
+        return None if not column.required and chance.random() < 0.2 else MAKERS[column.type](chance)
+
+    columns = {column.name: [value(column) for _ in range(rows)] for column in EVERY.columns}
+    columns["place"] = list(range(rows))
+    table = pa.table(columns, schema=EVERY.schema)
+    warehouse = here.open(green=EVERY)
+    assert warehouse.replace_month(EVERY, JAN, write(here.folder / "every.parquet", EVERY, JAN, table)) == rows
+    found = warehouse.query("SELECT * FROM green ORDER BY place").drop_columns("month")
+    assert found.schema.equals(EVERY.schema, check_metadata=False)
+    assert list(map(repr, found.to_pylist())) == list(map(repr, table.to_pylist()))
+
+
+def test_a_text_with_a_nul_is_refused_with_its_column_and_the_old_month_stays(here: Place) -> None:
+    here.load(JAN, 1.0)
+    file = trips(here.folder, GREEN, JAN, [2.0], store_and_fwd_flag=["a\0b"])
+    with pytest.raises(WarehouseError, match="green 2024-01 in .*0x00.*store_and_fwd_flag"):
+        here.open().replace_month(GREEN, JAN, file)
+    assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
