@@ -78,7 +78,7 @@ def _print_runs(runs: list[Run]) -> None:
 @click.option("--all", "every", is_flag=True, help="All attempts, and tracebacks.")
 @with_settings
 def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> None:
-    """Show the log of the last attempt at each step of a month.
+    """Show what each step of a month logged last.
 
     It has what the step said, libraries' warnings, and why it failed. --all adds earlier attempts, newest first, and
     tracebacks. Each begins with a line that names its lake. DATASET is yellow, green, fhv, fhvhv, or zones (which have

@@ -245,7 +245,7 @@ class _Download:
             raise self._too_long("does not announce its length and sends more")
 
     def _too_long(self, found: str) -> SourceError:
-        limit = f"download_limit_gb = {self.politeness.limit_bytes / 1e9:g}"
+        limit = f"download_limit_gb = {self.politeness.limit_bytes / 10**9:g}"
         return SourceError(f"{self.where}: {found}; allowed is {limit}: look at [pipeline] source, or raise the limit")
 
     def _announced(self, response: requests.Response, held: Version | None) -> tuple[int, int | None, Version, bool]:

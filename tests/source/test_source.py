@@ -675,5 +675,5 @@ def test_a_sidecar_that_is_none_is_an_error_of_its_month(folder: Folder) -> None
     (folder.lake / "raw" / "green" / f"{NAME}.json").write_bytes(b"\xff\xfe")
     ended = folder.luigi("Conform", "--dataset", "green", "--month", "2024-01")
     assert ended.returncode != 0
-    assert f"SourceError: raw/green/{NAME}: the sidecar is not readable" in ended.stdout + ended.stderr
+    assert f"SourceError: raw/green/{NAME}.json: the sidecar is not readable" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr

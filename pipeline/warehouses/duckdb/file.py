@@ -78,7 +78,8 @@ class DuckDBFile:
         self, subject: str, read_only: bool, config: dict[str, Any], timeout_s: float
     ) -> duckdb.DuckDBPyConnection:
         driver = import_duckdb()
-        self._refuse_other_formats(subject)
+        # Else DuckDB downloads an extension that reads the file of another database.
+        config = {**config, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
         deadline, pause_s = time.monotonic() + timeout_s, _PAUSE_S[0]
         while True:
             try:
@@ -87,6 +88,7 @@ class DuckDBFile:
             except driver.Error as error:
                 holder = _holder(str(error))
                 if holder is None:
+                    self._refuse_other_formats(subject)
                     raise WarehouseError(f"{subject}: cannot open {self.path}: {_refusal(error)}") from error
                 if time.monotonic() >= deadline:
                     raise Locked(
@@ -97,7 +99,10 @@ class DuckDBFile:
             pause_s = min(2 * pause_s, _PAUSE_S[1])
 
     def _refuse_other_formats(self, subject: str) -> None:
-        """Look at the file's first bytes: DuckDB would download an extension that reads another database's file."""
+        """Say of what kind a file is that is no DuckDB database, by its first bytes.
+
+        Only once DuckDB has refused it: to close the file again drops a lock that this process may hold on it.
+        """
         try:
             with self.path.open("rb") as file:
                 start = file.read(16)
