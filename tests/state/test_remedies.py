@@ -22,11 +22,7 @@ from rich.console import Console
 from pipeline import config
 from pipeline.cli import summary
 from pipeline.cli.summary import counted_months
-<<<<<<< HEAD:tests/state/test_remedies.py
-from pipeline.runs.runner import Outcome
-=======
-from pipeline.history import Failure
->>>>>>> main:tests/test_remedies.py
+from pipeline.runs.history import Failure
 from pipeline.sample import SampleSite
 
 #: Given on the command line; luigi.cfg and environment name others.
