@@ -135,11 +135,13 @@ class Emulator:
 def bigquery_type(kind: pa.DataType) -> str:
     """What a Parquet column becomes: https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet.
 
+    No column becomes a DATETIME by itself: only a schema that is given can ask for that.
+
     Raises:
         JobError: nothing that is known here.
     """
     if pa.types.is_timestamp(kind):
-        return "TIMESTAMP" if kind.tz else "DATETIME"
+        return "TIMESTAMP"
     known = {
         "INT64": pa.types.is_integer,
         "FLOAT64": pa.types.is_floating,
@@ -188,7 +190,7 @@ class Load:
             self.emulator.ask("DELETE", self.scratch.path)
 
     def _columns(self) -> dict[str, str]:
-        """Names and types of the first file's columns, then of the keys in its path."""
+        """Names and types of the first file's columns, as the given schema wants them, then of the path's keys."""
         for address in self.load["sourceUris"]:
             if not (self.emulator.gcs_root / address.removeprefix("gs://")).is_file():
                 raise JobError("notFound", f"Not found: URI {address}", address)
@@ -197,7 +199,16 @@ class Load:
             schema = pq.read_schema(self.emulator.gcs_root / address.removeprefix("gs://"))
         except pa.ArrowInvalid as error:
             raise JobError("invalid", f"Error while reading data, error message: {error}", address) from error
-        return {field.name: bigquery_type(field.type) for field in schema} | self._keys()
+        given, keys = types(self.fields), self._keys()
+        if named := sorted(given.keys() & keys.keys()):
+            # https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs: keys are no columns of the files.
+            raise JobError("invalid", f"The schema names the partition keys {named} of {address}", address)
+        inferred = {field.name: bigquery_type(field.type) for field in schema}
+        wanted = {
+            name: "DATETIME" if (kind, given.get(name)) == ("TIMESTAMP", "DATETIME") else kind
+            for name, kind in inferred.items()
+        }
+        return wanted | keys
 
     def _keys(self) -> dict[str, str]:
         """The keys that the path of every file holds, with their types."""

@@ -137,8 +137,9 @@ def test_the_load_of_a_month_asks_for_exactly_this(cloud: Cloud, warehouse: Ware
     assert re.fullmatch(r"load_green_2024-01_[0-9a-f]{8}", reference.pop("jobId"))
     assert reference == {"projectId": PROJECT, "location": "EU"}
     fields = load.pop("schema")["fields"]
-    assert [(field["name"], field["type"]) for field in fields][-1] == ("month", "DATE")
-    assert [field["name"] for field in fields] == [*GREEN.by_name, "month"]
+    # The month is the key in the path, and no column of the file.
+    assert [field["name"] for field in fields] == list(GREEN.by_name)
+    assert {field["name"]: field["type"] for field in fields}["pickup_datetime"] == "DATETIME"
     assert {field["mode"] for field in fields} == {"NULLABLE"}
     assert load == {
         "sourceUris": [f"{cloud.lake}/trips/green/month=2024-01-01/green_2024-01.parquet"],
