@@ -291,3 +291,28 @@ class Load:
         names = ", ".join(f"`{name}`" for name in columns)
         insert = f"INSERT INTO {self.name.sql} ({names}) SELECT {names} FROM {self.scratch.sql}"
         self.emulator.query(f"DELETE FROM {self.name.sql} WHERE {replaced}; {insert};")
+
+
+def copy_partition(emulator: Emulator, project: str, copy: Json) -> None:
+    """A copy job that replaces one month's partition by that of another table.
+
+    Raises:
+        JobError: the two are not partitions of the same month, or a table does not exist.
+    """
+    names, partitions = [], []
+    for key in ("sourceTable", "destinationTable"):
+        table, _, partition = copy[key]["tableId"].partition("$")
+        names.append(TableName(copy[key].get("projectId", project), copy[key]["datasetId"], table))
+        partitions.append(partition)
+        if emulator.table(names[-1]) is None:
+            raise JobError("notFound", f"Not found: Table {names[-1]}")
+    source, destination = names
+    layouts = [(emulator.table(name) or {}).get("timePartitioning", {}).get("type") for name in names]
+    if partitions[0] != partitions[1] or not partitions[0] or layouts != ["MONTH", "MONTH"]:
+        raise JobError("invalid", f"Partitions {partitions} of {source} and {destination} do not fit")
+    if copy.get("writeDisposition") != "WRITE_TRUNCATE":
+        raise JobError("duplicate", f"Already Exists: {destination}${partitions[1]}")
+    month = f"month = DATE '{partitions[0][:4]}-{partitions[0][4:]}-01'"
+    columns = ", ".join(f"`{name}`" for name in types((emulator.table(source) or {})["schema"]["fields"]))
+    insert = f"INSERT INTO {destination.sql} ({columns}) SELECT {columns} FROM {source.sql} WHERE {month}"
+    emulator.query(f"DELETE FROM {destination.sql} WHERE {month}; {insert};")

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
 
 
+#: Tables by way of which months are loaded with `load=staged` begin so.
+_STAGING = "staging"
+
+
 class BigQueryWarehouse:
     """See `pipeline.warehouses.base.Warehouse`."""
 
@@ -104,7 +108,7 @@ class BigQueryWarehouse:
         partition = f"{table.name}${month:%Y%m}"
         if not self._place.staged:
             return self._load_into(partition, subject, table, month, uri)
-        staging = f"{new_job_id('staging', table.name)}_{month:%Y%m}"
+        staging = f"{new_job_id(_STAGING, table.name)}_{month:%Y%m}"
         try:
             self._tables.make_staging(table, staging)
             job = self._load_into(staging, subject, table, month, uri)
@@ -133,7 +137,7 @@ class BigQueryWarehouse:
                 uri,
                 self._tables.reference.table(name),
                 job_id=job_id,
-                job_config=load_config(table, month, uri),
+                job_config=load_config(table, month, uri, empty=name.startswith(_STAGING)),
                 retry=retry,
             ),
         )
