@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 from pipeline.datasets.base import Dataset, Rule
-from pipeline.errors import CheckFailed
+from pipeline.errors import CheckFailed, cut
 from pipeline.measure import Measures
 from pipeline.months import format_month
 
@@ -56,7 +56,7 @@ def enforce(dataset: Dataset, month: date | None, findings: Sequence[Finding]) -
 
 
 def checks_document(measures: Measures, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Measures and findings as what JSON can hold; times are ISO texts."""
+    """Measures and findings as what JSON can hold; times are ISO texts, and long texts are cut."""
     return {
         "dataset": measures.dataset,
         "month": format_month(measures.month) if measures.month else None,
@@ -92,6 +92,9 @@ def _found(rule: Rule, count: int, measures: Measures) -> str:
         return f"{count:,} of {measures.rows:,} ({count / max(measures.rows, 1):.2%})"
     if rule.measure == "rows_off_published":
         return f"{count:,} ({measures.rows:,} instead of {measures.published_rows:,})"
+    if rule.measure == "huge_numbers":
+        shown = [f"row {row:,}: {name} {value:,}" for row, name, value in measures.huge]
+        return f"{count:,} ({'; '.join(shown)}{'; ...' if count > len(shown) else ''})"
     return f"{count:,}"
 
 
@@ -110,4 +113,6 @@ def _subject(dataset: Dataset, month: date | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat(sep=" ") if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    return cut(value) if isinstance(value, str) else value

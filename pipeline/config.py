@@ -8,8 +8,11 @@ its task (see `pipeline.tasks.base`), since under forkserver and spawn a child s
 from __future__ import annotations
 
 import configparser
+import difflib
+import logging
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -21,7 +24,7 @@ from luigi.configuration import get_config
 from pipeline.errors import UsageError
 from pipeline.retries import Politeness, can_be_asked
 from pipeline.source import FORMATS, TLC_SITE, make_source
-from pipeline.storage import open_store
+from pipeline.storage import BEGINS_AS_ADDRESS, open_store
 from pipeline.warehouses import open_warehouse
 
 _SECTION = "pipeline"
@@ -143,11 +146,13 @@ def resolve(**overrides: str | int | None) -> Settings:
         UsageError: as for `settings`.
     """
     problems = _unknown_options()
+    _warn_of_misspelt_variables()
     values: dict[str, Any] = {}
     for name, parameter in pipeline.get_params():
         origin = ""
         try:
             text, origin = _written(name, overrides.get(name))
+            text = text if text is None else _plain(name, text, of_file=not origin and overrides.get(name) is None)
             values[name] = parameter.task_value(_SECTION, name) if text is None else _parse(name, parameter, text)
             if name in _TRIALS:
                 _TRIALS[name](values[name])
@@ -184,6 +189,37 @@ def _written(name: str, override: str | int | None) -> tuple[str | None, str]:
     return (get_config().get(_SECTION, name) if get_config().has_option(_SECTION, name) else None), ""
 
 
+def _plain(name: str, text: str, *, of_file: bool) -> str:
+    """The text of a setting without outer spaces, and of a path with the home folder in place of `~`."""
+    text = text.strip()
+    # Not with the text, which may be a secret.
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise UsageError(f"{name}: the quotes would be part of it; allowed is the same without them")
+    if of_file and (comment := re.search(r"\s[#;]", text)):
+        raise UsageError(
+            f"{name}: {comment[0]!r} begins no comment here and would be part of it; allowed are comments on lines of "
+            "their own (a path with it can be given in the environment or on the command line)"
+        )
+    return _at_home(name, text) if name in _PATHS else text
+
+
+def _at_home(name: str, text: str) -> str:
+    url = "duckdb:///" if text.startswith("duckdb:///") else ""
+    return url + expand_home(text.removeprefix(url), name)
+
+
+def expand_home(path: str, name: str) -> str:
+    """The path with the home folder in place of a leading `~` or `~user`; `name` is the setting's or option's.
+
+    Raises:
+        UsageError: that folder is not known.
+    """
+    full = os.path.expanduser(path)  # noqa: PTH111 - where Path raises
+    if path.startswith("~") and (full.startswith("~") or os.environ.get("HOME") == ""):
+        raise UsageError(f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full")
+    return full
+
+
 def _parse(name: str, parameter: luigi.Parameter, text: str) -> object:
     if isinstance(parameter, luigi.ChoiceParameter) and text not in _FORMATS:
         raise UsageError(f"{name} = {text!r}: allowed are {', '.join(_FORMATS)}")
@@ -210,8 +246,12 @@ _BOUNDS = {
 }
 
 
+#: Settings that are a path, or may be one.
+_PATHS = ("lake", "warehouse", "source", "scratch", "logs")
+
+
 def _refuse_no_folder(folder: str) -> None:
-    if "://" in folder or not folder.strip():
+    if not folder or BEGINS_AS_ADDRESS.match(folder):
         raise UsageError(f"{folder!r}: allowed is a folder of this machine")
 
 
@@ -239,3 +279,21 @@ def _unknown_options() -> list[str]:
     found = config.options(_SECTION) if config.has_section(_SECTION) else []
     unknown = sorted(set(found) - set(known) - set(config.defaults()))
     return [f"unknown option {name!r}, known are {', '.join(known)}" for name in unknown]
+
+
+_noticed: set[str] = set()
+
+
+def _warn_of_misspelt_variables() -> None:
+    """Name, once in a process, each variable of the environment that looks as one of ours and is none."""
+    known = [field.name for field in fields(Settings) if field.name not in Settings.EXTRA]
+    for variable in sorted(os.environ):
+        start, name = variable[:9], variable[9:]
+        if start.upper() != "PIPELINE_" or variable in _noticed or (start.isupper() and name in map(str.upper, known)):
+            continue
+        if nearest := difflib.get_close_matches(name.lower(), known, 1, 0.7):
+            _noticed.add(variable)
+            logging.getLogger("luigi-interface.pipeline").warning(
+                f"{variable} in the environment is no setting and has no effect; "
+                f"did you mean PIPELINE_{nearest[0].upper()}?"
+            )

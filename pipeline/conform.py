@@ -28,7 +28,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.datasets.published import published_months
 from pipeline.encode import TripsWriter
-from pipeline.errors import SchemaError, SourceError, UsageError
+from pipeline.errors import SchemaError, SourceError, UsageError, cut
 from pipeline.layout import Layout, Problems, match_columns
 from pipeline.measure import Measures, Tally
 from pipeline.months import format_month
@@ -157,8 +157,10 @@ def _published_rows(source: RawFile, dataset: Dataset, month: date | None) -> in
     scale = source.metadata.get(SCALE_KEY, "1")
     try:
         return round(published.rows * float(scale))
-    except ValueError as error:
-        raise SourceError(f"{dataset.name}: {SCALE_KEY} in the file's metadata is {scale!r}, not a number") from error
+    except (ValueError, OverflowError) as error:
+        raise SourceError(
+            f"{dataset.name}: {SCALE_KEY} in the file's metadata is {cut(scale, quote=repr)}, not a number"
+        ) from error
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Published values, of whatever type, as values of a column's declared type; what does not fit is noted, never dropped.
 
 Integers may come as doubles, strings or words, times as strings, anything as Arrow's null type. Blank text stands for
-null where numbers or times are declared (as in a CSV), and stays as it is where text is declared.
+null where numbers or times are declared (as in a CSV), and stays as it is where text is declared. Text that not every
+warehouse can hold, or that only damage explains, does not fit: not UTF-8, with a NUL or a line break, very long.
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.base import TIME, Column, fold
+from pipeline.errors import cut
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+#: The first and the last microsecond of the years 1 to 9999.
+_FIRST_TICK, _LAST_TICK = -62_135_596_800_000_000, 253_402_300_799_999_999
 _VALUES_KEPT = 1_000
 _VALUES_SHOWN = 10
+#: The longest text of TLC's has 45 characters, a zone's name.
+_TEXT_BYTES = 10_000
+_NOT_IN_TEXT = ("\0", "\n", "\r")
 
 #: A declared value, or that there is none: None for null, `_MISFIT` for what does not fit.
 _MISFIT = object()
@@ -38,10 +46,11 @@ class Problem:
         """Note these published values."""
         self.rows += len(values)
         quote = repr if pa.types.is_string(values.type) else str
-        for entry in values.cast(pa.string()).value_counts().to_pylist():
-            text = quote(entry["values"])
+        counted = values.cast(pa.string()).value_counts()
+        for value, count in zip(_listed(counted.field("values")), counted.field("counts").to_pylist(), strict=True):
+            text = cut(value, quote=quote)
             if text in self.values or len(self.values) < _VALUES_KEPT:
-                self.values[text] += entry["counts"]
+                self.values[text] += count
 
     def __str__(self) -> str:
         shown = sorted(self.values.items(), key=lambda pair: (-pair[1], pair[0]))[:_VALUES_SHOWN]
@@ -52,8 +61,12 @@ class Problem:
 
 def misfits(column: Column) -> Problem:
     """The problem to which `convert` adds what does not fit the column."""
-    words = "a known word or " if column.words and not pa.types.is_string(column.type) else ""
-    return Problem(f"{column.name}: values that are not {words}{column.type}")
+    if pa.types.is_string(column.type):
+        fit = f"text in UTF-8 without NUL and line breaks, of at most {_TEXT_BYTES:,} bytes"
+    else:
+        years = " of the years 1 to 9999" if pa.types.is_timestamp(column.type) else ""
+        fit = f"{'a known word or ' if column.words else ''}{column.type}{years}"
+    return Problem(f"{column.name}: values that are not {fit}")
 
 
 def convertible(source: pa.DataType, target: pa.DataType) -> bool:
@@ -81,21 +94,30 @@ def convert(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
         return _text_to_value(array, column, problem)
     try:
         converted = array.cast(column.type)
+        refused = _beyond(converted)
     except pa.ArrowInvalid:
         if pa.types.is_string(array.type):
             return _text_to_value(array, column, problem)
-        return _without(_lossy(array, column.type), array, array.cast(column.type, safe=False), problem)
-    if pa.types.is_floating(column.type) and pc.all(pc.is_finite(converted)).as_py() is False:
-        return _without(pc.invert(pc.is_finite(converted)), array, converted, problem)
-    return converted
+        converted = array.cast(column.type, safe=False)
+        refused = pc.or_(_lossy(array, converted), _beyond(converted))
+    return _without(refused, array, converted, problem) if pc.any(refused).as_py() else converted
 
 
-def _lossy(array: pa.Array, target: pa.DataType) -> pa.Array:
+def _lossy(array: pa.Array, converted: pa.Array) -> pa.Array:
     """Which numbers or times are fractional, too large or too fine: whatever does not survive the way back."""
-    converted = array.cast(target, safe=False)
     lossy = pc.not_equal(converted.cast(array.type, safe=False), array)
     # The upper half of uint64 survives, as negative numbers.
     return pc.or_(lossy, pc.less(converted, 0)) if pa.types.is_unsigned_integer(array.type) else lossy
+
+
+def _beyond(converted: pa.Array) -> pa.Array:
+    """Which numbers are not finite, and which times are of years that Python and BigQuery do not have."""
+    if pa.types.is_floating(converted.type):
+        return pc.invert(pc.is_finite(converted))
+    if pa.types.is_timestamp(converted.type):
+        ticks = converted.cast(pa.int64())
+        return pc.or_(pc.less(ticks, _FIRST_TICK), pc.greater(ticks, _LAST_TICK))
+    return pa.repeat(False, len(converted))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -103,15 +125,24 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _to_text(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
-    if pa.types.is_string(array.type) and not column.words:
+    if pa.types.is_string(array.type) and not column.words and _all_fit(array):
         return array
 
     def parse(value: object) -> object:
         # A code that came as a double, such as 1.0, is the code.
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        return column.folded_words.get(fold(text), text)
+        fits = len(text.encode()) <= _TEXT_BYTES and not any(sign in text for sign in _NOT_IN_TEXT)
+        return column.folded_words.get(fold(text), text if fits else _MISFIT)
 
     return _by_value(array, column, problem, parse)
+
+
+def _all_fit(array: pa.Array) -> bool:
+    """Whether one look at all bytes of the texts finds nothing that might not fit, as nearly always."""
+    buffer = array.buffers()[2]
+    texts = buffer.to_pybytes() if buffer is not None else b""
+    plain = texts.isascii() and not any(sign.encode() in texts for sign in _NOT_IN_TEXT)
+    return plain and (pc.max(pc.binary_length(array)).as_py() or 0) <= _TEXT_BYTES
 
 
 def _text_to_value(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
@@ -119,10 +150,13 @@ def _text_to_value(array: pa.Array, column: Column, problem: Problem) -> pa.Arra
     if pa.types.is_int64(column.type):
         # Ids, codes and counts have few distinct values.
         return _by_value(array, column, problem, lambda value: _integer(str(value).strip(), column))
-    trimmed = pc.utf8_trim_whitespace(array)
-    array = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
     parse = _number if pa.types.is_floating(column.type) else _time
-    return _by_value(array, column, problem, lambda value: parse(str(value)))
+
+    def parse_trimmed(value: object) -> object:
+        text = str(value).strip()
+        return parse(text) if text else None
+
+    return _by_value(array, column, problem, parse_trimmed)
 
 
 def _integer(text: str, column: Column) -> object:
@@ -151,19 +185,35 @@ def _number(text: str) -> object:
 def _time(text: str) -> object:
     try:
         return pa.scalar(text).cast(TIME).as_py()
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OverflowError):
+        # The latter for the year 0.
         return _MISFIT
 
 
 def _by_value(array: pa.Array, column: Column, problem: Problem, parse: Callable[[object], object]) -> pa.Array:
-    """Every distinct value parsed once; `parse` is not asked about nulls."""
+    """Every distinct value parsed once; `parse` is not asked about nulls, nor about what is not UTF-8."""
     encoded = array.dictionary_encode()
-    parsed = [parse(value) for value in encoded.dictionary.to_pylist()]
+    parsed = [_MISFIT if isinstance(value, bytes) else parse(value) for value in _listed(encoded.dictionary)]
     values = pa.array([None if value is _MISFIT else value for value in parsed], column.type)
     if _MISFIT in parsed:
         refused = pa.array([value is _MISFIT for value in parsed]).take(encoded.indices)
         problem.add(array.filter(refused))
     return values.take(encoded.indices)
+
+
+def _listed(array: pa.Array) -> list[Any]:
+    """The values as Python has them; texts that are not UTF-8, which Arrow takes from Parquet unseen, as bytes."""
+    try:
+        return list(array.to_pylist())
+    except UnicodeDecodeError:
+        return [_text_or_bytes(value) for value in array.cast(pa.binary()).to_pylist()]
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _without(refused: pa.Array, array: pa.Array, converted: pa.Array, problem: Problem) -> pa.Array:

@@ -16,9 +16,32 @@ A message has subject, what was found, what was allowed, and where to act; all p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+
+def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = str) -> str:
+    """The value for a message: `most` characters of it and its length when it is longer."""
+    if len(value) <= most:
+        return quote(value)
+    unit = "bytes" if isinstance(value, bytes) else "characters"
+    return f"{quote(value[:most])}… ({len(value):,} {unit})"
+
+
+def visible(text: str) -> str:
+    """The text with control characters as escapes, so that none moves a cursor or changes colours; lines stay."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text.expandtabs()
+    )
+
 
 class PipelineError(Exception):
-    """The base of every error that this package raises on purpose; its text is the whole message."""
+    """The base of every error that this package raises on purpose; its text is the whole message.
+
+    A message quotes servers, files and settings: it is text, whatever they hold.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class UsageError(PipelineError):

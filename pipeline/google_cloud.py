@@ -88,7 +88,8 @@ def _credentials() -> tuple[Any, str | None]:
     from google.auth.exceptions import DefaultCredentialsError
     from google.oauth2 import service_account
 
-    named, key_file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"), KEY_FILE.expanduser()
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    key_file = Path(os.path.expanduser(KEY_FILE))  # noqa: PTH111 - where Path raises
     try:
         if not named and key_file.is_file():
             credentials = service_account.Credentials.from_service_account_file(str(key_file), scopes=_SCOPES)

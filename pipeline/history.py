@@ -110,7 +110,10 @@ class History:
             size = os.fstat(descriptor).st_size
             # One that was cut takes no other along.
             cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, (cut * "\n" + line).encode())
+            # A file name may hold bytes that are no text; JSON reads them back from an escape.
+            left = (cut * "\n" + line).encode(errors="backslashreplace")
+            while left:  # A disk that is nearly full takes a part, and the next write says why.
+                left = left[os.write(descriptor, left) :]
         finally:
             os.close(descriptor)
 

@@ -10,8 +10,11 @@ import pyarrow.compute as pc
 
 from pipeline.convert import Problem, convert, convertible, misfits
 from pipeline.datasets.base import IGNORED_NAMES, Dataset, fold
-from pipeline.errors import SchemaError
+from pipeline.errors import SchemaError, cut
 from pipeline.readers import RawFile
+
+#: So many columns are named in an error; a file of ours has at most 25.
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,10 @@ def match_columns(raw: RawFile, dataset: Dataset, month: date | None, subject: s
         if owner is not None:
             places.setdefault(owner.name, []).append(place)
             if not convertible(kind, owner.type):
-                mistyped.append(f"{name} is {kind}, not {owner.type}")
+                mistyped.append(f"{cut(name)} is {cut(str(kind))}, not {owner.type}")
         elif fold(name) not in IGNORED_NAMES and (name.strip() or raw.parquet):
             # A CSV's fields without a name must be empty; its reader sees to that.
-            unknown.append(name)
+            unknown.append(cut(name, quote=repr))
     missing = [
         column.name
         for column in dataset.columns
@@ -95,13 +98,18 @@ def match_columns(raw: RawFile, dataset: Dataset, month: date | None, subject: s
 
 def _refuse(unknown: list[str], missing: list[str], mistyped: list[str], dataset: Dataset, subject: str) -> None:
     found = [
-        f"unknown columns {sorted(unknown)}" if unknown else "",
+        f"unknown columns [{_some(unknown)}]" if unknown else "",
         f"missing columns {sorted(missing)}" if missing else "",
-        f"unexpected types: {', '.join(sorted(mistyped))}" if mistyped else "",
+        f"unexpected types: {_some(mistyped)}" if mistyped else "",
     ]
     if any(found):
         verb = "declare them" if unknown else "what is expected is declared"
         raise SchemaError(f"{subject}: {', '.join(filter(None, found))}; {verb} in {dataset.declared_in}")
+
+
+def _some(found: list[str]) -> str:
+    more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    return ", ".join(sorted(found)[:_SHOWN]) + more
 
 
 def _merge(first: pa.Array, second: pa.Array, conflict: Problem) -> pa.Array:

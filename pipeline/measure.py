@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.rules import LARGEST_NUMBER
 from pipeline.months import add_months
 
 FIRST_ZONE, LAST_ZONE = 1, 265
+_HUGE_SHOWN = 5
 
 
 @dataclass
@@ -37,9 +39,12 @@ class Measures:
     rows: int = 0
     #: By name, in the dataset's order; columns that the raw file lacks are all null.
     columns: dict[str, ColumnMeasures] = field(default_factory=dict)
-    #: What rules judge: rows, pickups_outside_month, dropoffs_before_pickups, unknown_zones, negative_totals,
-    #: unknown_codes and, for each column with codes, unknown_<column>; rows_off_published where there is a count.
+    #: What rules judge: rows, pickups_outside_month, dropoffs_before_pickups, huge_numbers, unknown_zones,
+    #: negative_totals, unknown_codes and, for each column with codes, unknown_<column>; rows_off_published where there
+    #: is a count.
     counts: dict[str, int] = field(default_factory=dict)
+    #: The first numbers beyond what marts add up: row (from 1), column, value.
+    huge: list[tuple[int, str, float]] = field(default_factory=list)
     #: How many rows TLC published for the month, where that is known and can be compared.
     published_rows: int | None = None
     #: What the trips file says of its origin, too.
@@ -72,6 +77,7 @@ class Tally:
         self._count_times(batch, ranges)
         self._count_zones(batch, ranges)
         self._count_totals(batch, ranges)
+        self._count_huge(batch, ranges)
         for name, known in self._codes.items():
             if name in ranges:
                 unknown = pc.and_(pc.is_valid(batch[name]), pc.invert(pc.is_in(batch[name], known)))
@@ -87,6 +93,7 @@ class Tally:
         if measures.month is not None:
             measures.counts["pickups_outside_month"] = counts["pickups_outside_month"]
             measures.counts["dropoffs_before_pickups"] = counts["dropoffs_before_pickups"]
+            measures.counts["huge_numbers"] = counts["huge_numbers"]
         measures.counts["unknown_zones"] = counts["unknown_zones"]
         if self._dataset.total:
             measures.counts["negative_totals"] = counts["negative_totals"]
@@ -128,6 +135,17 @@ class Tally:
         total = self._dataset.total
         if total in ranges and ranges[total][0] < 0:
             self._counts["negative_totals"] += _count(pc.less(batch[total], 0))
+
+    def _count_huge(self, batch: pa.RecordBatch, ranges: dict[str, tuple[Any, Any]]) -> None:
+        for name, (low, high) in ranges.items():
+            if isinstance(low, (int, float)) and (low < -LARGEST_NUMBER or high > LARGEST_NUMBER):
+                huge = pc.or_(pc.less(batch[name], -LARGEST_NUMBER), pc.greater(batch[name], LARGEST_NUMBER))
+                self._counts["huge_numbers"] += _count(huge)
+                places = pc.indices_nonzero(huge)[:_HUGE_SHOWN]
+                rows = pc.add(places, self._rows - batch.num_rows + 1).to_pylist()
+                values = batch[name].take(places).to_pylist()
+                self._measures.huge += [(row, name, value) for row, value in zip(rows, values, strict=True)]
+        self._measures.huge = sorted(self._measures.huge)[:_HUGE_SHOWN]
 
 
 def _count(flags: pa.Array) -> int:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.delimited import CsvRaw, gzip_faults
+from pipeline.delimited import CsvRaw, gzip_faults, refuse_cut, whole_gzip
 from pipeline.errors import SourceError, UsageError
 
 #: Rows of a batch from Parquet: one row group of a trips file, so that nothing needs to be copied together later.
@@ -24,6 +26,10 @@ BATCH_ROWS = 122_880
 
 _MAGIC = b"PAR1"
 _CHUNK_BYTES = 1 << 20
+#: What Arrow raises for damaged bytes; the last one is for column names that are no text.
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+#: In milliseconds: the day that INT96 counts from, and the year 287,000, up to which 64 bits hold microseconds.
+_JULIAN_DAY_0, _MOST_MILLIS = -2_440_588 * 86_400_000, 2**53
 
 
 class RawFile(Protocol):
@@ -71,8 +77,8 @@ def open_raw(path: Path, *, subject: str = "", advice: str = "") -> RawFile:
 def verify_raw(path: Path, *, name: str | None = None) -> None:
     """Make sure that the bytes are what the name claims; `name` is the published one where `path` has another.
 
-    Parquet: its magic at both ends and a readable footer. Gzip: to its end, with its checksum. CSV: no other kind of
-    file that servers send in its place. The rows are not looked at.
+    Parquet: its magic at both ends and a readable footer. Gzip: to its end, with its checksum. CSV, gzipped or not: no
+    other kind of file that servers send in its place, and a line end at its end. The rows are not looked at.
 
     Raises:
         SourceError: they are not.
@@ -85,7 +91,7 @@ def verify_raw(path: Path, *, name: str | None = None) -> None:
         return
     _refuse_impostor(path, name)
     if ending == ".csv.gz":
-        with gzip_faults(name), gzip.open(path) as stream:
+        with path.open("rb") as file, whole_gzip(file, name) as stream:
             while stream.read(_CHUNK_BYTES):
                 pass
 
@@ -123,27 +129,60 @@ class ParquetRaw:
         self, positions: Sequence[int], *, use_threads: bool
     ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
         """Every row of the columns at these positions; see `RawFile.batches`."""
-        names = self.names
-        # By name and in the file's order, as that is how Arrow returns them.
-        wanted = list(dict.fromkeys(names[position] for position in sorted(positions)))
-        read = [position for position, name in enumerate(names) if name in wanted]
         total, done = int(self.footer.num_rows), 0
+        schema = self.footer.schema
+        int96 = any(schema.column(leaf).physical_type == "INT96" for leaf in range(len(schema)))
         try:
-            # Without pre_buffer and with a buffer, a column chunk is read piece by piece: a file with one row group of
-            # millions of rows then takes no more memory than one with many.
-            with pq.ParquetFile(self.path, metadata=self.footer, pre_buffer=False, buffer_size=_CHUNK_BYTES) as file:
-                for batch in file.iter_batches(BATCH_ROWS, columns=wanted, use_threads=use_threads):
+            with ExitStack() as stack:
+                files = [stack.enter_context(self._file(unit)) for unit in (("us", "ms", "ns") if int96 else ("us",))]
+                # All columns, in the file's order: Arrow selects by name only, and a name may be doubled.
+                readers = [file.iter_batches(BATCH_ROWS, use_threads=use_threads) for file in files]
+                for batch, *others in zip(*readers, strict=True):
                     done += batch.num_rows
-                    yield (
-                        pa.RecordBatch.from_arrays(batch.columns, [str(position) for position in read]),
-                        done / (total or 1),
-                    )
+                    arrays = [
+                        _int96(batch.column(place), *(other.column(place) for other in others)) for place in positions
+                    ]
+                    yield pa.RecordBatch.from_arrays(arrays, [str(place) for place in positions]), done / (total or 1)
         except MemoryError:
             raise
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{self.path.name}: row {done:,} or a later one cannot be decoded: {error}") from error
+        except _DAMAGE as error:
+            raise SourceError(
+                f"{self.path.name}: row {done:,} or a later one cannot be decoded: {_one_line(error)}"
+            ) from error
         if done != total:
             raise SourceError(f"{self.path.name}: has {done:,} rows, its footer says {total:,}")
+
+    def _file(self, int96_unit: str) -> pq.ParquetFile:
+        # Without pre_buffer and with a buffer, a column chunk is read piece by piece: a file with one row group of
+        # millions of rows then takes no more memory than one with many.
+        return pq.ParquetFile(
+            self.path,
+            metadata=self.footer,
+            pre_buffer=False,
+            buffer_size=_CHUNK_BYTES,
+            coerce_int96_timestamp_unit=int96_unit,
+            page_checksum_verification=True,
+        )
+
+
+def _int96(micros: pa.Array, *others: pa.Array) -> pa.Array:
+    """Times in microseconds, unless that changes one: then in a unit in which it is seen not to fit.
+
+    INT96 is a Julian day and nanoseconds. Arrow cuts what exceeds 64 bits (milliseconds never do), and reads every time
+    of day 0 as 1970-01-01 00:00:00: that time is therefore taken for one of day 0.
+    """
+    if not others or others[0].type == micros.type:
+        return micros
+    millis, nanos = others
+    ticks = millis.cast(pa.int64())
+    ticks = pc.if_else(pc.equal(nanos.cast(pa.int64()), 0), _JULIAN_DAY_0, ticks)
+    if pc.any(pc.or_(pc.equal(ticks, _JULIAN_DAY_0), pc.greater(ticks, _MOST_MILLIS))).as_py():
+        return ticks.cast(millis.type)
+    return micros if micros.cast(nanos.type, safe=False).equals(nanos) else nanos
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _ending(name: str) -> str:
@@ -165,9 +204,10 @@ def _footer(path: Path, name: str) -> pq.FileMetaData:
         raise SourceError(f"{name}: starts as a Parquet file but does not end as one ({size:,} bytes): it is cut short")
     try:
         footer = pq.read_metadata(path)
-        footer.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{name}: a Parquet file whose footer cannot be read: {error}") from error
+        # Decodes the names, too.
+        str(footer.schema.to_arrow_schema().names)
+    except _DAMAGE as error:
+        raise SourceError(f"{name}: a Parquet file whose footer cannot be read: {_one_line(error)}") from error
     return footer
 
 
@@ -175,6 +215,8 @@ def _refuse_impostor(path: Path, name: str) -> None:
     """Raise SourceError when what is named .csv or .csv.gz starts like something else."""
     with path.open("rb") as file:
         head = file.read(1024)
+        file.seek(max(0, file.seek(0, 2) - 1))
+        last = file.read()
     zipped = head.startswith(b"\x1f\x8b")
     if name.endswith(".gz"):
         if not zipped:
@@ -185,11 +227,16 @@ def _refuse_impostor(path: Path, name: str) -> None:
         raise SourceError(f"{name}: not a CSV: it is gzipped; name it .csv.gz")
     if not _looks_like_csv(head):
         raise SourceError(f"{name}: not a CSV: {_describe(head)}")
+    if (place := head.find(b"\0")) >= 0:
+        line = head.count(b"\n", 0, place) + 1
+        raise SourceError(f"{name}: a NUL in line {line}, at byte {place + 1:,}: damaged, or not a text in UTF-8")
+    if not name.endswith(".gz"):
+        refuse_cut(name, last)
 
 
 def _looks_like_csv(head: bytes) -> bool:
     text = head.removeprefix(b"\xef\xbb\xbf").strip()
-    other = text.startswith((b"<", b"{", b"[", b"version https://git-lfs", _MAGIC)) or b"\0" in text
+    other = text.startswith((b"<", b"{", b"[", b"version https://git-lfs", b"\x1f\x8b", _MAGIC))
     return bool(text) and not other
 
 

@@ -27,12 +27,12 @@ FOR_EVERYONE = ("errors", "months", "version")
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
 #: Settings are read where `config` stands, and handed down from there as values.
 ARROWS = """
-    pipeline    frames tasks
+    pipeline    frames luigi_options tasks
     __main__    cli
 
     cli         check config datasets lake luigi_options marts retries sample.process source status storage
     cli         doctor forget history refresh targets tasks warehouses
-    doctor      config datasets luigi_options months retries source storage warehouses
+    doctor      config datasets luigi_options months retries source storage tasks.logs warehouses
     forget      datasets lake parts source status storage warehouses.base
     refresh     datasets forget lake parts source status storage warehouses.base
     history
@@ -98,8 +98,8 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "pgpq", "google", "google_crc32c", "sq
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}
 
-#: Who reads the environment: for settings, and for what Google's own libraries read there.
-ENVIRONMENT = ("config", "google_cloud")
+#: Who reads the environment: for settings, and for what Google's own libraries and Luigi read there.
+ENVIRONMENT = ("config", "google_cloud", "luigi_options")
 
 MOST_LINES = 400
 

@@ -101,6 +101,25 @@ def test_a_month_that_differs_from_the_published_count_gets_a_warning_and_passes
     enforce(DATASETS["fhv"], MONTH, findings)
 
 
+def test_numbers_that_the_marts_leave_out_are_a_warning_that_names_their_rows(tmp_path: Path) -> None:
+    month = MONTHS["green"].take([0, 1, 2] * 50_000)
+    for name, numbers in {"fare_amount": [1e9, 1e16, -1e9 - 1], "passenger_count": [10**9, 1, 2**62]}.items():
+        values = pa.array([1, *numbers[:2], *[None] * 149_996, numbers[2]])
+        month = month.set_column(month.schema.get_field_index(name), name, values)
+    findings = {finding.rule: finding for finding in _findings(tmp_path, DATASETS["green"], month)}
+    finding = findings["huge_numbers"]
+    assert (finding.severity, finding.message) == (
+        "warning",
+        "green 2025-01: numbers beyond ±1,000,000,000, which the marts leave out: found 3 (row 3: fare_amount 1e+16; "
+        "row 150,000: fare_amount -1,000,000,001.0; row 150,000: passenger_count 4,611,686,018,427,387,904), "
+        "allowed at most 0",
+    )
+    month = month.set_column(9, "fare_amount", pa.array([1e16] * 150_000))
+    findings = {finding.rule: finding for finding in _findings(tmp_path, DATASETS["green"], month)}
+    assert findings["huge_numbers"].found.startswith("150,001 (row 1: fare_amount 1e+16; row 2: ")
+    assert findings["huge_numbers"].found.endswith("row 5: fare_amount 1e+16; ...)")
+
+
 @pytest.mark.parametrize(
     ("rule", "good", "bad"),
     [
@@ -148,6 +167,14 @@ def test_the_document_is_json_and_gives_the_findings_back(tmp_path: Path) -> Non
     }
     assert document["columns"]["store_and_fwd_flag"] == {"nulls": 1, "min": "N", "max": "Y"}
     assert list(document["columns"]) == list(DATASETS["green"].by_name)
+
+
+def test_long_texts_are_in_the_document_in_part_with_their_length(tmp_path: Path) -> None:
+    texts = pa.array(["A" * 9_000, "B", "C" * 9_000])
+    raw = write(tmp_path, "a.parquet", table(fhvhv(MONTH), dispatching_base_num=texts))
+    document = checks_document(conform_file(raw, tmp_path / "draft", "fhvhv", MONTH), [])
+    bounds = document["columns"]["dispatching_base_num"]
+    assert [bounds["min"], bounds["max"]] == [f"{sign * 100}… (9,000 characters)" for sign in "AC"]
 
 
 def test_the_same_month_gives_the_same_document(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from conftest import ROOT, Folder, make_folder
 from luigi.configuration import get_config
 
 from pipeline import config
+from pipeline.errors import UsageError
 from pipeline.luigi_options import LUIGI_OPTIONS, prepare_luigi
 from pipeline.sample import SampleSite
 
@@ -357,3 +358,76 @@ def test_every_setting_is_in_the_help_of_luigi(bare: Folder) -> None:
     ended = bare.luigi("LoadZones", "--help-all")
     assert ended.returncode == 0
     assert all(f"--pipeline-{name.replace('_', '-')} " in ended.stdout for name in OPTIONS)
+
+
+#: By setting: a path in the home folder as it may be written, and what is then meant.
+AT_HOME = {
+    "lake": ("~/lake", "/home/me/lake"),
+    "warehouse": ("duckdb:///~/trips.duckdb", "duckdb:////home/me/trips.duckdb"),
+    "source": ("~", "/home/me"),
+    "scratch": ("~/scratch", "/home/me/scratch"),
+    "logs": ("~/logs", "/home/me/logs"),
+}
+
+
+def test_the_home_folder_is_meant_alike_in_every_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = config.resolve(**{name: texts[0] for name, texts in AT_HOME.items()})
+    for name, (_, meant) in AT_HOME.items():
+        assert getattr(found, name) == meant.replace("/home/me", str(tmp_path)), name
+    assert config.resolve(lake="./~/lake", warehouse="duckdb:///a~b.duckdb").lake == "./~/lake"
+
+
+@pytest.mark.parametrize("path", ["~/x", "~nobody-of-that-name/x"])
+def test_a_home_folder_that_is_not_known_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("HOME", "")
+    written = dict.fromkeys(AT_HOME, path) | {"warehouse": f"duckdb:///{path}"}
+    with pytest.raises(UsageError) as caught:
+        config.resolve(**written)
+    assert [line.strip() for line in str(caught.value).removeprefix("[pipeline] ").splitlines()] == [
+        f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full"
+        for name in OPTIONS
+        if name in AT_HOME
+    ]
+
+
+def test_outputs_of_commands_know_the_home_folder_too(bare: Folder) -> None:
+    for command in (("sql", "SELECT 1", "--output=~/x.csv"), ("status", "--html=~/x.html")):
+        bare.environment["HOME"] = str(bare.path)
+        assert bare.pipeline(*command, "--force" if command[0] == "sql" else "--json").returncode in (0, 5)
+        bare.environment["HOME"] = ""
+        ended = bare.pipeline(*command)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "no home folder is known for its ~" in ended.stderr
+    assert (bare.path / "x.html").is_file()
+    assert not (bare.path / "~").exists()
+
+
+@pytest.mark.parametrize("name", ["lake", "warehouse", "scratch", "logs"])
+@pytest.mark.parametrize("address", ["s3://bucket/x", "s3:/bucket/x", "https://host/x", "file:///x"])
+def test_an_address_never_becomes_a_folder(name: str, address: str) -> None:
+    with pytest.raises(UsageError, match="allowed"):
+        config.resolve(**{name: f"duckdb:///{address}" if name == "warehouse" else address})
+
+
+def test_quotes_and_comments_behind_values_in_luigi_cfg_are_refused_without_the_value(bare: Folder) -> None:
+    _write(
+        bare, 'lake = "data/lake"', "logs = data/logs  # ours", "notify_url = 'https://host/secret'", "retries = 5 ; x"
+    )
+    ended = bare.pipeline("backfill", "green", "2024-01")
+    assert ended.returncode == 2
+    assert [line.strip() for line in ended.stderr.removeprefix("pipeline: [pipeline] ").splitlines()] == [
+        "lake: the quotes would be part of it; allowed is the same without them",
+        *(
+            f"{name}: {sign!r} begins no comment here and would be part of it; allowed are comments on lines of their "
+            "own (a path with it can be given in the environment or on the command line)"
+            for name, sign in (("retries", " ;"), ("logs", " #"))
+        ),
+        "notify_url: the quotes would be part of it; allowed is the same without them",
+    ]
+    assert bare.files() == []
+
+
+def test_a_folder_with_a_hash_in_its_name_can_be_given_where_the_message_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_LAKE", " trips #1 ")
+    assert config.resolve(logs="logs #2").lake == "trips #1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import random
 import resource
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from published_eras import facts, fhvhv, green, rows, table, times, write, yellow, yellow_2009
@@ -26,6 +28,10 @@ from pipeline.version import __version__
 
 MONTH = date(2025, 1, 1)
 GREEN = "green_tripdata_2025-01.parquet"
+
+
+#: The first and the last microsecond of the years 1 to 9999.
+FIRST_TICK, LAST_TICK = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def _green(folder: Path, **replaced: Any) -> Path:
@@ -108,13 +114,38 @@ def test_a_type_that_no_era_explains_is_refused_with_the_declared_one(tmp_path: 
         (
             "lpep_pickup_datetime",
             ["2025-01-03 12:00:00", "03/01/2025", "2025-01-03 12:00:00.0000001"],
-            "pickup_datetime: values that are not timestamp[us]: 2, namely '03/01/2025' (1)",
+            "pickup_datetime: values that are not timestamp[us] of the years 1 to 9999: 2, namely '03/01/2025' (1)",
         ),
         (
             "lpep_pickup_datetime",
             pa.array([1_735_900_000_000_000_001, 1_735_900_000_000_000_000, None], pa.timestamp("ns")),
-            "pickup_datetime: values that are not timestamp[us]: 1, namely 2025-01-03 10:26:40.000000001 (1); "
+            "pickup_datetime: values that are not timestamp[us] of the years 1 to 9999: 1, "
+            "namely 2025-01-03 10:26:40.000000001 (1); "
             "pickup_datetime: rows without a value, which it must have: 1",
+        ),
+        (
+            "lpep_pickup_datetime",
+            pa.array([FIRST_TICK - 1, LAST_TICK + 1, -(2**63)], pa.timestamp("us")),
+            "timestamp[us] of the years 1 to 9999: 3, namely 0000-12-31 23:59:59.999999 (1), "
+            "10000-01-01 00:00:00.000000 (1), <value out of range: -9223372036854775808> (1)",
+        ),
+        (
+            "lpep_pickup_datetime",
+            # The first is too large for microseconds, the second is not.
+            pa.array([2**62, 253_402_300_800_000, 0], pa.timestamp("ms")),
+            "of the years 1 to 9999: 2, namely 10000-01-01 00:00:00.000 (1), "
+            "<value out of range: 4611686018427387904> (1)",
+        ),
+        (
+            "lpep_dropoff_datetime",
+            ["0000-01-01 00:00:00", "2025-01-03 12:00:00", "0000-01-01 00:00:00"],
+            "dropoff_datetime: values that are not timestamp[us] of the years 1 to 9999: 2, "
+            "namely '0000-01-01 00:00:00' (2)",
+        ),
+        (
+            "lpep_dropoff_datetime",
+            ["0000-01-01 00:00:00", "2025-01-03 12:00:00", "x"],
+            "of the years 1 to 9999: 2, namely '0000-01-01 00:00:00' (1), 'x' (1)",
         ),
         (
             "VendorID",
@@ -140,6 +171,92 @@ def test_a_value_that_does_not_fit_is_an_error_and_never_a_null(
     assert message.startswith("green 2025-01: ")
     assert words in message
     assert message.endswith("types and words are declared in pipeline/datasets/green.py")
+
+
+def _not_utf8(kind: pa.DataType) -> pa.Array:
+    """Three texts of which the first is not UTF-8, which a Parquet file may hold all the same."""
+    whole = pa.array(["B??", "B1", "B2"], kind)
+    return pa.Array.from_buffers(kind, 3, [*whole.buffers()[:2], pa.py_buffer(b"B\xff\xfeB1B2")])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("dispatching_base_num", ["B\0", "B1", "B\0"], r"2, namely 'B\x00' (2)"),
+        ("dispatching_base_num", pa.array(["B\0", "B1", "B1"]).dictionary_encode(), r"1, namely 'B\x00' (1)"),
+        ("dispatching_base_num", ["B1\nB2", "B\r", "B1"], r"2, namely 'B1\nB2' (1), 'B\r' (1)"),
+        ("dispatching_base_num", _not_utf8(pa.string()), r"1, namely b'B\xff\xfe' (1)"),
+        ("dispatching_base_num", _not_utf8(pa.large_string()), r"1, namely b'B\xff\xfe' (1)"),
+        ("dispatching_base_num", ["é" * 5_001, "B1", "B2"], f"1, namely '{'é' * 100}'… (5,001 characters) (1)"),
+        ("shared_request_flag", ["Y\0", "N", "Y"], r"1, namely 'Y\x00' (1)"),
+        ("shared_request_flag", _not_utf8(pa.string()), r"1, namely b'B\xff\xfe' (1)"),
+    ],
+)
+def test_text_that_not_every_warehouse_can_hold_is_an_error(tmp_path: Path, name: str, values: Any, words: str) -> None:
+    month = table(fhvhv(MONTH), **{name: values if isinstance(values, pa.Array) else pa.array(values)})
+    message = _refused(tmp_path, write(tmp_path, "fhvhv_tripdata_2025-01.parquet", month), "fhvhv")
+    assert message == (
+        f"fhvhv 2025-01: {name}: values that are not text in UTF-8 without NUL and line breaks, of at most 10,000 bytes"
+        f": {words} (in the first 3 rows); types and words are declared in pipeline/datasets/fhvhv.py"
+    )
+
+
+def test_text_that_is_unusual_but_can_be_held_stays_as_it_is(tmp_path: Path) -> None:
+    texts = ["B\t\u00e9 \U0001f695\u2028", "é" * 5_000, " B1 "]
+    month = table(fhvhv(MONTH), dispatching_base_num=pa.array(texts))
+    conform_file(write(tmp_path, "a.parquet", month), tmp_path / "draft", "fhvhv", MONTH)
+    assert [row["dispatching_base_num"] for row in rows(tmp_path / "draft")] == texts
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_nul_in_a_csv_is_named_with_its_column_and_value(tmp_path: Path, name: str) -> None:
+    text = "".join(f"{line}\n" for line in _csv_lines(100)).replace("B00077", "B\x0000077").encode()
+    raw = tmp_path / name
+    raw.write_bytes(gzip.compress(text) if name == "a.csv.gz" else text)
+    message = _refused(tmp_path, raw, "fhvhv", date(2019, 2, 1))
+    assert r"dispatching_base_num: values that are not text in UTF-8 without NUL and" in message
+    assert r": 1, namely 'B\x0000077' (1)" in message
+
+
+@pytest.mark.parametrize("name", ["RatecodeID", "fare_amount", "lpep_pickup_datetime", "VendorID"])
+def test_bytes_that_are_not_utf8_are_no_number_time_or_word(tmp_path: Path, name: str) -> None:
+    message = _refused(tmp_path, _green(tmp_path, **{name: _not_utf8(pa.string())}))
+    assert r": 3, namely 'B1' (1), 'B2' (1), b'B\xff\xfe' (1)" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["RatecodeID", "fare_amount", "lpep_pickup_datetime", "VendorID", "store_and_fwd_flag"]
+)
+def test_a_huge_value_is_quoted_in_part_with_its_length(tmp_path: Path, name: str) -> None:
+    message = _refused(tmp_path, _green(tmp_path, **{name: pa.array(["x" * 3_000_000, None, None])}))
+    assert f"1, namely '{'x' * 100}'… (3,000,000 characters) (1)" in message
+    assert len(message) < 500
+
+
+def test_huge_values_that_contradict_each_other_are_quoted_in_part(tmp_path: Path) -> None:
+    raw = tmp_path / "fhv_tripdata_2018-01.csv"
+    raw.write_text(
+        "Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID,SR_Flag,Dispatching_base_number,"
+        f"Dispatching_base_num\n2018-01-01 00:01:00,,,,,{'B' * 9_000},{'C' * 9_000}\n"
+    )
+    message = _refused(tmp_path, raw, "fhv", date(2018, 1, 1))
+    assert f"namely '{'B' * 100}'… (18,009 characters) (1)" in message
+
+
+def test_of_thousands_of_unknown_columns_some_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    one = pa.array([1, 2, 3])
+    raw = _green(tmp_path, **{f"column_{number:04}": one for number in range(3_000)}, **{"a" * 3_000_000: one})
+    message = _refused(tmp_path, raw)
+    assert message.startswith(f"green 2025-01: unknown columns ['{'a' * 100}'… (3,000,000 characters), 'column_0000', ")
+    assert message.endswith("'column_0038' and 2,961 more]; declare them in pipeline/datasets/green.py")
+    assert len(message) < 2_000
+
+
+def test_a_type_of_thousands_of_words_is_quoted_in_part(tmp_path: Path) -> None:
+    nested = pa.struct([(f"field_{number}", pa.int64()) for number in range(2_000)])
+    message = _refused(tmp_path, _green(tmp_path, trip_type=pa.array([None] * 3, nested)))
+    assert "unexpected types: trip_type is struct<field_0: int64, field_1" in message
+    assert len(message) < 400
 
 
 def test_all_values_that_do_not_fit_are_in_one_message_with_their_counts(tmp_path: Path) -> None:
@@ -178,6 +295,55 @@ def test_two_spellings_of_a_column_complete_each_other(tmp_path: Path) -> None:
         "dispatching_base_num: rows in which two spellings of the column are filled and differ: 1, "
         "namely 'B1 against B2' (1)"
     ) in message
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.string()], ids=str)
+def test_the_first_and_the_last_time_of_the_calendar_are_kept(tmp_path: Path, kind: pa.DataType) -> None:
+    ticks = pa.array([FIRST_TICK, LAST_TICK, 0], pa.timestamp("us"))
+    conform_file(_green(tmp_path, lpep_dropoff_datetime=ticks.cast(kind)), tmp_path / "draft", "green", MONTH)
+    assert pq.read_table(tmp_path / "draft")["dropoff_datetime"].combine_chunks() == ticks
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_doubled_column_shifts_no_other_column(tmp_path: Path, ending: str) -> None:
+    once = table(green(MONTH, "C"))
+    place = once.schema.get_field_index("ehail_fee") + 1
+    twice = once.add_column(place, "fare_amount", once["fare_amount"])
+    name = f"green_tripdata_2025-01.{ending}"
+
+    def conformed(content: pa.Table) -> list[dict[str, Any]]:
+        if ending == "csv":
+            pacsv.write_csv(content, tmp_path / name)
+        else:
+            write(tmp_path, name, content)
+        conform_file(tmp_path / name, tmp_path / "draft", "green", MONTH)
+        return rows(tmp_path / "draft")
+
+    assert conformed(twice) == conformed(once)
+    other = once.add_column(place, "Fare_amount", pa.array([8.5, 6.0, None]))
+    with pytest.raises(SchemaError) as caught:
+        conformed(other)
+    assert (
+        "fare_amount: rows in which two spellings of the column are filled and differ: 1, namely '5 against 6' (1)"
+    ) in str(caught.value)
+
+
+def test_of_every_flipped_bit_the_file_conforms_or_one_error_names_it(tmp_path: Path) -> None:
+    path = _green(tmp_path)
+    content = path.read_bytes()
+    draw, messages = random.Random(5), []
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            conform_file(path, tmp_path / "draft", "green", MONTH, threads=1)
+        except (SourceError, SchemaError) as error:
+            messages.append(str(error))
+    assert messages
+    for message in messages:
+        assert message.startswith((GREEN, "green 2025-01"))
+        assert "\n" not in message
 
 
 def test_blank_text_stays_text_and_is_null_only_where_a_number_is_declared(tmp_path: Path) -> None:
@@ -331,6 +497,7 @@ def test_measures_count_what_rules_judge(tmp_path: Path) -> None:
         "rows": 3,
         "pickups_outside_month": 2,
         "dropoffs_before_pickups": 1,
+        "huge_numbers": 0,
         "unknown_zones": 3,
         "negative_totals": 1,
         "unknown_codes": 3,
@@ -356,14 +523,19 @@ def test_a_sample_is_compared_with_its_share_of_the_published_rows(tmp_path: Pat
     measures = conform_file(raw, tmp_path / "draft", "yellow", month)
     assert measures.published_rows == round(2_964_624 * 0.000001) == 3
     assert measures.counts["rows_off_published"] == 0
-    raw = write(tmp_path, "a.parquet", table(yellow(month)), {"sample_scale": "small"})
-    with pytest.raises(SourceError, match="sample_scale in the file's metadata is 'small', not a number"):
-        conform_file(raw, tmp_path / "draft", "yellow", month)
+    for scale, quoted in (
+        ("small", "'small'"),
+        ("inf", "'inf'"),
+        ("x" * 9_999, rf"'{'x' * 100}'… \(9,999 characters\)"),
+    ):
+        raw = write(tmp_path, "a.parquet", table(yellow(month)), {"sample_scale": scale})
+        with pytest.raises(SourceError, match=f"sample_scale in the file's metadata is {quoted}, not a number"):
+            conform_file(raw, tmp_path / "draft", "yellow", month)
 
 
 def test_a_csv_is_not_compared_with_the_published_rows(tmp_path: Path) -> None:
     raw = tmp_path / "fhvhv_tripdata_2019-02.csv"
-    raw.write_text("\n".join(_csv_lines(3)))
+    raw.write_text("".join(f"{line}\n" for line in _csv_lines(3)))
     measures = conform_file(raw, tmp_path / "draft", "fhvhv", date(2019, 2, 1))
     assert measures.published_rows is None
     assert "rows_off_published" not in measures.counts

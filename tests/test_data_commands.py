@@ -33,10 +33,9 @@ from pipeline import lake
 from pipeline.check import check, checks_document
 from pipeline.cli.data import first_rows
 from pipeline.cli.formats import draft_of, plain
-from pipeline.cli.tables import clean
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, visible
 from pipeline.measure import ColumnMeasures, Measures
 from pipeline.months import add_months
 from pipeline.storage import open_store
@@ -164,7 +163,7 @@ def test_check_of_a_month_with_an_error_is_exit_code_1(judged: Folder) -> None:
 
 def test_check_of_a_month_without_findings_says_that_its_rules_hold(judged: Folder) -> None:
     ended = judged.pipeline("check", "green", "2023-10")
-    assert ended.stdout.splitlines()[0] == "green 2023-10: no findings; all of its 8 rules hold"
+    assert ended.stdout.splitlines()[0] == "green 2023-10: no findings; all of its 9 rules hold"
     first = judged.pipeline("check", "green", "2023-09")
     assert first.returncode == 0
     assert "Nothing to compare with" in first.stdout
@@ -529,7 +528,7 @@ def test_texts_cannot_steer_the_terminal(loaded: Folder) -> None:
     assert "\x07" not in said
     lines = loaded.pipeline("sql", text).stdout.splitlines()
     assert lines[1].split() == [r"\x1b[31mred\x07", "two", "[bold]"]
-    assert clean("Ünïcode\tÆ ☃\n") == "Ünïcode Æ ☃\n"
+    assert visible("Ünïcode\tÆ ☃\n") == "Ünïcode Æ ☃\n"
 
 
 EVERYTHING = """

@@ -6,8 +6,12 @@ import ast
 import configparser
 import importlib.util
 import inspect
+import itertools
 import re
 import shlex
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -123,6 +127,17 @@ def test_the_readme_mentions_every_task(task: type[luigi.Task]) -> None:
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_the_readme_mentions_every_command(path: tuple[str, ...]) -> None:
     assert _mentions(_read(README), f"pipeline {' '.join(path)}")
+
+
+def test_the_readme_says_which_commands_have_no_q_and_v() -> None:
+    sentence = re.search(r"all but (.*) have `-q` and `-v`", _read(README))
+    assert sentence is not None
+    lacking = {
+        name
+        for name, command in cli.commands.items()
+        if "quiet" not in {parameter.name for parameter in command.params}
+    }
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == lacking
 
 
 def test_the_readme_lists_every_setting() -> None:
@@ -390,3 +405,36 @@ def test_no_file_names_a_path_of_somebody_s_machine() -> None:
         text = path.read_bytes().decode("utf-8", errors="ignore")
         found = re.search(r"(?<![\w.])/(work|root|home)/(?!taxi\b|\.cache/pip)\S*", text)  # These are of the container.
         assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+# --- luigid
+
+
+def test_luigid_as_the_pages_start_it_ends_without_a_traceback(tmp_path: Path) -> None:
+    line = next(words for words in re.findall(r"^    (luigid .*?)(?: &)?$", _read(README), re.MULTILINE))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    name, *options = shlex.split(line)
+    (tmp_path / "luigi.cfg").write_text(_read(ROOT / "luigi.cfg"))
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / name), *options, "--port", port],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process.stderr as said:
+        lines = list(itertools.takewhile(lambda line: "starting up" not in line, said))
+        process.terminate()
+        lines += said
+    process.wait(30)
+    assert "Traceback" not in "".join(lines)
+    assert (tmp_path / "luigid.pickle").is_file()
+
+
+def test_luigid_is_never_told_to_be_started_without_a_place_for_its_state() -> None:
+    texts = [path for path in _files() if path.suffix in (".md", ".cfg", ".py") and path.parts[-2] != "tests"]
+    told = [rest for path in texts for rest in re.findall(r"luigid --address 127\.0\.0\.1(.*)", _read(path))]
+    assert told
+    assert all(rest.startswith(" --state-path ") for rest in told)

@@ -77,7 +77,7 @@ def test_where_all_is_well_every_line_is_ok_and_nothing_is_made(folder: Folder) 
     before = sorted(folder.path.rglob("*"))
     found = examined(folder)
     assert {status for lines in found.values() for status, _ in lines} == {"ok"}, found
-    checks = "python packages luigi.cfg settings luigi_options machine lake warehouse source clock disk scheduler"
+    checks = "python packages luigi.cfg settings luigi_options machine lake warehouse logs source clock disk scheduler"
     assert [name.replace(" ", "_") for name in found] == checks.split()
     assert "is not there yet" in only(found, "lake")[1]
     assert "is not there yet" in only(found, "warehouse")[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -147,6 +149,8 @@ def test_a_relative_url_lies_in_the_working_folder(tmp_path: Path, monkeypatch: 
         "duckdb:///:memory:",
         "duckdb:///w.duckdb?threads=2",
         "duckdb:///folder/",
+        "duckdb:///s3://bucket/w.duckdb",
+        "duckdb:///md:trips",
     ],
 )
 def test_a_url_that_names_no_database_file_is_refused_with_what_is_allowed(url: str) -> None:
@@ -158,6 +162,34 @@ def test_a_url_that_names_no_database_file_is_refused_with_what_is_allowed(url: 
 def test_a_bound_that_cannot_be_is_refused(bound: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         open_warehouse("duckdb:///w.duckdb", **bound)  # type: ignore[arg-type]
+
+
+def _sqlite(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE green (a)")
+        connection.commit()
+
+
+def _text(path: Path) -> None:
+    path.write_text("vendor_id,pickup_datetime\n")
+
+
+@pytest.mark.parametrize(("make", "kind"), [(_sqlite, "an SQLite database"), (_text, "no DuckDB database")])
+def test_another_programs_file_is_refused_by_its_first_bytes_and_stays_as_it_is(
+    tmp_path: Path, path: Path, make: Callable[[Path], None], kind: str
+) -> None:
+    """DuckDB itself would fetch an extension from the internet for an SQLite file."""
+    path.parent.mkdir()
+    make(path)
+    before, warehouse = path.read_bytes(), opened(path)
+    with pytest.raises(WarehouseError, match=rf"cannot open {path}: it is {kind}; set \[pipeline\] warehouse to"):
+        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    with pytest.raises(WarehouseError, match=rf"it is {kind}"):
+        warehouse.query("SELECT 1")
+    assert path.read_bytes() == before
+    assert beside(path) == {path.name}
+    elsewhere = opened(path.with_name("new.duckdb"))
+    assert elsewhere.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
 
 
 def test_importing_and_opening_imports_no_driver_and_makes_no_file(tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ from state import processes_in, rows
 
 from pipeline import config
 from pipeline.cli import run as cli_run
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, WarehouseError
 from pipeline.months import add_months, format_month, month_range
 from pipeline.sample import SampleSite
 from pipeline.source import TLC_SITE
 from pipeline.tasks.base import log
+from pipeline.tasks.lake import Conform
 from pipeline.tasks.reports import Inbox, Report, send
 
 _STEP = re.compile(r"^(?:download|conform|load|mart) (?:green|yellow|fhvhv) \d{4}-\d\d", re.MULTILINE)
@@ -157,8 +158,11 @@ def test_each_step_has_a_log_with_the_traceback_that_the_terminal_lacks(own: Fol
         assert f"{step} green 2024-01: begins, process " in said
     assert "Traceback" not in said
     said = own.pipeline("logs", "green", "2024-02").stdout
-    assert "ERROR download green 2024-02: failed\nTraceback (most recent call last):" in said
-    assert "pipeline.errors.SourceError: green 2024-02: " in said
+    assert re.search(r"^\S+Z ERROR download green 2024-02: failed: SourceError: green 2024-02: ", said, re.MULTILINE)
+    assert "Traceback" not in said
+    said = own.pipeline("logs", "green", "2024-02", "--all").stdout
+    assert "\nTraceback (most recent call last):\n" in said
+    assert "\npipeline.errors.SourceError: green 2024-02: " in said
     last = own.pipeline("logs", "green", "2024-01..2024-02", "--step", "download", "--lines", "1").stdout
     assert re.findall("==> (.*) <==", last) == [
         f"data/logs/green/{month}/download.log" for month in ("2024-01", "2024-02")
@@ -177,11 +181,24 @@ def test_logs_that_cannot_be_written_are_one_warning_and_no_reason_to_stop(folde
     ended = folder.pipeline("backfill", "green", "2024-01", "--workers", workers)
     assert ended.returncode == 0
     assert [line for line in ended.stderr.splitlines() if "logs" in line] == [
-        "no logs and no history: data/logs is no folder that can be written"
+        "no logs and no history: data/logs is no folder"
     ]
     assert rows(folder.database, "SELECT COUNT(*) FROM green") == [(2000,)]
     ended = folder.pipeline("history")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.returncode == 0
+    assert ended.stderr == "pipeline: no further run is written down: data/logs is no folder\n"
+
+
+def test_logs_show_the_last_attempt_and_all_of_them_newest_first(folder: Folder) -> None:
+    for lake in ("data/one", "data/two"):
+        assert folder.pipeline("backfill", "green", "2024-01", "--through", "download", "--lake", lake).returncode == 0
+    last = folder.pipeline("logs", "green", "2024-01").stdout
+    assert last.startswith("==> data/logs/green/2024-01/download.log <==; 1 earlier attempt: --all\n")
+    assert re.findall(r"begins, process \d+, lake (.*)", last) == [str(folder.path / "data/two")]
+    every = folder.pipeline("logs", "green", "2024-01", "--all").stdout
+    assert re.findall(r"begins, process \d+, lake (.*)", every) == [
+        str(folder.path / lake) for lake in ("data/two", "data/one")
+    ]
 
 
 def test_a_log_that_has_grown_large_is_put_aside(folder: Folder) -> None:
@@ -441,3 +458,15 @@ def test_bash_completes_commands_datasets_and_options(folder: Folder) -> None:
         folder.environment = {"_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": f"pipeline {words}"}
         folder.environment["COMP_CWORD"] = str(len(words.split()))
         assert folder.pipeline().stdout.splitlines() == [wanted]
+
+
+@pytest.mark.parametrize("kind", [WarehouseError, ValueError])
+def test_an_error_that_quotes_something_huge_is_shown_and_kept_in_part(kind: type[Exception]) -> None:
+    step = Conform(dataset="green", month=date(2024, 1, 1))
+    try:
+        raise kind("it says " + "x" * 3_000_000)
+    except kind as error:
+        words = step.on_failure(error)
+    assert words.startswith(f"{kind.__name__}: it says xxx")
+    assert words.endswith("xxx… (3,000,008 characters)")
+    assert len(words) < 11_000

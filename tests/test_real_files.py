@@ -36,6 +36,8 @@ COUNTS = {
     "trip-data/green_tripdata_2020-04.parquet": (35_644, 6, 12),
     "csv/green/green_tripdata_2020-04.csv.gz": (35_612, 6, 0),
     "csv/green/green_tripdata_2020-05.csv.gz": (57_360, 0, 1),
+    "samples/green_tripdata_2020-10.csv.gz": (95_120, 9, 0),
+    "samples/green_tripdata_2020-11.csv.gz": (88_605, 2, 1),
     "trip-data/green_tripdata_2020-12.parquet": (83_130, 3, 1),
     "csv/green/green_tripdata_2020-12.csv.gz": (83_130, 3, 1),
     "trip-data/green_tripdata_2021-01.parquet": (76_518, 3, 0),
@@ -51,9 +53,37 @@ COUNTS = {
     "trip-data/green_tripdata_2025-01.parquet": (48_326, 43, 0),
     "trip-data/green_tripdata_2025-02.parquet": (46_621, 19, 210),
     "trip-data/green_tripdata_2025-07.parquet": (48_205, 13, 0),
+    "trip-data/green_tripdata_2025-11.parquet": (46_912, 21, 3),
+}
+
+#: Of parts of months, and of the whole of green 2013-08: rows, drop-offs before pickups, negative totals.
+SAMPLES = {
+    "fhv_tripdata_2020-04.csv.gz": (1_000, 0, 0),
+    "fhvhv_tripdata_2020-04.csv.gz": (1_000, 0, 0),
+    "green_tripdata_2013-08.csv.gz": (7_623, 2, 0),
+    "yellow_tripdata_2017-06.csv.gz": (10_000, 0, 5),
+    "yellow_tripdata_2018-07.csv.gz": (10_000, 0, 5),
+    "yellow_tripdata_2019-02.csv.gz": (10_000, 0, 15),
+    "yellow_tripdata_2020-04.csv.gz": (10_000, 0, 58),
+    "yellow_tripdata_2020-10.csv.gz": (10_000, 43, 45),
+    "yellow_tripdata_2022-01.parquet": (100_000, 0, 640),
+    "yellow_tripdata_2025-01.parquet": (10_000, 0, 0),
 }
 
 HEADS = sorted((FILES / "heads").glob("*.csv"))
+
+#: Heads that were cut from their files without the end of their last line.
+CUT = {f"yellow_tripdata_{month}.csv" for month in ("2015-01", "2016-01", "2016-02", "2016-03")}
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The heads, each with the end of its last line."""
+    folder = tmp_path_factory.mktemp("heads")
+    ended = {path: folder / path.name for path in HEADS if path.name in CUT}
+    for path, whole in ended.items():
+        whole.write_bytes(path.read_bytes() + b"\n")
+    return [ended.get(path, path) for path in HEADS]
 
 
 def _month(path: Path) -> date:
@@ -101,11 +131,30 @@ def test_real_months_raise_one_warning_the_wrong_minutes_of_vendor_6(tmp_path: P
     assert raised == [("trip-data/green_tripdata_2025-02.parquet", "negative_durations", "warning")]
 
 
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_part_of_a_month_conforms_to_what_was_published(tmp_path: Path, name: str) -> None:
+    dataset, month = name.partition("_")[0], _month(Path(name))
+    measures = conform_file(FILES / "samples" / name, tmp_path / "draft", dataset, month)
+    counts = measures.counts
+    assert (measures.rows, counts["dropoffs_before_pickups"], counts.get("negative_totals", 0)) == SAMPLES[name]
+    assert counts["unknown_zones"] == counts["unknown_codes"] == 0
+    findings = [finding.rule for finding in check(DATASETS[dataset], month, measures)]
+    wrong_minutes = ["negative_durations"] if name == "yellow_tripdata_2020-10.csv.gz" else []
+    assert findings == [*wrong_minutes, *(["published_rows"] if name.endswith(".parquet") else [])]
+
+
+def test_the_wrong_minutes_are_in_yellow_too_in_rows_without_a_vendor(tmp_path: Path) -> None:
+    conform_file(FILES / "samples/yellow_tripdata_2020-10.csv.gz", tmp_path / "draft", "yellow", date(2020, 10, 1))
+    backwards = [row for row in _rows(tmp_path / "draft") if row["dropoff_datetime"] < row["pickup_datetime"]]
+    found = {(row["vendor_id"], row["pickup_datetime"].minute, row["dropoff_datetime"].minute) for row in backwards}
+    assert found == {(None, 10, 10)}
+
+
 @pytest.mark.parametrize("name", ["yellow", "green", "fhv", "fhvhv"])
-def test_the_head_of_every_month_of_the_csv_era_conforms(tmp_path: Path, name: str) -> None:
-    heads = [path for path in HEADS if path.name.startswith(f"{name}_")]
-    assert heads
-    for path in heads:
+def test_the_head_of_every_month_of_the_csv_era_conforms(tmp_path: Path, heads: list[Path], name: str) -> None:
+    those = [path for path in heads if path.name.startswith(f"{name}_")]
+    assert those
+    for path in those:
         measures = conform_file(path, tmp_path / "draft", name, _month(path))
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         assert measures.rows == len(lines) - 1, path.name
@@ -114,6 +163,12 @@ def test_the_head_of_every_month_of_the_csv_era_conforms(tmp_path: Path, name: s
 
 def test_there_are_304_heads() -> None:
     assert len(HEADS) == 304
+
+
+@pytest.mark.parametrize("name", sorted(CUT))
+def test_a_head_that_was_cut_in_its_last_line_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match=rf"^{name}: cut short: its last line has no line end"):
+        conform_file(FILES / "heads" / name, tmp_path / "draft", "yellow", _month(Path(name)))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -173,8 +228,9 @@ def test_both_zone_tables_have_265_zones_and_no_nulls(tmp_path: Path, name: str)
     assert zones[265]["service_zone"] == "N/A"
 
 
-def test_every_real_file_is_what_its_name_claims() -> None:
-    for path in [*HEADS, *(FILES / name for name in COUNTS), *(FILES / "resaved").iterdir()]:
+def test_every_real_file_is_what_its_name_claims(heads: list[Path]) -> None:
+    whole = [FILES / name for name in COUNTS]
+    for path in [*heads, *whole, *(FILES / "samples").iterdir(), *(FILES / "resaved").iterdir()]:
         verify_raw(path)
 
 

@@ -437,7 +437,7 @@ def test_a_gzip_file_is_read_to_its_end(
 
 def test_a_csv_of_no_known_length_is_not_taken_for_whole(shared_site: SampleSite, part: Path) -> None:
     text = served(shared_site, "/misc/taxi_zone_lookup.csv")
-    with ScriptedSite(answer(text[:5000], length=-1)) as site:
+    with ScriptedSite(answer(text[: text.index(b"\n", 5000) + 1], length=-1)) as site:
         assert "sent without its length, so nothing says whether this is all of it" in fails(
             source(site.url), part, ZONES, None
         )
@@ -488,6 +488,20 @@ def test_a_file_of_a_folder_that_is_not_what_it_claims_is_an_error_and_not_kept(
     (published / NAME).write_bytes(content)
     assert fails(source(str(published)), part).startswith(f"green 2024-01: {published / NAME}: {found}")
     assert (published / NAME).read_bytes() == content
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_a_csv_that_is_cut_short_is_refused_until_the_copy_is_whole(published: Path, part: Path, ending: str) -> None:
+    copy, text = published / f"green_tripdata_2014-01.{ending}", b"VendorID,Trip_distance\r\n2,2.7"
+    pack = gzip.compress if ending == "csv.gz" else bytes
+    where, month = source(str(published), ending), date(2014, 1, 1)
+    copy.write_bytes(pack(text))
+    message = fails(where, part, month=month)
+    assert message.startswith(f"green 2014-01: {copy}: cut short: its last line has no line end; ")
+    assert message.endswith("or end that line in the source's copy if the copy is known to be whole")
+    copy.write_bytes(pack(text + b"\r\n"))
+    where.fetch(GREEN, month, part)
+    assert part.read_bytes() == copy.read_bytes()
 
 
 def test_a_file_of_a_folder_has_its_time_and_its_hash_in_the_sidecar(

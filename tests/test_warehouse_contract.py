@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cloud import Cloud, warehouse_at
@@ -145,13 +146,16 @@ def test_a_file_that_says_nothing_of_itself_is_refused(warehouse: Warehouse, tmp
     assert warehouse.loaded_months(GREEN) == {}
 
 
-def test_a_value_of_another_type_or_a_null_in_a_required_column_is_refused(
+def test_a_value_of_another_type_a_doubled_column_or_a_null_in_a_required_one_is_refused(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     table = GREEN.schema.empty_table()
     table = table.set_column(table.schema.get_field_index("extra"), "extra", table.column("store_and_fwd_flag"))
     with pytest.raises(WarehouseError, match="extra is string, declared double"):
         warehouse.replace_month(GREEN, JAN, write(tmp_path / "a.parquet", GREEN, JAN, table))
+    twice = GREEN.schema.empty_table().append_column("extra", pa.array([], pa.float64()))
+    with pytest.raises(WarehouseError, match=r"columns \['extra'\] occur more than once"):
+        warehouse.replace_month(GREEN, JAN, write(tmp_path / "b.parquet", GREEN, JAN, twice))
     warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     with pytest.raises(WarehouseError, match="pickup_datetime"):
         warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0], pickup_datetime=[None]))
@@ -230,6 +234,21 @@ def test_a_mart_is_built_for_the_month_with_the_fingerprint_of_its_load(warehous
     assert [tuple(row.values()) for row in rows.to_pylist()] == [("green", FEB, FEB, 1)]
 
 
+def test_a_mart_is_built_whatever_numbers_a_month_holds(warehouse: Warehouse, tmp_path: Path) -> None:
+    extremes: dict[pa.DataType, list[float]] = {
+        pa.int64(): [10**9, -(10**9), 10**9 + 1, 2**63 - 1, -(2**63)],
+        pa.float64(): [1e9, 1e9, 1e16, -1e300, 1e308],
+    }
+    values = {column.name: extremes[column.type] for column in GREEN.columns if column.type in extremes}
+    values |= {"pickup_location_id": [1] * 5, "total_amount": [1.0] * 5}
+    day = [datetime(2024, 1, 5)] * 5
+    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0] * 5, pickup_datetime=day, **values))
+    assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green")) == {"daily_trips": 1, "monthly_zone_revenue": 1}
+    for mart in marts_of("green"):
+        [row] = warehouse.query(f"SELECT * FROM {mart.name}").to_pylist()
+        assert (row["trips"], row["passengers"], row["trip_miles"], row["fare_amount"]) == (5, 0, None, 2 * 10**9)
+
+
 def test_loading_a_month_again_takes_its_marts_out(warehouse: Warehouse, tmp_path: Path) -> None:
     for month in (JAN, FEB):
         warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
@@ -294,6 +313,9 @@ def test_a_query_cannot_change_anything_and_its_error_is_the_engines(warehouse: 
 
 
 def test_a_load_that_raises_midway_leaves_the_old_month(warehouse: Warehouse, tmp_path: Path) -> None:
+    twice = GREEN.schema.empty_table().append_column("extra", pa.array([], pa.float64()))
+    with pytest.raises(WarehouseError, match=r"columns \['extra'\] occur more than once"):
+        warehouse.replace_month(GREEN, JAN, write(tmp_path / "b.parquet", GREEN, JAN, twice))
     warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     with pytest.raises(WarehouseError, match="pickup_datetime"):
         warehouse.replace_month(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 200_000, last_pickup=False))

@@ -35,7 +35,8 @@ from pipeline.cli.past import completion, history, logs
 from pipeline.cli.renew import redo, refresh
 from pipeline.cli.run import exit_code
 from pipeline.cli.schedule import schedule
-from pipeline.errors import PipelineError, UsageError
+from pipeline.cli.streams import OutputLost, broken_pipe, output_error, prepare_streams
+from pipeline.errors import PipelineError, UsageError, visible
 from pipeline.tasks.base import log
 from pipeline.tasks.outcome import Stopped
 from pipeline.version import __version__
@@ -66,6 +67,7 @@ for _command in _COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; a mistake of the user gets one message, never a traceback."""
+    prepare_streams()
     _stop_at_sigterm()
     luigi_options.prepare_luigi()
     _log_steps()
@@ -87,7 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(str(error), 2)
     except PipelineError as error:
         _fail(f"{type(error).__name__}: {error}", 5)
-    sys.exit(0)
+    except OutputLost:
+        pass
+    except SystemExit:  # The code tells what became of the work.
+        _report_lost_output()
+        raise
+    sys.exit(_report_lost_output())
 
 
 def _stop_at_sigterm() -> None:
@@ -101,15 +108,33 @@ def _stop_at_sigterm() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def _report_lost_output() -> int:
+    """Say why output was lost, unless its reader left; returns the exit code for a lost result, 0 where none is."""
+    error = output_error()
+    if error is None:
+        return 0
+    if broken_pipe(error):
+        return 128 + signal.SIGPIPE
+    click.echo(f"pipeline: standard output cannot be written: {error.strerror}", err=True)
+    return 2
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"pipeline: {message}", err=True)
+    click.echo(visible(f"pipeline: {message}"), err=True)
     sys.exit(code)
+
+
+class _Formatter(logging.Formatter):
+    """Messages alone, with control characters made visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _log_steps() -> None:
     """A line for each finished step; Luigi's own lines only from warnings on."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [handler]

@@ -141,8 +141,11 @@ def sql(statement: str, form: str | None, output: str | None, force: bool, limit
     pipeline sql "SELECT * FROM daily_trips" --output daily.csv
     pipeline sql - --format json < question.sql
     """  # noqa: D301
-    if statement == "-":
-        statement = sys.stdin.read()
+    try:
+        statement = sys.stdin.read() if statement == "-" else statement
+        statement.encode()
+    except (ValueError, OSError) as error:
+        raise UsageError(f"the statement cannot be read as text in {sys.stdin.encoding}: {error}") from error
     if not statement.strip(" \t\r\n;"):
         raise UsageError("the statement is empty")
     path = _output(output, force) if output is not None else None
@@ -174,7 +177,7 @@ def _write(rows: pa.Table, form: str, file: BinaryIO | None, limit: int | None) 
 
 def _output(name: str, force: bool) -> Path:
     """Where to write; refused before the warehouse is asked when it cannot be."""
-    path = Path(name).expanduser()
+    path = Path(config.expand_home(name, "--output"))
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file")
     if path.exists() and not force:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pipeline.cli.options import as_json, console, print_json
 from pipeline.doctor import Line, examine
+from pipeline.errors import visible
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 #: As wide as the longest of the names, and a gap.
@@ -31,8 +32,8 @@ _STATUS_WIDTH, _CHECK_WIDTH = 9, 15
 def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **settings: Any) -> None:
     """Look whether everything is there that a run needs, and say what to do where it is not.
 
-    Python and packages, luigi.cfg, memory and disk, lake, warehouse, source and its clock, luigid. Nothing is changed,
-    and no secret is shown. The exit code is 0 when nothing failed, though there may be warnings, and else 1.
+    Python and packages, luigi.cfg, memory and disk, lake, warehouse, logs, source and its clock, luigid. Nothing is
+    changed, and no secret is shown. The exit code is 0 when nothing failed, though there may be warnings, and else 1.
 
     \b
     pipeline doctor
@@ -54,7 +55,7 @@ def _printed(lines: Iterable[Line]) -> Iterable[Line]:
     out = console()
     for line in lines:
         status = Text(line.status.ljust(_STATUS_WIDTH), style=_STYLES[line.status])
-        text = Text(f"{line.message}; {line.remedy}" if line.remedy else line.message)
+        text = Text(visible(f"{line.message}; {line.remedy}" if line.remedy else line.message))
         if out.is_terminal:
             row = Table.grid()
             row.add_column(width=_STATUS_WIDTH)

@@ -61,6 +61,7 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
         from pipeline.cli.formats import draft_of
         from pipeline.cli.page import html_page
 
+        page = Path(config.expand_home(str(page), "--html"))
         with draft_of(page) as file:
             file.write(html_page(document(found, zones)).encode())
         click.echo(f"written: {page}", err=True)

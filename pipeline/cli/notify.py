@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import luigi.notifications
 import requests
 from luigi.configuration import get_config
 
-from pipeline.cli.summary import counted
+from pipeline.cli.summary import causes, counted
+from pipeline.errors import visible
 from pipeline.history import Run
 from pipeline.tasks.base import log
 
@@ -31,7 +33,8 @@ def notify(run: Run, url: str) -> None:
     if url:
         try:
             # Of the answer nothing is wanted but its status; the address is a secret, so that no error may quote it.
-            answer = requests.post(url, json={"text": text}, timeout=_TIMEOUT_S)
+            # Slack reads <…> as links and mentions of everyone.
+            answer = requests.post(url, json={"text": html.escape(text, quote=False)}, timeout=_TIMEOUT_S)
             if answer.status_code >= 300:
                 log.warning(f"notify_url: HTTP {answer.status_code} {answer.reason}; nobody was told of this run there")
         except requests.RequestException as error:
@@ -78,10 +81,11 @@ def message(run: Run) -> str:
     parts += [f"{len(failed)} failed"] if failed else []
     parts += [f"{waiting} not published yet"] if waiting else []
     parts += [counted(len(run.warnings), "warning")] if run.warnings else []
-    lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})"]
+    lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})".replace("\n", " ")]
     if run.rows or run.bytes:
         lines.append(f"{run.rows:,} rows conformed, {run.bytes / 1e6:,.1f} MB downloaded")
-    lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}" for of in failed[:_MOST]]
-    lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
+    found = causes(failed)
+    lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}{same}" for of, same in found[:_MOST]]
+    lines += [f"… and {len(found) - _MOST} more"] if len(found) > _MOST else []
     lines += [f"warning: {warning}" for warning in run.warnings[:_MOST]]
-    return "\n".join(lines)
+    return visible("\n".join(lines))

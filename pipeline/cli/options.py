@@ -11,10 +11,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 from rich.console import Console
+from rich.text import Text
 
 from pipeline import config
 from pipeline.datasets import DATASETS
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, visible
 from pipeline.months import add_months, month_range, parse_period
 from pipeline.source import Source
 from pipeline.tasks.base import log, source_of
@@ -104,14 +105,21 @@ def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[s
     return found
 
 
+class _Console(Console):
+    """One to which a text is a text: no markup, no emoji codes, no control characters."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
 def console(**options: Any) -> Console:
     """Where results go: standard output; colours only for a terminal that wants them."""
-    return Console(highlight=False, **options)
+    return _Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def print_json(found: Any) -> None:
-    """A result for machines; dates as ISO texts."""
-    click.echo(json.dumps(found, indent=2, default=str, ensure_ascii=False))
+    """A result for machines, in ASCII, which any encoding has; dates as ISO texts."""
+    click.echo(json.dumps(found, indent=2, default=str))
 
 
 def quiet_now() -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from pipeline.cli.cells import CELLS
 from pipeline.cli.grid import size
+from pipeline.errors import visible
 
 _NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: What tells the stages apart without their colours; letters, as fonts differ in all else.
@@ -126,6 +127,11 @@ def _remarks(document: Mapping[str, Any]) -> str:
         found += f'<dt class="{_class(of["stage"])}">{escape(subject)}: {escape(of["why"])}</dt>'
         found += f"<dd><code>{escape(of['command'])}</code></dd>\n"
     return f"<section><h2>What wants a person</h2>\n<dl>{found}</dl></section>\n" if found else ""
+
+
+def escape(text: str) -> str:
+    """Text from elsewhere as HTML that shows it."""
+    return html.escape(visible(text))
 
 
 def _class(stage: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.table import Table
@@ -10,13 +11,14 @@ from rich.text import Text
 
 from pipeline import config
 from pipeline.cli.options import as_json, parse_what, print_json, what, with_settings
+from pipeline.cli.summary import causes, counted
 from pipeline.cli.tables import print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, visible
 from pipeline.history import History, Run, last_runs
 from pipeline.months import month_range, parse_period
 from pipeline.status import STEPS
-from pipeline.tasks.logs import log_path
+from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
 
 _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow"}
 
@@ -43,6 +45,8 @@ def history(last: int, as_json: bool) -> None:
         click.echo(f"No run yet in {found.path}.")
     else:
         _print_runs(runs)
+    if wrong := problem(Path(config.settings().logs)):
+        click.echo(visible(f"pipeline: no further run is written down: {wrong}"), err=True)
 
 
 def _print_runs(runs: list[Run]) -> None:
@@ -62,17 +66,20 @@ def _print_runs(runs: list[Run]) -> None:
             run.asked.removeprefix("pipeline "),
         )
     print_table(table)
-    for failure in runs[0].failures[:5]:
-        print_line(f"{failure.step} {failure.dataset} {failure.month}: {failure.kind}: {failure.error}", "red")
+    for failure, same in causes(runs[0].failures)[:5]:
+        print_line(f"{failure.step} {failure.dataset} {failure.month}: {failure.kind}: {failure.error}{same}", "red")
 
 
 @click.command()
 @what(required=True)
 @click.option("--step", type=click.Choice(STEPS), help="Only this step's.")
 @click.option("--lines", default=0, type=click.IntRange(0), help="Only so many last lines of each; 0 for all.")
+@click.option("--all", "every", is_flag=True, help="All attempts, and tracebacks.")
 @with_settings
-def logs(what: tuple[str, ...], step: str | None, lines: int) -> None:
-    """The log of each step of a month: what it said, libraries' warnings, and for a failure the whole traceback.
+def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> None:
+    """The log of the last attempt at each step of a month: what it said, libraries' warnings, and why it failed.
+
+    --all adds earlier attempts, newest first, and tracebacks. Each begins with a line that names its lake.
 
     DATASET is yellow, green, fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
 
@@ -94,9 +101,10 @@ def logs(what: tuple[str, ...], step: str | None, lines: int) -> None:
             if not path.exists():
                 continue
             found += 1
-            click.echo(f"==> {path} <==")
-            text = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            click.echo("\n".join(text[-lines:] if lines else text) + "\n")
+            parts = attempts(path.read_text(encoding="utf-8", errors="replace"))
+            text = "\n".join(parts if every else map(without_tracebacks, parts[:1])).split("\n")
+            more = f"; {counted(len(parts) - 1, 'earlier attempt')}: --all" if parts[1:] and not every else ""
+            click.echo(visible("\n".join([f"==> {path} <=={more}", *(text[-lines:] if lines else text), ""])))
     if not found:
         name, month = wanted[0]
         where = log_path(folder, name, month, step or STEPS[0]).parent

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import date
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -22,6 +22,8 @@ from rich.text import Text
 
 from pipeline import config
 from pipeline.cli.cells import grid
+from pipeline.cli.options import console
+from pipeline.errors import visible
 from pipeline.months import format_month
 from pipeline.status import MonthStatus
 from pipeline.tasks.base import log
@@ -43,6 +45,7 @@ class Progress:
     def __init__(self, statuses: Mapping[str, Sequence[MonthStatus]], through: str, *, quiet: bool) -> None:
         self.rows = self.bytes = 0
         self.warnings: list[str] = []
+        self._unlogged = False
         self._months = [status for of in statuses.values() for status in of if status.month]
         self._stages = {(status.dataset, _text(status.month)): status.stage for status in self._months}
         self._left = {
@@ -53,10 +56,10 @@ class Progress:
         self._running: dict[tuple[str, str, str], Report] = {}
         self._moved: deque[tuple[float, int, int]] = deque()
         self._began = self._drawn = time.monotonic()
-        console = Console(stderr=True, highlight=False)
+        out = console(stderr=True)
         self._live = (
-            Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-            if console.is_terminal and not quiet and self._total
+            Live(console=out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            if out.is_terminal and not quiet and self._total
             else None
         )
         self._handlers = list(log.handlers)
@@ -98,6 +101,9 @@ class Progress:
     def _take(self) -> None:
         now = time.monotonic()
         for report in self._inbox.read():
+            if report.state == "unlogged":
+                self._warn_once(report.message)
+                continue
             key = (report.dataset, report.month, report.step)
             before = self._running.get(key)
             rows = max(0, report.rows - (before.rows if before else 0)) if report.step == "conform" else 0
@@ -112,18 +118,29 @@ class Progress:
         while self._moved and now - self._moved[0][0] > _WINDOW_S:
             self._moved.popleft()
 
+    def _warn_once(self, message: str) -> None:
+        """Pass on what every step may have to say, in the words of the first."""
+        if self._unlogged:
+            return
+        self._unlogged = True
+        self.warnings.append(message)
+        if self._live:
+            self._live.console.print(Text(visible(message), style="yellow"))
+        else:
+            log.warning(message)
+
     def _end(self, report: Report) -> None:
         month = (report.dataset, report.month)
         subject = " ".join(part for part in (report.step, *month) if part)
         if report.state == "failed":
             self._stages[month] = "refused" if report.message == "CheckFailed" else "failed"
             if self._live:
-                self._live.console.print(Text(f"{subject} failed: {report.message}", style="red"))
+                self._live.console.print(Text(visible(f"{subject} failed: {report.message}"), style="red"))
             return
         if "warning" in report.message:
             self.warnings.append(f"{subject}: {report.message}")
             if self._live:
-                self._live.console.print(Text(f"{subject}: {report.message}", style="yellow"))
+                self._live.console.print(Text(visible(f"{subject}: {report.message}"), style="yellow"))
         if month in self._stages:
             self._stages[month] = _STAGES[report.step]
         if report.step in self._left.get(month, ()):
@@ -161,7 +178,7 @@ class Progress:
         lines = []
         for (dataset, month, step), report in list(self._running.items())[:_MOST_RUNNING]:
             share = f"{report.fraction:4.0%}" if report.fraction is not None else "    "
-            lines.append(Text(f"  {step:<8} {dataset:<6} {month:<7} {share}  {report.message}", no_wrap=True))
+            lines.append(Text(f"  {step:<8} {dataset:<6} {month:<7} {share}  {visible(report.message)}", no_wrap=True))
         return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from datetime import date
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline import config
 from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.run import run_months, scheduler_option, workers_option
+from pipeline.cli.streams import OutputLost
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import PipelineError, UsageError
 from pipeline.forget import Going, Month, Months, clear_the_way, forget, going, name_of
@@ -52,7 +53,8 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
     store, warehouse, source = _places()
     plan = [found for found in going(store, warehouse, source, months, step) if found]
     if plan:
-        _print_going(plan)
+        with suppress(OutputLost):  # Its readers do not decide.
+            _print_going(plan)
         if not yes and not sys.stdin.isatty():
             raise UsageError("nobody can be asked whether this may go, as this is no terminal; add --yes")
         if not yes and not click.confirm(f"Forget this, and do it anew from {step} on?"):
@@ -102,7 +104,8 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
     log.info(f"comparing {count} month{'s' * (count != 1)} with the source and with each other")
     findings = compare(store, warehouse, source, months, date.today().replace(day=1))
     if not as_json:
-        _print_findings(findings, count, applied)
+        with suppress(OutputLost) if applied else nullcontext():
+            _print_findings(findings, count, applied)
     code, errors = 1 if any(found.what == "unanswered" for found in findings) else 0, list[str]()
     if applied:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline import config
 from pipeline.cli.notify import notify
 from pipeline.cli.options import months_of, parse_what, quiet_now, verbose_now, what, with_settings
 from pipeline.cli.progress import Progress
+from pipeline.cli.streams import OutputLost
 from pipeline.cli.summary import counted, print_summary
 from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
@@ -134,9 +136,9 @@ def run_months(
         for name, of in months.items()
         for first, last in _ranges(of)
     ]
-    if not (kept := logs.usable(Path(settings.logs))):
-        log.warning(f"no logs and no history: {settings.logs} is no folder that can be written")
-    history = History(settings.logs, silent=not kept)
+    if problem := logs.problem(Path(settings.logs), make=True):
+        log.warning(f"no logs and no history: {problem}")
+    history = History(settings.logs, silent=bool(problem))
     # A URL may have a password in it.
     noted = history.begin(" ".join(["pipeline", *map(redact, sys.argv[1:])]))
     code = 2
@@ -160,7 +162,8 @@ def run_months(
             noted.rows, noted.bytes, noted.warnings = progress.rows, progress.bytes, progress.warnings
         code = exit_code(outcomes)
         _note(noted, outcomes)
-        print_summary(sum(map(len, months.values())), outcomes, settings)
+        with suppress(OutputLost):  # Whoever reads it or not, the run is done and told of.
+            print_summary(sum(map(len, months.values())), outcomes, noted.failures, settings)
         notify(noted, settings.notify_url)
     except Stopped as stopped:
         code = 128 + stopped.number
@@ -218,7 +221,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
         return
     missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
     need = _ROOM[through] * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
-    folder = Path(settings.lake).expanduser().absolute()
+    folder = Path(settings.lake).absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

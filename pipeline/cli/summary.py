@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -13,8 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import lake
+from pipeline.cli.grid import spans
+from pipeline.cli.options import console
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
+from pipeline.errors import visible
+from pipeline.history import Failure
 from pipeline.months import format_month
 from pipeline.retries import redact
 from pipeline.storage import Store
@@ -25,16 +30,16 @@ _MOST_LINES = 60
 _MOST_ERRORS = 10
 
 
-def print_summary(wanted: int, outcomes: Sequence[Outcome], settings: Settings) -> None:
+def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[Failure], settings: Settings) -> None:
     """Print what became of so many months, the errors, and where everything lies."""
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     if not outcomes:
-        console.print(f"Nothing to do: all {wanted} months are there.")
+        out.print(f"Nothing to do: all {wanted} months are there.")
     else:
-        _print_months(console, outcomes, settings)
-    console.print(f"lake       {store_of(settings).location}")
-    console.print(f"warehouse  {redact(settings.warehouse)}")
-    _print_errors(console, [outcome for outcome in outcomes if outcome.failed])
+        _print_months(out, outcomes, settings)
+    out.print(f"lake       {store_of(settings).location}")
+    out.print(f"warehouse  {redact(settings.warehouse)}")
+    _print_errors(out, failures)
 
 
 def counted(count: int, noun: str) -> str:
@@ -42,21 +47,41 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def _print_errors(console: Console, failed: Sequence[Outcome]) -> None:
-    """The errors, those that want a person first, each of which was in the log already when it happened."""
-    failed = sorted(failed, key=_waits)
-    for outcome in failed[:_MOST_ERRORS]:
-        console.print(Text(f"{outcome.kind}: {outcome.error}", style="yellow" if _waits(outcome) else "red"))
-    if len(failed) > _MOST_ERRORS:
-        console.print(f"… and {len(failed) - _MOST_ERRORS} more, above")
-    count = sum(not _waits(outcome) for outcome in failed)
+def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
+    """The first failure of each cause, and for which others it is the same, such as ` (same for 2 others: …)`."""
+    alike: dict[tuple[str, ...], list[Failure]] = {}
+    for of in failures:
+        # What differs between months of one cause: their names, and addresses of objects.
+        cause = re.sub(rf"{of.dataset}|{of.month or of.dataset}|0x[0-9a-f]+", "", of.error)
+        alike.setdefault((of.step, of.kind, cause), []).append(of)
+    return [(first, _same(others)) for first, *others in alike.values()]
+
+
+def _same(others: Sequence[Failure]) -> str:
+    months: dict[str, list[date]] = defaultdict(list)
+    for of in others:
+        months[of.dataset] += [date.fromisoformat(f"{of.month}-01")] if of.month else []
+    names = ", ".join(" ".join([name, ", ".join(spans(found))]).rstrip() for name, found in months.items())
+    return f" (same for {counted(len(others), 'other')}: {names})" if others else ""
+
+
+def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
+    """The errors, those that want a person first."""
+    failures = sorted(failures, key=lambda of: (_waits(of), of.dataset, of.month))
+    found = causes(failures)
+    for failure, others in found[:_MOST_ERRORS]:
+        style = "yellow" if _waits(failure) else "red"
+        console.print(Text(visible(f"{failure.kind}: {failure.error}{others}"), style=style))
+    if len(found) > _MOST_ERRORS:
+        console.print(f"… and {len(found) - _MOST_ERRORS} more, which pipeline history --last 1 --json has")
+    count = sum(not _waits(failure) for failure in failures)
     if count:
         console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
-    if count < len(failed):
-        console.print(f"{len(failed) - count} not published yet: not a failure, come back later.")
+    if count < len(failures):
+        console.print(f"{len(failures) - count} not published yet: not a failure, come back later.")
 
 
-def _waits(outcome: Outcome) -> bool:
+def _waits(outcome: Outcome | Failure) -> bool:
     return outcome.kind == "NotPublished"
 
 

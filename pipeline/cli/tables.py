@@ -6,6 +6,7 @@ A table for a terminal fits into it; one for a pipe or a file has whole lines, w
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from pipeline.cli.formats import plain
 from pipeline.cli.options import console
+from pipeline.errors import visible
 
 _GAP = 2
 #: Wider than any line; a table takes what it needs.
@@ -40,13 +42,13 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     wide = console(width=_NO_LIMIT, file=file)
     with wide.capture() as captured:
         wide.print(table)
-    click.echo("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()), nl=False, file=file)
+    click.echo("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()), nl=False, file=file or sys.stdout)
 
 
 def print_line(text: str, style: str = "") -> None:
     """Print a line: wrapped between words on a terminal, else whole."""
     out = console()
-    out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
+    out.print(Text(visible(text), style=style), soft_wrap=not out.is_terminal)
 
 
 def print_rows(rows: pa.Table, *, more: int = 0, blocks: bool = True, file: TextIO | None = None) -> None:
@@ -65,7 +67,7 @@ def print_rows(rows: pa.Table, *, more: int = 0, blocks: bool = True, file: Text
     elif rows.num_columns:
         table = new_table()
         for field in rows.schema:
-            table.add_column(Text(clean(field.name)), justify=_side(field.type), overflow="fold")
+            table.add_column(Text(visible(field.name)), justify=_side(field.type), overflow="fold")
         for line in zip(*texts, strict=True):
             table.add_row(*map(_text, line))
         print_table(table, file)
@@ -77,7 +79,7 @@ def print_rows(rows: pa.Table, *, more: int = 0, blocks: bool = True, file: Text
 
 def _print_turned(rows: pa.Table, texts: Sequence[Sequence[str | None]], out: Console, *, blocks: bool) -> int:
     """Print a line for each column; returns for how many rows."""
-    names = [clean(name) for name in rows.column_names]
+    names = [visible(name) for name in rows.column_names]
     room = out.width - max(map(cell_len, names)) - _GAP
     done = 0
     while done < rows.num_rows and (blocks or not done):
@@ -104,15 +106,8 @@ def shown(value: Any) -> str | None:
     if found is None and value is not None:
         return str(value)
     if found is None or isinstance(found, str):
-        return None if found is None else clean(found)
-    return str(value) if isinstance(value, Decimal) else clean(json.dumps(found, ensure_ascii=False))
-
-
-def clean(text: str) -> str:
-    """A text without what would move the cursor or change colours; its lines stay."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text.expandtabs()
-    )
+        return None if found is None else visible(found)
+    return str(value) if isinstance(value, Decimal) else visible(json.dumps(found, ensure_ascii=False))
 
 
 def _side(kind: pa.DataType) -> Any:

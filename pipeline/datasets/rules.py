@@ -64,6 +64,18 @@ UNKNOWN_CODES = Rule(
     doc="codes that the code lists lack",
 )
 
+#: The marts have the same limit. DECIMAL(18, 2) holds less than 1e16, and the sum of a month's counts 64 bits.
+LARGEST_NUMBER = 1_000_000_000
+
+HUGE_NUMBERS = Rule(
+    "huge_numbers",
+    "warning",
+    "huge_numbers",
+    # None in the real months.
+    at_most=0,
+    doc=f"numbers beyond ±{LARGEST_NUMBER:,}, which the marts leave out",
+)
+
 PUBLISHED_ROWS = Rule(
     "published_rows",
     "warning",
@@ -79,5 +91,6 @@ TRIP_RULES = (
     NEGATIVE_DURATIONS,
     UNKNOWN_ZONES,
     UNKNOWN_CODES,
+    HUGE_NUMBERS,
     PUBLISHED_ROWS,
 )

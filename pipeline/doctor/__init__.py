@@ -36,6 +36,7 @@ def examine(
     checks = {
         "lake": (_LONG_S, lambda: places.lake(settings)),
         "warehouse": (_LONG_S, lambda: places.warehouse(settings, loaded)),
+        "logs": (_SHORT_S, lambda: places.logs(settings)),
         "source": (_SHORT_S, lambda: services.source(settings)),
     }
     for name, (seconds, ask) in checks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import sys
@@ -76,6 +77,12 @@ def fits(version: str, bounds: str) -> bool:
 def machine(workers: int) -> Iterator[Line]:
     """Whether memory and CPU suffice for so many workers."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        multiprocessing.Lock()
+    except (OSError, ImportError) as error:
+        yield failed(
+            "machine", f"processes cannot share a lock: {error}", "make /dev/shm a file system that can be written"
+        )
     memory, told = free_memory(), f"{workers} worker{'s' * (workers != 1)} on {cpus} CPU{'s' * (cpus != 1)}"
     if memory is not None:
         told += f" with {memory / 1e9:.1f} GB of memory free"

@@ -21,6 +21,7 @@ from pipeline.doctor.line import Line, failed, ok, warning
 from pipeline.months import add_months, month_range
 from pipeline.retries import redact
 from pipeline.storage import open_store
+from pipeline.tasks.logs import problem
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.duckdb_file import Locked
 
@@ -46,7 +47,7 @@ Loaded = dict[str, set[date]]
 def lake(settings: Settings) -> Iterator[Line]:
     """Whether a file can be put into the lake, and taken away; a lake that is not there is not made."""
     if "://" not in settings.lake:
-        folder = Path(settings.lake).expanduser().absolute()
+        folder = Path(settings.lake).absolute()
         if not folder.exists():
             yield _to_be_made("lake", folder)
             return
@@ -108,6 +109,14 @@ def _postgres(said: dict[str, Any], told: str) -> Iterator[Line]:
         yield ok("warehouse", f"{told}; {room}")
 
 
+def logs(settings: Settings) -> Iterator[Line]:
+    """Whether the log of a step, and the history, could be written."""
+    if wrong := problem(Path(settings.logs)):
+        yield warning("logs", f"{wrong}: runs have no logs and no history", "make room, or change its owner or mode")
+    else:
+        yield ok("logs", f"{settings.logs} can be written")
+
+
 def disk(settings: Settings, loaded: Loaded | None) -> Iterator[Line]:
     """Whether there is room for what is missing of the last year; of all datasets where nothing is known or there."""
     missing = missing_months(loaded or {}, date.today(), settings.publication_lag_months)
@@ -146,7 +155,7 @@ def duckdb_path(settings: Settings) -> Path:
 def _file_systems(settings: Settings) -> list[tuple[list[Path], int, int]]:
     """Folders of this machine by file system; how often raw bytes stay there, and how often a month's at once."""
     here = "://" not in settings.lake
-    folder = Path(settings.lake if here else settings.scratch).expanduser().absolute()
+    folder = Path(settings.lake if here else settings.scratch).absolute()
     growing = [(folder, _LAKE_SHARE if here else 0, _LAKE_SHARE)]
     if settings.warehouse.startswith("duckdb:"):
         growing.append((duckdb_path(settings).parent, _WAREHOUSE_SHARE, _WAREHOUSE_SHARE))

@@ -94,7 +94,9 @@ def scheduler(url: str | None) -> Iterator[Line]:
     where, began = redact(url), time.monotonic()
     limits, reason = _limits(url)
     if limits is None:
-        remedy = "start it: luigid --address 127.0.0.1; or do without it: luigi --local-scheduler"
+        remedy = (
+            "start it: luigid --address 127.0.0.1 --state-path luigid.pickle; or do without it: luigi --local-scheduler"
+        )
         yield failed("scheduler", f"{where}: {reason}", remedy)
         return
     told = (

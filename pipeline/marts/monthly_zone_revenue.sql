@@ -9,6 +9,8 @@
 -- * A total beyond 10,000 dollars is a mistyped fare. A trip without a total stays, as one without money.
 -- * A distance below 0 or above 200 miles is the meter's fault: the trip stays, its miles do not.
 -- * A trip without a zone stays, under a zone that is null.
+-- * An amount or a number of passengers beyond 1e9 is none: the trip stays, the number does not. The check's rule
+--   huge_numbers has the same limit; whatever is within it fits into the sums here.
 -- Sums are of decimals: exact, and the same on every engine in whatever order the rows come.
 SELECT
     pickup_location_id,
@@ -16,21 +18,32 @@ SELECT
     pickup_zone,
     COUNT(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN 1 END) AS trips,
     COUNT(CASE WHEN total_amount < 0 THEN 1 END) AS reversals,
-    CAST(SUM(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN passenger_count END) AS BIGINT) AS passengers,
+    CAST(
+        SUM(
+            CASE
+                WHEN COALESCE(total_amount, 0) >= 0 AND passenger_count BETWEEN -1e9 AND 1e9
+                    THEN passenger_count
+            END
+        )
+        AS BIGINT
+    ) AS passengers,
     SUM(
         CASE
             WHEN COALESCE(total_amount, 0) >= 0 AND trip_distance BETWEEN 0 AND 200
                 THEN CAST(trip_distance AS DECIMAL(18, 2))
         END
     ) AS trip_miles,
-    SUM(CAST(fare_amount AS DECIMAL(18, 2))) AS fare_amount,
-    SUM(CAST(extra AS DECIMAL(18, 2))) AS extra,
-    SUM(CAST(mta_tax AS DECIMAL(18, 2))) AS mta_tax,
-    SUM(CAST(tip_amount AS DECIMAL(18, 2))) AS tip_amount,
-    SUM(CAST(tolls_amount AS DECIMAL(18, 2))) AS tolls_amount,
-    SUM(CAST(improvement_surcharge AS DECIMAL(18, 2))) AS improvement_surcharge,
-    SUM(CAST(congestion_surcharge AS DECIMAL(18, 2))) AS congestion_surcharge,
-    SUM(CAST(cbd_congestion_fee AS DECIMAL(18, 2))) AS cbd_congestion_fee,
+    SUM(CASE WHEN fare_amount BETWEEN -1e9 AND 1e9 THEN CAST(fare_amount AS DECIMAL(18, 2)) END) AS fare_amount,
+    SUM(CASE WHEN extra BETWEEN -1e9 AND 1e9 THEN CAST(extra AS DECIMAL(18, 2)) END) AS extra,
+    SUM(CASE WHEN mta_tax BETWEEN -1e9 AND 1e9 THEN CAST(mta_tax AS DECIMAL(18, 2)) END) AS mta_tax,
+    SUM(CASE WHEN tip_amount BETWEEN -1e9 AND 1e9 THEN CAST(tip_amount AS DECIMAL(18, 2)) END) AS tip_amount,
+    SUM(CASE WHEN tolls_amount BETWEEN -1e9 AND 1e9 THEN CAST(tolls_amount AS DECIMAL(18, 2)) END) AS tolls_amount,
+    SUM(CASE WHEN improvement_surcharge BETWEEN -1e9 AND 1e9 THEN CAST(improvement_surcharge AS DECIMAL(18, 2)) END)
+        AS improvement_surcharge,
+    SUM(CASE WHEN congestion_surcharge BETWEEN -1e9 AND 1e9 THEN CAST(congestion_surcharge AS DECIMAL(18, 2)) END)
+        AS congestion_surcharge,
+    SUM(CASE WHEN cbd_congestion_fee BETWEEN -1e9 AND 1e9 THEN CAST(cbd_congestion_fee AS DECIMAL(18, 2)) END)
+        AS cbd_congestion_fee,
     SUM(CAST(total_amount AS DECIMAL(18, 2))) AS total_amount
 FROM trips
 WHERE

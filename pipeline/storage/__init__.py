@@ -15,6 +15,9 @@ from typing import BinaryIO, Protocol
 from pipeline.errors import UsageError
 from pipeline.storage.local import LocalStore
 
+#: What is an address, with the right number of slashes or without, and would else become a folder called `s3:`.
+BEGINS_AS_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
+
 
 class Entry(Protocol):
     """A whole file of the lake."""
@@ -84,8 +87,10 @@ class Store(Protocol):
 def open_store(lake: str, scratch: str = "data/scratch") -> Store:
     """The store that the setting `lake` names: a folder, or gs://bucket/prefix with work in progress in `scratch`.
 
+    A `~` is the business of whoever reads the setting, and a folder's name here.
+
     Raises:
-        UsageError: the setting is empty or names a kind of store that there is not.
+        UsageError: the setting is empty or names a kind of store that does not exist.
     """
     scheme, slashes, rest = lake.partition("://")
     if slashes and scheme == "gs":
@@ -93,10 +98,9 @@ def open_store(lake: str, scratch: str = "data/scratch") -> Store:
 
         bucket, _, prefix = rest.partition("/")
         if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
-            return GcsStore(bucket, prefix, Path(scratch).expanduser().absolute())
+            return GcsStore(bucket, prefix, Path(scratch).absolute())
         raise UsageError(f"[pipeline] lake = {lake!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
-    if slashes or not lake.strip():
-        raise UsageError(
-            f"[pipeline] lake = {lake!r}: {scheme or 'nothing'} is no kind of lake; allowed are a folder and gs://bucket"
-        )
-    return LocalStore(Path(lake).expanduser().absolute())
+    if slashes or BEGINS_AS_ADDRESS.match(lake) or not lake.strip():
+        kind = lake.partition(":")[0].strip() or "nothing"
+        raise UsageError(f"[pipeline] lake = {lake!r}: {kind} is no kind of lake; allowed are a folder and gs://bucket")
+    return LocalStore(Path(lake).absolute())

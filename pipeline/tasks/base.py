@@ -23,12 +23,12 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.months import format_month
-from pipeline.retries import Politeness
+from pipeline.retries import Politeness, redact
 from pipeline.source import Source, make_source
 from pipeline.storage import Store, open_store
 from pipeline.targets import LakeFile
 from pipeline.tasks import logs
-from pipeline.tasks.messages import Told, log_alike, log_levels, note, words_of
+from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
@@ -136,9 +136,21 @@ class Step(WithSettings, luigi.Task):
         """The error's kind and text, for the visualiser and the command; a traceback where nobody foresaw it."""
         foreseen = isinstance(exception, PipelineError)
         told = words_of(exception) if foreseen else str(super().on_failure(exception))
+        if len(told) > 2 * MOST_CHARACTERS:
+            told = words_of(exception)
         if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
-            log.error(told)
+            # Where the summary of the run goes to the same place, that is where the words are.
+            short = foreseen and self.settings.reports and _same_stream()
+            log.error(f"{self.subject} failed: {type(exception).__name__}" if short else told)
         return Told(told)
+
+
+def _same_stream() -> bool:
+    """Whether standard output and standard error are the same file, pipe or terminal."""
+    try:
+        return os.path.sameopenfile(1, 2)
+    except OSError:
+        return False
 
 
 def _note_lost_process(step: Step, what: str) -> None:
@@ -156,15 +168,28 @@ def _stop_when_nobody_can_tell(step: Step) -> None:
 
 
 def _begin_log(step: Step) -> None:
-    logs.begin(step.log_path, step.subject)
+    settings = step.settings
+    lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
+    warehouse = f", warehouse {redact(settings.warehouse)}" if step.step_name in ("load", "mart") else ""
+    _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
     step.report(None, "begins", state="began")
+
+
+def _warn_of_log(step: Step, problem: str) -> None:
+    """Tell of a log that cannot be written: the process that watches the run, which says it once, else directly."""
+    if problem:
+        message = f"logs cannot be written: {problem}"
+        if step.settings.reports:
+            step.report(None, message, state="unlogged")
+        else:
+            log.warning(message)
 
 
 def _end_log(step: Step, error: BaseException | None = None) -> None:
     if error is not None:
         logs.write_failure(step.subject, error)
         step.report(None, type(error).__name__, state="failed")
-    logs.end()
+    _warn_of_log(step, logs.end())
 
 
 Step.event_handler(luigi.Event.START)(_begin_log)

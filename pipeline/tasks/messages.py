@@ -14,13 +14,15 @@ from typing import Any
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, cut, visible
 
 log = logging.getLogger("luigi-interface.pipeline")
 _luigi = logging.getLogger("luigi-interface")
 
 _NO_ANSWER = "Failed connecting to remote scheduler"
-_NO_SCHEDULER = "Start luigid with: luigid --address 127.0.0.1, or do without it: --local-scheduler"
+_NO_SCHEDULER = (
+    "Start luigid with: luigid --address 127.0.0.1 --state-path luigid.pickle, or do without it: --local-scheduler"
+)
 _SUMMARY = "===== Luigi Execution Summary ====="
 _NOT_GRANTED = "not granted run permission"
 _NOT_RUN = (
@@ -32,6 +34,9 @@ _TRACEBACK = "Traceback (most recent call last):"
 _AS_TEXT = re.compile(
     rf"{re.escape(_TRACEBACK)}.*^(?:pipeline\.errors|luigi\.parameter)\.(\w+: .*)", re.DOTALL | re.MULTILINE
 )
+
+#: So much of an error is shown and kept in the history.
+MOST_CHARACTERS = 10_000
 
 #: What went wrong in this run, in the order in which this process learnt it; each once.
 _learnt: dict[str, None] = {}
@@ -47,8 +52,8 @@ class Told(str):
 
 
 def words_of(error: BaseException) -> str:
-    """The error's kind and text."""
-    return f"{type(error).__name__}: {error}"
+    """The error's kind and text, cut where a library has quoted something huge in it."""
+    return f"{type(error).__name__}: {cut(str(error), MOST_CHARACTERS)}"
 
 
 def note(words: str) -> None:
@@ -96,6 +101,8 @@ class _MessageOnly(logging.Filter):
             note(text)
         elif _SUMMARY in text and (last := [*_learnt, *([_NOT_RUN] if _NOT_GRANTED in text else [])]):
             _replace(record, "\n".join([text.rstrip(), "", *last]))
+        if (shown := visible(text := record.getMessage())) != text:
+            _replace(record, shown)
         return True
 
 

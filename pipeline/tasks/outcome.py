@@ -119,6 +119,8 @@ def _told(error: str | None) -> tuple[str, str]:
         told = str(json.loads(error or '""')).strip()
     except ValueError:
         told = str(error)
+    if "Traceback (most recent call last):" in told:  # It was said when it happened.
+        told = told.splitlines()[-1]
     kind, _, text = told.partition(": ")
     return (kind, text) if kind.isidentifier() else ("Failed", told or "nobody said why")
 
@@ -143,7 +145,12 @@ class _Factory:
         return self.scheduler
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Any:
-        worker = _Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+        try:
+            worker = _Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+        except (OSError, ImportError) as error:
+            raise UsageError(
+                f"processes cannot share a lock: {error}; make /dev/shm a file system that can be written"
+            ) from error
         worker.look, worker.fail_fast = self._look, self._fail_fast
         return worker
 
@@ -170,7 +177,8 @@ def _ask(url: str) -> None:
         requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
     except requests.RequestException as error:
         raise UsageError(
-            f"--scheduler {url}: no luigid answers there; start one with: luigid --address 127.0.0.1"
+            f"--scheduler {url}: no luigid answers there; start one with: "
+            "luigid --address 127.0.0.1 --state-path luigid.pickle"
         ) from error
 
 

@@ -33,7 +33,7 @@ class Report:
     message: str
     rows: int = 0
     bytes: int = 0
-    #: began, goes, done or failed.
+    #: began, goes, done or failed; or unlogged, of a step whose log cannot be written.
     state: str = "goes"
 
 

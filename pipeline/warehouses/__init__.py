@@ -61,7 +61,7 @@ def open_warehouse(
         if not separator and re.search("[@?]|password", url, re.IGNORECASE):
             shown = "…"
         raise UsageError(f"warehouse {shown} is none of the kinds there are; allowed: {_ALLOWED}")
-    if not rest.startswith("/") or "?" in rest or rest.endswith("/") or rest[1:] in ("", ":memory:"):
+    if not re.fullmatch(r"/(?!:memory:$|md:|\w[\w+.-]+:/)[^?]*[^?/]", rest):
         raise UsageError(f"warehouse {url!r} does not name a database file; allowed: {_ALLOWED}")
     if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?)?B", memory_limit.strip(), re.IGNORECASE):
         raise UsageError(f"memory limit {memory_limit!r} is not an amount of memory; write, for instance, 800MB or 2GB")

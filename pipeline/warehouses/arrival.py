@@ -87,6 +87,9 @@ def _claims(said: dict[str, str], dataset: Dataset, month: date | None) -> list[
 def _columns(schema: pa.Schema, dataset: Dataset) -> list[str]:
     """A declared column that the file lacks is fine unless it is required: the file is older than the declaration."""
     problems = []
+    doubled = sorted(name for name, times in Counter(schema.names).items() if times > 1)
+    if doubled:
+        problems.append(f"columns {doubled} occur more than once")
     unknown = sorted(set(schema.names) - dataset.by_name.keys())
     if unknown:
         problems.append(f"unknown columns {unknown}")
@@ -94,8 +97,9 @@ def _columns(schema: pa.Schema, dataset: Dataset) -> list[str]:
     if lacking:
         problems.append(f"required columns {lacking} are missing")
     for column in dataset.columns:
-        if column.name in schema.names and schema.field(column.name).type != column.type:
-            problems.append(f"{column.name} is {schema.field(column.name).type}, declared {column.type}")
+        for place in schema.get_all_field_indices(column.name):
+            if schema.field(place).type != column.type:
+                problems.append(f"{column.name} is {schema.field(place).type}, declared {column.type}")
     return problems
 
 

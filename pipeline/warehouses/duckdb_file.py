@@ -75,6 +75,7 @@ class DuckDBFile:
         self, subject: str, read_only: bool, config: dict[str, Any], timeout_s: float
     ) -> duckdb.DuckDBPyConnection:
         driver = import_duckdb()
+        self._refuse_other_formats(subject)
         deadline, pause_s = time.monotonic() + timeout_s, _PAUSE_S[0]
         while True:
             try:
@@ -91,6 +92,20 @@ class DuckDBFile:
                     ) from error
             time.sleep(min(pause_s * random.uniform(0.5, 1), max(0.0, deadline - time.monotonic())))  # noqa: S311
             pause_s = min(2 * pause_s, _PAUSE_S[1])
+
+    def _refuse_other_formats(self, subject: str) -> None:
+        """Look at the file's first bytes: DuckDB would download an extension that reads another database's file."""
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(16)
+        except OSError:  # DuckDB says what is wrong, and a file that is absent may be made.
+            return
+        if start and start[8:12] != b"DUCK":
+            kind = "is an SQLite database" if start.startswith(b"SQLite format 3\0") else "is no DuckDB database"
+            raise WarehouseError(
+                f"{subject}: cannot open {self.path}: it {kind}; set [pipeline] warehouse to a DuckDB file, or to a "
+                "name that does not exist yet"
+            )
 
     def make(self, subject: str, fill: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         """Make the database, filled, if it is not there; of several processes that try at once, one does."""

@@ -1,0 +1,273 @@
+"""Standard streams, log disks and texts from elsewhere: whatever they are like, a command does its work and says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import luigi
+import pytest
+from conftest import Folder, make_folder
+from listeners import serving, webhook
+from state import rows
+
+from pipeline import config
+from pipeline.cli.notify import message
+from pipeline.cli.page import escape
+from pipeline.doctor import installation, places
+from pipeline.errors import SourceError, UsageError, visible
+from pipeline.history import Failure, History, Run
+from pipeline.sample import SampleSite
+from pipeline.tasks import logs, outcome
+
+#: What a hostile server or file name may hold: it clears a terminal, and looks like markup, a mention and HTML.
+EVIL = "\x1b[2J[/b]<!channel>\x9b1m"
+SHOWN = r"\x1b[2J[/b]<!channel>\x9b1m"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> Folder:
+    """A folder with one month, whose commands are only to look."""
+    folder = make_folder(tmp_path_factory.mktemp("filled"), shared_site.url)
+    assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
+    return folder
+
+
+def shell(folder: Folder, words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """A line of bash; `pipeline` is this environment's."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
+    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    own = {"PIPELINE_SOURCE": folder.source, "PIPELINE_RETRIES": "0"}
+    return subprocess.run(
+        ["bash", "-c", words],
+        cwd=folder.path,
+        env={**kept, **own, **folder.environment, **environment, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# Streams
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_the_grid_can_be_read_in_every_encoding(filled: Folder, encoding: str) -> None:
+    ended = shell(filled, "pipeline status green 2024-01..2024-02", PYTHONIOENCODING=encoding)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    said = ended.stdout.decode(encoding)
+    cells = "#." if encoding == "ascii" else "#·"
+    assert re.search(rf"^2024  {re.escape(cells)}$", said, re.MULTILINE), said
+    assert re.search(f"^{cells[0]} complete   {re.escape(cells[1])} missing$", said, re.MULTILINE)
+
+
+def test_json_loses_nothing_in_any_encoding(filled: Folder) -> None:
+    ended = shell(filled, "pipeline status green 2024-01 --lake data/Zürich --json", PYTHONIOENCODING="ascii")
+    assert json.loads(ended.stdout)["lake"] == str(filled.path / "data" / "Zürich")
+
+
+@pytest.mark.parametrize("words", ["status green 2024", "head green 2024-01 --json"])
+def test_a_full_standard_output_is_one_message_and_exit_code_2(filled: Folder, words: str) -> None:
+    ended = shell(filled, f"pipeline {words} > /dev/full")
+    assert ended.returncode == 2
+    assert ended.stderr == b"pipeline: standard output cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_left_is_no_error(filled: Folder) -> None:
+    ended = shell(filled, 'pipeline head green 2024-01 --rows 2000 --json | head -1; echo "${PIPESTATUS[0]}"')
+    row, code = ended.stdout.splitlines()
+    assert json.loads(row)["vendor_id"]
+    assert (code, ended.stderr) == (b"141", b"")
+
+
+def test_closed_streams_are_empty_ones(filled: Folder) -> None:
+    ended = shell(filled, "pipeline redo green 2024-01 --from load <&-")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(b"add --yes\n")
+    assert shell(filled, "pipeline status green 2024 >&-").returncode == 0
+    assert shell(filled, "pipeline status gren 2>/dev/full").returncode == 2
+
+
+def test_a_run_is_done_told_of_and_written_down_whatever_its_streams(tmp_path: Path, filled: Folder) -> None:
+    folder = make_folder(tmp_path / "work", filled.source)
+    with webhook() as (url, got):
+        for words in ("backfill green 2024-01 >&- 2>&- <&-", "redo green 2024-01 --from conform --yes >/dev/full"):
+            ended = shell(folder, f"pipeline {words}", PIPELINE_NOTIFY_URL=url)
+            assert ended.returncode == 0
+    assert ended.stderr.endswith(b"pipeline: standard output cannot be written: No space left on device\n")
+    assert len(got) == 2
+    found = History(str(folder.path / "data" / "logs")).runs()
+    assert [(run.outcome, run.months_done) for run in found] == [("done", ["green 2024-01"])] * 2
+    # A file that got the number of a closed stream would have messages in it.
+    assert rows(folder.database, "SELECT count(*) FROM green") == [(2000,)]
+
+
+def test_a_statement_that_is_no_text_is_one_message(filled: Folder) -> None:
+    ended = shell(filled, r"printf 'select \xff' | pipeline sql -")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(b"pipeline: the statement cannot be read as text in utf-8: ")
+    assert ended.stderr.count(b"\n") == 1
+
+
+# Logs
+
+
+def test_a_log_disk_that_becomes_full_is_said_once_and_kept_in_the_history(tmp_path: Path, filled: Folder) -> None:
+    folder = make_folder(tmp_path / "work", filled.source)
+    for month in ("2024-01", "2024-02"):
+        for step in ("download", "conform"):
+            path = logs.log_path(str(folder.path / "data" / "logs"), "green", date.fromisoformat(f"{month}-01"), step)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to("/dev/full")
+    ended = folder.pipeline("backfill", "green", "2024-01..2024-02", "--through", "conform")
+    assert ended.returncode == 0
+    said = [line for line in ended.stderr.splitlines() if "log" in line.lower()]
+    assert len(said) == 1, ended.stderr
+    assert re.fullmatch(
+        r"logs cannot be written: data/logs/green/2024-0\d/download\.log: No space left on device", said[0]
+    )
+    (run,) = History(str(folder.path / "data" / "logs")).runs()
+    assert run.warnings == said
+
+
+def test_plain_luigi_with_a_full_log_disk_has_no_traceback(tmp_path: Path, filled: Folder) -> None:
+    folder = make_folder(tmp_path / "work", filled.source)
+    path = logs.log_path(str(folder.path / "data" / "logs"), "green", date(2024, 1, 1), "download")
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/dev/full")
+    ended = folder.luigi("Download", "--dataset", "green", "--month", "2024-01")
+    assert ended.returncode == 0
+    assert ended.stderr.count("logs cannot be written: data/logs/green/2024-01/download.log: No space left") == 1
+    assert "Logging error" not in ended.stderr
+
+
+def test_doctor_tells_that_logs_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "logs"
+    path.write_text("a file where the folder should be")
+    (line,) = places.logs(config.resolve(logs=str(path), workers=1))
+    assert (line.status, line.message) == ("warning", f"{path} is no folder: runs have no logs and no history")
+
+
+def test_a_line_of_history_that_is_cut_is_an_error(tmp_path: Path) -> None:
+    found = History(str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Of a write beyond the limit the system does a part, as on a disk that is nearly full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            found._write("x" * 100 + "\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_the_history_has_a_command_line_that_is_no_text(tmp_path: Path) -> None:
+    found = History(str(tmp_path))
+    asked = "pipeline backfill --lake data/\udcff"
+    found.begin(asked)
+    assert [run.asked for run in found.runs()] == [asked]
+
+
+def test_processes_that_cannot_share_a_lock_are_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.Lock", refuse)
+    assert [line.status for line in installation.machine(1)][:1] == ["failed"]
+    monkeypatch.setattr("luigi.worker.multiprocessing.Queue", refuse)
+    with pytest.raises(UsageError, match="Read-only file system.*make /dev/shm"):
+        outcome.run([luigi.WrapperTask()], workers=1, scheduler_url=None)
+
+
+# Texts from elsewhere
+
+
+class _Evil(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.wfile.write(f"HTTP/1.1 418 {EVIL}\r\nContent-Length: 0\r\n\r\n".encode("latin-1"))
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def evil() -> Iterator[str]:
+    with serving(HTTPServer(("127.0.0.1", 0), _Evil)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_what_a_server_says_is_shown_as_text_wherever_it_is_shown(tmp_path: Path, evil: str) -> None:
+    folder = make_folder(tmp_path / "work", evil)
+    folder.environment["PIPELINE_RETRIES"] = "0"
+    with webhook() as (url, got):
+        folder.environment["PIPELINE_NOTIFY_URL"] = url
+        ran = folder.pipeline("backfill", "green", "2023-05")
+    assert ran.returncode == 1
+    said = [ran.stdout, ran.stderr, got[0]["text"]]
+    for words in (("history",), ("logs", "green", "2023-05", "--all")):
+        ended = folder.pipeline(*words)
+        said.append(ended.stdout + ended.stderr)
+    said.append(folder.luigi("Download", "--dataset", "green", "--month", "2023-06").stderr)
+    for text in said:
+        assert "\x1b" not in text
+        assert "\x9b" not in text
+        assert "x1b[2J[/b]" in text
+    assert "&lt;!channel&gt;" in got[0]["text"]
+
+
+def test_a_path_is_shown_as_it_is_and_stops_nothing(tmp_path: Path, filled: Folder) -> None:
+    folder = make_folder(tmp_path / "work", filled.source)
+    lake = "data/[/b]:smile:\x1b[31m[red]"
+    ended = folder.pipeline("backfill", "green", "2024-01", "--through", "download", "--lake", lake)
+    assert ended.returncode == 0, ended.stderr
+    shown = str(folder.path / visible(lake))
+    assert f"lake       {shown}\n" in ended.stdout
+    ended = folder.pipeline("history")
+    assert f"--lake {visible(lake)}" in ended.stdout, ended.stderr
+    # Its bytes need not be text in any encoding.
+    ended = folder.pipeline("status", "green", "2024-01", "--html", "page.html", "--lake", f"{lake}\udcff")
+    assert ended.returncode == 0, ended.stderr
+    assert rf"Lake {shown}\udcff<" in (folder.path / "page.html").read_text()
+
+
+def test_an_error_is_text_whatever_it_quotes() -> None:
+    assert str(SourceError(f"green: {EVIL}\n  more")) == f"green: {SHOWN}\n  more"
+    assert escape(f"{EVIL}\udcff") == r"\x1b[2J[/b]&lt;!channel&gt;\x9b1m\udcff"
+
+
+def test_a_subject_of_a_mail_is_one_line() -> None:
+    run = Run("1", "2024-01-01T00:00:00", "pipeline backfill\r\nBcc: all@example.org", 1, months_done=["green 2024-01"])
+    assert message(run).splitlines() == [r"taxi-pipeline: 1 month done (pipeline backfill\r Bcc: all@example.org)"]
+
+
+def test_failures_of_one_cause_are_one_line() -> None:
+    def failure(dataset: str, month: str, host: str = "gone") -> Failure:
+        text = f"{dataset} {month}: http://{host}/{dataset}_tripdata_{month}.parquet: at 0x{month[:4]}: no answer"
+        return Failure("download", dataset, month, "SourceError", text)
+
+    months = [("green", "2024-01"), ("green", "2024-02"), ("green", "2024-03"), ("yellow", "2024-01")]
+    run = Run("1", "", "x", 1, failures=[*(failure(*month) for month in months), failure("fhv", "2024-01", "other")])
+    first, other = message(run).splitlines()[1:]
+    assert first.endswith("no answer (same for 3 others: green 2024-02..2024-03, yellow 2024-01)")
+    assert other.endswith("no answer")
+
+
+def test_errors_come_once_where_both_streams_go_to_one_place_and_else_to_each(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "work", "http://127.0.0.1:9")
+    ended = shell(folder, "pipeline backfill green 2023-01..2023-03 --through download 2>&1")
+    said = ended.stdout.decode()
+    assert said.count("green_tripdata_2023") == 1, said
+    assert "(same for 2 others: green 2023-02..2023-03)" in said
+    assert len(re.findall(r"^download green 2023-0\d failed: SourceError$", said, re.MULTILINE)) == 3
+    ended = shell(folder, "pipeline backfill green 2023-01 --through download")
+    assert ended.stdout.count(b"green_tripdata_2023") == ended.stderr.count(b"green_tripdata_2023") == 1
