@@ -9,7 +9,10 @@
 Importing this opens no file and no connection.
 """
 
-from pipeline import luigi_options  # noqa: F401 - the first: it says in one line what is wrong with luigi.cfg
+from pipeline import stopping as stopping  # Before all that is slow: it lets a signal end the command at once.
+
+# isort: split
+from pipeline import luigi_options  # noqa: F401 - before Luigi: it says in one line what is wrong with luigi.cfg
 from pipeline.frames import read
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.runs import Backfill, Latest, RangeMonthly

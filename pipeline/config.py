@@ -13,16 +13,18 @@ import logging
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from pipeline.errors import UsageError
-from pipeline.retries import Politeness, can_be_asked
+from pipeline.retries import Politeness, can_be_asked, redact
 from pipeline.source import FORMATS, TLC_SITE, make_source
 from pipeline.storage import BEGINS_AS_ADDRESS, open_store
 from pipeline.warehouses import open_warehouse
@@ -30,6 +32,8 @@ from pipeline.warehouses import open_warehouse
 _SECTION = "pipeline"
 _FORMATS = ("auto", *FORMATS)
 _WAREHOUSE = "duckdb:///data/warehouse.duckdb"
+#: The settings that every command of `pipeline` takes as an option.
+OPTIONS = ("lake", "warehouse", "source", "source_format")
 
 
 class pipeline(luigi.Config):
@@ -57,9 +61,15 @@ class pipeline(luigi.Config):
         default=4, description="months that TLC may take to publish one; absent for longer is an error"
     )
     timeout_s = luigi.FloatParameter(
-        default=60.0, description="seconds without a byte after which a request is given up"
+        default=60.0,
+        description="seconds without a byte, or with less than 1,000 bytes a second, after which a request is given up",
     )
-    retries = luigi.IntParameter(default=5, description="attempts more after a failed one, counted anew on progress")
+    download_limit_gb = luigi.FloatParameter(
+        default=10.0, description="GB of one raw file above which its download is given up, announced or not"
+    )
+    retries = luigi.IntParameter(
+        default=5, description="attempts more after a failed one, counted anew after 1 MiB or a hundredth of the file"
+    )
     retry_wait_s = luigi.FloatParameter(default=1.0, description="seconds before the first retry; doubled each time")
     load_memory = luigi.Parameter(default="1GB", description="memory that one load may use in DuckDB before it spills")
     load_threads = luigi.IntParameter(default=2, description="threads that one load may use in DuckDB")
@@ -91,6 +101,7 @@ class Settings:
     source_format: str
     publication_lag_months: int
     timeout_s: float
+    download_limit_gb: float
     retries: int
     retry_wait_s: float
     load_memory: str
@@ -174,14 +185,40 @@ def resolve(**overrides: str | int | None) -> Settings:
     return Settings(**values, workers=int(workers))
 
 
-def _written(name: str, override: str | int | None) -> tuple[str | None, str]:
+def command(*words: str) -> str:
+    """The command line of `pipeline` with these words, for people to type: it has the settings of this process.
+
+    Those that luigi.cfg and environment give need no option. In place of a secret there is an ellipsis.
+    """
+    given, options = settings(), list[str]()
+    for name, parameter in pipeline.get_params():
+        if name in OPTIONS:
+            text, _ = _written(name, None, typed=False)
+            usual = parameter.task_value(_SECTION, name)
+            if text is not None:
+                usual = parameter.parse(_plain(name, text, of_file=False))
+            value = str(getattr(given, name))
+            options += [f"--{name.replace('_', '-')}", _without_secret(value)] if value != usual else []
+    return shlex.join(["pipeline", *words, *options])
+
+
+def _without_secret(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        named = url.scheme not in ("http", "https") and url.password is None and "password" not in url.query.lower()
+    except ValueError:
+        named = False
+    return value if named or redact(value) == value else "…"
+
+
+def _written(name: str, override: str | int | None, *, typed: bool = True) -> tuple[str | None, str]:
     """The text that counts for a setting, None where nobody wrote one, and where that was when it was not luigi.cfg.
 
-    An empty environment variable, or option of `luigi`, is as good as none.
+    An empty environment variable, or option of `luigi`, is as good as none. With `typed` false, options do not count.
     """
     if override is not None:
         return str(override), ""
-    parser, variable = CmdlineParser.get_instance(), f"PIPELINE_{name.upper()}"
+    parser, variable = CmdlineParser.get_instance() if typed else None, f"PIPELINE_{name.upper()}"
     if parser is not None and (text := getattr(parser.known_args, f"{_SECTION}_{name}", None)):
         return text, f" (from --{_SECTION}-{name.replace('_', '-')})"
     if text := os.environ.get(variable):
@@ -239,6 +276,7 @@ def _parse(name: str, parameter: luigi.Parameter, text: str) -> object:
 _BOUNDS = {
     "publication_lag_months": ("a whole number", 0, 1_200),
     "timeout_s": ("a number", 0.001, 1_000_000),
+    "download_limit_gb": ("a number", 0.001, 1_000_000),
     "retries": ("a whole number", 0, 1_000_000),
     "retry_wait_s": ("a number", 0, 1_000_000),
     "load_threads": ("a whole number", 1, 1_000),

@@ -16,7 +16,8 @@ A message has subject, what was found, what was allowed, and where to act; all p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 
 
 def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = str) -> str:
@@ -74,3 +75,10 @@ class Overtaken(StoreError):
 
 class WarehouseError(PipelineError):
     """The warehouse could not be read or written."""
+
+
+def did_you_mean(words: Iterable[object], allowed: Iterable[str]) -> str:
+    """The end of a message about unknown words: the most similar allowed ones; empty when none is similar."""
+    known = list(allowed)
+    near = [found for word in words for found in difflib.get_close_matches(str(word).lower(), known, n=1)]
+    return f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""

@@ -54,10 +54,12 @@ def copy_file(
                 digest.update(chunk)
                 write_all(target, chunk)
                 got += len(chunk)
+                if got > before.st_size:  # It grows, perhaps faster than it is copied.
+                    break
                 if progress is not None:
                     progress(got, before.st_size, got / max(monotonic() - began, 1e-6))
         after = state_of(path)
-        if after is None or (after.st_size, after.st_mtime_ns) != (got, before.st_mtime_ns):
+        if after is None or not got == after.st_size == before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise SourceError("changed while it was copied; run again when it is at rest")
         answer = Answer(None, modified, got, digest.hexdigest())
         check(answer)

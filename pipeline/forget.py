@@ -14,11 +14,11 @@ from datetime import date
 from pipeline import lake
 from pipeline.datasets import dataset_named
 from pipeline.datasets.base import Dataset
-from pipeline.errors import NotPublished, SourceError
+from pipeline.errors import NotPublished, SourceError, StoreError
 from pipeline.months import format_month
 from pipeline.parts import Part
-from pipeline.source import Sidecar, Source
-from pipeline.status import STEPS
+from pipeline.source import Source
+from pipeline.status import STEPS, sidecar_of
 from pipeline.storage import Entry, Store
 from pipeline.warehouses.base import LoadRecord, MartRecord, Warehouse
 
@@ -98,10 +98,13 @@ def forget(store: Store, warehouse: Warehouse, what: Going) -> None:
         store.delete(entry.key)
 
 
-def forget_once_fetched(store: Store, warehouse: Warehouse, source: Source, what: Going, *, wait_s: float) -> bool:
+def forget_once_fetched(
+    store: Store, warehouse: Warehouse, source: Source, what: Going, *, wait_s: float, anew: bool = False
+) -> bool:
     """Forget the month only once what the source has of it has arrived, whole, where the next download takes it up.
 
-    False when these are the very bytes that are here: then nothing is forgotten, and their sidecar is renewed.
+    False when these are the very bytes that are here: then nothing is forgotten, and their sidecar is renewed; with
+    `anew` the month is forgotten all the same.
 
     Raises:
         NotPublished: the source has none; nothing was forgotten.
@@ -111,11 +114,12 @@ def forget_once_fetched(store: Store, warehouse: Warehouse, source: Source, what
     # Held until the old file has gone: a part whose file is there is swept by whoever plans a run.
     with store.part(raw, wait_s=wait_s) as path:
         sidecar = source.fetch(what.dataset, what.month, path)
-        if _sha256(store, raw) != sidecar.sha256:
+        if anew or _sha256(store, raw) != sidecar.sha256:
             forget(store, warehouse, what)
             return True
         beside = lake.sidecar_key(raw)
-        with store.publish(beside, store.entry(beside).facts) as draft:
+        facts = store.entry(beside).facts if store.exists(beside) else {}
+        with store.publish(beside, {**facts, **sidecar.facts}) as draft:
             draft.write_text(sidecar.to_json(), encoding="utf-8")
         Part(path).discard()
         return False
@@ -129,11 +133,15 @@ def clear_the_way(
     *,
     wait_s: float,
     say: Callable[[str], object],
+    redo: Callable[[Month, str], str],
+    anew: bool = False,
 ) -> tuple[list[Month], list[str]]:
     """Forget what is out of date, months by the step that mends it; returns those that a run must make, and errors.
 
-    What is here is not given up for what is not at hand: for a step that needs the source its bytes are fetched first,
-    and what cannot be had, or not conformed, leaves the month as it is. A month may be given with several steps.
+    What is here is not given up before its replacement is proved: bytes of the source are fetched first, raw bytes are
+    compared with their sidecar, and a trips file is read to its end. Where that fails the month stays as it is. A month
+    may be given with several steps. `redo` gives the command that does a month again from a step. With `anew` fetched
+    bytes count although they are those that are here.
     """
     todo: list[Month] = []
     errors: list[str] = []
@@ -142,69 +150,73 @@ def clear_the_way(
         months = _grouped(month for month in wanted.get(step, ()) if month not in handled)
         for what in going(store, warehouse, source, months, step):
             month = (what.dataset.name, what.month)
+            kept = f"what is here of {name_of(*month)} stays as it is"
             try:
-                if _needs_source(store, source, month, step):
-                    if not forget_once_fetched(store, warehouse, source, what, wait_s=wait_s):
-                        say(f"{name_of(*month)}: the source's bytes are those that are here; their sidecar is renewed")
-                        continue  # With a later step the month has its turn again.
+                needs_source = _prove(store, source, month, step, redo)
+            except (SourceError, StoreError) as error:
+                errors.append(f"{type(error).__name__}: {error}; {kept}")
+                handled.add(month)
+                continue
+            try:
+                if not needs_source:
+                    forget(store, warehouse, what)
+                elif forget_once_fetched(store, warehouse, source, what, wait_s=wait_s, anew=anew):
                     say(f"{name_of(*month)}: fetched")
                 else:
-                    if step == "conform":
-                        refuse_unfit(store, source, month)
-                    forget(store, warehouse, what)
+                    say(f"{name_of(*month)}: the source's bytes are those that are here; their sidecar is renewed")
+                    continue  # With a later step the month has its turn again.
                 todo.append(month)
             except (NotPublished, SourceError) as error:
-                errors.append(f"{type(error).__name__}: {error}; what is here of {name_of(*month)} stays as it is")
+                errors.append(f"{type(error).__name__}: {error}; {kept}")
             handled.add(month)
     return todo, errors
 
 
-def refuse_unfit(store: Store, source: Source, month: Month) -> None:
-    """Say what is wrong with raw bytes that are here and could not be conformed anew, before anything is forgotten.
+def _prove(store: Store, source: Source, month: Month, step: str, redo: Callable[[Month, str], str]) -> bool:
+    """Read to its end what a step would work on; returns whether that must be fetched first.
 
     Raises:
-        SourceError: they have no readable sidecar, or are not as long as it says.
+        SourceError: raw bytes that have no readable sidecar, or are not those that it is of.
+        StoreError: a trips file that cannot be read.
     """
-    raw = raw_of(source, month)
-    if not store.exists(raw):
-        return
-    sidecar = sidecar_of(store, raw)
-    found = store.entry(raw).bytes
-    if found != sidecar.bytes:
-        raise SourceError(
-            f"{raw}: has {found:,} bytes, its sidecar tells of {sidecar.bytes:,}; pipeline redo "
-            f"{name_of(*month)} --from download fetches it anew"
-        )
+    raw, trips = raw_of(source, month), lake.trips_key(dataset_named(month[0]), month[1])
+    if step == "mart":  # A load has its rows in the warehouse, where nothing rots unseen.
+        return False
+    if step == "load" and store.exists(trips):
+        try:
+            _read(store.entry(trips))
+        except StoreError as error:
+            raise StoreError(f"{error}; to make it again, run: {redo(month, 'conform')}") from error
+        return False
+    if step == "download" or not store.exists(raw):
+        return True
+    try:
+        sidecar = sidecar_of(store, raw)
+        with store.entry(raw).open_local() as path:
+            sidecar.validate(path, raw)
+    except SourceError as error:
+        raise SourceError(f"{error}; to fetch it again, run: {redo(month, 'download')}") from error
+    return False
 
 
-def sidecar_of(store: Store, raw_key: str) -> Sidecar:
-    """Where raw bytes came from.
+def _read(trips: Entry) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    Raises:
-        SourceError: nothing says so, or nothing that can be read.
-    """
-    key = lake.sidecar_key(raw_key)
-    if not store.exists(key):
-        raise SourceError(f"{raw_key}: has no sidecar {key}, so nothing says where it came from")
-    with store.entry(key).open() as file:
-        return Sidecar.from_json(file.read(), key)
+    try:
+        with trips.open_local() as path, pq.ParquetFile(path) as file:
+            for _ in file.iter_batches():
+                pass
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{trips.key}: cannot be read as Parquet: {error}") from error
 
 
 def _sha256(store: Store, raw_key: str) -> str | None:
-    """The hash of raw bytes that are here, by their sidecar."""
+    """The hash of the raw bytes that are here; None where there are none."""
     if not store.exists(raw_key):
         return None
-    try:
-        return sidecar_of(store, raw_key).sha256
-    except SourceError:
-        return None
-
-
-def _needs_source(store: Store, source: Source, month: Month, step: str) -> bool:
-    """Whether the step cannot be done anew with what is here alone."""
-    if step != "conform":
-        return step == "download"
-    return not store.exists(raw_of(source, month))
+    with store.entry(raw_key).open_local() as path:
+        return Part(path).sha256()
 
 
 def _grouped(months: Iterable[Month]) -> dict[str, list[date | None]]:

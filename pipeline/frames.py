@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import config, lake
 from pipeline.datasets import DATASETS
-from pipeline.errors import StoreError, UsageError
-from pipeline.months import format_month, month_range, parse_period
+from pipeline.errors import StoreError, UsageError, did_you_mean
+from pipeline.months import format_month, parse_months
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read(dataset: str, period: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The trips of a period such as 2024-01 or 2024-01..2024-03, in the months' order, a row a trip.
+def read(dataset: str, period: str | date, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The trips of a period such as 2024-01, 2024-01..2024-03 or 2023-01,2024-01, in the months' order, a row a trip.
+
+    A date stands for its month.
 
     Columns are those of the dataset's declaration, or the ones asked for, in that order; times are naive New York
     time, integers that can be null are pandas' Int64.
@@ -31,21 +34,30 @@ def read(dataset: str, period: str, columns: Sequence[str] | None = None) -> pd.
     import pandas as pd
     import pyarrow as pa
 
-    if dataset not in DATASETS:
-        raise UsageError(f"{dataset!r} is no dataset; allowed are {', '.join(DATASETS)}")
+    if dataset not in list(DATASETS):
+        near = did_you_mean([dataset], DATASETS)
+        raise UsageError(f"{dataset!r} is no dataset; allowed are {', '.join(DATASETS)}{near}")
     spec = DATASETS[dataset]
+    if isinstance(columns, str):
+        raise UsageError(f"columns must be a list of names; write columns=[{columns!r}]")
     wanted = list(spec.by_name) if columns is None else list(columns)
-    if unknown := sorted(set(wanted) - set(spec.by_name)):
-        raise UsageError(f"{dataset} has no columns {unknown}; it has {', '.join(spec.by_name)}")
-    months = month_range(*parse_period(period))
+    if unknown := [name for name in wanted if name not in list(spec.by_name)]:
+        near = did_you_mean(unknown, spec.by_name)
+        raise UsageError(f"{dataset} has no columns {unknown}; it has {', '.join(spec.by_name)}{near}")
+    if doubled := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise UsageError(f"columns has {', '.join(doubled)} more than once; name each once")
+    if isinstance(period, date):
+        period = format_month(period)
+    if not isinstance(period, str):
+        raise UsageError(f"period {period!r} must be a text such as '2024-01' or '2024-01..2024-03', or a date")
+    months = parse_months(period)
     settings = config.settings()
     store = open_store(settings.lake, settings.scratch)
     present = store.keys(f"trips/{dataset}/")
     if missing := [format_month(month) for month in months if lake.trips_key(spec, month) not in present]:
-        raise StoreError(
-            f"{dataset} {', '.join(missing)}: not in the lake {settings.lake}; "
-            f"run: pipeline backfill {dataset} {missing[0]}..{missing[-1]}"
-        )
+        # A backfill through its last step does nothing for a month that is loaded.
+        remedy = config.command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
+        raise StoreError(f"{dataset} {', '.join(missing)}: not in the lake {store.location}; run: {remedy}")
     schema = pa.schema([spec.schema.field(name) for name in wanted])
     with ExitStack() as files:
         paths = [files.enter_context(store.entry(lake.trips_key(spec, month)).open_local()) for month in months]

@@ -122,7 +122,14 @@ def translated(kind: type[PipelineError], subject: str, roles: str) -> Iterator[
     except GoogleAPICallError as error:
         raise kind(f"{subject}: HTTP {int(error.code or 0)}: {_reason(error)}") from error
     except (GoogleAPIError, requests.RequestException, ConnectionError) as error:
-        raise kind(f"{subject}: Google Cloud does not answer: {_last(error)}; run again later") from error
+        last, remedy = _last(error), "run again later"
+        if "CERTIFICATE_VERIFY_FAILED" in last:
+            remedy = "set REQUESTS_CA_BUNDLE to a file with the certificate of the authority that signed Google's here"
+        raise kind(f"{subject}: Google Cloud does not answer: {last}; {remedy}") from error
+    except OSError as error:
+        if error.errno is not None:  # Of a disk, not of requests.
+            raise
+        raise kind(f"{subject}: {error}; correct or unset REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE") from error
 
 
 def _reason(error: Any) -> str:

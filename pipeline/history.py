@@ -39,6 +39,9 @@ class Run:
     asked: str
     process: int
     version: str = __version__
+    #: Where the months went; empty in the record of an older version.
+    lake: str = ""
+    warehouse: str = ""
     ended: str | None = None
     exit_code: int | None = None
     #: The months that are now as asked, such as green 2024-01.
@@ -66,10 +69,11 @@ class History:
         self.path = Path(logs) / "runs.jsonl"
         self._silent = silent
 
-    def begin(self, asked: str) -> Run:
-        """Note that a run begins."""
+    def begin(self, asked: str, *, lake: str = "", warehouse: str = "") -> Run:
+        """Note that a run begins; neither of the texts may hold a secret."""
         now = _now()
         run = Run(f"{now[:19].replace(':', '')}-{secrets.token_hex(3)}", now, asked, os.getpid())
+        run.lake, run.warehouse = lake, warehouse
         self._append(run)
         return run
 
@@ -104,7 +108,7 @@ class History:
 
     def _write(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size

@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _ALLOWED = "a month (2024-01), a year (2024), or a range of either with both ends included (2023-11..2024-03)"
+_MONTHS = "months are 01 to 12"
 
 
 def parse_month(text: str) -> date:
@@ -21,7 +22,9 @@ def parse_month(text: str) -> date:
         UsageError: the text is not a year, a dash and a month from 01 to 12.
     """
     found = _MONTH.fullmatch(text.strip())
-    if found is None or not 1 <= int(found[2]) <= 12 or int(found[1]) < 1:
+    if found and not 1 <= int(found[2]) <= 12:
+        raise UsageError(f"{text.strip()!r} is not a month: {_MONTHS}")
+    if found is None or int(found[1]) < 1:
         raise UsageError(f"{text!r} is not a month; write YYYY-MM, for instance 2024-01")
     return date(int(found[1]), int(found[2]), 1)
 
@@ -53,7 +56,7 @@ def month_range(first: date, last: date) -> list[date]:
 
 
 def parse_period(text: str) -> tuple[date, date]:
-    """The first and the last month of a period such as 2021, 2021-03, 2021..2022 or 2021-03..2021-07.
+    """The first and the last month of a single period such as 2021, 2021-03, 2021..2022 or 2021-03..2021-07.
 
     Raises:
         UsageError: the text is none of these, or its end lies before its start.
@@ -65,11 +68,22 @@ def parse_period(text: str) -> tuple[date, date]:
     return first, last
 
 
+def parse_months(text: str) -> list[date]:
+    """Every month of a period, or of several with commas between them, oldest first and each once.
+
+    Raises:
+        UsageError: one of them is not a period, or ends before it starts.
+    """
+    return sorted({month for part in text.split(",") for month in month_range(*parse_period(part))})
+
+
 def _ends(part: str, whole: str) -> tuple[date, date]:
     if re.fullmatch(r"[0-9]{4}", part.strip()) and int(part) >= 1:
         return date(int(part), 1, 1), date(int(part), 12, 1)
     try:
         month = parse_month(part)
     except UsageError as error:
+        if str(error).endswith(_MONTHS):
+            raise
         raise UsageError(f"{whole!r} is not a period; write {_ALLOWED}") from error
     return month, month

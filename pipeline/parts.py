@@ -5,7 +5,6 @@ Without a fitting note the bytes are worth nothing: those of two versions must n
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
 
+from pipeline.disk import explained
 from pipeline.errors import StoreError
 
 _CHUNK_BYTES = 1 << 20
@@ -144,5 +144,5 @@ def _read(note: bytes) -> Version:
 
 
 def _unwritable(name: object, error: OSError) -> StoreError:
-    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
-    return StoreError(f"{name!s}: cannot be written: {error.strerror}; {remedy} and run again")
+    setting = "[pipeline] lake (or scratch)"
+    return StoreError(f"{name!s}: cannot be written: {explained(error, setting)}, and run again")

@@ -16,6 +16,7 @@ _BELIEVED_S = 10.0
 
 _T = TypeVar("_T")
 _at_work: int | None = None
+_changed_at = float("-inf")
 
 
 def step_begins() -> None:
@@ -29,6 +30,17 @@ def planning() -> bool:
     return _at_work != os.getpid()
 
 
+def work_was_done() -> None:
+    """Forget what was read so far: steps of other processes have changed it."""
+    global _changed_at
+    _changed_at = time.monotonic()
+
+
+def recent(read_at: float) -> bool:
+    """Whether what was read at this moment is still good enough for a plan."""
+    return read_at > _changed_at and time.monotonic() - read_at < _BELIEVED_S
+
+
 class Believed(Generic[_T]):
     """What was read last; while a run is planned it is believed for a moment, else it is read anew."""
 
@@ -37,9 +49,9 @@ class Believed(Generic[_T]):
 
     def get(self, read: Callable[[], _T]) -> _T:
         """The last answer, or a new one."""
-        now = time.monotonic()
-        if planning() and self._last and now - self._last[0] < _BELIEVED_S:
+        if planning() and self._last and recent(self._last[0]):
             return self._last[1]
+        now = time.monotonic()
         answer = read()
         self._last = now, answer
         return answer

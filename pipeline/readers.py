@@ -96,6 +96,23 @@ def verify_raw(path: Path, *, name: str | None = None) -> None:
                 pass
 
 
+def verify_head(head: bytes, name: str) -> None:
+    """Make sure that a file may be what its name claims, by its first KiB or what there is of it.
+
+    Raises:
+        SourceError: it starts like something else.
+    """
+    ending, zipped = _ending(name), head.startswith(b"\x1f\x8b")
+    if ending == ".parquet" and not head.startswith(_MAGIC):
+        raise SourceError(f"{name}: not a Parquet file: {_describe(head)}")
+    if ending == ".csv.gz" and not zipped:
+        raise SourceError(f"{name}: not gzipped: {_describe(head)}")
+    if ending == ".csv" and zipped:
+        raise SourceError(f"{name}: not a CSV: it is gzipped; name it .csv.gz")
+    if ending == ".csv" and not _looks_like_csv(head):
+        raise SourceError(f"{name}: not a CSV: {_describe(head)}")
+
+
 @dataclass(frozen=True)
 class ParquetRaw:
     """An open Parquet file; see `RawFile`."""
@@ -198,8 +215,7 @@ def _footer(path: Path, name: str) -> pq.FileMetaData:
         size = file.seek(0, 2)
         file.seek(max(0, size - len(_MAGIC)))
         tail = file.read()
-    if not head.startswith(_MAGIC):
-        raise SourceError(f"{name}: not a Parquet file: {_describe(head)}")
+    verify_head(head, name)
     if tail != _MAGIC or size < 12:
         raise SourceError(f"{name}: starts as a Parquet file but does not end as one ({size:,} bytes): it is cut short")
     try:
@@ -212,21 +228,17 @@ def _footer(path: Path, name: str) -> pq.FileMetaData:
 
 
 def _refuse_impostor(path: Path, name: str) -> None:
-    """Raise SourceError when what is named .csv or .csv.gz starts like something else."""
+    """Raise SourceError when what is named .csv or .csv.gz starts or ends like something else."""
     with path.open("rb") as file:
         head = file.read(1024)
         file.seek(max(0, file.seek(0, 2) - 1))
         last = file.read()
-    zipped = head.startswith(b"\x1f\x8b")
+    verify_head(head, name)
     if name.endswith(".gz"):
-        if not zipped:
-            raise SourceError(f"{name}: not gzipped: {_describe(head)}")
         with gzip_faults(name), gzip.open(path) as stream:
             head = stream.read(1024)
-    elif zipped:
-        raise SourceError(f"{name}: not a CSV: it is gzipped; name it .csv.gz")
-    if not _looks_like_csv(head):
-        raise SourceError(f"{name}: not a CSV: {_describe(head)}")
+        if not _looks_like_csv(head):
+            raise SourceError(f"{name}: not a CSV: {_describe(head)}")
     if (place := head.find(b"\0")) >= 0:
         line = head.count(b"\n", 0, place) + 1
         raise SourceError(f"{name}: a NUL in line {line}, at byte {place + 1:,}: damaged, or not a text in UTF-8")

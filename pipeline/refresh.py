@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 from pipeline import lake
 from pipeline.datasets import dataset_named
 from pipeline.errors import SourceError
-from pipeline.forget import Month, Months, name_of, raw_of, sidecar_of
+from pipeline.forget import Month, Months, raw_of
 from pipeline.months import format_month
 from pipeline.parts import Version
 from pipeline.source import Sidecar, Source
-from pipeline.status import STEPS, MonthStatus, statuses
-from pipeline.storage import Store
+from pipeline.status import STEPS, MonthStatus, sidecar_of, statuses
+from pipeline.storage import Entry, Store
 from pipeline.warehouses.base import Warehouse
 
 _THREADS = 4
@@ -64,6 +64,19 @@ class Finding:
         }
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing months with the source and with each other; each list in the order of the months."""
+
+    findings: list[Finding]
+    #: The raw bytes are those that the source has.
+    same: list[Month]
+    #: Neither the source has it, nor is anything of it here.
+    absent: list[Month]
+    #: Trips or rows are here, but no raw bytes that could be compared.
+    without_raw: list[Month]
+
+
 def months_here(
     store: Store, warehouse: Warehouse, source: Source, name: str, months: Sequence[date | None]
 ) -> list[date | None]:
@@ -80,32 +93,53 @@ def months_here(
     return [month for month in months if month in loaded or of_the_lake(month) & keys]
 
 
-def compare(store: Store, warehouse: Warehouse, source: Source, months: Months, today: date) -> list[Finding]:
-    """All findings about these months, in their order."""
-    sidecars, findings = _sidecars(store, source, months)
+def compare(
+    store: Store,
+    warehouse: Warehouse,
+    source: Source,
+    months: Months,
+    today: date,
+    *,
+    redo: Callable[[Month, str], str],
+) -> Comparison:
+    """Compare these months; `redo` gives the command that does a month again from a step."""
+    sidecars, findings = _sidecars(store, source, months, redo)
     told = {(found.dataset, found.month) for found in findings}
     wanted = {name: [month for month in of if (name, month) not in told] for name, of in months.items()}
     known = statuses(store, warehouse, source, wanted, today)
     status = {(name, of.month): of for name in wanted for of in known[name]}
     to_ask = [month for month, of in status.items() if of.raw or not (of.conformed or of.loaded)]
-    findings += [found for month, answer in _ask(source, to_ask) if (found := _of_source(month, answer, sidecars))]
+    same, absent = set[Month](), set[Month]()
+    for month, answer in _ask(source, to_ask):
+        if found := _of_source(month, answer, sidecars):
+            findings.append(found)
+        else:
+            (same if month in sidecars else absent).add(month)
     findings += _of_staleness(warehouse, status, sidecars)
-    places = {(dataset, month): place for place, (dataset, month) in enumerate(_each(months))}
-    return sorted(findings, key=lambda found: places[found.dataset, found.month])
+    every = _each(months)
+    places = {month: place for place, month in enumerate(every)}
+    return Comparison(
+        sorted(findings, key=lambda found: places[found.dataset, found.month]),
+        [month for month in every if month in same],
+        [month for month in every if month in absent],
+        [month for month in status if month not in to_ask],
+    )
 
 
-def _sidecars(store: Store, source: Source, months: Months) -> tuple[dict[Month, Sidecar], list[Finding]]:
+def _sidecars(
+    store: Store, source: Source, months: Months, redo: Callable[[Month, str], str]
+) -> tuple[dict[Month, Sidecar], list[Finding]]:
     """The sidecars of all raw bytes that are here, and a finding for each that cannot be read."""
     here: dict[Month, str] = {}
+    listed: dict[str, Entry] = {}
     for name, of in months.items():
-        keys = store.keys(f"raw/{name}/")
+        listed |= store.entries(f"raw/{name}/")
         raws = {(name, month): raw_of(source, (name, month)) for month in of}
-        here |= {month: key for month, key in raws.items() if key in keys}
+        here |= {month: key for month, key in raws.items() if key in listed}
     sidecars, findings = {}, []
-    for month, answer in _in_threads(lambda month: sidecar_of(store, here[month]), list(here)):
+    for month, answer in _in_threads(lambda month: sidecar_of(store, here[month], listed), list(here)):
         if isinstance(answer, SourceError):
-            why = f"{answer}; pipeline redo {name_of(*month)} --from download fetches it anew"
-            findings.append(Finding(*month, "unknown", why))
+            findings.append(Finding(*month, "unknown", f"{answer}; to fetch it again, run: {redo(month, 'download')}"))
         else:
             sidecars[month] = answer
     return sidecars, findings

@@ -1,12 +1,16 @@
 """How a site is asked over HTTP: what may pass, what is final, how long to wait, and what errors may say of an address.
 
-An attempt that failed in a way that may pass raises `Again`; everything that is final is a SourceError at once.
+An attempt that failed in a way that may pass raises `Again`; everything that is final is a SourceError at once. May
+pass: no or a broken connection, a time-out, a name that is not known (resolvers fail, too), most statuses from 500 on.
+Final: a certificate or a bundle of them, what is no TLS, a refusal by the proxy or by this machine, other statuses.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,15 +26,22 @@ from pipeline.errors import SourceError
 _LONGEST_WAIT_S = 600.0
 #: Beside all from 500 on: request time-out, too early, too many requests.
 _PASSING = (408, 425, 429)
+#: Not implemented, no such version of HTTP, extensions required, log in to this network first.
+_LASTING = (501, 505, 510, 511)
+#: The variables that name the certificates to trust, in the order in which they count.
+_CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+#: Causes that OpenSSL tells of, for which certificates are no remedy.
+_EXPIRED, _NOT_YET_VALID, _OTHER_NAMES = 10, 9, (62, 64)
 
 
 @dataclass(frozen=True)
 class Politeness:
-    """How patient to be with a site: attempts in a row without progress, and the waits around them."""
+    """How patient to be with a site: attempts in a row without progress, the waits around them, the longest file."""
 
     timeout_s: float
     retries: int
     first_wait_s: float
+    limit_bytes: float = 10e9
 
 
 class Again(Exception):
@@ -52,7 +63,42 @@ def asking(where: str) -> Iterator[None]:
         places = "[pipeline] source, where it redirects to, and the proxy that the environment names"
         raise SourceError(f"{where}: cannot be asked for ({kind}); look at {places}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if remedy := _remedy(error):
+            raise SourceError(f"{where}: {reason(error)}; {remedy}") from error
         raise Again(reason(error)) from error
+
+
+def ca_bundle() -> str | bool:
+    """The certificates to trust, for `verify` of requests, which looks at SSL_CERT_FILE not by itself."""
+    return next(filter(None, map(os.environ.get, _CA_BUNDLES)), True)
+
+
+def _remedy(error: BaseException) -> str:
+    """What helps where asking again is in vain; empty for a cause that may pass."""
+    cause = innermost(error)
+    named = next((f"{name} = {os.environ[name]}" for name in _CA_BUNDLES if os.environ.get(name)), "")
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in (_EXPIRED, _NOT_YET_VALID):
+            return "look at the clock of this machine; if it is right, the site must renew its certificate"
+        if cause.verify_code in _OTHER_NAMES:
+            return "look at the host in [pipeline] source, and at the proxy that the environment names"
+        return (
+            "set REQUESTS_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificate of the authority that signed "
+            f"the site's, such as that of a proxy on the way{f'; now {named}' if named else ''}"
+        )
+    if isinstance(cause, ssl.SSLError) and re.search(r"WRONG_VERSION|PROTOCOL|HANDSHAKE_FAILURE", str(cause)):
+        return "look at http:// or https://, and the port, in [pipeline] source, and at the proxy"
+    # A bundle that holds none, or none whole; or that may not be read.
+    bad = re.search(r"X509|PEM|ASN1", str(cause)) or isinstance(cause, PermissionError)
+    if isinstance(error, requests.exceptions.SSLError) and bad:
+        return f"no certificates can be read from {named or 'the bundle of requests'}; correct or unset it"
+    if type(error) is OSError and "CA certificate bundle" in str(error):
+        return f"{named or 'the bundle of requests'} is no file; correct or unset it, or reinstall certifi"
+    if isinstance(error, requests.exceptions.ProxyError) and re.search(r"failed: 40[0-7] ", str(cause)):
+        return "look at the proxy, its user and its password, that the environment names"
+    if isinstance(cause, PermissionError):
+        return "this machine forbids the connection; look at its firewall"
+    return ""
 
 
 def can_be_asked(url: str) -> bool:
@@ -66,8 +112,10 @@ def can_be_asked(url: str) -> bool:
 def refuse_unless_ok(response: requests.Response, where: str) -> None:
     """Raise Again for a status that may pass, SourceError for any other that does not announce the file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
-    if response.status_code in _PASSING or response.status_code >= 500:
+    if response.status_code in _PASSING or (response.status_code >= 500 and response.status_code not in _LASTING):
         raise Again(status, _retry_after_s(response))
+    if response.status_code in (407, 511):
+        raise SourceError(f"{where}: {status}; look at the proxy that the environment names, or log in to the network")
     if response.status_code not in (200, 206):
         raise SourceError(f"{where}: {status}; look at [pipeline] source")
 
@@ -91,9 +139,15 @@ def wait(again: Again, failures: int, politeness: Politeness, where: str) -> Non
 def reason(error: BaseException) -> str:
     """The innermost cause in a line; the outer layers only repeat it."""
     through = "through a proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
+    error = innermost(error)
+    return f"{through}{type(error).__name__}: {error}" if str(error) else f"{through}{type(error).__name__}"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What the error began with."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return f"{through}{type(error).__name__}: {error}" if str(error) else f"{through}{type(error).__name__}"
+    return error
 
 
 def number(text: str) -> int | None:

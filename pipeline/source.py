@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import SIDECAR_KEY, Dataset
 from pipeline.errors import NotPublished, SourceError, UsageError
 from pipeline.folders import copy_file, state_of
 from pipeline.months import format_month
 from pipeline.parts import Part, Version
-from pipeline.readers import verify_raw
+from pipeline.readers import verify_head, verify_raw
 from pipeline.retries import Politeness, can_be_asked, redact
 from pipeline.transfer import Answer, Progress, fetch_url, head_url
 
@@ -51,6 +53,11 @@ class Sidecar:
         """One indented object, a line at the end."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """All of it for a store that keeps facts beside a file: then one listing tells it of every month."""
+        return {SIDECAR_KEY: json.dumps(asdict(self))}
+
     @classmethod
     def from_json(cls, text: _Json, subject: str) -> Sidecar:
         """Read what `to_json` wrote; a SourceError names the subject when it is anything else."""
@@ -60,10 +67,17 @@ class Sidecar:
             if not all(isinstance(text, str) for text in texts) or not isinstance(sidecar.bytes, int):
                 raise TypeError("a value of another kind")
         except (ValueError, TypeError, RecursionError) as error:
-            raise SourceError(
-                f"{subject}: the sidecar is not readable ({error}); delete both to fetch again"
-            ) from error
+            raise SourceError(f"{subject}: the sidecar is not readable ({error})") from error
         return sidecar
+
+    def validate(self, raw: Path, subject: str) -> None:
+        """Read the raw file to its end and compare; a SourceError names the subject when it is another one."""
+        found = Part(raw).sha256()
+        if found != self.sha256:
+            raise SourceError(
+                f"{subject}: its bytes (sha256 {found[:12]}…) are not those of its sidecar ({self.sha256[:12]}…, "
+                f"fetched {self.fetched_at})"
+            )
 
 
 @dataclass(frozen=True)
@@ -115,11 +129,14 @@ class Source:
             )
         name, url = self.file_name(dataset, month), self.url(dataset, month)
 
-        def check(answer: Answer) -> None:
+        def verified(verify: Callable[..., None], *arguments: object) -> None:
             try:
-                verify_raw(part, name=name)
+                verify(*arguments, name=name)
             except SourceError as error:
                 raise SourceError(str(error).removeprefix(f"{name}: ")) from error
+
+        def check(answer: Answer) -> None:
+            verified(verify_raw, part)
             if not answer.whole and name.endswith(".csv"):  # The other kinds have an end of their own.
                 raise SourceError("sent without its length, so nothing says whether this is all of it")
 
@@ -128,7 +145,8 @@ class Source:
         else:
             # What is named .gz is often called gzip-encoded by mistake.
             options: dict[str, Any] = {"check": check, "decode": not name.endswith(".gz"), "progress": progress}
-            answer = fetch_url(url, part, self.politeness, subject, **options)
+            look = partial(verified, verify_head)
+            answer = fetch_url(url, part, self.politeness, subject, look=look, **options)
         if answer is None:
             raise self._lacking(subject, month, url)
         fetched_at = datetime.now(timezone.utc).isoformat(timespec="seconds")

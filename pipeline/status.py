@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import lake
 from pipeline.check import findings_in
 from pipeline.datasets import dataset_named
-from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Dataset
+from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SIDECAR_KEY, SOURCE_KEY, WARNINGS_KEY, Dataset
 from pipeline.errors import SourceError
 from pipeline.marts import marts_of
 from pipeline.source import Sidecar, Source
@@ -43,6 +43,10 @@ class MonthStatus:
     marts: bool = False
     #: The rules that its checks broke, for a month that was refused.
     failed: tuple[str, ...] = ()
+    #: The rules that its checks broke, for a month that passed all the same.
+    warnings: tuple[str, ...] = ()
+    #: The step, kind and text of the error with which its last run failed, where that is known.
+    failure: tuple[str, str, str] | None = None
     #: By step that would mend it: why what is there is out of date.
     stale: Mapping[str, str] = field(default_factory=dict)
     #: Nothing is there, and TLC may not have published it yet.
@@ -66,6 +70,13 @@ class MonthStatus:
         if self.raw:
             return "raw"
         return "not published" if self.young else "missing"
+
+    @property
+    def mark(self) -> str:
+        """The stage as it is shown: besides those, warned (complete), and failed (neither stale nor refused)."""
+        if self.stage == "complete":
+            return "warned" if self.warnings else "complete"
+        return "failed" if self.failure and self.stage not in ("stale", "refused") else self.stage
 
     @property
     def complete(self) -> bool:
@@ -134,8 +145,9 @@ class _DatasetView:
         raw = self._raw.get(lake.raw_key(self._dataset, self._source.file_name(self._dataset, month)))
         trips = self._trips.get(lake.trips_key(self._dataset, month))
         load, marts = self._loads.get(month), self._marts.get(month, {}) if month else {}
-        document = self._document(month) if trips is None and load is None else {}
         there = raw or trips or load
+        refused = trips is None and load is None
+        document = self._document(month) if refused else {}
         return MonthStatus(
             self._dataset.name,
             month,
@@ -144,9 +156,8 @@ class _DatasetView:
             conformed=trips is not None,
             loaded=load is not None,
             marts=load is not None and self._wanted_marts <= set(marts),
-            failed=tuple(found.rule for found in findings_in(document) if found.severity == "error")
-            if document
-            else (),
+            failed=_rules(document, "error"),
+            warnings=() if refused else self._warnings(month),
             stale=self._stale(raw, trips, load, marts),
             young=not there and month is not None and self._source.is_young(month, self._today),
             rows=load.rows if load else document.get("rows"),
@@ -197,8 +208,15 @@ class _DatasetView:
         except SourceError:
             return _UNREADABLE
 
+    def _warnings(self, month: date | None) -> tuple[str, ...]:
+        """The warnings of a month; of a store that keeps metadata by its listing, without a request for each month."""
+        entry = self._checks.get(lake.checks_key(self._dataset, month))
+        if entry is not None and entry.facts:
+            return tuple(filter(None, entry.facts.get(WARNINGS_KEY, "").split(",")))
+        return _rules(self._document(month), "warning")
+
     def _document(self, month: date | None) -> dict[str, Any]:
-        """The checks of a month whose trips file is not there."""
+        """The checks of a month."""
         entry = self._checks.get(lake.checks_key(self._dataset, month))
         if entry is None:
             return {}
@@ -209,6 +227,28 @@ class _DatasetView:
         except (ValueError, KeyError, TypeError):  # Conforming the month again writes it anew.
             return {}
         return document
+
+
+def _rules(document: Mapping[str, Any], severity: str) -> tuple[str, ...]:
+    return tuple(found.rule for found in findings_in(document) if found.severity == severity) if document else ()
+
+
+def sidecar_of(store: Store, raw_key: str, listed: Mapping[str, Entry] | None = None) -> Sidecar:
+    """Where raw bytes came from; `listed` is what the store has beside them, if that was asked already.
+
+    Raises:
+        SourceError: nothing says so, or nothing that can be read.
+    """
+    key = lake.sidecar_key(raw_key)
+    if listed is not None and SIDECAR_KEY in (facts := listed[key].facts if key in listed else {}):
+        return Sidecar.from_json(facts[SIDECAR_KEY], key)
+    if not store.exists(key):
+        raise SourceError(
+            f"{raw_key}: has no sidecar {key}, so nothing says where it came from (your own copies belong into the "
+            "folder that [pipeline] source names)"
+        )
+    with store.entry(key).open() as file:
+        return Sidecar.from_json(file.read(), key)
 
 
 def _facts(trips: Entry, *, read: bool = False) -> Mapping[str, str]:

@@ -82,8 +82,9 @@ def stopped_by(process: subprocess.Popen[str], send: Callable[[], object]) -> in
 class Luigid:
     """A luigid on loopback."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, process: subprocess.Popen[str]) -> None:
+        self.port, self.process = port, process
+        self.url = f"http://127.0.0.1:{port}"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -104,17 +105,18 @@ class Luigid:
 
 
 @contextmanager
-def running_luigid(folder: Folder) -> Iterator[Luigid]:
-    """A luigid that reads the luigi.cfg of the folder and keeps its state there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def running_luigid(folder: Folder, port: int = 0) -> Iterator[Luigid]:
+    """A luigid that reads the luigi.cfg of the folder and keeps its state there; at any port unless one is given."""
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     state = str(folder.path / "luigid.pickle")
     process = folder.start("luigid", "--address", "127.0.0.1", "--port", str(port), "--state-path", state)
     heard = Heard(process)
     try:
         heard.until(lambda line: "Scheduler starting up" in line)
-        yield Luigid(port)
+        yield Luigid(port, process)
     finally:
         process.terminate()
         process.wait(_PATIENCE_S)

@@ -34,11 +34,13 @@ def reset(connection: socket.socket) -> None:
 class ScriptedSite:
     """Answers the first request with the first script, the second with the second, further ones with the last.
 
-    Every answer ends its connection. `requests` holds the heads of all requests so far.
+    Every answer ends its connection. Unless `first`, a script gets the connection as it is.
+    `requests` holds the heads of all requests so far.
     """
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, first: bool = True) -> None:
         self._scripts = scripts
+        self._first = first
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.stopping = threading.Event()
@@ -78,9 +80,9 @@ class ScriptedSite:
 
     def _answer(self, connection: socket.socket) -> None:
         head = b""
-        while not head.endswith(b"\r\n\r\n") and (got := connection.recv(4096)):
+        while self._first and not head.endswith(b"\r\n\r\n") and (got := connection.recv(4096)):
             head += got
-        if not head:
+        if (self._first and not head) or self.stopping.is_set():
             return
         script = self._scripts[min(len(self.requests), len(self._scripts) - 1)]
         self.requests.append(head.decode("latin-1"))

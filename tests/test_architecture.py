@@ -22,16 +22,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: Everyone may import these, and each part itself.
-FOR_EVERYONE = ("errors", "months", "version")
+FOR_EVERYONE = ("disk", "errors", "months", "units", "version")
 
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
 #: Settings are read where `config` stands, and handed down from there as values.
 ARROWS = """
-    pipeline    frames luigi_options tasks
+    pipeline    frames luigi_options stopping tasks
     __main__    cli
 
     cli         check config datasets lake luigi_options marts retries sample.process source status storage
-    cli         doctor forget history refresh targets tasks warehouses
+    cli         doctor forget history refresh stopping targets tasks warehouses
     doctor      config datasets luigi_options months retries source storage tasks.logs warehouses
     forget      datasets lake parts source status storage warehouses.base
     refresh     datasets forget lake parts source status storage warehouses.base
@@ -39,7 +39,7 @@ ARROWS = """
     status      check datasets lake marts source storage warehouses.base
     frames      config datasets lake storage
     tasks       check config conform datasets lake marts parts planning retries
-    tasks       source status storage targets transfer warehouses
+    tasks       source status stopping storage targets transfer warehouses
     config      retries source storage transfer warehouses
     luigi_options
     targets     datasets storage warehouses.base
@@ -69,15 +69,19 @@ ARROWS = """
     sample      datasets.published
 
     datasets
+    disk
     months
     errors
+    stopping
+    units
     version
 """
 
 #: What others have made, and the parts that may import it.
 OTHERS = {
     "luigi": "pipeline config doctor luigi_options targets tasks cli",
-    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample cli",
+    "pyarrow": "datasets delimited readers convert layout encode measure conform status warehouses frames sample cli "
+    "forget",
     "requests": "retries transfer google_cloud doctor tasks cli",
     "urllib3": "retries transfer",
     "click": "cli",
@@ -98,8 +102,8 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "pgpq", "google", "google_crc32c", "sq
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}
 
-#: Who reads the environment: for settings, and for what Google's own libraries and Luigi read there.
-ENVIRONMENT = ("config", "google_cloud", "luigi_options")
+#: Who reads the environment: for settings, and for what Google's own libraries, Luigi and requests read there.
+ENVIRONMENT = ("config", "google_cloud", "luigi_options", "retries")
 
 MOST_LINES = 400
 

@@ -31,6 +31,7 @@ from postgres import Database
 
 from pipeline import lake
 from pipeline.check import check, checks_document
+from pipeline.cli.compare import checked
 from pipeline.cli.data import first_rows
 from pipeline.cli.formats import draft_of, plain
 from pipeline.datasets import DATASETS, ZONES
@@ -142,6 +143,30 @@ def test_check_compares_a_month_with_the_three_before_it(judged: Folder) -> None
     assert "extra" not in ended.stdout, "three or four nulls are no news"
 
 
+def test_check_compares_with_no_month_that_was_refused(lone: Folder) -> None:
+    for back, rows in enumerate((900, 1000, 1100), 1):
+        keep(lone, GREEN, add_months(JAN, -back), rows=rows)
+    keep(lone, GREEN, add_months(JAN, -1), rows=1_000_000, pickups_outside_month=900_000)
+    keep(lone, GREEN, JAN, rows=1500)
+    (found,) = checked(open_store(str(lone.lake)), GREEN, [JAN])
+    assert found.apart == {"2023-10": 3, "2023-11": 2}
+    (rows_of,) = [line for line in found.counts() if line["measure"] == "rows"]
+    assert rows_of["before"] == [1100, 1000]
+
+
+def test_check_says_how_far_away_the_month_is_with_which_it_compares(lone: Folder) -> None:
+    for back in (9, 10):
+        keep(lone, GREEN, add_months(JAN, -back))
+    keep(lone, GREEN, JAN, rows=1500)
+    keep(lone, GREEN, FEB)
+    store = open_store(str(lone.lake))
+    assert [found.apart for found in checked(store, GREEN, [JAN, FEB])] == [{"2023-04": 9}, {"2024-01": 1}]
+    said = lone.pipeline("check", "green", "2024-01").stdout
+    assert "The month, and its change from the mean of 2023-04 (9 months before)" in said
+    said = lone.pipeline("check", "green", "2024-01..2024-02").stdout
+    assert ["green 2024-01", "1,500", "+50.0 %", "0", "0", "2023-04 (9 months before)"] in cells_of(said)
+
+
 def test_check_shows_each_finding_with_what_its_rule_is_for(judged: Folder) -> None:
     ended = judged.pipeline("check", "green", "2024-01")
     lines = cells_of(ended.stdout)
@@ -176,9 +201,11 @@ def test_check_of_a_period_is_a_line_a_month(judged: Folder) -> None:
     assert (ended.returncode, ended.stderr) == (1, ""), "`all` is what is there"
     lines = cells_of(ended.stdout)
     assert len(lines) == 8
-    assert ["green 2023-12", "1,100", "+73.2 %", "0", "0"] in lines
-    assert ["green 2024-01", "1,500", "+50.0 %", "0", "2", "stray pickups, unknown codes"] in lines
-    assert ["green 2024-02", "1,000", "-16.7 %", "1", "1", "wrong month, stray pickups"] in lines
+    assert ["green 2023-12", "1,100", "+73.2 %", "0", "0", "2023-09..2023-11"] in lines
+    before = "2023-10..2023-12"
+    assert ["green 2024-01", "1,500", "+50.0 %", "0", "2", before, "stray pickups, unknown codes"] in lines
+    before = "2023-11..2024-01"
+    assert ["green 2024-02", "1,000", "-16.7 %", "1", "1", before, "wrong month, stray pickups"] in lines
 
 
 def test_check_as_json_has_the_numbers(judged: Folder) -> None:
@@ -202,7 +229,7 @@ def test_check_of_months_without_checks_says_which_step_makes_them(judged: Folde
     ended = judged.pipeline("check", "green", "2024-05")
     assert (ended.returncode, ended.stdout) == (5, "")
     assert "green 2024-05" in ended.stderr
-    assert "the step Conform makes them: pipeline backfill green 2024-05" in ended.stderr
+    assert "to make them, run: pipeline backfill green 2024-05 --through conform" in ended.stderr
     some = judged.pipeline("check", "green", "2023-12..2024-01", "--json")
     assert (some.returncode, some.stderr) == (0, "")
     assert len(json.loads(some.stdout)) == 2
@@ -714,7 +741,10 @@ def test_sql_asks_postgres_alike(lone: Folder, tmp_path: Path, database: Databas
     assert json.loads(lone.pipeline("sql", question, "--format", "json").stdout) == [
         {"at": "2024-01-01T08:00:00", "price": 1.5, "none": None}
     ]
-    for words, message in (("DELETE FROM green", "read-only"), ("SELECT nothing FROM green", "nothing")):
+    for words, message in (
+        ("DELETE FROM green", "DELETE: allowed is one statement that only reads"),
+        ("SELECT nothing FROM green", "nothing"),
+    ):
         ended = lone.pipeline("sql", words)
         assert (ended.returncode, ended.stdout) == (5, "")
         assert message in ended.stderr

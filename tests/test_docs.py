@@ -103,6 +103,7 @@ COMMANDS = dict(_commands(cli))
 @pytest.mark.parametrize("command", [cli, *COMMANDS.values()], ids=lambda command: command.name)
 def test_every_command_and_everything_it_takes_has_help(command: click.Command) -> None:
     text = command.help or ""
+    assert command is cli or len(text.partition("\n")[0]) <= 55, "`pipeline --help` would cut it"
     assert text.strip()
     for parameter in command.params:
         if isinstance(parameter, click.Option):

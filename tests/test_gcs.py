@@ -474,3 +474,10 @@ warnings.warn_explicit("You are using a name that goes away", FutureWarning, "th
 def test_that_a_python_is_old_for_google_is_not_told_in_every_process() -> None:
     done = subprocess.run([sys.executable, "-c", _AGED], capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr == "there.py:1: FutureWarning: You are using a name that goes away\n"
+
+
+def test_a_bundle_of_certificates_that_is_not_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "https://127.0.0.1:1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(StoreError, match="/no/such/file; correct or unset REQUESTS_CA_BUNDLE"):
+        open_store("gs://bucket").exists("raw/green/a")

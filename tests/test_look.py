@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from state import rows, state
 from pipeline import lake
 from pipeline.cli.cells import CELLS
 from pipeline.datasets import DATASETS
+from pipeline.history import Failure, History
 from pipeline.months import parse_month
 from pipeline.sample import SampleSite
 from pipeline.source import Sidecar
@@ -116,7 +118,7 @@ def test_totals_count_months_rows_and_bytes_and_name_the_places(filled: Folder) 
     assert line(said, "lake") == f"lake {filled.lake}"
     assert line(said, "warehouse") == "warehouse duckdb:///data/warehouse.duckdb"
     raw = sum(path.stat().st_size for path in (filled.lake / "raw" / "green").glob("*.parquet"))
-    assert line(said, "raw bytes") == f"raw bytes 0.0 kB {raw / 1e3:,.1f} kB"
+    assert line(said, "raw bytes") == f"raw bytes 0 bytes {raw / 1e3:,.1f} kB"
 
 
 @pytest.mark.parametrize("command", ["status", "plan"])
@@ -270,6 +272,39 @@ def test_a_refused_month_is_listed_with_the_rules_and_the_command_that_mends_it(
     assert stages(folder, "green", "2024-01") == {"green 2024-01": "complete"}
 
 
+def test_months_that_failed_or_have_warnings_have_marks_of_their_own(filled: Folder, tmp_path: Path) -> None:
+    shutil.copytree(filled.path, tmp_path / "work")
+    folder = Folder(tmp_path / "work", filled.source)
+    path = folder.lake / lake.checks_key(GREEN, parse_month("2024-02"))
+    checks = json.loads(path.read_text())
+    finding = {"rule": "stray_pickups", "severity": "warning", "found": "2", "allowed": "1", "message": "odd"}
+    path.write_text(json.dumps({**checks, "findings": [finding]}))
+    for place, months in (("elsewhere", ("2024-04",)), (str(folder.lake), ("2024-01", "2024-03"))):
+        history = History(str(folder.path / "data/logs"))
+        run = history.begin("pipeline backfill", lake=place, warehouse="duckdb:///data/warehouse.duckdb")
+        run.failures += [Failure("download", "green", month, "SourceError", "not <there>") for month in months]
+        history.end(run, 1)
+    said = ask(folder, "status", "green", "2024-01..2024-04")
+    assert said.splitlines()[1:3] == [
+        "2024  █*x·",
+        "█ complete   * complete, with warnings (pipeline check)   · missing   x failed",
+    ]
+    assert [line(said, mark) for mark in ("warned ", "failed ")] == ["warned 1", "failed 1"]
+    assert "green 2024-03: download failed: SourceError: not <there>\n  pipeline backfill green 2024-03\n" in said
+    page = tmp_path / "months.html"
+    found = json.loads(ask(folder, "status", "green", "2024-01..2024-04", "--json", "--html", str(page)))
+    (green,) = found["datasets"]
+    assert [month["mark"] for month in green["months"]] == ["complete", "warned", "failed", "missing"]
+    assert [month["stage"] for month in green["months"]] == ["complete", "complete", "missing", "missing"]
+    assert (green["stages"], green["marks"]["warned"]) == ({"complete": 2, "missing": 2}, 1)
+    assert green["months"][1]["warnings"] == ["stray_pickups"]
+    assert green["months"][2]["failure"] == ["download", "SourceError", "not <there>"]
+    titles = Page(page.read_text(encoding="utf-8")).titles
+    assert "stray pickups" in titles[1]
+    assert titles[2] == "green 2024-03: failed; download failed: SourceError: not <there>"
+    assert "A backfill tries again what failed:" in ask(folder, "plan", "green", "2024-03")
+
+
 ZONES_CSV = '"LocationID","Borough","Zone","service_zone"\n1,"EWR","Newark Airport","EWR"\n'
 
 
@@ -378,8 +413,12 @@ def test_looking_changes_no_file(folder: Folder, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("status", "gren"), "gren"),
-        (("status", "green", "2024-13"), "'2024-13' is not a period"),
+        (
+            ("status", "gren"),
+            "unknown datasets ['gren']; allowed are yellow, green, fhv, fhvhv, several with commas, or all; ",
+        ),
+        (("status", "gren"), "did you mean green?"),
+        (("status", "green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
         (("status", "green", "2024-03..2024-01"), "ends before it starts"),
         (("status", "green", "2001"), "no month of '2001' exists: green starts in"),
         (("status", "--html"), "'--html' requires an argument"),

@@ -277,9 +277,9 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback_and_ends_with_its_last
         (
             ("Load", "--dataset", "gren", "--month", "2024-01"),
             2,
-            "unknown dataset 'gren'; allowed are yellow, green, fhv",
+            "unknown dataset 'gren'; allowed are yellow, green, fhv, fhvhv; did you mean green?",
         ),
-        (("Load", "--dataset", "green", "--month", "2024-13"), 2, "'2024-13' is not a month; write YYYY-MM"),
+        (("Load", "--dataset", "green", "--month", "2024-13"), 2, "'2024-13' is not a month: months are 01 to 12"),
         (("Load", "--dataset", "green", "--month", "2024-01-05"), 2, "'2024-01-05' is not a month; write YYYY-MM"),
         (("Load", "--dataset", "green"), 2, "requires the 'month' parameter to be set"),
         (backfill("green,gren", "2024-01", "2024-01"), 2, r"unknown datasets \['gren'\]; allowed are"),
@@ -371,7 +371,7 @@ def test_luigid_shows_each_step_as_done_with_what_it_did(own: Folder, luigid: Lu
         if task["name"] != "Backfill"
     }
     for month in ("2024-01", "2024-02"):
-        assert re.fullmatch(r"\d+\.\d MB", messages["Download", month][0])
+        assert re.fullmatch(r"\d+\.\d kB", messages["Download", month][0])
         assert messages["Conform", month][0] == messages["Load", month][0] == "500 rows"
         assert messages["Mart", month][0].startswith("daily_trips ")
         named = [task["status_message"] for task in tasks.values() if task["params"].get("month") == month]

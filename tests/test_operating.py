@@ -291,7 +291,9 @@ def test_a_webhook_is_told_once_what_was_done_what_failed_and_what_is_odd(own: F
         assert own.pipeline("backfill", "green", "2023-02..2023-03").returncode == 1
         (post,) = got
         first, *others = post["text"].splitlines()
-        assert first == "taxi-pipeline: 1 month done, 1 failed, 1 warning (pipeline backfill green 2023-02..2023-03)"
+        assert (
+            first == "taxi-pipeline: 1 month done, 1 month failed, 1 warning (pipeline backfill green 2023-02..2023-03)"
+        )
         assert others[0].startswith("765 rows conformed, ")
         assert others[1].startswith("FAILED download green 2023-02: SourceError: green 2023-02: ")
         assert others[2] == "warning: conform green 2023-03: 500 rows, 1 warning: negative durations"
@@ -351,7 +353,11 @@ def test_a_terminal_sees_the_months_fill_up_and_then_the_summary(own: Folder, si
     assert any("━" in line and "0/3 months" in line for line in lines), "a bar, from the beginning"
     assert any(re.match(r"  download green  2023-02 +[1-9]\d?%  ", line) for line in lines), "a step under way"
     assert any("▸" in line for line in lines)
-    assert [line.rstrip() for line in lines[summary - 2 : summary - 1]] == ["2023  ███"]
+    legends = [line.rstrip() for line in lines if "█ complete" in line]
+    assert any("▸ at work" in line for line in legends), "a legend of what occurs"
+    assert legends[-1] == "█ complete"
+    assert not any("begins" in line for line in lines)
+    assert [line.rstrip() for line in lines[summary - 3 : summary - 2]] == ["2023  ███"]
     assert "3/3 months" in lines[summary - 1]
     assert re.match(r"green 2023-01 +500 ", lines[summary + 1])
     assert "\x1b[?25h" in terminal.raw, "the cursor is back"
@@ -436,7 +442,7 @@ def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: 
             cli_run.backfill.main(["yellow", "2023", "--source", source, *options], standalone_mode=False)
         return getattr(ended.value, "code", str(ended.value))
 
-    assert re.match(r"these months take about \d GB, and the disk of data/lake has 0.0 GB free; ", str(begin()))
+    assert re.match(r"these months take about \d\.\d GB, and the disk of data/lake has 1.0 MB free; ", str(begin()))
     assert said == []
     assert begin("--no-space-check") == 0
     assert begin(source="http://127.0.0.1:9") == 0

@@ -106,7 +106,8 @@ def test_the_step_and_those_after_it_are_done_anew_for_the_month_and_nothing_els
     assert ended.returncode == 0, ended.stderr
     assert touched(own, before) == anew
     assert state(own.path / "data") == content
-    assert [request.path for request in site.requests] == ["/trip-data/green_tripdata_2024-01.parquet"] * requests
+    whole = [request.path for request in site.requests if request.status == 200]
+    assert whole == ["/trip-data/green_tripdata_2024-01.parquet"] * requests
 
 
 def _answer(folder: Folder, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -223,7 +224,7 @@ def test_the_same_zones_anew_leave_the_marts_as_they_are(own: Folder, site: Samp
     assert ended.returncode == 0, ended.stderr
     assert all("zones" in name for name in touched(own, before))
     assert state(own.path / "data") == content
-    assert [request.path for request in site.requests] == ["/misc/taxi_zone_lookup.csv"]
+    assert [request.path for request in site.requests if request.status == 200] == ["/misc/taxi_zone_lookup.csv"]
 
 
 def test_other_zones_bring_all_marts_anew(own: Folder) -> None:

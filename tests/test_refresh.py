@@ -73,6 +73,20 @@ def test_where_all_is_as_at_the_source_nothing_is_to_be_done(own: Folder, site: 
     assert not [path for path in _asked(site, "HEAD") if "yellow" in path or "2023" in path], "from the oldest here on"
 
 
+def test_months_that_neither_the_source_nor_the_lake_has_do_not_count_as_at_the_source(own: Folder) -> None:
+    ended = own.pipeline("refresh", "green", "2024")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == (
+        "Neither at the source nor here: 10 months (green 2024-03..2024-12).\n"
+        "Nothing to do: 2 months of 12 are as at the source, and nothing is out of date.\n"
+    )
+    (own.lake / FILES["raw"]).unlink()
+    (own.lake / FILES["sidecar"]).unlink()
+    found = json.loads(own.pipeline("refresh", "--json").stdout)
+    assert (found["as_at_source"], found["without_raw"]) == (2, ["green 2024-01"])
+    assert "zones" not in found["absent"]
+
+
 def test_a_republished_month_is_told_and_left(own: Folder, site: SampleSite) -> None:
     before = seen(own)
     site.faults.add("green*2024-01*", "republished")

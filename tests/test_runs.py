@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Folder, make_folder
+from conftest import ROOT, Folder, make_folder
 from state import rows, state
 
 from pipeline import config, lake
 from pipeline.cli import exit_code
 from pipeline.datasets import DATASETS
+from pipeline.errors import UsageError
 from pipeline.months import parse_month
 from pipeline.sample import SampleSite
 from pipeline.tasks.outcome import Outcome
@@ -100,7 +103,7 @@ def test_a_month_that_fails_does_not_keep_the_others_and_is_tried_again_alone(ow
     ended = own.pipeline("backfill", "green", "2024-01..2024-03")
     assert ended.returncode == 1
     assert re.search(r"^SourceError: green 2024-02: .*HTTP 500", ended.stdout, re.MULTILINE), ended.stdout
-    assert re.search(r"^green 2024-02 .* download failed: SourceError", ended.stdout, re.MULTILINE), ended.stdout
+    assert re.search(r"^green 2024-02 .* download failed: the source failed$", ended.stdout, re.MULTILINE), ended.stdout
     assert ended.stdout.splitlines()[-1].startswith("1 month failed.")
     assert "Traceback" not in ended.stdout + ended.stderr
     assert _months(own) == ["2024-01", "2024-03"]
@@ -192,7 +195,10 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
         (("backfill",), "Missing argument"),
         (("backfill", "green"), "a dataset and a period are needed"),
         (("backfill", "gren", "2024-01"), r"unknown datasets \['gren'\]; allowed are yellow, green, fhv, fhvhv"),
-        (("backfill", "green", "2024-13"), "'2024-13' is not a period; write a month"),
+        (("backfill", "gren"), r"unknown datasets \['gren'\]; allowed are .*; did you mean green\?$"),
+        (("backfill", "2024-01", "2024-02"), "a dataset and a period are needed"),
+        (("backfill", "green", "latest,2024-01"), "latest and all are allowed only without another period"),
+        (("backfill", "green", "2024-13"), "'2024-13' is not a month: months are 01 to 12$"),
         (("backfill", "green", "2024-03..2024-01"), "ends before it starts"),
         (("backfill", "fhvhv", "2018"), "no month of '2018' exists: fhvhv starts in 2019-02"),
         (("backfill", "green", "2024-01", "--workers", "0"), "Invalid value for '--workers'"),
@@ -262,5 +268,60 @@ def test_the_conformed_months_are_one_dataframe(folder: Folder, monkeypatch: pyt
     assert list(pipeline.read("green", "2024-02").columns) == list(GREEN.by_name)
     with pytest.raises(pipeline.errors.StoreError, match="green 2024-03, 2024-04: not in the lake"):
         pipeline.read("green", "2024-02..2024-04")
-    with pytest.raises(pipeline.errors.UsageError, match=r"green has no columns \['fare'\]; it has vendor_id"):
-        pipeline.read("green", "2024-02", columns=["fare"])
+    two = pipeline.read("green", "2024-02,2024-01", columns=["pickup_datetime"])
+    assert two.equals(frame[["pickup_datetime"]])
+    assert len(pipeline.read("green", date(2024, 2, 1), columns=["vendor_id"])) == 2000
+    (folder.path / "elsewhere").mkdir()
+    monkeypatch.setenv("PIPELINE_LAKE", "elsewhere")
+    monkeypatch.setattr(config, "_last", None)
+    with pytest.raises(
+        pipeline.errors.StoreError, match=f"green 2024-02: not in the lake {folder.path}/elsewhere; run"
+    ):
+        pipeline.read("green", "2024-02")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("gren", "2024-01"), "'gren' is no dataset; allowed are yellow, green, fhv, fhvhv; did you mean green?"),
+        ((["green"], "2024-01"), "['green'] is no dataset; allowed are yellow, green, fhv, fhvhv; did you mean green?"),
+        (("green", "2024-01", "total_amount"), "columns must be a list of names; write columns=['total_amount']"),
+        (("green", "2024-01", ["tip_amount", "vendor_id"] * 2), "columns has tip_amount, vendor_id more than once; "),
+        (("green", "2024-01", ["total_amont"]), "green has no columns ['total_amont']; it has vendor_id, "),
+        (("green", "2024-01", ["total_amont"]), "did you mean total_amount?"),
+        (("green", "2024-01", [3, ["a"]]), "green has no columns [3, ['a']]; it has "),
+        (("green", ("2024-01", "2024-02")), "period ('2024-01', '2024-02') must be a text such as '2024-01' or "),
+        (("green", 2024), "period 2024 must be a text such as '2024-01' or '2024-01..2024-03', or a date"),
+        (("green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
+    ],
+)
+def test_a_wrong_argument_of_read_is_named_with_what_is_allowed(arguments: tuple[Any, ...], message: str) -> None:
+    import pipeline
+
+    with pytest.raises(UsageError) as caught:
+        pipeline.read(*arguments)
+    assert message in str(caught.value)
+
+
+IN_A_THREAD = """
+import threading
+from datetime import date
+import luigi, pipeline
+def build():
+    month = date(2024, 1, 1)
+    task = pipeline.Backfill(datasets=("green",), first=month, last=month)
+    print("built:", luigi.build([task], local_scheduler=True, workers=2))
+thread = threading.Thread(target=build)
+thread.start()
+thread.join()
+"""
+
+
+def test_luigi_build_works_in_a_thread_with_the_option_that_operating_names(folder: Folder) -> None:
+    option = "no_install_shutdown_handler = true"
+    assert option in (ROOT / "docs" / "operating.md").read_text()
+    settings = folder.path / "luigi.cfg"
+    settings.write_text(settings.read_text().replace("[worker]\n", f"[worker]\n{option}\n"))
+    ended = folder.run("python", "-c", IN_A_THREAD)
+    assert "built: True" in ended.stdout, ended.stderr
+    assert folder.pipeline("plan", "green", "2024-01").stdout.endswith("Nothing to do.\n")

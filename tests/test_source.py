@@ -9,8 +9,10 @@ import math
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
@@ -289,7 +291,7 @@ def test_a_sidecar_is_json_and_reads_back() -> None:
     ],
 )
 def test_a_sidecar_that_is_none_is_an_error_that_names_its_file(text: str | bytes) -> None:
-    with pytest.raises(SourceError, match=r"^raw/x: the sidecar is not readable \(.*\); delete both to fetch again$"):
+    with pytest.raises(SourceError, match=r"^raw/x: the sidecar is not readable \(.*\)$"):
         Sidecar.from_json(text, "raw/x")
 
 
@@ -406,6 +408,46 @@ def test_a_refusal_with_status_200_is_known_as_one(part: Path) -> None:
         assert "not a CSV: it is an XML answer (AccessDenied)" in fails(source(site.url, "csv"), part)
         assert "not gzipped: it is an XML answer (AccessDenied)" in fails(source(site.url, "csv.gz"), part)
         assert "zones: " in fails(source(site.url), part, ZONES, None)
+
+
+@pytest.mark.parametrize(
+    ("source_format", "head", "found"),
+    [
+        ("parquet", b"<!DOCTYPE html>", "not a Parquet file: it is an HTML page"),
+        ("parquet", XML, r"not a Parquet file: it is an XML answer \(AccessDenied\)"),
+        ("csv", b"<html>", "not a CSV: it is an HTML page"),
+        ("csv", b'{"error": 1}', "not a CSV: it is a JSON answer"),
+        ("csv.gz", b"<html>", "not gzipped: it is an HTML page"),
+    ],
+)
+@pytest.mark.parametrize("length", [10**9, -1])
+def test_an_endless_page_under_the_name_of_a_file_is_stopped_at_its_first_bytes(
+    part: Path, source_format: str, head: bytes, found: str, length: int
+) -> None:
+    most: list[int] = []
+
+    def page(connection: socket.socket) -> None:
+        connection.sendall(answer(head, length=length))
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            connection.sendall(b" " * 1000)
+
+    with ScriptedSite(page) as site, pytest.raises(SourceError, match=f"{found}; gave up after 3 attempts"):
+        source(site.url, source_format).fetch(GREEN, MONTH, part, lambda got, total, rate: most.append(got))
+    assert max(most, default=0) <= 1_000_000
+    assert not list(part.parent.glob("part*"))
+
+
+def test_a_file_that_grows_while_it_is_copied_ends(published: Path, part: Path) -> None:
+    path = published / NAME
+    path.write_bytes(b"PAR1" + bytes(3 << 20))
+
+    def grow(got: int, total: int | None, rate: float) -> None:
+        with path.open("ab") as file:
+            file.write(bytes(2 << 20))
+
+    with pytest.raises(SourceError, match="changed while it was copied"):
+        source(str(published)).fetch(GREEN, MONTH, part, grow)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -21,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cloud import Cloud
-from conftest import Folder, make_folder
+from conftest import ROOT, Folder, make_folder
 from postgres import PASSWORD, Database
 from test_data_commands import bare, on_terminal
 
 from pipeline import lake, status
 from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import print_remarks, remarks, size, spans
+from pipeline.cli.grid import print_remarks, remarks, spans
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Column, Dataset
 from pipeline.datasets.published import estimated_bytes
@@ -37,6 +38,7 @@ from pipeline.sample import SampleSite
 from pipeline.source import make_source
 from pipeline.status import STEPS, MonthStatus, statuses
 from pipeline.storage import open_store
+from pipeline.units import size
 from pipeline.warehouses import open_warehouse
 
 GREEN, FHV = DATASETS["green"], DATASETS["fhv"]
@@ -413,7 +415,18 @@ def test_months_and_sizes_in_short() -> None:
     months = [date(2021, 11, 1), date(2021, 12, 1), date(2022, 1, 1), date(2022, 3, 1), date(2023, 3, 1)]
     assert spans(reversed(months)) == ["2021-11..2022-01", "2022-03", "2023-03"]
     assert spans([]) == []
-    assert [size(count) for count in (0, 999, 2e6, 3.21e9)] == ["0.0 kB", "1.0 kB", "2.0 MB", "3.2 GB"]
+    counts = (0, 999, 1000, 12_300, 999_949, 999_950, 2e6, 36_787e6, 999.96e9, 5e15)
+    written = "0 bytes, 999 bytes, 1.0 kB, 12.3 kB, 999.9 kB, 1.0 MB, 2.0 MB, 36.8 GB, 1.0 TB, 5,000.0 TB"
+    assert ", ".join(size(count) for count in counts) == written
+
+
+SIZES = re.compile(r"/ ?\(?(1e3|1e6|1e9|1_?000_?000|1024|2 ?\*\* ?[123]0)\b|\{[^}]*:[^}]*\} (kB|MB|GB)\b")
+
+
+def test_sizes_are_written_in_one_place() -> None:
+    files = [path for path in (ROOT / "pipeline").rglob("*.py") if "sample" not in path.parts]
+    lines = [(path.name, line) for path in files if path.name != "units.py" for line in path.read_text().split("\n")]
+    assert [found for found in lines if SIZES.search(found[1]) and "nanoseconds" not in found[1]] == []
 
 
 def test_the_stages_can_be_told_apart_without_colours() -> None:
@@ -559,12 +572,37 @@ def test_a_source_that_answers_nothing_is_soon_left_alone(own: Folder, site: Sam
     assert len(site.requests) == 8, "four months, each once more"
 
 
-def test_everything_in_the_cloud_takes_few_requests(folder: Folder, cloud: Cloud) -> None:
+def test_everything_in_the_cloud_takes_few_requests(folder: Folder, site: SampleSite, cloud: Cloud) -> None:
     cloud.use(folder)
-    assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
+    folder.source = site.url
+    # With few rows the made-up 2023-03 has a warning, which the listing tells.
+    assert folder.pipeline("backfill", "green", "2023-03").returncode == 0
     cloud.clear()
     ended = folder.pipeline("status")
     assert ended.returncode == 0, ended.stderr
+    assert re.search("^warned +1$", ended.stdout, re.MULTILINE), ended.stdout
     asked = [f"{request.method} {request.target}" for request in (*cloud.gcs.requests, *cloud.bigquery.requests)]
     assert len(asked) <= 20, asked
     assert {line.split()[0] for line in asked} == {"GET"}
+
+
+def test_months_that_failed_alike_are_one_remark_and_the_command_fits_the_step() -> None:
+    def failed(step: str, month: date | None, dataset: str = "green") -> MonthStatus:
+        return MonthStatus(dataset, month, "load", failure=(step, "SchemaError", f"{month}: odd"))
+
+    months = [failed("download", JAN), failed("download", FEB), failed("conform", MAR)]
+    assert [(of.why, of.command) for of in remarks({"green": months}, failed("load", None, "zones"))] == [
+        ("load failed: SchemaError: None: odd", "pipeline redo zones --from load"),
+        ("download failed: SchemaError", "pipeline backfill green 2024-01..2024-02"),
+        ("conform failed: SchemaError: 2024-03-01: odd", "pipeline redo green 2024-03 --from download"),
+    ]
+
+
+def test_a_failure_marks_only_what_is_neither_complete_nor_stale_nor_refused() -> None:
+    failure = ("load", "WarehouseError", "gone")
+    bare = MonthStatus("green", JAN, "mart", conformed=True, failure=failure)
+    assert (bare.stage, bare.mark) == ("conformed", "failed")
+    done = replace(bare, loaded=True, marts=True)
+    assert (done.mark, replace(done, warnings=("stray_pickups",)).mark) == ("complete", "warned")
+    assert replace(done, stale={"load": "older"}, warnings=("stray_pickups",)).mark == "stale"
+    assert replace(bare, conformed=False, failed=("no_rows",)).mark == "refused"

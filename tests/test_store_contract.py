@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import itertools
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from emulators import GcsEmulator
 
+from pipeline.disk import sync
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import Store, open_store
 
@@ -226,7 +231,8 @@ except StoreError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == f"raw/a: cannot be written to the lake {tmp_path}: File too large"
+    refused = f"raw/a: cannot be written to the lake {tmp_path}: File too large; make room, or set [pipeline] lake to "
+    assert done.stdout.startswith(refused)
     assert [name for name in files_below(tmp_path) if "/" in name] == []
 
 
@@ -240,6 +246,114 @@ def test_local_a_lake_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> 
 def test_a_lake_that_is_no_folder_is_refused(lake: str) -> None:
     with pytest.raises(UsageError, match="no kind of lake"):
         open_store(lake)
+
+
+def test_local_a_file_in_the_place_of_a_folder_is_named_and_moving_it_away_helps(tmp_path: Path) -> None:
+    (tmp_path / ".drafts").write_text("")
+    store = open_store(str(tmp_path))
+    with pytest.raises(StoreError) as caught, store.part("raw/a", wait_s=0):
+        pass
+    assert "Not a directory" in str(caught.value) or "File exists" in str(caught.value)
+    assert (
+        f"; move away the file {tmp_path / '.drafts'}, which is where a folder must be, or set [pipeline] lake"
+        in str(caught.value)
+    )
+    (tmp_path / ".drafts").unlink()
+    with store.part("raw/a", wait_s=0) as path:
+        assert path.parent.is_dir()
+
+
+def test_local_a_folder_of_the_lake_on_another_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if Path(other).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("this machine has one file system")
+        (tmp_path / "raw").symlink_to(other)
+        with pytest.raises(
+            StoreError, match=r"raw/a: .*link.*; all of it must be on one file system: \[pipeline\] lake"
+        ):
+            publish(open_store(str(tmp_path)), "raw/a", b"x")
+        (tmp_path / "raw").unlink()
+        publish(open_store(str(tmp_path)), "raw/a", b"x")
+    assert [name for name in files_below(tmp_path) if "/" in name] == ["raw/a"]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error_and_a_disk_that_fails_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):  # Here such a folder is.
+        os.fsync(os.open("/proc/self", os.O_RDONLY))
+    sync(Path("/proc/self"))
+
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        sync(Path("/proc/self"))
+
+
+def test_local_a_file_system_without_locks_is_an_error_that_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    store = open_store(str(tmp_path))
+    with pytest.raises(StoreError, match=r"must have locks: .*, or set \[pipeline\] lake to another place"):
+        publish(store, "raw/a", b"x")
+    with pytest.raises(StoreError, match=r"must have locks"), store.part("raw/a", wait_s=0):
+        pass
+    assert [name for name in files_below(tmp_path) if not name.endswith(".lock")] == [".drafts"]
+
+
+_AS_USER = """
+import os, sys
+import pipeline.storage.local
+from pipeline.errors import StoreError
+lake, user, umask = sys.argv[1], int(sys.argv[2]), int(sys.argv[3], 8)
+os.setgroups([]), os.setgid(4711), os.setuid(user), os.umask(umask)
+store = pipeline.storage.local.LocalStore(lake := pipeline.storage.local.Path(lake))
+try:
+    store.sweep()
+    with store.part("raw/b", wait_s=0) as part:
+        part.write_bytes((part.read_bytes() if part.exists() else b"") + b"x")
+    with store.publish("raw/a") as draft:
+        draft.write_bytes(b"x")
+    if len(sys.argv) > 4:
+        folder = store._drafts.own_folder()
+        folder.__enter__()
+        os._exit(0)
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_local_two_users_share_a_lake_as_the_documentation_says_and_else_are_told_so() -> None:
+    def run(lake: Path, user: int, umask: str, *more: str) -> str:
+        command = [sys.executable, "-c", _AS_USER, str(lake), str(user), umask, *more]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        lakes = [Path(folder) / name for name in ("wrong", "right")]
+        for lake in lakes:
+            lake.mkdir()
+            os.chown(lake, 0, 4711)
+            lake.chmod(0o2775)
+        wrong, right = lakes
+        assert run(wrong, 4001, "022") == ""
+        message = run(wrong, 4002, "022")
+        assert "Permission denied; give the user 4002 the right to write there, or set [pipeline] lake" in message
+        assert '"Several users"' in message
+        # What the documentation says corrects it.
+        subprocess.run(["chmod", "-R", "g+rwX", str(wrong)], check=True)
+        assert run(wrong, 4002, "002") == ""
+        assert run(right, 4001, "002", "and leave a draft") == ""
+        assert any(name.startswith(".drafts/4") or "-" in name for name in files_below(right))
+        assert run(right, 4002, "002") == ""
+        assert files_below(right) == [".drafts", ".drafts/raw~b.part", ".drafts/raw~b.part.lock", "raw", "raw/a"]
 
 
 def test_waiting_for_a_part_ends_as_soon_as_it_is_free(tmp_path: Path) -> None:
@@ -285,4 +399,4 @@ def test_local_a_lake_that_may_not_be_entered_is_never_taken_for_an_empty_one(tm
     finally:
         lake.chmod(0o700)
     assert len(said) == 4
-    assert all(line.endswith(f"the lake {lake}: Permission denied") for line in said), said
+    assert all(f"the lake {lake}: Permission denied; give the user " in line for line in said), said

@@ -7,9 +7,11 @@ import hashlib
 import json
 import math
 import random
+import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,10 +20,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from listeners import serving
 from scripted import ScriptedSite, answer, chunked, reset
 
 from pipeline import retries
@@ -644,6 +649,314 @@ def test_a_file_that_is_gzipped_itself_stays_so_whatever_it_is_called(path: Path
     assert got.etag == '"one"'
 
 
+# --- all has an end
+
+LIMITED = Politeness(timeout_s=10, retries=3, first_wait_s=0, limit_bytes=100_000)
+
+
+def _endless(head: bytes, piece: bytes = b"x" * 10_000, pause_s: float = 0) -> Callable[[socket.socket], None]:
+    """Send the piece again and again, until the other side has had enough."""
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(head)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+
+    return send
+
+
+def test_a_part_that_is_longer_than_it_announces_ends_and_is_not_kept(path: Path) -> None:
+    sizes: list[int] = []
+
+    def wrong(connection: socket.socket) -> None:
+        sizes.append(Part(path).size)
+        connection.sendall(answer(BODY, "206 Partial Content", TAG, "Content-Range: bytes 1000-299999/300000"))
+
+    cut = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    with ScriptedSite(*[cut, wrong] * 10) as site:
+        message = give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) <= 2 * (1 + HASTY.retries)
+    assert "sent more than the 300,000 bytes that it announced; gave up after" in message
+    assert max(sizes) == 1000
+    assert names(path.parent) == []
+
+
+def test_a_site_that_sends_parts_wrongly_is_asked_for_the_whole(path: Path) -> None:
+    cut = answer(BODY[:1000], "200 OK", TAG, length=len(BODY))
+    wrong = answer(BODY, "206 Partial Content", TAG, "Content-Range: bytes 1000-299999/300000")
+    with ScriptedSite(cut, wrong, answer(BODY, "200 OK", TAG)) as site:
+        fetch(site.url + "/a", path)
+        assert site.header(2, "Range") is None
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Content-Length: 5000", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked"],
+        ["Content-Length: many"],
+        [],
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "206 Partial Content"])
+def test_an_endless_body_ends_at_what_was_announced_or_at_the_limit(
+    path: Path, headers: list[str], status: str
+) -> None:
+    most: list[int] = []
+    if status.startswith("206"):
+        headers = [*headers, "Content-Range: bytes 1000-99999/*"]
+    piece = chunked(b"x" * 10_000) if "Transfer-Encoding: chunked" in headers else b"x" * 10_000
+    cut = answer(b"", "200 OK", TAG, "Transfer-Encoding: chunked", length=-1) + chunked(b"x" * 1000)
+    endless = _endless(answer(b"", status, TAG, *headers, length=-1), piece)
+    with ScriptedSite(cut, endless) as site, pytest.raises(SourceError) as caught:
+        fetch_url(
+            site.url + "/a",
+            path,
+            LIMITED,
+            "green",
+            check=lambda answer: None,
+            progress=lambda got, total, rate: most.append(got),
+        )
+    assert max(most, default=0) <= LIMITED.limit_bytes
+    ends = ("sent more than the 5,000 bytes", "does not fit what was asked for", "download_limit_gb = 0.0001")
+    assert any(end in str(caught.value) for end in ends)
+    assert names(path.parent) == []
+
+
+def test_what_a_proxy_compressed_ends_at_the_limit_however_little_it_is(path: Path) -> None:
+    packed = answer(gzip.compress(bytes(50_000_000)), "200 OK", "Content-Encoding: gzip")
+    with ScriptedSite(packed) as site:
+        message = give_up(site.url + "/a.csv", path, LIMITED)
+        assert len(site.requests) == 1
+    assert "does not announce its length and sends more; allowed is download_limit_gb = 0.0001" in message
+    assert names(path.parent) == []
+
+
+def test_a_length_above_the_limit_is_refused_at_once_and_fetched_when_the_limit_is_raised(path: Path) -> None:
+    with ScriptedSite(answer(BODY, "200 OK", TAG)) as site:
+        message = give_up(site.url + "/a", path, LIMITED)
+        assert message.endswith(
+            "announces 300,000 bytes; allowed is download_limit_gb = 0.0001: "
+            "look at [pipeline] source, or raise the limit"
+        )
+        assert len(site.requests) == 1
+        assert names(path.parent) == []
+        fetch(site.url + "/a", path, HASTY)
+    assert path.read_bytes() == BODY
+
+
+def test_progress_that_does_not_reach_the_end_has_an_end(path: Path) -> None:
+    came = [0]
+
+    def little(connection: socket.socket) -> None:
+        start, came[0] = came[0], came[0] + 10
+        place = f"Content-Range: bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        status = ("206 Partial Content", TAG, place) if start else ("200 OK", TAG)
+        connection.sendall(answer(BODY[start : came[0]], *status, length=len(BODY) - start))
+
+    with ScriptedSite(little) as site:
+        assert "gave up after 4 attempts" in give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) == 4
+        assert path.read_bytes() == BODY[:40]
+
+
+def test_a_trickle_is_given_up(path: Path) -> None:
+    head = answer(b"", "200 OK", TAG, length=len(BODY))
+    with ScriptedSite(_endless(head, b"x", 0.02)) as site:
+        message = give_up(site.url + "/a", path, Politeness(timeout_s=0.3, retries=1, first_wait_s=0))
+        assert len(site.requests) == 2
+    assert re.search(
+        r"sent \d+ bytes in \d+\.\d s; less than 1,000 a second is none; gave up after 2 attempts", message
+    )
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_trickle_of_headers_is_given_up(path: Path, head: bytes) -> None:
+    with ScriptedSite(_endless(head, b"x", 0.02)) as site:
+        politeness = Politeness(timeout_s=0.3, retries=1, first_wait_s=0)
+        assert "TimeoutError: timed out; gave up after 2 attempts" in give_up(site.url + "/a", path, politeness)
+        with pytest.raises(SourceError, match="TimeoutError: timed out; gave up after 2 attempts"):
+            head_url(site.url + "/a", politeness, "green")
+        assert len(site.requests) == 4
+
+
+def test_the_body_of_a_redirect_is_not_read(site: SampleSite, path: Path) -> None:
+    moved = answer(b"", "302 Found", f"Location: {site.url}{GREEN}", length=-1)
+    with ScriptedSite(_endless(moved, b"x", 0.01)) as first:
+        began = time.monotonic()
+        fetch(first.url + "/a", path)
+    assert time.monotonic() - began < 10
+    assert path.read_bytes() == served(site)
+
+
+@pytest.mark.parametrize("length", ["", "many", "0x493e0", "+300000", "300_000", "300000, 300000", "3e5", "300000.0"])
+def test_a_length_that_is_no_number_is_no_length(path: Path, length: str) -> None:
+    with ScriptedSite(answer(BODY, "200 OK", f"Content-Length: {length}", length=-1)) as site:
+        assert not fetch(site.url + "/a", path).whole
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "x"])
+def test_only_chunks_frame_a_body_without_a_length(path: Path, encoding: str) -> None:
+    with ScriptedSite(answer(BODY, "200 OK", f"Transfer-Encoding: {encoding}", length=-1)) as site:
+        assert not fetch(site.url + "/a", path).whole
+
+
+def test_the_length_of_the_last_part_is_not_that_of_a_file_of_unknown_length(path: Path) -> None:
+    cut = answer(b"", "200 OK", TAG, "Transfer-Encoding: chunked", length=-1) + chunked(BODY[:1000])
+    rest = answer(BODY[1000:2000], "206 Partial Content", TAG, "Content-Range: bytes 1000-1999/*")
+    with ScriptedSite(cut, rest) as site:
+        assert not fetch(site.url + "/a", path).whole
+
+
+# --- what is final
+
+
+def _certificate(folder: Path, days: int = 2, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A certificate that signed itself, and its key."""
+    certificate, key = folder / "site.pem", folder / "site.key"
+    request, names = folder / "site.csr", folder / "names"
+    names.write_text(f"subjectAltName={name}")
+    make = ["req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=site"]
+    sign = ["x509", "-req", "-in", request, "-signkey", key, "-days", str(days), "-extfile", names, "-out", certificate]
+    for command in ([*make, "-keyout", key, "-out", request], sign):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    return certificate, key
+
+
+@contextmanager
+def _tls_site(certificate: Path, key: Path) -> Iterator[tuple[str, list[str]]]:
+    """A site that has the body under any name, over TLS; its address, and an entry for each connection."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write(BODY)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def get_request(self) -> tuple[Any, Any]:
+            connections.append("")
+            return super().get_request()
+
+        def handle_error(self, *args: object) -> None:
+            """Nothing: a client that did not like the certificate."""
+
+    connections: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Server(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server) as port:
+        yield f"https://127.0.0.1:{port}", connections
+
+
+@pytest.fixture
+def _no_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_bundles")
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_an_unknown_certificate_is_final_and_its_remedy_works(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    with _tls_site(certificate, key) as (url, connections):
+        message = give_up(url + "/a", path, HASTY)
+        assert "CERTIFICATE_VERIFY_FAILED" in message
+        assert "; set REQUESTS_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificate of the authority" in message
+        assert len(connections) == 1
+        with pytest.raises(SourceError, match="set REQUESTS_CA_BUNDLE"):
+            head_url(url + "/a", HASTY, "green")
+        monkeypatch.setenv(variable, str(certificate))
+        fetch(url + "/a", path)
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.usefixtures("_no_bundles")
+@pytest.mark.parametrize(
+    ("days", "name", "remedy"),
+    [(-1, "IP:127.0.0.1", "look at the clock"), (2, "DNS:other.test", "look at the host in [pipeline] source")],
+)
+def test_a_certificate_that_no_bundle_can_help_is_final_with_a_remedy_of_its_own(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, name: str, remedy: str
+) -> None:
+    certificate, key = _certificate(tmp_path, days, name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with _tls_site(certificate, key) as (url, connections):
+        assert remedy in give_up(url + "/a", path, HASTY)
+        assert len(connections) == 1
+
+
+@pytest.mark.usefixtures("_no_bundles")
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("content", [None, "nothing\n", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"])
+def test_a_bundle_of_certificates_that_is_none_is_final_and_named(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, content: str | None
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    monkeypatch.setenv(variable, str(bundle))
+    with ScriptedSite(answer(BODY)) as site:
+        message = give_up(site.url.replace("http", "https") + "/a", path, HASTY)
+        assert len(site.requests) <= 1
+    assert f"{variable} = {bundle}" in message
+    assert "; correct or unset it" in message or "is no file; correct" in message
+
+
+@pytest.mark.usefixtures("_no_bundles")
+def test_a_trickle_of_headers_is_given_up_over_tls_too(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def trickle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            _endless(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.02)(wrapped)
+
+    with ScriptedSite(trickle, first=False) as site:
+        message = give_up(site.url.replace("http", "https") + "/a", path, Politeness(0.5, 0, 0))
+    assert "TimeoutError: timed out; gave up after 1 attempt" in message
+
+
+@pytest.mark.usefixtures("_no_bundles")
+def test_a_site_that_talks_no_tls_is_final(site: SampleSite, path: Path, waits: list[float]) -> None:
+    message = give_up(site.url.replace("http", "https") + GREEN, path, HASTY)
+    assert waits == []
+    assert "; look at http:// or https://, and the port, in [pipeline] source" in message
+
+
+@pytest.mark.parametrize(("status", "final"), [(403, True), (407, True), (429, False), (502, False), (503, False)])
+def test_a_proxy_that_refuses_is_final_and_one_that_fails_is_asked_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, status: int, final: bool
+) -> None:
+    with ScriptedSite(answer(b"", f"{status} No")) as site:
+        monkeypatch.setenv("https_proxy", site.url)
+        message = give_up("https://no-such-host.invalid/a", path, HASTY)
+        assert len(site.requests) == (1 if final else 1 + HASTY.retries)
+    assert ("look at the proxy, its user and its password" in message) == final
+    assert message.endswith("come back later") != final
+
+
+@pytest.mark.parametrize("status", [407, 501, 505, 510, 511])
+def test_a_status_that_stays_as_it_is_is_final(path: Path, status: int) -> None:
+    with ScriptedSite(answer(b"", f"{status} No")) as site:
+        assert f"HTTP {status} No; look at " in give_up(site.url + "/a", path, HASTY)
+        assert len(site.requests) == 1
+
+
 # --- addresses
 
 
@@ -759,7 +1072,7 @@ def test_a_disk_that_fills_up_is_a_store_error_at_once_and_what_fitted_is_contin
     site: SampleSite, path: Path, limit_bytes: int
 ) -> None:
     whole = served(site)
-    with _full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room and run"):
+    with _full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room, or set "):
         fetch_url(site.url + GREEN, path, HASTY, "green", check=lambda answer: None)
     assert len(site.requests) == 1
     assert Part(path).size <= limit_bytes

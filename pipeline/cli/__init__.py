@@ -6,7 +6,7 @@ Exit codes, here and (but for 3 and 128 + n) under plain `luigi` with our luigi.
     1  some months failed; the others are done
     2  usage: an option, a setting or an argument that cannot be
     3  nothing failed, but some months are not published yet
-    4  some steps were not run, because another worker has them or the scheduler went away
+    4  some steps were not run, because another worker has them or the scheduler went away (plain `luigi`: 2 for that)
     5  the run could not be planned: the lake or the warehouse cannot be asked
     6  this run is already under way
     128 + n  stopped by signal n (130: Ctrl-C, 143: SIGTERM); everything finished so far is kept
@@ -15,11 +15,9 @@ Exit codes, here and (but for 3 and 128 + n) under plain `luigi` with our luigi.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
 import click
@@ -37,8 +35,8 @@ from pipeline.cli.run import exit_code
 from pipeline.cli.schedule import schedule
 from pipeline.cli.streams import OutputLost, broken_pipe, output_error, prepare_streams
 from pipeline.errors import PipelineError, UsageError, visible
+from pipeline.stopping import Stopped, stoppable
 from pipeline.tasks.base import log
-from pipeline.tasks.outcome import Stopped
 from pipeline.version import __version__
 
 __all__ = ["cli", "exit_code", "main"]
@@ -68,11 +66,11 @@ for _command in _COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; a mistake of the user gets one message, never a traceback."""
     prepare_streams()
-    _stop_at_sigterm()
-    luigi_options.prepare_luigi()
-    _log_steps()
     try:
-        cli.main(args=arguments, prog_name="pipeline", standalone_mode=False)
+        with stoppable():
+            luigi_options.prepare_luigi()
+            _log_steps()
+            cli.main(args=arguments, prog_name="pipeline", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
@@ -81,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         context = getattr(error, "ctx", None)
         more = f"; see {context.command_path} --help" if context else ""
         _fail(" ".join(error.format_message().split()).rstrip(".") + more, error.exit_code)
-    except click.Abort:
-        _fail(_STOPPED, 130)
+    except click.Abort as aborted:  # What click makes of it.
+        _fail(_STOPPED, 128 + getattr(aborted.__context__, "number", signal.SIGINT))
     except Stopped as stopped:
         _fail(_STOPPED, 128 + stopped.number)
     except UsageError as error:
@@ -95,17 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _report_lost_output()
         raise
     sys.exit(_report_lost_output())
-
-
-def _stop_at_sigterm() -> None:
-    """SIGTERM ends the command as it ends a run, also before and after one; a child is ended by its parent."""
-    owner = os.getpid()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise Stopped(number)
-
-    signal.signal(signal.SIGTERM, stop)
 
 
 def _report_lost_output() -> int:

@@ -11,6 +11,7 @@ from rich.text import Text
 #: By stage: its character, which tells without colour, its colour, and what it means.
 CELLS: Mapping[str, tuple[str, str, str]] = {
     "complete": ("█", "green", "complete"),
+    "warned": ("*", "yellow", "complete, with warnings (pipeline check)"),
     "loaded": ("▓", "green", "loaded, its marts are not built"),
     "conformed": ("▒", "cyan", "conformed, not loaded"),
     "raw": ("░", "blue", "downloaded"),

@@ -1,4 +1,4 @@
-"""A month's checks next to those of the months before it, from the documents in the lake."""
+"""A month's checks next to those of published months before it, from the documents in the lake."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from pipeline import lake
+from pipeline import config, lake
 from pipeline.check import Finding, findings_in
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
-from pipeline.months import format_month
+from pipeline.months import add_months, format_month, parse_month
 from pipeline.storage import Entry, Store
 
-#: With how many months before it a month is compared.
-_MOST_BEFORE = 3
+#: The neighbours of a month: so many calendar months before it. Where none of them is published, the nearest that is.
+_NEIGHBOURS = 3
 #: From which change of a column's share of nulls on it is told.
 _NOTABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The checks of a month (of the zones, whose month is None), and those of the months before it, oldest first."""
+    """The checks of a month (of the zones, whose month is None), and those that it is compared with, oldest first."""
 
     dataset: Dataset
     month: date | None
     document: Mapping[str, Any]
     findings: Sequence[Finding]
     before: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def apart(self) -> dict[str, int]:
+        """How many months each of those before it is apart from it."""
+        at = self.month or date.min
+        others = {name: parse_month(name) for name in self.before}
+        return {name: 12 * (at.year - of.year) + at.month - of.month for name, of in others.items()}
 
     @property
     def name(self) -> str:
@@ -79,15 +86,21 @@ def checked(store: Store, dataset: Dataset, months: Sequence[date | None]) -> li
 
     def read(key: str) -> tuple[Mapping[str, Any], Sequence[Finding]]:
         if key not in known:
-            known[key] = _read(entries[key])
+            known[key] = _read(entries[key], dataset)
         return known[key]
 
     found = []
     for month in months:
         key = lake.checks_key(dataset, month)
         if key in entries:
-            earlier = [name for name in names if month and name < format_month(month)][-_MOST_BEFORE:]
-            before = {name: read(f"checks/{dataset.name}/{name}.json")[0] for name in earlier}
+            near = {format_month(add_months(month, -back)) for back in range(1, _NEIGHBOURS + 1)} if month else set()
+            before: dict[str, Mapping[str, Any]] = {}
+            for name in reversed([name for name in names if month and name < format_month(month)]):
+                if before and name not in near:
+                    break
+                document, findings = read(f"checks/{dataset.name}/{name}.json")
+                if all(finding.severity != "error" for finding in findings):  # Else it was never published.
+                    before = {name: document, **before}
             found.append(Checked(dataset, month, *read(key), before))
     return found
 
@@ -97,7 +110,7 @@ def name_of(dataset: Dataset, month: date | None) -> str:
     return f"{dataset.name} {format_month(month)}" if month else dataset.name
 
 
-def _read(entry: Entry) -> tuple[Mapping[str, Any], Sequence[Finding]]:
+def _read(entry: Entry, dataset: Dataset) -> tuple[Mapping[str, Any], Sequence[Finding]]:
     try:
         with entry.open() as file:
             document: dict[str, Any] = json.loads(file.read())
@@ -105,8 +118,10 @@ def _read(entry: Entry) -> tuple[Mapping[str, Any], Sequence[Finding]]:
             raise TypeError("its parts are missing")
         return document, findings_in(document)
     except (ValueError, KeyError, TypeError) as error:
+        month = entry.key.rpartition("/")[2].removesuffix(".json")
+        words = ["redo", dataset.name, *([month] if dataset.first_month else []), "--from", "conform"]
         raise StoreError(
-            f"{entry.uri} is no checks document ({error}); delete it, and conform the month anew"
+            f"{entry.uri} is no checks document ({error}); to make it again, run: {config.command(*words)}"
         ) from error
 
 

@@ -41,7 +41,7 @@ _WRITERS: Mapping[str, Callable[[pa.Table, BinaryIO], None]] = {
 @click.option("--csv", "as_csv", is_flag=True, help="CSV.")
 @with_settings
 def head(dataset: str, month: str | None, rows: int | None, columns: str | None, as_json: bool, as_csv: bool) -> None:
-    """Show the first rows of a month's trips file in the lake.
+    """Show the first rows of a month in the lake.
 
     DATASET is yellow, green, fhv, fhvhv, or zones, which needs no month; MONTH is one month such as 2024-01.
 
@@ -78,9 +78,10 @@ def _month(spec: Dataset, text: str | None) -> date | None:
 def _trips(spec: Dataset, month: date | None) -> Entry:
     store, key = store_of(config.settings()), lake.trips_key(spec, month)
     if not store.exists(key):
-        what = f"{spec.name} {format_month(month)}" if month else spec.name
-        remedy = f"pipeline backfill {what}" if month else "pipeline backfill, of any month, brings them"
-        raise StoreError(f"{what}: no trips file in the lake {store.location}; run: {remedy}")
+        what = [spec.name, format_month(month)] if month else [spec.name]
+        # A backfill through its last step does nothing for a month that is loaded.
+        words = ["backfill", *what, "--through", "conform"] if month else ["redo", *what, "--from", "conform"]
+        raise StoreError(f"{' '.join(what)}: no trips file in the lake {store.location}; run: {config.command(*words)}")
     return store.entry(key)
 
 
@@ -129,9 +130,10 @@ def first_rows(entry: Entry, spec: Dataset, columns: str | None, rows: int) -> t
 @click.option("--limit", type=click.IntRange(1), metavar="N", help=f"Rows of the table; {_TABLE_ROWS} unless said.")
 @with_settings
 def sql(statement: str, form: str | None, output: str | None, force: bool, limit: int | None) -> None:
-    """Ask the warehouse: run one statement that only reads, and show its rows.
+    """Run one SQL statement that only reads.
 
-    STATEMENT is in the SQL of the warehouse's engine; - reads it from standard input.
+    It reads the tables of the warehouse, not other files. STATEMENT is in the SQL of the warehouse's engine; - reads it
+    from standard input.
 
     In CSV times are as 2024-01-31 23:59:59 and nulls are empty, while an empty text is ""; in JSON numbers that are
     none (NaN) are null.

@@ -19,9 +19,10 @@ from pipeline.months import format_month
 @click.argument("dataset", required=False, type=click.Choice([*DATASETS, ZONES.name]), metavar="[DATASET]")
 @as_json
 def describe(dataset: str | None, as_json: bool) -> None:
-    """Say what the datasets are, or what is known of one: columns, codes, spellings, eras and rules.
+    """Describe the datasets, or one with its columns.
 
-    DATASET is yellow, green, fhv, fhvhv or zones. All of it is from the declarations; lake and warehouse are not asked.
+    Of one: columns, codes, spellings, eras and rules. DATASET is yellow, green, fhv, fhvhv or zones. All of it is from
+    the declarations; lake and warehouse are not asked.
 
     \b
     pipeline describe

@@ -30,10 +30,11 @@ _STATUS_WIDTH, _CHECK_WIDTH = 9, 15
 @click.option("--offline", is_flag=True, help="Do not ask the source.")
 @as_json
 def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **settings: Any) -> None:
-    """Look whether everything is there that a run needs, and say what to do where it is not.
+    """Check what a run needs, and say what is missing.
 
-    Python and packages, luigi.cfg, memory and disk, lake, warehouse, logs, source and its clock, luigid. Nothing is
-    changed, and no secret is shown. The exit code is 0 when nothing failed, though there may be warnings, and else 1.
+    For each problem it says what to do. Checked are Python and packages, luigi.cfg, memory and disk, lake, warehouse,
+    logs, source and its clock, luigid. Nothing is changed, and no secret is shown. The exit code is 0 when nothing
+    failed, though there may be warnings, and else 1.
 
     \b
     pipeline doctor

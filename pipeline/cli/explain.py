@@ -12,13 +12,16 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
+from pipeline import config, lake
 from pipeline.cli.compare import Checked, checked
+from pipeline.cli.grid import spans
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
+from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.errors import StoreError
-from pipeline.months import add_months, format_month
+from pipeline.months import format_month, parse_month
+from pipeline.storage import Store
 from pipeline.tasks.base import store_of
 
 _STYLES = {"error": "red", "warning": "yellow"}
@@ -29,13 +32,16 @@ _STYLES = {"error": "red", "warning": "yellow"}
 @as_json
 @with_settings
 def check(what: tuple[str, ...], as_json: bool) -> None:
-    """Show what the checks of a month found, and what changed against the months before it.
+    """Show what the checks of months found, and what changed.
+
+    A month is compared with the published months before it.
 
     DATASET is yellow, green, fhv, fhvhv or all, and PERIOD a month, or several such as 2024 or 2024-01..2024-03, each
     of which is a line then. `zones` alone shows those of the zones.
 
-    All of it was measured when the month was conformed; nothing is measured anew. A change is from the mean of up to
-    three months before. The exit code is 1 when an error was found, for which a month is refused, and 5 when a month
+    All of it was measured when the month was conformed; nothing is measured anew. A change is from the mean of those of
+    the three months before that passed their checks; where none did, from the nearest month that did. Which months
+    these are is shown. The exit code is 1 when an error was found, for which a month is refused, and 5 when a month
     has no checks.
 
     \b
@@ -56,7 +62,7 @@ def check(what: tuple[str, ...], as_json: bool) -> None:
         _print_changes(found[0])
     elif found:
         _print_months(found)
-    message = "" if all_there and found else _without_checks(missing, store.location)
+    message = "" if all_there and found else _without_checks(store, missing)
     if any(month.count("error") for month in found):
         if message:
             click.echo(f"pipeline: {message}", err=True)
@@ -72,6 +78,7 @@ def _as_data(month: Checked) -> dict[str, Any]:
         "rows": month.document["rows"],
         "findings": [{**asdict(finding), "purpose": month.purpose(finding)} for finding in month.findings],
         "months_before": list(month.before),
+        "months_apart": list(month.apart.values()),
         "counts": month.counts(),
         "changed_nulls": month.nulls(),
     }
@@ -95,8 +102,11 @@ def _print_findings(month: Checked) -> None:
 
 
 def _print_changes(month: Checked) -> None:
-    title = "The month, those before it, and its change from their mean" if month.before else "Nothing to compare with"
-    print_line(f"\n{title}", style="bold")
+    if month.before:
+        apart = ", ".join(f"{name} ({counted(count, 'month')} before)" for name, count in month.apart.items())
+        print_line(f"\nThe month, and its change from the mean of {apart}", style="bold")
+    else:
+        print_line("\nNothing to compare with: no earlier month has passed its checks", style="bold")
     table = new_table()
     table.add_column("measure")
     _add_months(table, month)
@@ -130,14 +140,22 @@ def _print_months(months: Sequence[Checked]) -> None:
     table.add_column("month", no_wrap=True)
     for name in ("rows", "change", "errors", "warnings"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("compared with")
     table.add_column("findings")
     for month in months:
         rows = next(line for line in month.counts() if line["measure"] == "rows")
         change = _change(rows["value"], rows["change_percent"]) if month.before else ""
         severities = (month.count("error"), month.count("warning"))
         names = ", ".join(finding.rule.replace("_", " ") for finding in month.findings)
-        table.add_row(month.name, _number(rows["value"]), change, *map(str, severities), names)
+        table.add_row(month.name, _number(rows["value"]), change, *map(str, severities), _compared_with(month), names)
     print_table(table)
+
+
+def _compared_with(month: Checked) -> str:
+    """The months, and how far away the nearest is where none is a neighbour."""
+    apart = min(month.apart.values(), default=1)
+    periods = ", ".join(spans(map(parse_month, month.before)))
+    return periods if apart == 1 else f"{periods} ({counted(apart, 'month')} before)"
 
 
 def _change(value: int, percent: float | None) -> str:
@@ -150,27 +168,23 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _without_checks(missing: Mapping[str, Sequence[date | None]], location: str) -> str:
+def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) -> str:
     """Which months have none, and what makes them; nothing when there are no such months."""
     names, commands = [], []
-    for dataset, months in missing.items():
-        spans = _spans([month for month in months if month])
-        names += [f"{dataset} {span}" for span in spans] or [dataset] * bool(months)
-        commands += [f"pipeline backfill {dataset} {span}" for span in spans]
-    remedy = "; ".join(commands) or "pipeline backfill, of any month"
-    return f"no checks of {', '.join(names)} in the lake {location}; the step Conform makes them: {remedy}" * bool(
-        names
-    )
-
-
-def _spans(months: Sequence[date]) -> list[str]:
-    """The months as few periods."""
-    spans: list[list[date]] = []
-    for month in months:
-        if spans and add_months(spans[-1][-1], 1) == month:
-            spans[-1].append(month)
-        else:
-            spans.append([month])
-    return [
-        "..".join(format_month(month) for month in ((span[0], span[-1]) if len(span) > 1 else span)) for span in spans
-    ]
+    for name, months in missing.items():
+        if not months:
+            continue
+        dataset = dataset_named(name)
+        there = store.keys(f"trips/{name}/" if dataset.first_month else f"{name}/")
+        # A backfill does nothing for months whose trips are there.
+        conformed = [month for month in months if lake.trips_key(dataset, month) in there or month is None]
+        for words, of in (
+            (["redo", "--from", "conform"], conformed),
+            (["backfill", "--through", "conform"], [month for month in months if month not in conformed]),
+        ):
+            for span in spans([month for month in of if month]) or [""] * bool(of):
+                names.append(f"{name} {span}".rstrip())
+                commands.append(config.command(words[0], *names[-1].split(), *words[1:]))
+    if not names:
+        return ""
+    return f"no checks of {', '.join(names)} in the lake {store.location}; to make them, run: {'; '.join(commands)}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from pipeline.disk import sync
 from pipeline.errors import UsageError
 
 _BATCH_ROWS = 10_000
@@ -99,19 +101,32 @@ def refuse_doubled_names(rows: pa.Table) -> None:
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file beside the path, which takes its place when all of it is written, and else goes."""
+    """Yield a file beside the path, which takes its place when all of it is written, and else is deleted.
+
+    It is locked while it is written, so that those of killed processes are known, and deleted by the next one.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        _sweep(path)
         try:
             with draft.open("xb") as file:
+                with suppress(OSError):  # Not every file system has locks.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+            sync(draft)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _sweep(path: Path) -> None:
+    """Delete the drafts of the path that no process holds."""
+    for draft in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+        with suppress(OSError), draft.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.unlink()
 
 
 def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:

@@ -1,4 +1,4 @@
-"""The status for people: the grid, the totals, and what is refused or out of date with the command that mends it."""
+"""The status for people: the grid, the totals, and what is refused, failed or out of date with the command for it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipeline.months import add_months, format_month
 from pipeline.retries import redact
 from pipeline.status import STEPS, MonthStatus
 from pipeline.tasks.base import store_of
+from pipeline.units import size
 
 Statuses = Mapping[str, Sequence[MonthStatus]]
 
@@ -29,7 +30,7 @@ class Remark:
     dataset: str
     #: As a period, such as 2024-01..2024-03; empty for the zones.
     months: str
-    #: refused, or stale.
+    #: refused, failed, or stale.
     stage: str
     why: str
     command: str
@@ -59,30 +60,39 @@ def document(found: Statuses, zones: MonthStatus) -> dict[str, Any]:
 
 
 def remarks(found: Statuses, zones: MonthStatus) -> list[Remark]:
-    """What is refused or out of date; months in a row for the same reason are one remark."""
+    """What is refused, failed or out of date; months in a row for the same reason are one remark."""
     made = []
     for each in ([zones], *found.values()):
         by_reason: dict[tuple[str, str, str], list[date | None]] = {}
+        texts = {of.month: of.failure[2] for of in each if of.failure}
         for of in each:
-            if of.stage in ("refused", "stale"):
-                by_reason.setdefault((of.stage, _why(of), of.stale_from or "download"), []).append(of.month)
+            if of.mark in ("refused", "failed", "stale"):
+                step = of.failure[0] if of.failure and of.mark == "failed" else "download"
+                by_reason.setdefault((of.mark, _why(of), of.stale_from or step), []).append(of.month)
         for (stage, why, step), months in by_reason.items():
             for span in spans([month for month in months if month]) or [""]:
-                subject = f"{each[0].dataset} {span}".rstrip()
-                command = f"pipeline redo {subject} --from {step}"
-                made.append(Remark(each[0].dataset, span, stage, why, command, step))
+                words = f"{each[0].dataset} {span}".split()
+                told = why
+                if stage == "failed" and span and step != "conform":
+                    command = config.command("backfill", *words)
+                else:  # Raw bytes that could not be conformed may be others by now.
+                    first = "download" if stage == "failed" and step == "conform" else step
+                    command = config.command("redo", *words, "--from", first)
+                if stage == "failed" and ".." not in span:
+                    told += f": {texts[_month(span) if span else None]}"
+                made.append(Remark(each[0].dataset, span, stage, told, command, step))
     return made
 
 
 def print_status(found: Statuses, zones: MonthStatus) -> None:
     """Print all of it, at most 80 columns wide for four datasets."""
     settings = config.settings()
-    print_table(grid({name: {each.month: each.stage for each in of if each.month} for name, of in found.items()}))
+    print_table(grid({name: {each.month: each.mark for each in of if each.month} for name, of in found.items()}))
     out = console()
-    out.print(legend(each.stage for of in found.values() for each in of), soft_wrap=not out.is_terminal)
+    out.print(legend(each.mark for of in found.values() for each in of), soft_wrap=not out.is_terminal)
     out.print()
     _print_totals({name: _totals(of) for name, of in found.items()})
-    print_line(f"zones      {zones.stage}" + (f", {zones.rows:,} rows" if zones.loaded and zones.rows else ""))
+    print_line(f"zones      {zones.mark}" + (f", {zones.rows:,} rows" if zones.loaded and zones.rows else ""))
     print_line(f"lake       {store_of(settings).location}")
     print_line(f"warehouse  {redact(settings.warehouse)}")
     found_wrong = remarks(found, zones)
@@ -101,7 +111,7 @@ def print_remarks(found: Sequence[Remark]) -> None:
     steps = {remark.step for remark in found if remark.stage == "stale"}
     if steps - {"download"}:
         but = ", but for --from download" if "download" in steps else ""
-        print_line(f"What is out of date, all at once{but}: pipeline refresh --apply")
+        print_line(f"What is out of date, all at once{but}: {config.command('refresh', '--apply')}")
 
 
 def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:
@@ -115,14 +125,6 @@ def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:
 def spans(months: Iterable[date]) -> list[str]:
     """The months as few periods: 2021-01..2021-03, 2022-05."""
     return ["..".join(map(format_month, span)) for span in _spans(months)]
-
-
-def size(count: float) -> str:
-    """Bytes, for people."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:,.1f} {name}"
-    return f"{count / 1e3:,.1f} kB"
 
 
 def _spans(months: Iterable[date]) -> Iterator[tuple[date, ...]]:
@@ -141,17 +143,20 @@ def _spans(months: Iterable[date]) -> Iterator[tuple[date, ...]]:
 def _why(of: MonthStatus) -> str:
     if of.stage == "stale":
         return "; ".join(of.stale[step] for step in STEPS if step in of.stale)
+    if of.mark == "failed" and of.failure:
+        return f"{of.failure[0]} failed: {of.failure[1]}"
     return f"refused by its checks: {', '.join(of.failed).replace('_', ' ')}"
 
 
 def _facts(of: MonthStatus) -> dict[str, Any]:
-    return {**asdict(of), "month": format_month(of.month) if of.month else None, "stage": of.stage}
+    return {**asdict(of), "month": format_month(of.month) if of.month else None, "stage": of.stage, "mark": of.mark}
 
 
 def _totals(of: Sequence[MonthStatus]) -> dict[str, Any]:
-    stages = Counter(each.stage for each in of)
+    stages, marks = Counter(each.stage for each in of), Counter(each.mark for each in of)
     return {
         "stages": {stage: stages[stage] for stage in CELLS if stages[stage]},
+        "marks": {mark: marks[mark] for mark in CELLS if marks[mark]},
         "rows": sum(each.rows or 0 for each in of if each.loaded),
         "raw_bytes": sum(each.raw_bytes or 0 for each in of),
     }
@@ -164,7 +169,7 @@ def _print_totals(totals: Mapping[str, Mapping[str, Any]]) -> None:
     for name in totals:
         table.add_column(name, justify="right", min_width=12)
     for stage in CELLS:
-        counts = [of["stages"].get(stage, 0) for of in totals.values()]
+        counts = [of["marks"].get(stage, 0) for of in totals.values()]
         if any(counts):
             table.add_row(stage, *(f"{count:,}" if count else "" for count in counts))
     table.add_row("rows loaded", *(f"{of['rows']:,}" for of in totals.values()))

@@ -11,16 +11,19 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks, size
+from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError
+from pipeline.history import History
 from pipeline.months import format_month
+from pipeline.retries import redact
 from pipeline.status import STEPS, MonthStatus, statuses
 from pipeline.tasks.base import source_of, store_of, warehouse_of
+from pipeline.units import size
 
 Month = tuple[str, date]
 
@@ -33,6 +36,12 @@ _WHY = {
     "load": "trips are here",
     "mart": "rows are loaded",
 }
+#: By mark: what a backfill does about it.
+_BACKFILL = {
+    "stale": "leaves what is out of date",
+    "refused": "tries again what was refused",
+    "failed": "tries again what failed",
+}
 #: The steps that leave a copy of the month, each about as large as what was downloaded.
 _KEPT = ("download", "conform", "load")
 
@@ -43,12 +52,12 @@ _KEPT = ("download", "conform", "load")
 @click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="A page to send.")
 @with_settings
 def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
-    """How far each month is, by the lake and the warehouse themselves.
+    """Show how far each month is.
 
-    A row is a year, a cell a month; DATASET and PERIOD as for backfill, everything when left out. Below are totals, and
-    what is refused or out of date with the command that mends it. Only a few questions are asked, however many months
-    there are; the source is asked nothing (pipeline refresh does that), so that a young month of which nothing is here
-    counts as not published.
+    The lake and the warehouse themselves are asked. A row is a year, a cell a month; DATASET and PERIOD as for
+    backfill, everything when left out. Below are totals, and what is refused, failed or out of date with the command
+    for it. Only a few questions are asked, however many months there are; the source is asked nothing (pipeline refresh
+    does that), so that a young month of which nothing is here counts as not published.
 
     \b
     pipeline status
@@ -77,10 +86,10 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
 @as_json
 @with_settings
 def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
-    """What a backfill of these months would do, and why; nothing is run and nothing written.
+    """Show what a backfill would do, and why.
 
-    DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young months of which nothing is here.
-    The bytes are those that TLC has published, or an estimate from them.
+    Nothing is run and nothing written. DATASET and PERIOD as for backfill. The source is asked, by HEAD, only for young
+    months of which nothing is here. The bytes are those that TLC has published, or an estimate from them.
 
     \b
     pipeline plan green 2024
@@ -112,8 +121,34 @@ def _statuses(months: Mapping[str, Sequence[date | None]]) -> tuple[Statuses, Mo
     settings = config.settings()
     places = (store_of(settings), warehouse_of(settings), source_of(settings))
     found = statuses(*places, {**months, ZONES.name: [None]}, date.today())
+    failures = _failures(settings)
+    found = {
+        name: [replace(each, failure=failures.get((name, _text(each.month)))) for each in of]
+        for name, of in found.items()
+    }
     (zones,) = found.pop(ZONES.name)
     return found, zones
+
+
+def _failures(settings: config.Settings) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """By month: the step, kind and text of the error with which its last run on this machine failed, if it did.
+
+    Only runs into this lake and this warehouse count; a record of before these were noted counts for any.
+    """
+    places = (store_of(settings).location, redact(settings.warehouse))
+    found: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for run in History(settings.logs).runs():
+        if (run.lake or places[0], run.warehouse or places[1]) == places:
+            for done in run.months_done:
+                dataset, _, month = done.partition(" ")
+                found.pop((dataset, month), None)
+            failures = [of for of in run.failures if of.kind != "NotPublished"]
+            found |= {(of.dataset, of.month): (of.step, of.kind, of.error) for of in failures}
+    return found
+
+
+def _text(month: date | None) -> str:
+    return format_month(month) if month else ""
 
 
 @dataclass
@@ -211,7 +246,7 @@ def _print_plans(plans: Sequence[Plan], through: str, zones: Sequence[str], wron
     print_spans("not published  ", {of.dataset: of.not_published for of in plans})
     if zones:
         print_line(f"zones            {', '.join(zones)}")
-    for stage, does in (("stale", "leaves what is out of date"), ("refused", "tries again what was refused")):
+    for stage, does in _BACKFILL.items():
         if some := [remark for remark in wrong if remark.stage == stage]:
             print_line(f"\nA backfill {does}:")
             print_remarks(some)

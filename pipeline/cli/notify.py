@@ -12,10 +12,12 @@ import luigi.notifications
 import requests
 from luigi.configuration import get_config
 
-from pipeline.cli.summary import causes, counted
+from pipeline.cli.summary import causes, counted, counted_months
 from pipeline.errors import visible
 from pipeline.history import Run
+from pipeline.retries import ca_bundle
 from pipeline.tasks.base import log
+from pipeline.units import size
 
 _TIMEOUT_S = 10
 _MOST = 10
@@ -34,18 +36,19 @@ def notify(run: Run, url: str) -> None:
         try:
             # Of the answer nothing is wanted but its status; the address is a secret, so that no error may quote it.
             # Slack reads <…> as links and mentions of everyone.
-            answer = requests.post(url, json={"text": html.escape(text, quote=False)}, timeout=_TIMEOUT_S)
+            body = {"text": html.escape(text, quote=False)}
+            answer = requests.post(url, json=body, timeout=_TIMEOUT_S, verify=ca_bundle())
             if answer.status_code >= 300:
                 log.warning(f"notify_url: HTTP {answer.status_code} {answer.reason}; nobody was told of this run there")
-        except requests.RequestException as error:
+        except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
             log.warning(f"notify_url: {type(error).__name__}; nobody was told of this run there")
     receiver = get_config().get("email", "receiver", "")
     if receiver:
-        subject, body = text.partition("\n")[::2]
+        subject, rest = text.partition("\n")[::2]
         try:
             sender = get_config().get("email", "sender", "luigi-client@localhost")
             with _errors_raised():
-                luigi.notifications.send_email(subject, body or subject, sender, [receiver])
+                luigi.notifications.send_email(subject, rest or subject, sender, [receiver])
         except Exception as error:  # Whatever a way to send mail lacks: a server, a library, a setting.
             log.warning(f"[email]: {error}; no mail was sent of this run")
 
@@ -78,12 +81,12 @@ def message(run: Run) -> str:
     failed = [failure for failure in run.failures if failure.kind != "NotPublished"]
     waiting = len(run.failures) - len(failed)
     parts = [counted(len(run.months_done), "month") + " done"]
-    parts += [f"{len(failed)} failed"] if failed else []
+    parts += [f"{counted_months((of.dataset, of.month or None) for of in failed)} failed"] if failed else []
     parts += [f"{waiting} not published yet"] if waiting else []
     parts += [counted(len(run.warnings), "warning")] if run.warnings else []
     lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})".replace("\n", " ")]
     if run.rows or run.bytes:
-        lines.append(f"{run.rows:,} rows conformed, {run.bytes / 1e6:,.1f} MB downloaded")
+        lines.append(f"{run.rows:,} rows conformed, {size(run.bytes)} downloaded")
     found = causes(failed)
     lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}{same}" for of, same in found[:_MOST]]
     lines += [f"… and {len(found) - _MOST} more"] if len(found) > _MOST else []

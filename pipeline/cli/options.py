@@ -16,7 +16,7 @@ from rich.text import Text
 from pipeline import config
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, visible
-from pipeline.months import add_months, month_range, parse_period
+from pipeline.months import add_months, month_range, parse_months
 from pipeline.source import Source
 from pipeline.tasks.base import log, source_of
 from pipeline.tasks.parameters import DatasetsParameter
@@ -39,8 +39,7 @@ def with_settings(command: Any) -> Any:
 
     @click.pass_context
     def inner(context: click.Context, /, **arguments: Any) -> Any:
-        names = ("lake", "warehouse", "source", "source_format")
-        settings = {name: arguments.pop(name) for name in names}
+        settings = {name: arguments.pop(name) for name in config.OPTIONS}
         _say(arguments.pop("quiet"), arguments.pop("verbose"))
         config.adopt(config.resolve(**settings, workers=arguments.get("workers")))
         return context.invoke(command, **arguments)
@@ -65,18 +64,26 @@ def what(*, required: bool) -> Callable[[Any], Any]:
 
 
 def parse_what(words: Sequence[str], *, required: bool = False) -> tuple[tuple[str, ...], str]:
-    """Datasets and a period out of what was typed; all and `all` where nothing was.
+    """Datasets and a period, or several with commas, out of what was typed; all and `all` where nothing was.
+
+    A word is a period when it looks like one; `all` is one after another word.
 
     Raises:
         UsageError: there is neither, or an unknown dataset.
     """
-    *names, last = [part for word in words for part in word.split(",") if part] or [""]
-    period = last if last and last not in DATASETS and (names or last != "all") else ""
-    names = names if period else [*names, last]
-    if required and not (period and names):
+    parts = [part.strip() for word in words for part in word.split(",") if part.strip()]
+    kinds = [part == "latest" or part[0].isdigit() or ".." in part for part in parts]
+    if parts[1:] and parts[-1] == "all":
+        kinds[-1] = True
+    names = [part for part, is_period in zip(parts, kinds, strict=True) if not is_period]
+    periods = [part for part, is_period in zip(parts, kinds, strict=True) if is_period]
+    if periods[1:] and {"latest", "all"} & set(periods):
+        raise UsageError(f"{' '.join(words)}: latest and all are allowed only without another period")
+    if required and not (periods and names):
+        # Said first, since the word was perhaps meant to be either.
+        DatasetsParameter().parse(",".join(names) or "all")
         raise UsageError(f"{' '.join(words)}: a dataset and a period are needed, for instance: green 2024-01..2024-03")
-    chosen = [name for name in names if name]
-    return DatasetsParameter().parse(",".join(chosen) if chosen else "all"), period or "all"
+    return DatasetsParameter().parse(",".join(names) or "all"), ",".join(periods) or "all"
 
 
 def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[str, list[date]]:
@@ -97,8 +104,7 @@ def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[s
         elif period == "all":
             found[name] = month_range(start, (_newest(source, name, today) if ask else today) or today)
         else:
-            first, last = parse_period(period)
-            found[name] = month_range(max(first, start), last)
+            found[name] = [month for month in parse_months(period) if month >= start]
     if not any(found.values()):
         starts = ", ".join(f"{name} starts in {start_of(DATASETS[name]):%Y-%m}" for name in names)
         raise UsageError(f"no month of {period!r} exists: {starts}")

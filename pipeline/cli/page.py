@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import size
 from pipeline.errors import visible
+from pipeline.units import size
 
 _NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: What tells the stages apart without their colours; letters, as fonts differ in all else.
 _SIGNS = {
     "complete": "✓",
+    "warned": "W",
     "loaded": "L",
     "conformed": "C",
     "raw": "R",
@@ -21,6 +22,7 @@ _SIGNS = {
     "not published": "-",
     "stale": "~",
     "refused": "!",
+    "failed": "x",
 }
 _STYLE = """
 :root { color-scheme: light dark; --soft: #5a5a5a; --none: #e4e4e4; --line: #999; --warn: #8a5a00; --bad: #b3261e; }
@@ -41,11 +43,13 @@ ul.keys { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3r
 .complete { background: #1f7a4a; color: #fff; } .loaded { background: #8fd0aa; color: #052e18; }
 .conformed { background: #7cc9d6; color: #03323a; } .raw { background: #a9c0ef; color: #0a1f4d; }
 .missing { background: var(--none); } .not-published { outline: 1px dashed var(--line); outline-offset: -1px; }
-.stale { background: #efc04a; color: #3d2600; } .refused { background: #b3261e; color: #fff; }
+.stale { background: #efc04a; color: #3d2600; } .refused, .failed { background: #b3261e; color: #fff; }
+.warned { background: #1f7a4a; color: #fff; outline: 3px solid #efc04a; outline-offset: -3px; }
 table.totals { border-collapse: collapse; }
 .totals th, .totals td { padding: .15rem .9rem .15rem 0; text-align: right; }
 .totals th:first-child { text-align: left; } .scroll { overflow-x: auto; }
-dt { margin-top: .7rem; } dt.refused, dt.stale { background: none; } dt.refused { color: var(--bad); }
+dt { margin-top: .7rem; } dt.refused, dt.failed, dt.stale { background: none; }
+dt.refused, dt.failed { color: var(--bad); }
 dt.stale { color: var(--warn); } dd { margin: 0; } code { overflow-wrap: anywhere; }
 .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 36rem) { .grid .rest { display: none; } .grid td { height: 1.5rem; font-size: .8rem; } }
@@ -55,7 +59,7 @@ dt.stale { color: var(--warn); } dd { margin: 0; } code { overflow-wrap: anywher
 def html_page(document: Mapping[str, Any]) -> str:
     """The page of a status document."""
     made = f"{document['as_of'][:16].replace('T', ' ')} UTC"
-    datasets, stages = document["datasets"], document["totals"]["stages"]
+    datasets, stages = document["datasets"], document["totals"]["marks"]
     keys = "".join(
         f'<li><b class="{_class(stage)}" aria-hidden="true">{_SIGNS[stage]}</b>{escape(CELLS[stage][2])}</li>'
         for stage in stages
@@ -89,11 +93,12 @@ def _grid(of: Mapping[str, Any]) -> str:
 def _cell(name: str, month: Mapping[str, Any] | None) -> str:
     if month is None:
         return "<td></td>"
-    stage = month["stage"]
+    stage = month["mark"]
     words = [f"{name} {month['month']}: {CELLS[stage][2]}"]
     words += [f"{month['rows']:,} rows"] if month["rows"] else []
     words += [f"{size(month['raw_bytes'])} as published"] if month["raw_bytes"] else []
-    words += [*month["stale"].values(), *(rule.replace("_", " ") for rule in month["failed"])]
+    words += [*month["stale"].values(), *(rule.replace("_", " ") for rule in (*month["failed"], *month["warnings"]))]
+    words += ["{} failed: {}: {}".format(*month["failure"])] if stage == "failed" else []
     title = escape("; ".join(words))
     return (
         f'<td class="{_class(stage)}" title="{title}"><span aria-hidden="true">{_SIGNS[stage]}</span>'
@@ -102,8 +107,8 @@ def _cell(name: str, month: Mapping[str, Any] | None) -> str:
 
 
 def _totals(document: Mapping[str, Any]) -> str:
-    datasets, stages = document["datasets"], document["totals"]["stages"]
-    lines = {stage: [f"{of['stages'].get(stage, 0) or ''}" for of in datasets] for stage in stages}
+    datasets, stages = document["datasets"], document["totals"]["marks"]
+    lines = {stage: [f"{of['marks'].get(stage, 0) or ''}" for of in datasets] for stage in stages}
     lines |= {"rows loaded": [f"{of['rows']:,}" for of in datasets]}
     lines |= {"as published": [size(of["raw_bytes"]) for of in datasets]}
     head = "".join(f'<th scope="col">{escape(of["dataset"])}</th>' for of in datasets)
@@ -116,7 +121,7 @@ def _totals(document: Mapping[str, Any]) -> str:
     return (
         '<section><h2>Totals</h2>\n<div class="scroll"><table class="totals">'
         f'<thead><tr><th scope="col">months</th>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
-        f"<p>Zones: {escape(zones['stage'])}{rows}</p></section>\n"
+        f"<p>Zones: {escape(zones['mark'])}{rows}</p></section>\n"
     )
 
 

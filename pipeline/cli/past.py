@@ -16,9 +16,10 @@ from pipeline.cli.tables import print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import UsageError, visible
 from pipeline.history import History, Run, last_runs
-from pipeline.months import month_range, parse_period
+from pipeline.months import parse_months
 from pipeline.status import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
+from pipeline.units import size
 
 _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow"}
 
@@ -28,9 +29,9 @@ _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow
 @as_json
 @with_settings
 def history(last: int, as_json: bool) -> None:
-    """The runs of this machine: when, what was asked, and what became of it.
+    """List the runs of this machine and their outcomes.
 
-    Rows are those conformed, MB those downloaded, seconds those of each step of all months together. A run that was
+    Rows are those conformed, bytes those downloaded, seconds those of each step of all months together. A run that was
     killed has an end that nobody wrote down. Runs of plain luigi are not in here.
 
     \b
@@ -51,8 +52,8 @@ def history(last: int, as_json: bool) -> None:
 
 def _print_runs(runs: list[Run]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("began (UTC)", "outcome", "done", "failed", "rows", "MB", "seconds by step", "asked"):
-        right = name in ("done", "failed", "rows", "MB")
+    for name in ("began (UTC)", "outcome", "done", "failed", "rows", "bytes", "seconds by step", "asked"):
+        right = name in ("done", "failed", "rows", "bytes")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for run in runs:
         table.add_row(
@@ -61,7 +62,7 @@ def _print_runs(runs: list[Run]) -> None:
             f"{len(run.months_done)}",
             f"{len(run.failures)}" if run.failures else "",
             f"{run.rows:,}" if run.rows else "",
-            f"{run.bytes / 1e6:,.1f}" if run.bytes else "",
+            size(run.bytes) if run.bytes else "",
             " ".join(f"{step} {run.seconds[step]:,.1f}" for step in STEPS if step in run.seconds),
             run.asked.removeprefix("pipeline "),
         )
@@ -77,11 +78,13 @@ def _print_runs(runs: list[Run]) -> None:
 @click.option("--all", "every", is_flag=True, help="All attempts, and tracebacks.")
 @with_settings
 def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> None:
-    """The log of the last attempt at each step of a month: what it said, libraries' warnings, and why it failed.
+    """Show the log of the last attempt at each step of a month.
 
-    --all adds earlier attempts, newest first, and tracebacks. Each begins with a line that names its lake.
+    It has what the step said, libraries' warnings, and why it failed. --all adds earlier attempts, newest first, and
+    tracebacks. Each begins with a line that names its lake.
 
-    DATASET is yellow, green, fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
+    It has what the step said, libraries' warnings, and for a failure the whole traceback. DATASET is yellow, green,
+    fhv, fhvhv, or zones (which have no PERIOD); PERIOD is a month or a range.
 
     \b
     pipeline logs green 2024-01
@@ -93,7 +96,7 @@ def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> No
         wanted = [(ZONES.name, None)]
     else:
         names, period = parse_what(what, required=True)
-        months = month_range(*parse_period(period))
+        months = parse_months(period)
         wanted = [(name, month) for name in names for month in months if name in DATASETS]  # type: ignore[misc]
     for name, month in wanted:
         for each in [step] if step else STEPS:
@@ -117,7 +120,9 @@ def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> No
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
 def completion(shell: str) -> None:
-    """Print what makes a SHELL (bash, zsh or fish) complete commands, options, datasets and periods.
+    """Print the script that completes commands in a SHELL.
+
+    SHELL is bash, zsh or fish. Commands, options, datasets and periods are completed.
 
     \b
     eval "$(pipeline completion bash)"        # in ~/.bashrc

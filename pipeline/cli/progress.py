@@ -21,13 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import config
-from pipeline.cli.cells import grid
+from pipeline.cli.cells import grid, legend
 from pipeline.cli.options import console
+from pipeline.cli.summary import words_for
 from pipeline.errors import visible
 from pipeline.months import format_month
 from pipeline.status import MonthStatus
 from pipeline.tasks.base import log
 from pipeline.tasks.reports import Inbox, Report
+from pipeline.units import size
 
 #: About how a month's time is shared between its steps; for the time that is left.
 _WEIGHTS = {"download": 3, "conform": 4, "load": 2, "mart": 1}
@@ -135,7 +137,7 @@ class Progress:
         if report.state == "failed":
             self._stages[month] = "refused" if report.message == "CheckFailed" else "failed"
             if self._live:
-                self._live.console.print(Text(visible(f"{subject} failed: {report.message}"), style="red"))
+                self._live.console.print(Text(visible(f"{subject} failed: {words_for(report.message)}"), style="red"))
             return
         if "warning" in report.message:
             self.warnings.append(f"{subject}: {report.message}")
@@ -158,7 +160,7 @@ class Progress:
         for status in self._months:
             if status.month:
                 cells.setdefault(status.dataset, {})[status.month] = stages[status.dataset, _text(status.month)]
-        return Group(grid(cells), self._bar(), *self._steps())
+        return Group(grid(cells), legend(stages.values()), self._bar(), *self._steps())
 
     def _bar(self) -> RenderableType:
         left, done = self._weight_left(), sum(not steps for steps in self._left.values())
@@ -168,7 +170,7 @@ class Progress:
         rates = [sum(move[place] for move in self._moved) / seconds for place in (1, 2)]
         words = [f"{done}/{self._total} months"]
         words += [f"{rates[0]:,.0f} rows/s"] if rates[0] else []
-        words += [f"{rates[1] / 1e6:,.1f} MB/s"] if rates[1] else []
+        words += [f"{size(rates[1])}/s"] if rates[1] else []
         words += [f"{_clock(spent_s * left / (self._weight - left))} left"] if 0 < left < self._weight else []
         line = Table.grid(padding=(0, 1))
         line.add_row(ProgressBar(total=1.0, completed=share, width=24), Text(" · ".join(words)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from datetime import date
 from typing import Any
@@ -12,20 +12,24 @@ import click
 from rich.table import Table
 
 from pipeline import config
+from pipeline.cli.grid import spans
 from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.run import run_months, scheduler_option, workers_option
 from pipeline.cli.streams import OutputLost
+from pipeline.cli.summary import counted_months
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import PipelineError, UsageError
-from pipeline.forget import Going, Month, Months, clear_the_way, forget, going, name_of
+from pipeline.forget import Going, Month, Months, clear_the_way, going, name_of
 from pipeline.marts import marts_of
 from pipeline.months import month_range
-from pipeline.refresh import Finding, compare, months_here
+from pipeline.refresh import Comparison, Finding, compare, months_here
 from pipeline.status import STEPS
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.lake import ConformZones, DownloadZones
 from pipeline.tasks.runs import missing_months, start_of
 from pipeline.tasks.warehouse import LoadZones
+from pipeline.units import size
+from pipeline.warehouses.base import Compacting
 
 
 @click.command()
@@ -36,14 +40,14 @@ from pipeline.tasks.warehouse import LoadZones
 @scheduler_option
 @with_settings
 def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None) -> None:
-    """Forget a step and all that follows from it, for a range of months, and run them anew.
+    """Delete a step and all after it, and run them again.
 
     DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
     no period: pipeline redo zones --from conform.
 
-    What will go is shown first. Raw bytes go with --from download only, and before the new ones have come; what is
-    republished is fetched first by: pipeline refresh --apply. Stopped in between, the same command goes on, and a
-    backfill brings back what is missing.
+    What will be deleted is shown first. It is deleted only after its replacement was proved: with --from download the
+    new bytes have arrived, with --from conform the raw bytes fit their sidecar, with --from load the trips file can be
+    read to its end. Else the month stays as it is. After a kill the same command, or a backfill, goes on.
 
     \b
     pipeline redo green 2024-01 --from load
@@ -60,16 +64,10 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
         if not yes and not click.confirm(f"Forget this, and do it anew from {step} on?"):
             click.echo("Nothing was changed.")
             return
-    every, errors = [(name, month) for name, of in months.items() for month in of], list[str]()
-    if step == "download":
-        for found in plan:
-            forget(store, warehouse, found)
-    else:
-        there = [(found.dataset.name, found.month) for found in plan]
-        wait_s = config.settings().lock_timeout_s
-        done, errors = clear_the_way(store, warehouse, source, {step: there}, wait_s=wait_s, say=log.info)
-        every = [month for month in every if month in done or month not in there]
-    sys.exit(_bring(every, errors, workers, scheduler))
+    there = [(found.dataset.name, found.month) for found in plan]
+    done, errors = _clear_the_way({step: there}, anew=True)
+    every = [(name, month) for name, of in months.items() for month in of]
+    sys.exit(_bring([month for month in every if month in done or month not in there], errors, workers, scheduler))
 
 
 @click.command()
@@ -80,11 +78,12 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
 @scheduler_option
 @with_settings
 def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
-    """Ask the source what is new, republished or gone, and look for what is out of date here.
+    """Find months that are new, republished or out of date.
 
-    Without PERIOD each DATASET is compared from its oldest month that is here up to now, without DATASET all of them,
-    and the zones. Nothing is downloaded for it. The date is when the source published what it has, or when what is out
-    of date here was made, or what it should be made of was fetched.
+    The source is asked what is new, republished or gone. Without PERIOD each DATASET is compared from its oldest month
+    that is here up to now, without DATASET all of them, and the zones. Nothing is downloaded for it. The date is when
+    the source published what it has, or when what is out of date here was made, or what it should be made of was
+    fetched.
 
     --apply does exactly the steps that are out of date, for exactly these months. Republished bytes are fetched before
     the old ones go; if they are not believable, the month is then refused, as it would be in a first backfill. What the
@@ -101,18 +100,28 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
     if not count and not as_json:
         click.echo("Nothing is here yet, so there is nothing to compare; name datasets and a period to ask for them.")
         return
-    log.info(f"comparing {count} month{'s' * (count != 1)} with the source and with each other")
-    findings = compare(store, warehouse, source, months, date.today().replace(day=1))
+    every = [(name, month) for name, of in months.items() for month in of]
+    log.info(f"comparing {counted_months(every)} with the source and with each other")
+    compared = compare(store, warehouse, source, months, date.today().replace(day=1), redo=_redo_command)
+    findings = compared.findings
     if not as_json:
         with suppress(OutputLost) if applied else nullcontext():
-            _print_findings(findings, count, applied)
+            _print_comparison(compared, every, applied)
     code, errors = 1 if any(found.what == "unanswered" for found in findings) else 0, list[str]()
     if applied:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             code = _apply(findings, errors, workers, scheduler) or code
     if as_json:
         print_json(
-            {"compared": count, "findings": [found.plain for found in findings], "applied": applied, "errors": errors}
+            {
+                "compared": count,
+                "as_at_source": len(compared.same),
+                "absent": [name_of(*month) for month in compared.absent],
+                "without_raw": [name_of(*month) for month in compared.without_raw],
+                "findings": [found.plain for found in findings],
+                "applied": applied,
+                "errors": errors,
+            }
         )
     sys.exit(code)
 
@@ -124,10 +133,22 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
     for found in findings:
         if found.redo_from and found.what != "new":
             wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
-    wait_s = config.settings().lock_timeout_s
-    done, kept = clear_the_way(*_places(), wanted, wait_s=wait_s, say=log.info)
+    done, kept = _clear_the_way(wanted)
     errors += kept
-    return _bring([*done, *todo], kept, workers, scheduler)
+    code = _bring([*done, *todo], kept, workers, scheduler)
+    warehouse = warehouse_of(config.settings())
+    if isinstance(warehouse, Compacting):
+        warehouse.compact()
+    return code
+
+
+def _clear_the_way(wanted: Mapping[str, Sequence[Month]], *, anew: bool = False) -> tuple[list[Month], list[str]]:
+    wait_s = config.settings().lock_timeout_s
+    return clear_the_way(*_places(), wanted, wait_s=wait_s, say=log.info, redo=_redo_command, anew=anew)
+
+
+def _redo_command(month: Month, step: str) -> str:
+    return config.command("redo", *name_of(*month).split(), "--from", step)
 
 
 def _bring(months: Sequence[Month], errors: Sequence[str], workers: int, scheduler: str | None) -> int:
@@ -204,26 +225,33 @@ def _print_going(plan: Sequence[Going]) -> None:
     for name in ("size", "rows", "marts"):
         table.add_column(name, justify="right")
     for found in plan:
-        size = _size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
+        kept = size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
         rows = f"{found.load.rows:,}" if found.load else ""
         marts = str(len(found.marts) or "")
-        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), size, rows, marts)
+        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), kept, rows, marts)
     files = [entry for found in plan for entry in found.files.values()]
     loaded, built = sum(found.load.rows for found in plan if found.load), sum(len(found.marts) for found in plan)
     out = _console()
     out.print("This goes:")
     out.print(table)
-    size = _size(sum(entry.bytes for entry in files))
-    told = [f"in the lake {len(files)} files of {size}"] if files else []
+    told = [f"in the lake {len(files)} files of {size(sum(entry.bytes for entry in files))}"] if files else []
     told += [f"in the warehouse {loaded:,} rows"] if loaded else []
     told += [f"{built} months of marts"] if built else []
     out.print(f"together {', '.join(told)}")
 
 
-def _print_findings(findings: Sequence[Finding], count: int, applied: bool) -> None:
-    out = _console()
+def _print_comparison(compared: Comparison, every: Sequence[Month], applied: bool) -> None:
+    out, findings = _console(), compared.findings
+    if compared.absent:
+        out.print(f"Neither at the source nor here: {_listed(compared.absent)}.")
+    if compared.without_raw:
+        out.print(f"Not compared, as their raw bytes are not here: {_listed(compared.without_raw)}.")
+    if not findings and compared.same == every:
+        out.print(f"Nothing to do: all {counted_months(every)} are as at the source, and nothing is out of date.")
+    elif not findings:
+        told = counted_months(compared.same)
+        out.print(f"Nothing to do: {told} of {len(every)} are as at the source, and nothing is out of date.")
     if not findings:
-        out.print(f"Nothing to do: all {count} months are as at the source, and nothing is out of date.")
         return
     table = _table("month", "finding", "date", "to do")
     for found in findings:
@@ -233,6 +261,13 @@ def _print_findings(findings: Sequence[Finding], count: int, applied: bool) -> N
     out.print(table)
     if not applied and any(found.redo_from for found in findings):
         out.print("Nothing was changed; the same with --apply does what is to do.")
+
+
+def _listed(months: Sequence[Month]) -> str:
+    """How many they are, and which, as few periods."""
+    names = dict.fromkeys(name for name, _ in months)
+    told = [" ".join([name, ", ".join(spans(month for of, month in months if of == name and month))]) for name in names]
+    return f"{counted_months(months)} ({', '.join(told).strip()})"
 
 
 def _console() -> Any:
@@ -246,7 +281,3 @@ def _table(*names: str) -> Table:
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name in ("month", "date", "to do"))
     return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"

@@ -30,6 +30,7 @@ from pipeline.tasks import logs
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.outcome import Outcome, Stopped, run
 from pipeline.tasks.runs import Backfill, missing_months
+from pipeline.units import size
 
 #: By last step: raw and trips files and the tables of a month take about so many times its raw bytes.
 _ROOM = {"download": 1.0, "conform": 2.0, "load": 3.0, "mart": 3.0}
@@ -62,10 +63,10 @@ def backfill(
     no_space_check: bool,
     scheduler: str | None,
 ) -> None:
-    """Bring a range of months up to date, doing only what is missing.
+    """Bring months up to date, doing only what is missing.
 
-    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, latest (the
-    newest month that is published) or all (up to that one).
+    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, several
+    with commas (2023-01,2023-03), latest (the newest month that is published) or all (up to that one).
 
     \b
     pipeline backfill green 2024-01..2024-03
@@ -92,9 +93,10 @@ def backfill(
 @click.option("--scale", default=0.1, show_default=True, type=click.FloatRange(0.0001, 1), help="Share of TLC's rows.")
 @click.option("--data", default="data/sample", show_default=True, metavar="FOLDER", help="Where everything goes.")
 def demo(workers: int, scale: float, data: str) -> None:
-    """Backfill three months of yellow and green without the internet, from a stand-in for TLC's site.
+    """Backfill three synthetic months, without the internet.
 
-    The trips are synthetic; they go to a folder of their own, so that they never mix with real ones.
+    A stand-in for TLC's site has yellow and green. The trips go to a folder of their own, so that they never mix with
+    real ones.
     """
     from pipeline.sample.process import sample_process
 
@@ -140,7 +142,11 @@ def run_months(
         log.warning(f"no logs and no history: {problem}")
     history = History(settings.logs, silent=bool(problem))
     # A URL may have a password in it.
-    noted = history.begin(" ".join(["pipeline", *map(redact, sys.argv[1:])]))
+    noted = history.begin(
+        " ".join(["pipeline", *map(redact, sys.argv[1:])]),
+        lake=store_of(settings).location,
+        warehouse=redact(settings.warehouse),
+    )
     code = 2
     try:
         missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
@@ -206,8 +212,8 @@ def _announce(missing: Mapping[str, Sequence[date]]) -> None:
     """Say how much there is to do, unless it is nothing."""
     count = sum(map(len, missing.values()))
     if count:
-        size = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
-        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size / 1e6:,.0f} MB")
+        total = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
+        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size(total)}")
 
 
 def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
@@ -227,9 +233,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     free = shutil.disk_usage(folder).free
     if need <= free:
         return
-    words = (
-        f"these months take about {need / 1e9:,.0f} GB, and the disk of {settings.lake} has {free / 1e9:,.1f} GB free"
-    )
+    words = f"these months take about {size(need)}, and the disk of {settings.lake} has {size(free)} free"
     if settings.source != TLC_SITE:
         log.warning(f"{words}, if they are as large as TLC's")
         return

@@ -40,11 +40,12 @@ class Job:
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side.")
 @click.option("--scheduler", metavar="URL", help="A luigid; else that of [core] scheduler_url, or none.")
 def schedule(kinds: tuple[str, ...], datasets: str, workers: int, scheduler: str | None) -> None:
-    """Print, ready to paste, what brings the latest months every day; nothing is installed.
+    """Print a daily job that brings the latest months.
 
-    KIND is cron, systemd, kubernetes or compose; without any, all four. Run it in the folder where luigi.cfg is. TLC
-    publishes once a month, about two months late: on most days there is nothing to do but one question per dataset.
-    The minute comes from this machine's name and the folder, so that not all ask at once.
+    It is ready to paste; nothing is installed. KIND is cron, systemd, kubernetes or compose; without any, all four. Run
+    it in the folder where luigi.cfg is. TLC publishes once a month, about two months late: on most days there is
+    nothing to do but one question per dataset. The minute comes from this machine's name and the folder, so that not
+    all ask at once.
 
     \b
     pipeline schedule cron

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -13,21 +13,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import lake
+from pipeline import config, lake
 from pipeline.cli.grid import spans
 from pipeline.cli.options import console
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import visible
 from pipeline.history import Failure
-from pipeline.months import format_month
+from pipeline.months import format_month, parse_month
 from pipeline.retries import redact
 from pipeline.storage import Store
 from pipeline.tasks.base import source_of, store_of
 from pipeline.tasks.outcome import Outcome
+from pipeline.units import size
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
+#: What an error of each class means, for a table.
+_MEANINGS = {
+    "NotPublished": "not published yet",
+    "CheckFailed": "refused by its checks",
+    "SchemaError": "unknown columns or values",
+    "SourceError": "the source failed",
+    "StoreError": "the lake failed",
+    "Overtaken": "changed by another process",
+    "WarehouseError": "the warehouse failed",
+    "UsageError": "a setting is invalid",
+}
 
 
 def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[Failure], settings: Settings) -> None:
@@ -40,6 +52,15 @@ def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[F
     out.print(f"lake       {store_of(settings).location}")
     out.print(f"warehouse  {redact(settings.warehouse)}")
     _print_errors(out, failures)
+    left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
+    # What follows from a failure needs no words of its own.
+    if left and (not failures or any(outcome.error for outcome in left)):
+        _print_left(out, left)
+
+
+def words_for(kind: str) -> str:
+    """What an error of this class means, in a few words; the error itself says more."""
+    return _MEANINGS.get(kind, "unexpected error")
 
 
 def counted(count: int, noun: str) -> str:
@@ -60,7 +81,7 @@ def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
 def _same(others: Sequence[Failure]) -> str:
     months: dict[str, list[date]] = defaultdict(list)
     for of in others:
-        months[of.dataset] += [date.fromisoformat(f"{of.month}-01")] if of.month else []
+        months[of.dataset] += [parse_month(of.month)] if of.month else []
     names = ", ".join(" ".join([name, ", ".join(spans(found))]).rstrip() for name, found in months.items())
     return f" (same for {counted(len(others), 'other')}: {names})" if others else ""
 
@@ -74,11 +95,41 @@ def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
         console.print(Text(visible(f"{failure.kind}: {failure.error}{others}"), style=style))
     if len(found) > _MOST_ERRORS:
         console.print(f"… and {len(found) - _MOST_ERRORS} more, which pipeline history --last 1 --json has")
-    count = sum(not _waits(failure) for failure in failures)
-    if count:
-        console.print(f"{counted(count, 'month')} failed. The same command tries only what is missing.")
-    if count < len(failures):
-        console.print(f"{len(failures) - count} not published yet: not a failure, come back later.")
+    failed = [failure for failure in failures if not _waits(failure)]
+    if failed:
+        months = counted_months((failure.dataset, failure.month or None) for failure in failed)
+        console.print(f"{months} failed. The same command tries only what is missing.")
+    if refused := [failure for failure in failed if failure.kind in ("SchemaError", "CheckFailed")]:
+        _print_remedy(console, refused)
+    if len(failed) < len(failures):
+        console.print(f"{len(failures) - len(failed)} not published yet: not a failure, come back later.")
+
+
+def _print_remedy(console: Console, refused: Sequence[Failure]) -> None:
+    """What to run once the source has other bytes: the same command would conform those that are in the lake."""
+    console.print("It conforms the raw files that are in the lake. Where the source has others by now, first run:")
+    for name in dict.fromkeys(failure.dataset for failure in refused):
+        months = [parse_month(failure.month) for failure in refused if failure.dataset == name and failure.month]
+        for period in spans(months) or [""]:
+            command = config.command("redo", *f"{name} {period}".split(), "--from", "download")
+            console.print(Text(visible(f"    {command}")))
+
+
+def counted_months(months: Iterable[tuple[str, object]]) -> str:
+    """Such as 3 months and the zones."""
+    distinct = set(months)
+    count = sum(month is not None for _, month in distinct)
+    zones = "the zones" if len(distinct) > count else ""
+    return " and ".join(filter(None, [counted(count, "month") if count or not zones else "", zones]))
+
+
+def _print_left(console: Console, left: Sequence[Outcome]) -> None:
+    """Why some steps were not run, and what to do about it."""
+    why = next((outcome.error for outcome in left if outcome.error), "")
+    if not why and all(outcome.status == "RUNNING" for outcome in left):
+        why = "another worker is busy with them"
+    words = f"{counted(len(left), 'step')} not run{why and f': {why}'}"
+    console.print(Text(visible(f"{words}. What is done is kept; run the same command again.")))
 
 
 def _waits(outcome: Outcome | Failure) -> bool:
@@ -92,7 +143,7 @@ def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Setti
     store = store_of(settings)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("month")
-    for name in ("rows", "raw MB", "seconds"):
+    for name in ("rows", "raw", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("findings")
     for (name, month), steps in sorted(months.items(), key=lambda item: (item[0][0], item[0][1] or date.min))[
@@ -108,12 +159,12 @@ def _line(store: Store, settings: Settings, name: str, month: date | None, steps
     spec = DATASETS.get(name, ZONES)
     raw = lake.raw_key(spec, source_of(settings).file_name(spec, month))
     checks = _checks(store, lake.checks_key(spec, month))
-    size = f"{store.entry(raw).bytes / 1e6:,.1f}" if store.exists(raw) else ""
+    kept = size(store.entry(raw).bytes) if store.exists(raw) else ""
     failed = next((step for step in steps if step.failed), None)
     return [
         f"{name} {format_month(month)}" if month else name,
         f"{checks['rows']:,}" if "rows" in checks and not failed else "",
-        size,
+        kept,
         f"{sum(step.seconds for step in steps):,.1f}",
         _remark(failed, steps, checks),
     ]
@@ -121,7 +172,7 @@ def _line(store: Store, settings: Settings, name: str, month: date | None, steps
 
 def _remark(failed: Outcome | None, steps: Sequence[Outcome], checks: Mapping[str, Any]) -> str:
     if failed is not None:
-        return "not published yet" if _waits(failed) else f"{failed.step} failed: {failed.kind}"
+        return words_for(failed.kind) if _waits(failed) else f"{failed.step} failed: {words_for(failed.kind)}"
     undone = next((step.step for step in steps if step.status != "DONE"), None)
     found = [str(finding["rule"]).replace("_", " ") for finding in checks.get("findings", [])]
     return f"{undone} not run" if undone else ", ".join(found)

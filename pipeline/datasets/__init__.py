@@ -11,7 +11,7 @@ from pipeline.datasets.fhvhv import FHVHV
 from pipeline.datasets.green import GREEN
 from pipeline.datasets.yellow import YELLOW
 from pipeline.datasets.zones import ZONES
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 
 __all__ = ["DATASETS", "ZONES", "Column", "Dataset", "Rule", "dataset_named"]
 
@@ -27,5 +27,5 @@ def dataset_named(name: str) -> Dataset:
     """
     known = {**DATASETS, ZONES.name: ZONES}
     if name not in known:
-        raise UsageError(f"no dataset is called {name!r}; there are {', '.join(known)}")
+        raise UsageError(f"no dataset is called {name!r}; there are {', '.join(known)}{did_you_mean([name], known)}")
     return known[name]

@@ -23,8 +23,12 @@ MONEY = pa.float64()
 DATASET_KEY, MONTH_KEY, SOURCE_KEY, DECLARATION_KEY = "dataset", "month", "source_sha256", "declaration"
 #: The declared columns that the raw file had, comma separated: what `Dataset.declaration` was computed over.
 PRESENT_KEY = "columns_in_source"
+#: Of a checks document alone, where the store keeps metadata: the warnings' rules.
+WARNINGS_KEY = "warnings"
 #: The version of this package that wrote the file, for information only.
 VERSION_KEY = "pipeline_version"
+#: Of a raw file's sidecar: all that it says, as JSON.
+SIDECAR_KEY = "sidecar"
 #: In the metadata of a raw Parquet file of the sample site: its share of the published rows, such as 0.01.
 SCALE_KEY = "sample_scale"
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.doctor.line import Line, failed, ok, warning
+from pipeline.units import size
 
 _PACKAGE = "taxi-pipeline"
 #: The extra that a kind of warehouse needs.
@@ -85,11 +86,11 @@ def machine(workers: int) -> Iterator[Line]:
         )
     memory, told = free_memory(), f"{workers} worker{'s' * (workers != 1)} on {cpus} CPU{'s' * (cpus != 1)}"
     if memory is not None:
-        told += f" with {memory / 1e9:.1f} GB of memory free"
+        told += f" with {size(memory)} of memory free"
     if memory is not None and memory < workers * _WORKER_BYTES:
         yield warning(
             "machine",
-            f"{told}; a worker takes up to {_WORKER_BYTES / 1e6:.0f} MB",
+            f"{told}; a worker takes up to {size(_WORKER_BYTES)}",
             f"use --workers {max(1, min(2 * cpus, memory // _WORKER_BYTES))}, or lower cpu in [resources] of luigi.cfg",
         )
     elif workers > 2 * cpus:

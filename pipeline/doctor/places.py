@@ -22,6 +22,7 @@ from pipeline.months import add_months, month_range
 from pipeline.retries import redact
 from pipeline.storage import open_store
 from pipeline.tasks.logs import problem
+from pipeline.units import size
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.duckdb_file import Locked
 
@@ -30,12 +31,14 @@ _LAKE_SHARE, _WAREHOUSE_SHARE = 2, 1
 _MONTHS = 12
 #: How long a DuckDB file that another process has is waited for.
 _HELD_S = 2.0
+#: A query of a superuser runs as pg_read_all_data.
 _POSTGRES = """
-SELECT current_setting('server_version') AS version, current_schema() AS schema, current_user AS name,
-    has_schema_privilege(current_schema(), 'CREATE') AS may_create,
+SELECT current_setting('server_version') AS version, current_schema() AS schema, who AS name,
+    has_schema_privilege(who, current_schema(), 'CREATE') AS may_create,
     current_setting('max_connections')::int AS most,
     current_setting('superuser_reserved_connections')::int AS reserved,
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used
+    (SELECT sum(numbackends)::int FROM pg_stat_database) AS used
+FROM (SELECT coalesce(nullif(current_user, 'pg_read_all_data'), session_user)) AS asked(who)
 """
 #: What each kind of warehouse is asked besides; in BigQuery to run a job takes a role more than to read.
 _QUESTIONS = {"duckdb": "SELECT 1", "bigquery": "SELECT 1 AS one", "postgres": _POSTGRES, "postgresql": _POSTGRES}
@@ -120,17 +123,17 @@ def logs(settings: Settings) -> Iterator[Line]:
 def disk(settings: Settings, loaded: Loaded | None) -> Iterator[Line]:
     """Whether there is room for what is missing of the last year; of all datasets where nothing is known or there."""
     missing = missing_months(loaded or {}, date.today(), settings.publication_lag_months)
-    count, size = sum(map(len, missing.values())), sum(estimated_bytes(name, of) for name, of in missing.items())
+    count, total = sum(map(len, missing.values())), sum(estimated_bytes(name, of) for name, of in missing.items())
     largest = max((estimated_bytes(name, [month]) for name, of in missing.items() for month in of), default=0)
     for paths, share, at_once in _file_systems(settings):
         free, where = shutil.disk_usage(_existing(paths[0])).free, " and ".join(map(str, paths))
-        told = f"{free / 1e9:.1f} GB free at {where}"
-        wants = f"the {count} missing month{'s' * (count != 1)} of the last year take about {share * size / 1e9:.1f} GB"
+        told = f"{size(free)} free at {where}"
+        wants = f"the {count} missing month{'s' * (count != 1)} of the last year take about {size(share * total)}"
         remedy = "make room, or put lake, warehouse and scratch elsewhere"
         if free < at_once * largest:
-            month = f"the largest missing month takes about {at_once * largest / 1e9:.1f} GB"
+            month = f"the largest missing month takes about {size(at_once * largest)}"
             yield failed("disk", f"{told}; {month}", remedy)
-        elif free < share * size:
+        elif free < share * total:
             yield warning("disk", f"{told}; {wants}", remedy)
         else:
             yield ok("disk", f"{told}; {wants}" if count else f"{told}; nothing is missing of the last year")

@@ -22,7 +22,7 @@ from pipeline.doctor.line import Line, failed, ok, warning
 from pipeline.errors import SourceError
 from pipeline.luigi_options import LUIGI_OPTIONS
 from pipeline.months import format_month, parse_month
-from pipeline.retries import Again, Politeness, asking, redact, refuse_unless_ok
+from pipeline.retries import Again, Politeness, asking, ca_bundle, redact, refuse_unless_ok
 from pipeline.source import Source, make_source
 
 _LIMIT_S = 5.0
@@ -52,7 +52,7 @@ def _site(place: Source, url: str, wanted: str) -> Iterator[Line]:
     try:
         with asking(where):
             # As runs ask, but once, and with little patience.
-            answer = requests.head(url, timeout=place.politeness.timeout_s, allow_redirects=True)
+            answer = requests.head(url, timeout=place.politeness.timeout_s, allow_redirects=True, verify=ca_bundle())
         taken_s = time.time() - began
         if answer.status_code not in (403, 404):
             refuse_unless_ok(answer, where)

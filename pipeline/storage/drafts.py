@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from pipeline.disk import explained
 from pipeline.errors import StoreError
 
 _LOCK = "lock"
@@ -25,9 +26,10 @@ _PART = ".part"
 
 @dataclass(frozen=True)
 class Drafts:
-    """The drafts and parts in one folder, which is made when it is needed."""
+    """The drafts and parts in one folder, which is made when it is needed; `setting` says where it is."""
 
     root: Path
+    setting: str
 
     @contextmanager
     def own_folder(self) -> Iterator[Path]:
@@ -37,7 +39,11 @@ class Drafts:
         while lock is None:
             folder = self.root / f"{os.getpid()}-{secrets.token_hex(4)}"
             folder.mkdir(parents=True)
-            lock = _try_lock(folder / _LOCK)
+            try:
+                lock = _try_lock(folder / _LOCK)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         try:
             yield folder
         finally:
@@ -49,7 +55,7 @@ class Drafts:
         """Yield the path of the key's part file, which stays until it is moved away; waits while someone holds it."""
         path = self.root / (key.replace("/", "~") + _PART)
         lock_path = path.with_name(path.name + "." + _LOCK)
-        lock = _wait_for(lock_path, wait_s, key)
+        lock = _wait_for(lock_path, wait_s, key, self.setting)
         try:
             yield path
         finally:
@@ -99,18 +105,21 @@ def _try_lock(path: Path) -> IO[bytes] | None:
             return file
     except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError:
+        file.close()
+        raise
     file.close()
     return None
 
 
-def _wait_for(path: Path, wait_s: float, key: str) -> IO[bytes]:
+def _wait_for(path: Path, wait_s: float, key: str, setting: str) -> IO[bytes]:
     end = time.monotonic() + wait_s
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _try_lock(path)
         except OSError as error:
-            raise StoreError(f"{key}: cannot be locked in the lake, {path.parent}: {error.strerror}") from error
+            raise StoreError(f"{key}: cannot be locked in {path.parent}: {explained(error, setting)}") from error
         if lock is not None:
             return lock
         if time.monotonic() > end:

@@ -15,9 +15,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.disk import explained
 from pipeline.errors import Overtaken, StoreError
 from pipeline.google_cloud import storage_client, translated
-from pipeline.planning import planning
+from pipeline.planning import planning, recent
 from pipeline.storage.crc32c import crc32c_of
 from pipeline.storage.drafts import Drafts
 from pipeline.storage.gcs_entry import GcsEntry
@@ -35,8 +36,7 @@ _PAGE = 1000
 #: How long the library tries one call again, and how long it waits for bytes.
 _DEADLINE_S = 300
 _TIMEOUT_S = 60
-#: How long a plan believes a listing.
-_BELIEVED_S = 10.0
+_SETTING = "[pipeline] scratch"
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".json": "application/json", ".csv": "text/csv"}
 
 
@@ -45,7 +45,7 @@ class GcsStore:
 
     def __init__(self, bucket: str, prefix: str, scratch: Path) -> None:
         self._bucket_name, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.drafts = Drafts(scratch)
+        self.drafts = Drafts(scratch, _SETTING)
         self._listings: dict[str, tuple[float, set[str]]] = {}
 
     def __repr__(self) -> str:
@@ -171,9 +171,9 @@ class GcsStore:
                 ) from error
 
     def _listed(self, folder: str) -> set[str]:
-        now = time.monotonic()
-        listed_at, keys = self._listings.get(folder, (-_BELIEVED_S, set()))
-        if now - listed_at >= _BELIEVED_S:
+        listed_at, keys = self._listings.get(folder, (float("-inf"), set()))
+        if not recent(listed_at):
+            now = time.monotonic()
             keys = self.keys(folder)
             self._listings[folder] = now, keys
         return keys
@@ -222,7 +222,7 @@ class GcsStore:
             raise
         except OSError as error:
             raise StoreError(
-                f"{key}: no room to work on it at {self.drafts.root}: {error.strerror or error}; see [pipeline] scratch"
+                f"{key}: cannot be worked on in {self.drafts.root}: {explained(error, _SETTING)}"
             ) from error
 
 

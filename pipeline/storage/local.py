@@ -16,10 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.disk import explained, sync
 from pipeline.errors import StoreError
 from pipeline.storage.drafts import Drafts
 
 _DRAFTS = ".drafts"
+_SETTING = "[pipeline] lake"
 _TAIL_BYTES = 64 * 1024
 
 
@@ -71,7 +73,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         # In the lake's own file system, so that publishing is a rename.
-        self._drafts = Drafts(root / _DRAFTS)
+        self._drafts = Drafts(root / _DRAFTS, _SETTING)
 
     def __repr__(self) -> str:
         return f"LocalStore({self.location!r})"
@@ -130,10 +132,10 @@ class LocalStore:
         with self._faults(key, "cannot be written to"), self._drafts.own_folder() as folder:
             draft = folder / final.name
             yield draft
-            _sync(draft)
+            sync(draft)
             final.parent.mkdir(parents=True, exist_ok=True)
             draft.replace(final)
-            _sync(final.parent)
+            sync(final.parent)
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
         """Yield the path of the key's part file, which stays until it is moved away; waits while someone holds it."""
@@ -149,18 +151,9 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{key}: {what} the lake {self.root}: {error.strerror or error}") from error
+            raise StoreError(f"{key}: {what} the lake {self.root}: {explained(error, _SETTING)}") from error
 
 
 def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise error
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder to the disk, so that a rename never outlives what it names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,12 +11,14 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import luigi
+from luigi.rpc import RPCError
 
 from pipeline import config, lake
 from pipeline.datasets import DATASETS, ZONES
@@ -56,6 +58,8 @@ class Step(WithSettings, luigi.Task):
     #: The month, None where the dataset has none; subclasses give both.
     month: date | None
     spec: Dataset
+    #: What it is said to do until it reports more.
+    doing = "starting"
 
     @property
     def settings(self) -> config.Settings:
@@ -122,10 +126,11 @@ class Step(WithSettings, luigi.Task):
         )
         message = f"{message} (log: {self.log_path})"
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
-        if callable(getattr(self, "set_status_message", None)):
-            self.set_status_message(html.escape(message))
-        if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
-            self.set_progress_percentage(round(100 * min(fraction, 1)))
+        with suppress(RPCError):  # A step goes on while luigid is away.
+            if callable(getattr(self, "set_status_message", None)):
+                self.set_status_message(html.escape(message))
+            if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
+                self.set_progress_percentage(round(100 * min(fraction, 1)))
 
     def done(self, message: str, *, rows: int = 0, moved: int = 0) -> None:
         """Report the step as finished, in the log, too."""
@@ -172,7 +177,7 @@ def _begin_log(step: Step) -> None:
     lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
     warehouse = f", warehouse {redact(settings.warehouse)}" if step.step_name in ("load", "mart") else ""
     _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
-    step.report(None, "begins", state="began")
+    step.report(None, step.doing, state="began")
 
 
 def _warn_of_log(step: Step, problem: str) -> None:
@@ -248,5 +253,6 @@ def warehouse_of(settings: config.Settings) -> Warehouse:
 @lru_cache(maxsize=8)
 def source_of(settings: config.Settings) -> Source:
     """The source that the settings name."""
-    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s)
+    limit_bytes = settings.download_limit_gb * 1e9
+    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
     return make_source(settings.source, settings.source_format, settings.publication_lag_months, politeness)

@@ -9,16 +9,26 @@ from pathlib import Path
 
 import luigi
 
-from pipeline import lake
+from pipeline import config, lake
 from pipeline.check import check, checks_document, enforce
 from pipeline.conform import conform_file
-from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, PRESENT_KEY, SOURCE_KEY, VERSION_KEY
+from pipeline.datasets.base import (
+    DATASET_KEY,
+    DECLARATION_KEY,
+    MONTH_KEY,
+    PRESENT_KEY,
+    SOURCE_KEY,
+    VERSION_KEY,
+    WARNINGS_KEY,
+)
 from pipeline.errors import Overtaken, SourceError
 from pipeline.months import format_month
 from pipeline.parts import Part
 from pipeline.source import Sidecar
+from pipeline.status import sidecar_of
 from pipeline.targets import LakeFile
 from pipeline.tasks.base import MonthTask, Step, ZonesTask
+from pipeline.units import size
 from pipeline.version import __version__
 
 
@@ -90,8 +100,8 @@ def download(step: Step) -> None:
     """Bring the raw file of a step into the lake; the sidecar first, since the data file is the commit point."""
 
     def report(got: int, total: int | None, rate: float) -> None:
-        of = f" of {total / 1e6:,.1f}" if total else ""
-        step.report(got / total if total else None, f"{got / 1e6:,.1f}{of} MB, {rate / 1e6:,.1f} MB/s", moved=got)
+        of = f" of {size(total)}" if total else ""
+        step.report(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
 
     raw = step.raw
     with step.store.part(raw.key, wait_s=step.settings.lock_timeout_s) as path:
@@ -102,14 +112,14 @@ def download(step: Step) -> None:
             _publish_sidecar(step, sidecar)
             # Last, as a draft goes with whatever fails, and what was downloaded need not.
             Part(path).move(draft)
-    step.done(f"{sidecar.bytes / 1e6:,.1f} MB", moved=sidecar.bytes)
+    step.done(size(sidecar.bytes), moved=sidecar.bytes)
 
 
 def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
     """Put the sidecar where it belongs; that of another machine, which brings the same bytes just now, will do."""
     key = lake.sidecar_key(step.raw.key)
     try:
-        with step.store.publish(key, _facts(step, sidecar)) as text:
+        with step.store.publish(key, {**_facts(step, sidecar), **sidecar.facts}) as text:
             text.write_text(sidecar.to_json(), encoding="utf-8")
     except Overtaken:
         with step.store.entry(key).open_local() as there:
@@ -148,7 +158,8 @@ def conform(step: Step) -> None:
         # Taken when the block ends: what the file says of itself, for who lists the lake without opening its files.
         present = ",".join(measures.columns_in_source)
         facts |= {**_facts(step, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
-        with step.store.publish(lake.checks_key(step.spec, step.month), facts) as text:
+        warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
+        with step.store.publish(lake.checks_key(step.spec, step.month), {**facts, **warned}) as text:
             document = checks_document(measures, findings)
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)
@@ -161,18 +172,12 @@ def conform(step: Step) -> None:
 def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
     """The raw file with its sidecar, once they fit each other."""
     raw = step.raw
-    beside_key = lake.sidecar_key(raw.key)
-    if not step.store.exists(beside_key):
-        raise SourceError(
-            f"{raw.key}: has no sidecar {beside_key}, so nothing says where it came from; delete it and run again to "
-            "fetch it, or set [pipeline] source to the folder that holds your own copies"
-        )
-    with raw.entry().open_local() as path, step.store.entry(beside_key).open_local() as beside:
-        sidecar = Sidecar.from_json(beside.read_bytes(), raw.key)
-        found = Part(path).sha256()
-        if found != sidecar.sha256:
-            raise SourceError(
-                f"{raw.key}: its bytes (sha256 {found[:12]}…) are not those of its sidecar ({sidecar.sha256[:12]}…, "
-                f"fetched {sidecar.fetched_at}); delete both files and run again to fetch them anew"
-            )
+    with raw.entry().open_local() as path:
+        try:
+            sidecar = sidecar_of(step.store, raw.key)
+            sidecar.validate(path, raw.key)
+        except SourceError as error:
+            month = [format_month(step.month)] if step.month else []
+            again = config.command("redo", step.spec.name, *month, "--from", "download")
+            raise SourceError(f"{error}; to fetch it again, run: {again}") from error
         yield path, sidecar

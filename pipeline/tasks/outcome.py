@@ -5,34 +5,36 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
-from types import FrameType
 from typing import Any
 
 import luigi
 import requests
-from luigi.rpc import RemoteScheduler
+from luigi.rpc import RemoteScheduler, RPCError
 from luigi.scheduler import Scheduler
 from luigi.worker import Worker
 
-from pipeline.errors import UsageError
+from pipeline.errors import PipelineError, UsageError
+from pipeline.planning import work_was_done
+from pipeline.stopping import Stopped as Stopped
+from pipeline.stopping import stoppable
 from pipeline.tasks.base import Step
+from pipeline.tasks.runs import missing_months
 
-#: How long children may take to end cleanly once told to; their work is safe at any moment all the same.
-_GRACE_S = 3.0
-_AGAIN_S = 0.3
+_FAILED = ("FAILED", "DISABLED")
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step: its status in Luigi's words, and, for a failure, the error's class and text."""
+    """What became of one step: its status in Luigi's words, and, for a failure, the error's class and text.
+
+    DONE is what this run did, and what its target says at the end of the run, whichever process did it.
+    """
 
     step: str
     dataset: str
@@ -45,15 +47,7 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether it ran and failed."""
-        return self.status in ("FAILED", "DISABLED")
-
-
-class Stopped(Exception):
-    """The run was told to stop, by the signal of this number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+        return self.status in _FAILED
 
 
 def run(
@@ -79,19 +73,65 @@ def run(
     for root in roots:
         _missing(root, steps)
     factory = _Factory(look, fail_fast)
-    verbose = logging.getLogger("luigi-interface").level == logging.INFO
-    with _stoppable():
-        luigi.build(
-            list(roots),
-            worker_scheduler_factory=factory,
-            workers=workers,
-            local_scheduler=not scheduler_url,
-            scheduler_url=scheduler_url or "",
-            log_level="INFO" if verbose else "CRITICAL",
-        )
-    known: dict[str, Any] = factory.scheduler.task_list("", "", limit=False)
+    with stoppable():
+        try:
+            known, done = _build(roots, steps, factory, workers, scheduler_url or "")
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            for child in multiprocessing.active_children():
+                child.join()
+            raise
     look()
-    return [_outcome(step, known.get(step.task_id, {}), factory.scheduler) for step in steps.values()]
+    return [_outcome(step, known.get(step.task_id, {}), done, factory) for step in steps.values()]
+
+
+def _build(
+    roots: Sequence[luigi.Task], steps: dict[str, Step], factory: _Factory, workers: int, scheduler_url: str
+) -> tuple[dict[str, Any], set[str]]:
+    """Run the tasks; returns what the scheduler knows of them in the end, and the ids of the steps that are done."""
+    verbose = logging.getLogger("luigi-interface").level == logging.INFO
+    left = len(steps) + 1
+    while True:
+        known: dict[str, Any] = {}
+        try:
+            luigi.build(
+                list(roots),
+                worker_scheduler_factory=factory,
+                workers=workers,
+                local_scheduler=not scheduler_url,
+                scheduler_url=scheduler_url,
+                log_level="INFO" if verbose else "CRITICAL",
+            )
+            known = factory.scheduler.task_list("", "", limit=False)
+        except RPCError:
+            factory.away = f"luigid at {scheduler_url} does not answer any more"
+        # What was done here counts although another run is about to replace it.
+        done = factory.done | _done(steps.values(), known)
+        # A luigid that was started again knows nothing of what is left: it is told, as long as that gets anywhere.
+        lost = [
+            id for id in steps.keys() - done if known.get(id, {}).get("status") not in ("PENDING", "RUNNING", *_FAILED)
+        ]
+        if not scheduler_url or factory.away or factory.phasing_out or not 0 < len(lost) < left:
+            return known, done
+        left = len(lost)
+
+
+def _done(steps: Collection[Step], known: Mapping[str, Any]) -> set[str]:
+    """The ids of the steps whose targets are there, by one question for each dataset and kind of step."""
+    work_was_done()
+    alike: dict[tuple[str, str], list[Step]] = defaultdict(list)
+    for step in steps:
+        alike[step.spec.name, step.step_name].append(step)
+    done: set[str] = set()
+    try:
+        for (_, name), of in alike.items():
+            months = [step.month for step in of if step.month]
+            missing = set(missing_months(of[0].spec, months, name)) if months else set()
+            done |= {step.task_id for step in of if (step.month not in missing if months else step.complete())}
+    except PipelineError:  # Lake or warehouse do not answer any more: then the scheduler's word counts.
+        return {step.task_id for step in steps if known.get(step.task_id, {}).get("status") == "DONE"}
+    return done
 
 
 def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:
@@ -103,14 +143,20 @@ def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:
     return seen
 
 
-def _outcome(step: Step, known: dict[str, Any], scheduler: Any) -> Outcome:
-    status = known.get("status", "UNKNOWN")
+def _outcome(step: Step, known: dict[str, Any], done: set[str], factory: _Factory) -> Outcome:
+    id, status = step.task_id, known.get("status", "UNKNOWN")
+    kind = error = ""
+    if id in done:
+        status = "DONE"
+    elif id in factory.failures:
+        status, (kind, error) = "FAILED", _told(factory.failures[id])
+    elif status in _FAILED:
+        kind, error = _told(factory.scheduler.fetch_error(id).get("error"))
+    else:  # Done in another lake or warehouse, if luigid says so.
+        status, error = "PENDING" if status == "DONE" else status, factory.away
     began, ended = known.get("time_running"), known.get("last_updated")
-    outcome = Outcome(step.step_name, step.spec.name, step.month, status, ended - began if began and ended else 0.0)
-    if not outcome.failed:
-        return outcome
-    kind, text = _told(scheduler.fetch_error(step.task_id).get("error"))
-    return replace(outcome, kind=kind, error=text)
+    seconds = ended - began if began and ended else 0.0
+    return Outcome(step.step_name, step.spec.name, step.month, status, seconds, kind, error)
 
 
 def _told(error: str | None) -> tuple[str, str]:
@@ -128,20 +174,26 @@ def _told(error: str | None) -> tuple[str, str]:
 class _Factory:
     """Luigi's way to choose scheduler and worker; keeps the scheduler, which knows what became of each task."""
 
-    scheduler: Any
-
     def __init__(self, look: Callable[[], None], fail_fast: bool) -> None:
         self._look, self._fail_fast = look, fail_fast
+        self.scheduler: Any = None
+        self.phasing_out = False
+        #: Why nothing more is known of the scheduler.
+        self.away = ""
+        self.done: set[str] = set()
+        #: By task: what its last failure in this run said.
+        self.failures: dict[str, str | None] = {}
 
     def create_local_scheduler(self) -> Any:
         self.scheduler = Scheduler(prune_on_get_work=True, record_task_history=False)
         return self.scheduler
 
     def create_remote_scheduler(self, url: str) -> Any:
-        self.scheduler = RemoteScheduler(url)
-        # A step that failed before is held back for a while; whoever asks for it again has mended the cause.
-        for task_id in self.scheduler.task_list("DISABLED", "", limit=False):
-            self.scheduler.re_enable_task(task_id)
+        if self.scheduler is None:
+            self.scheduler = _Luigid(url)
+            # A step that failed before is held back for a while; whoever asks for it again has mended the cause.
+            for task_id in self.scheduler.task_list("DISABLED", "", limit=False):
+                self.scheduler.re_enable_task(task_id)
         return self.scheduler
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Any:
@@ -151,8 +203,29 @@ class _Factory:
             raise UsageError(
                 f"processes cannot share a lock: {error}; make /dev/shm a file system that can be written"
             ) from error
-        worker.look, worker.fail_fast = self._look, self._fail_fast
+        worker.look, worker.fail_fast, worker.factory = self._look, self._fail_fast, self
         return worker
+
+
+class _Luigid(RemoteScheduler):
+    """A luigid that may be away for as long as `[core]` rpc_retry_attempts and rpc_retry_wait say, and no longer.
+
+    Luigi's own waits as long for every call, those that only show progress included, and again after it has given up.
+    """
+
+    _given_up = False
+
+    def _fetch(self, url_suffix: str, body: Any) -> Any:
+        until = time.monotonic() + (self._rpc_retry_attempts - 1) * self._rpc_retry_wait
+        once = url_suffix in ("/api/ping", "/api/set_task_status_message", "/api/set_task_progress_percentage")
+        while True:
+            try:
+                return self._fetcher.fetch(f"{self._url}{url_suffix}", body, self._connect_timeout)
+            except requests.RequestException as error:
+                if once or self._given_up or time.monotonic() > until:
+                    self._given_up = self._given_up or not once
+                    raise RPCError(f"luigid at {self._url} does not answer", error) from error
+            time.sleep(_LOOK_S)
 
 
 class _Worker(Worker):
@@ -160,6 +233,7 @@ class _Worker(Worker):
 
     look: Callable[[], None]
     fail_fast: bool
+    factory: _Factory
 
     def _handle_next_task(self) -> None:
         super()._handle_next_task()
@@ -167,71 +241,24 @@ class _Worker(Worker):
 
     def _add_task(self, *arguments: Any, **named: Any) -> None:
         # The only way by which Luigi's worker hears of, and passes on, what became of a step.
+        if named.get("status") == "FAILED":
+            self.factory.failures[named["task_id"]] = named.get("expl")
+        elif named.get("status") == "DONE":
+            self.factory.done.add(named["task_id"])
         super()._add_task(*arguments, **named)
         if self.fail_fast and named.get("status") == "FAILED" and _told(named.get("expl"))[0] != "NotPublished":
             self._start_phasing_out()
+
+    def _start_phasing_out(self) -> None:
+        self.factory.phasing_out = True
+        super()._start_phasing_out()
 
 
 def _ask(url: str) -> None:
     try:
         requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
-    except requests.RequestException as error:
+    except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
         raise UsageError(
             f"--scheduler {url}: no luigid answers there; start one with: "
             "luigid --address 127.0.0.1 --state-path luigid.pickle"
         ) from error
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the run and every child of it, at once."""
-    owner, stopped_by = os.getpid(), list[int]()
-    caught, ended = threading.Event(), threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner or caught.is_set():  # A child is ended by its parent.
-            return
-        if not stopped_by:
-            threading.Thread(target=_insist, args=(number, caught, ended), daemon=True).start()
-        stopped_by.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    hook, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
-    try:
-        yield
-    except KeyboardInterrupt:
-        caught.set()
-        for child in multiprocessing.active_children():
-            child.terminate()
-        for child in multiprocessing.active_children():
-            child.join()
-        raise Stopped(stopped_by[0] if stopped_by else signal.SIGINT) from None
-    finally:
-        caught.set()
-        ended.set()
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _insist(number: int, caught: threading.Event, ended: threading.Event) -> None:
-    """Send the signal again until its exception has arrived, then give the children a while before they are killed.
-
-    Python drops an exception that is raised in a hook of fork or in a finalizer, and a run spends much time in fork.
-    """
-    while not caught.wait(_AGAIN_S):
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
-    if not ended.wait(_GRACE_S):
-        _kill_children()
-
-
-def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The hook, but for the interrupts that Python drops: `_insist` sees to them."""
-    return lambda dropped: None if isinstance(dropped.exc_value, KeyboardInterrupt) else hook(dropped)
-
-
-def _kill_children() -> None:
-    for child in multiprocessing.active_children():
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ from datetime import date
 import luigi
 
 from pipeline.datasets import DATASETS
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 from pipeline.months import parse_month
 
 
@@ -42,7 +42,9 @@ class DatasetParameter(luigi.ChoiceParameter):
     def normalize(self, name: str) -> str:
         """The name, checked."""
         if name not in DATASETS:
-            raise UsageError(f"unknown dataset {name!r}; allowed are {', '.join(DATASETS)}")
+            raise UsageError(
+                f"unknown dataset {name!r}; allowed are {', '.join(DATASETS)}{did_you_mean([name], DATASETS)}"
+            )
         return name
 
 
@@ -61,6 +63,7 @@ class DatasetsParameter(luigi.Parameter):
         if unknown or not names:
             raise UsageError(
                 f"unknown datasets {unknown}; allowed are {', '.join(DATASETS)}, several with commas, or all"
+                + did_you_mean(unknown, DATASETS)
             )
         return tuple(name for name in DATASETS if name in names)
 

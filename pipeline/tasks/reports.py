@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections import deque
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 _MOST_BYTES = 8_192
+_PREFIX, _NAME = "taxi-", "reports"
 #: How long a step waits with its last report while the socket is full, which it is after ten on some systems.
 _LAST_S = 2.0
 
@@ -50,8 +52,10 @@ class Inbox:
     def __enter__(self) -> Inbox:
         # Not TMPDIR as it is: a socket's path may have 108 characters at most.
         folder = tempfile.gettempdir()
-        self._folder = tempfile.TemporaryDirectory(prefix="taxi-", dir=folder if len(folder) < 60 else "/tmp")  # noqa: S108
-        self.path = str(Path(self._folder.name) / "reports")
+        folder = folder if len(folder) < 60 else "/tmp"  # noqa: S108
+        _sweep(Path(folder))
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder)
+        self.path = str(Path(self._folder.name) / _NAME)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.path)
         self._socket.setblocking(False)
@@ -82,6 +86,18 @@ class Inbox:
         """Put in a report of this process itself, past the socket, which nobody reads while the step runs."""
         self._own.append(report)
         self._heard()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the inboxes of killed runs: those at which nobody listens."""
+    for path in folder.glob(f"{_PREFIX}*/{_NAME}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            try:
+                asking.connect(str(path))
+            except ConnectionRefusedError:
+                shutil.rmtree(path.parent, ignore_errors=True)
+            except OSError:  # Another user's.
+                continue
 
 
 #: By path: the inboxes that this process has open, or had a process that it was forked from, which their numbers tell.

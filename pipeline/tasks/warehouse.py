@@ -17,6 +17,8 @@ from pipeline.warehouses.base import Exposing
 class _Writing(Step):
     """A step that writes to the warehouse."""
 
+    doing = "loading"
+
     @property
     def resources(self) -> dict[str, int]:
         """One of those that the kind of warehouse has, by the name of its URL; DuckDB takes one writer at a time."""
@@ -40,7 +42,6 @@ class Load(_Writing, MonthTask):
 
     def run(self) -> None:
         """Replace the month."""
-        self.report(None, "loading")
         rows = self.warehouse.replace_month(self.spec, self.month, self.trips.entry())
         self.done(f"{rows:,} rows", rows=rows)
 
@@ -65,6 +66,8 @@ class LoadZones(_Writing, ZonesTask):
 class Mart(_Writing, MonthTask):
     """The month of every mart that draws on the dataset."""
 
+    doing = "building marts"
+
     def requires(self) -> list[luigi.Task]:
         """The month's rows, and the zones' names."""
         return [self.clone(Load), LoadZones()]
@@ -75,7 +78,6 @@ class Mart(_Writing, MonthTask):
 
     def run(self) -> None:
         """Build the month of each mart anew."""
-        self.report(None, "building marts")
         rows = self.warehouse.replace_mart_month(self.spec, self.month, marts_of(self.dataset))
         self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))
 

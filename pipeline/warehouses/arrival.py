@@ -44,7 +44,9 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
     try:
         footer = pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
-        raise WarehouseError(f"{subject}: {where} is not a readable Parquet file: {error}") from error
+        raise WarehouseError(
+            f"{subject}: {where} is not a readable Parquet file: {error}; conform the month again"
+        ) from error
     said = {key.decode(): text.decode() for key, text in (footer.metadata or {}).items() if key != b"ARROW:schema"}
     problems = _claims(said, dataset, month) + _columns(footer.schema.to_arrow_schema(), dataset)
     problems += _nulls(footer, dataset)

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.datasets.base import Column
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.base import LoadRecord, MartRecord
+from pipeline.warehouses.reading import refuse
 from pipeline.warehouses.tables import LEDGER, MOMENT
 
 #: What a row of the ledger is about; `loads` has no marts.
@@ -60,8 +61,9 @@ def refuse_unless_reading(sql: str) -> None:
         raise WarehouseError(
             f"query: not understood: {error.errors[0]['description'] if error.errors else error}"
         ) from error
-    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-        raise WarehouseError("query: allowed is one statement that only reads, such as SELECT … FROM trips")
+    (first, *others) = statements
+    if others or not isinstance(first, exp.Query) or first.find(exp.DML, exp.Into):
+        raise refuse(", ".join(found.key.upper() for found in statements if found) or "nothing")
 
 
 def insertion(

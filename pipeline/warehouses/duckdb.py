@@ -11,17 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
+from pipeline.disk import explained
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.arrival import inspect, load_name, refuse_marts_of_others
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.duckdb_file import DuckDBFile, Locked, import_duckdb
 from pipeline.warehouses.duckdb_schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
+from pipeline.warehouses.reading import refuse, split_explain
 from pipeline.warehouses.sql_records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
 from pipeline.warehouses.sql_schema import evolve, refuse_changed_types, table_of
 
@@ -33,6 +35,14 @@ _DIALECT = DuckDBDialect()
 _ASKING_PATIENCE_S = 10.0
 #: Two changes closer than this may leave the same times on a coarse file system.
 _COARSEST_CLOCK_NS = 2_000_000_000
+#: The settings of a query; the last one locks them. Without the first, names of no table find Python's variables.
+_BOUNDS = (
+    "python_enable_replacements = false",
+    "autoinstall_known_extensions = false",
+    "autoload_known_extensions = false",
+    "enable_external_access = false",
+    "lock_configuration = true",
+)
 #: What each database held when its files had that signature; plain values, so that a forked child may use them.
 _KNOWN: dict[Path, tuple[Signature, Ledger]] = {}
 
@@ -114,14 +124,15 @@ class DuckDBWarehouse:
         return self._ledger().mart_months(dataset.name)
 
     def query(self, sql: str) -> pa.Table:
-        """Open for reading, so that nothing can be changed; waits for a process that writes."""
+        """Open for reading, with access to no other file and no network; waits for a process that writes."""
         if not self._file.path.exists():
             raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
         with self._file.opened("query", read_only=True) as connection:
-            # Otherwise a name in the query that is no table finds the variables of this function.
-            connection.execute("SET python_enable_replacements = false")
-            _refuse_unless_reading(connection.extract_statements(sql))
-            relation = connection.sql(sql)
+            for setting in _BOUNDS:
+                connection.execute(f"SET {setting}")
+            explain, statement = split_explain(sql)
+            _refuse_unless_reading(connection, statement)
+            relation = connection.sql(f"{explain} {statement}")
             # A statement without rows has no relation in DuckDB 1.
             return pa.table({}) if relation is None else relation.to_arrow_table()
 
@@ -194,14 +205,15 @@ def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
     return read_ledger(connection, names, lambda record: record.dataset)
 
 
-def _refuse_unless_reading(statements: list[Any]) -> None:
-    """A database opened for reading still lets COPY write files, and SET change settings."""
-    kinds = [statement.type.name for statement in statements]
-    if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
-        raise WarehouseError(
-            f"query: {', '.join(kinds) or 'nothing'}: allowed is one statement that only reads, such as "
-            "SELECT … FROM trips"
-        )
+def _refuse_unless_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """COPY may write files even if the database is read-only: by itself, in EXPLAIN ANALYZE, or in a WITH."""
+    kinds = [found.type.name for found in connection.extract_statements(statement)]
+    if kinds != ["SELECT"]:
+        raise refuse(", ".join(kinds) or "nothing")
+    text, driver = statement.encode(), import_duckdb()
+    keywords = [offset for offset, kind in driver.tokenize(statement) if kind == driver.token_type.keyword]
+    if any(text[offset : offset + 4].upper() == b"COPY" for offset in keywords):
+        raise refuse("COPY", '; write a column of this name as "copy"')
 
 
 @contextmanager
@@ -209,7 +221,7 @@ def _translated(subject: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WarehouseError(f"{subject}: {error}") from error
+        raise WarehouseError(f"{subject}: {explained(error, '[pipeline] warehouse')}") from error
 
 
 def _refuse_doubled_zones(connection: duckdb.DuckDBPyConnection) -> None:

@@ -9,6 +9,7 @@ Source: https://duckdb.org/docs/stable/connect/concurrency
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.disk import explained, has_no_locks, sync
 from pipeline.errors import WarehouseError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 #: Between two attempts to open a database that another process holds: from, to.
 _PAUSE_S = (0.01, 0.25)
+_SETTING = "[pipeline] warehouse"
 
 
 class Locked(WarehouseError):
@@ -84,7 +87,7 @@ class DuckDBFile:
             except driver.Error as error:
                 holder = _holder(str(error))
                 if holder is None:
-                    raise WarehouseError(f"{subject}: cannot open {self.path}: {_first_line(error)}") from error
+                    raise WarehouseError(f"{subject}: cannot open {self.path}: {_refusal(error)}") from error
                 if time.monotonic() >= deadline:
                     raise Locked(
                         f"{subject}: {self.path} is held by {holder}, still after {timeout_s:g} s; "
@@ -117,7 +120,7 @@ class DuckDBFile:
                 if not self.path.exists():
                     self._make_alone(subject, fill)
         except OSError as error:
-            raise WarehouseError(f"{subject}: cannot make {self.path}: {error}") from error
+            raise WarehouseError(f"{subject}: cannot make {self.path}: {explained(error, _SETTING)}") from error
 
     def _make_alone(self, subject: str, fill: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         draft = DuckDBFile(self.path.with_name(f"{self.path.name}.new"), self.memory_limit, self.threads, 0)
@@ -133,11 +136,7 @@ class DuckDBFile:
             for left in (draft.path, wal_path(draft.path)):
                 left.unlink(missing_ok=True)
             raise
-        descriptor = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self.path.parent)
 
     def sweep(self) -> None:
         """Remove what killed processes left beside the database; only for who has it open for writing."""
@@ -167,7 +166,7 @@ def wal_path(database: Path) -> Path:
 
 def _holder(message: str) -> str | None:
     """Who has the database, in DuckDB's words; None when the message is not about its lock."""
-    if "Could not set lock" in message:
+    if "Could not set lock" in message and not has_no_locks(message):
         found = re.search(r"Conflicting lock is held in (.+?\))(?: by user (\S+?))?\.?(?:\s|$)", message)
         return found[1] if found else "another process"
     # Said when this very process has it open with other settings; it must not be opened twice.
@@ -176,8 +175,14 @@ def _holder(message: str) -> str | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _refusal(error: Exception) -> str:
+    """The first line of what DuckDB says, with what helps where the file system refused."""
+    message = str(error).partition("\n")[0]
+    if has_no_locks(message):
+        return explained(OSError(errno.ENOLCK, message), _SETTING)
+    if os.strerror(errno.EACCES) in message:
+        return explained(OSError(errno.EACCES, message), _SETTING)
+    return message
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def believed_copy(database: Path) -> Ledger | None:
         recorded, now = _signature_of(facts["database"]), signature(database)
         if recorded == now or (held and _inode(recorded) == _inode(now)):
             return _ledger_of(facts)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent or corrupt: as good as none
+    except (OSError, ValueError, KeyError, TypeError):  # absent, unreadable or corrupt: as good as none
         pass
     return None
 
@@ -154,6 +154,8 @@ def _held(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # A file system without locks: nothing says that it is held.
+        return False
     return False
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipeline.warehouses.reading import refuse, split_explain
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -32,6 +34,21 @@ _TYPES = {
     1114: pa.timestamp("us"),
     1184: pa.timestamp("us", tz="UTC"),
 }
+#: What a statement begins with that Postgres takes for a cursor, so that it parses it as a query.
+_READING = ("SELECT", "WITH", "VALUES", "TABLE")
+#: What gets rights back, opens other connections, or runs SQL that was put together from texts.
+_EVASIONS = re.compile(
+    r"set_config|dblink\w*|\w+_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table|lo_export|U&(?=[\"'])",
+    re.IGNORECASE,
+)
+#: A superuser may write the server's files by functions even in a read-only transaction, so the rights are given up for
+#: its length. The search path stays that of the user ("$user"), and policies of rows are an error, not fewer rows.
+_NO_SUPERUSER = """
+SELECT
+    set_config('search_path', array_to_string(ARRAY(SELECT quote_ident(unnest(current_schemas(false)))), ', '), true),
+    set_config('row_security', 'off', true), set_config('role', 'pg_read_all_data', true)
+FROM pg_roles WHERE rolname = current_user AND rolsuper
+"""
 
 
 def read_rows(connection: psycopg.Connection[Any], sql: str) -> pa.Table:
@@ -42,16 +59,28 @@ def read_rows(connection: psycopg.Connection[Any], sql: str) -> pa.Table:
     from psycopg import RawServerCursor
     from psycopg.types.string import TextLoader
 
-    connection.execute("SET default_transaction_read_only = on")
+    explain, statement = split_explain(sql)
+    kind = re.match(r"[(\s]*(\w*)", statement)[1].upper()  # type: ignore[index]
+    if kind not in _READING and (kind != "SHOW" or explain):
+        raise refuse(f"{explain} {kind}".strip() or "nothing")
+    if evasion := _EVASIONS.search(statement):
+        raise refuse(f"{evasion[0]} could act outside of the read-only transaction")
+    sql = f"{explain} {statement}"
     connection.execute("SET datestyle = 'ISO'")
     known = {*_TYPES, _NUMERIC, 0}
-    # One that only reads is fetched piece by piece; others (EXPLAIN, SHOW) Postgres gives as a whole only. Either way
-    # goes by the extended protocol, which takes one statement only, so that none can end the transaction.
-    streamed = re.match(r"\s*(SELECT|WITH|VALUES|TABLE)\b", sql, re.IGNORECASE)
+    # A query is fetched piece by piece; EXPLAIN and SHOW Postgres gives as a whole only. All go by the extended
+    # protocol, which takes one statement only, so that none can end the transaction.
+    streamed = not explain and kind != "SHOW"
     with (
         connection.transaction(),
         RawServerCursor(connection, "rows") if streamed else connection.cursor() as cursor,
     ):
+        connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute(_NO_SUPERUSER)
+        if explain:
+            # A read-only transaction lets EXPLAIN ANALYZE SELECT … INTO make a table; no cursor can be of one.
+            connection.execute(f"DECLARE checked CURSOR FOR {statement}", prepare=True)
+            connection.execute("CLOSE checked")
         for kind in {oid for info in cursor.adapters.types for oid in (info.oid, info.array_oid)} - known:
             cursor.adapters.register_loader(kind, TextLoader)
         cursor.execute(sql, binary=True) if streamed else cursor.execute(sql, prepare=True)

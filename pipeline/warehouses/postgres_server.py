@@ -60,6 +60,7 @@ SELECT current_schema(),
 #: What a person does about an error of this code.
 _REMEDIES = {
     "42501": "tables are for who made them; where there are none yet: GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}",
+    "query 42501": "a query may only read; where {user} lacks the right to: GRANT SELECT ON the table TO {user}",
     "53100": "the server's disk is full: make room there, then run again",
     "53200": "the server is out of memory: look at its settings, then run again",
     "55P03": "somebody else holds it: wait for them, then run again (the limit is lock_timeout_s)",
@@ -163,7 +164,7 @@ class Server:
         where = " ".join((told.context or "").split()) if (error.sqlstate or "").startswith("22") else ""
         parts = [told.message_primary or " ".join(str(error).split()) or type(error).__name__]
         parts += [text for text in (told.message_detail, where, told.message_hint) if text]
-        remedy = _REMEDIES.get(error.sqlstate or "", "")
+        remedy = _REMEDIES.get(f"{subject} {error.sqlstate}") or _REMEDIES.get(error.sqlstate or "", "")
         if remedy:
             user = connection.info.user if connection.pgconn.status == 0 else "the user"
             schema = re.search(r"schema (\S+)$", parts[0])

@@ -1,0 +1,13 @@
+"""Numbers with their unit, for people."""
+
+from __future__ import annotations
+
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that leaves one to three digits before the point."""
+    for unit, name in _UNITS:
+        if count >= 0.99995 * unit:  # Less would be rounded to 1,000.0 of the next unit.
+            return f"{count / unit:,.1f} {name}"
+    return f"{count:,.0f} bytes"
