@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test emulators lint format clean
+.PHONY: help run test emulators lint format prove-bigquery clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
 
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -49,6 +49,9 @@ lint: $(VENV)/ready  ## formatting, lint, types
 format: $(VENV)/ready  ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+prove-bigquery: $(VENV)/ready  ## load months into a real BigQuery project and check them: PROJECT=my-project
+	@BIN=$(BIN) PROJECT=$(PROJECT) LOCATION=$(LOCATION) docs/prove-bigquery.sh
 
 clean:  ## remove what make made, but no data
 	rm -rf $(VENV) $(EMULATORS) build dist *.egg-info .*_cache

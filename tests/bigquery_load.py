@@ -135,11 +135,13 @@ class Emulator:
 def bigquery_type(kind: pa.DataType) -> str:
     """What a Parquet column becomes: https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet.
 
+    No column becomes a DATETIME by itself: only a schema that is given can ask for that.
+
     Raises:
         JobError: nothing that is known here.
     """
     if pa.types.is_timestamp(kind):
-        return "TIMESTAMP" if kind.tz else "DATETIME"
+        return "TIMESTAMP"
     known = {
         "INT64": pa.types.is_integer,
         "FLOAT64": pa.types.is_floating,
@@ -188,7 +190,7 @@ class Load:
             self.emulator.ask("DELETE", self.scratch.path)
 
     def _columns(self) -> dict[str, str]:
-        """Names and types of the first file's columns, then of the keys in its path."""
+        """Names and types of the first file's columns, as the given schema wants them, then of the path's keys."""
         for address in self.load["sourceUris"]:
             if not (self.emulator.gcs_root / address.removeprefix("gs://")).is_file():
                 raise JobError("notFound", f"Not found: URI {address}", address)
@@ -197,7 +199,16 @@ class Load:
             schema = pq.read_schema(self.emulator.gcs_root / address.removeprefix("gs://"))
         except pa.ArrowInvalid as error:
             raise JobError("invalid", f"Error while reading data, error message: {error}", address) from error
-        return {field.name: bigquery_type(field.type) for field in schema} | self._keys()
+        given, keys = types(self.fields), self._keys()
+        if named := sorted(given.keys() & keys.keys()):
+            # https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs: keys are no columns of the files.
+            raise JobError("invalid", f"The schema names the partition keys {named} of {address}", address)
+        inferred = {field.name: bigquery_type(field.type) for field in schema}
+        wanted = {
+            name: "DATETIME" if (kind, given.get(name)) == ("TIMESTAMP", "DATETIME") else kind
+            for name, kind in inferred.items()
+        }
+        return wanted | keys
 
     def _keys(self) -> dict[str, str]:
         """The keys that the path of every file holds, with their types."""
@@ -280,3 +291,28 @@ class Load:
         names = ", ".join(f"`{name}`" for name in columns)
         insert = f"INSERT INTO {self.name.sql} ({names}) SELECT {names} FROM {self.scratch.sql}"
         self.emulator.query(f"DELETE FROM {self.name.sql} WHERE {replaced}; {insert};")
+
+
+def copy_partition(emulator: Emulator, project: str, copy: Json) -> None:
+    """A copy job that replaces one month's partition by that of another table.
+
+    Raises:
+        JobError: the two are not partitions of the same month, or a table does not exist.
+    """
+    names, partitions = [], []
+    for key in ("sourceTable", "destinationTable"):
+        table, _, partition = copy[key]["tableId"].partition("$")
+        names.append(TableName(copy[key].get("projectId", project), copy[key]["datasetId"], table))
+        partitions.append(partition)
+        if emulator.table(names[-1]) is None:
+            raise JobError("notFound", f"Not found: Table {names[-1]}")
+    source, destination = names
+    layouts = [(emulator.table(name) or {}).get("timePartitioning", {}).get("type") for name in names]
+    if partitions[0] != partitions[1] or not partitions[0] or layouts != ["MONTH", "MONTH"]:
+        raise JobError("invalid", f"Partitions {partitions} of {source} and {destination} do not fit")
+    if copy.get("writeDisposition") != "WRITE_TRUNCATE":
+        raise JobError("duplicate", f"Already Exists: {destination}${partitions[1]}")
+    month = f"month = DATE '{partitions[0][:4]}-{partitions[0][4:]}-01'"
+    columns = ", ".join(f"`{name}`" for name in types((emulator.table(source) or {})["schema"]["fields"]))
+    insert = f"INSERT INTO {destination.sql} ({columns}) SELECT {columns} FROM {source.sql} WHERE {month}"
+    emulator.query(f"DELETE FROM {destination.sql} WHERE {month}; {insert};")

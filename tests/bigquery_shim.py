@@ -9,6 +9,9 @@ load jobs: `t$YYYYMM` with WRITE_TRUNCATE replaces one  | refuses the name      
 load jobs: all or nothing                               | deletes, then may fail | rest/Job#JobConfigurationLoad
 load jobs: columns of a Parquet file go by their names, | go by their places,    | loading-data-cloud-storage-parquet
   types must fit, new columns must be allowed           | are cast               |
+load jobs: a schema that names a key of the path is an  | takes it               | hive-partitioned-loads-gcs
+  error; without a schema times are TIMESTAMP           | DATETIME               | loading-data-cloud-storage-parquet
+copy jobs: from partition to partition                  | refuses the names      | managing-partitioned-table-data
 load jobs: WRITE_TRUNCATE of `t` takes its own schema   | keeps the table's      | rest/Job#JobConfigurationLoad
 load jobs: outputRows counts what came                  | counts the table       | rest/Job#JobStatistics3
 load jobs: a missing file or table fails the job        | refuses the request    | error-messages
@@ -49,7 +52,7 @@ import uuid
 from typing import Any
 
 from bigquery_ddl import creation
-from bigquery_load import API, Emulator, JobError, Json, Load, TableName
+from bigquery_load import API, Emulator, JobError, Json, Load, TableName, copy_partition
 from emulators import BigQueryEmulator
 from gateway import Answer, Gateway, Request
 
@@ -133,6 +136,14 @@ class BigQueryGateway(Gateway):
             errors = ordered.pop(0) if ordered else None
         if errors:
             status = {"state": "DONE", "errorResult": errors[0], "errors": errors}
+            job = self._jobs[key] = _job(reference, configuration, status, {"creationTime": _now(), "endTime": _now()})
+            return Answer.of_json(200, job)
+        if "copy" in configuration:
+            status = {"state": "DONE"}
+            try:
+                copy_partition(self._emulator, project, configuration["copy"])
+            except JobError as error:
+                status |= {"errorResult": error.proto, "errors": [error.proto]}
             job = self._jobs[key] = _job(reference, configuration, status, {"creationTime": _now(), "endTime": _now()})
             return Answer.of_json(200, job)
         if "load" in configuration:

@@ -17,7 +17,7 @@ from conftest import ROOT
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
 DOCKER = ROOT / "docker"
-SCRIPTS = sorted(DOCKER.rglob("*.sh"))
+SCRIPTS = sorted([*DOCKER.rglob("*.sh"), *(ROOT / "docs").glob("*.sh")])
 TEXTS = sorted(
     path
     for path in (ROOT / ".dockerignore", *DOCKER.rglob("*"))

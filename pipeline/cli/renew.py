@@ -29,6 +29,7 @@ from pipeline.tasks.lake import ConformZones, DownloadZones
 from pipeline.tasks.runs import missing_months, start_of
 from pipeline.tasks.warehouse import LoadZones
 from pipeline.units import size
+from pipeline.warehouses.base import Compacting
 
 
 @click.command()
@@ -134,7 +135,11 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
             wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
     done, kept = _clear_the_way(wanted)
     errors += kept
-    return _bring([*done, *todo], kept, workers, scheduler)
+    code = _bring([*done, *todo], kept, workers, scheduler)
+    warehouse = warehouse_of(config.settings())
+    if isinstance(warehouse, Compacting):
+        warehouse.compact()
+    return code
 
 
 def _clear_the_way(wanted: Mapping[str, Sequence[Month]], *, anew: bool = False) -> tuple[list[Month], list[str]]:

@@ -27,6 +27,8 @@ PRESENT_KEY = "columns_in_source"
 WARNINGS_KEY = "warnings"
 #: The version of this package that wrote the file, for information only.
 VERSION_KEY = "pipeline_version"
+#: Of a raw file's sidecar: all that it says, as JSON.
+SIDECAR_KEY = "sidecar"
 #: In the metadata of a raw Parquet file of the sample site: its share of the published rows, such as 0.01.
 SCALE_KEY = "sample_scale"
 

@@ -22,7 +22,7 @@ from string import Formatter
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import SIDECAR_KEY, Dataset
 from pipeline.errors import NotPublished, SourceError, UsageError
 from pipeline.months import format_month
 from pipeline.raw.reader import verify_head, verify_raw
@@ -52,6 +52,11 @@ class Sidecar:
     def to_json(self) -> str:
         """One indented object, a line at the end."""
         return json.dumps(asdict(self), indent=2) + "\n"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """All of it for a store that keeps facts beside a file: then one listing tells it of every month."""
+        return {SIDECAR_KEY: json.dumps(asdict(self))}
 
     @classmethod
     def from_json(cls, text: _Json, subject: str) -> Sidecar:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pipeline import lake
 from pipeline.datasets import dataset_named
 from pipeline.errors import SourceError
-from pipeline.lake import Store
+from pipeline.lake import Entry, Store
 from pipeline.months import format_month
 from pipeline.source.parts import Version
 from pipeline.source.site import Sidecar, Source
@@ -131,12 +131,13 @@ def _sidecars(
 ) -> tuple[dict[Month, Sidecar], list[Finding]]:
     """The sidecars of all raw bytes that are here, and a finding for each that cannot be read."""
     here: dict[Month, str] = {}
+    listed: dict[str, Entry] = {}
     for name, of in months.items():
-        keys = store.keys(f"raw/{name}/")
+        listed |= store.entries(f"raw/{name}/")
         raws = {(name, month): raw_of(source, (name, month)) for month in of}
-        here |= {month: key for month, key in raws.items() if key in keys}
+        here |= {month: key for month, key in raws.items() if key in listed}
     sidecars, findings = {}, []
-    for month, answer in _in_threads(lambda month: sidecar_of(store, here[month]), list(here)):
+    for month, answer in _in_threads(lambda month: sidecar_of(store, here[month], listed), list(here)):
         if isinstance(answer, SourceError):
             findings.append(Finding(*month, "unknown", f"{answer}; to fetch it again, run: {redo(month, 'download')}"))
         else:

@@ -119,7 +119,7 @@ def forget_once_fetched(
             return True
         beside = lake.sidecar_key(raw)
         facts = store.entry(beside).facts if store.exists(beside) else {}
-        with store.publish(beside, facts) as draft:
+        with store.publish(beside, {**facts, **sidecar.facts}) as draft:
             draft.write_text(sidecar.to_json(), encoding="utf-8")
         Part(path).discard()
         return False

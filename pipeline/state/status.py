@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import lake
 from pipeline.conform.check import findings_in
 from pipeline.datasets import dataset_named
-from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, WARNINGS_KEY, Dataset
+from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SIDECAR_KEY, SOURCE_KEY, WARNINGS_KEY, Dataset
 from pipeline.errors import SourceError
 from pipeline.lake import Entry, Store
 from pipeline.marts import marts_of
@@ -233,13 +233,15 @@ def _rules(document: Mapping[str, Any], severity: str) -> tuple[str, ...]:
     return tuple(found.rule for found in findings_in(document) if found.severity == severity) if document else ()
 
 
-def sidecar_of(store: Store, raw_key: str) -> Sidecar:
-    """Where raw bytes came from.
+def sidecar_of(store: Store, raw_key: str, listed: Mapping[str, Entry] | None = None) -> Sidecar:
+    """Where raw bytes came from; `listed` is what the store has beside them, if that was asked already.
 
     Raises:
         SourceError: nothing says so, or nothing that can be read.
     """
     key = lake.sidecar_key(raw_key)
+    if listed is not None and SIDECAR_KEY in (facts := listed[key].facts if key in listed else {}):
+        return Sidecar.from_json(facts[SIDECAR_KEY], key)
     if not store.exists(key):
         raise SourceError(
             f"{raw_key}: has no sidecar {key}, so nothing says where it came from (your own copies belong into the "

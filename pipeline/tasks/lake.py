@@ -119,7 +119,7 @@ def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
     """Put the sidecar where it belongs; that of another machine, which brings the same bytes just now, will do."""
     key = lake.sidecar_key(step.raw.key)
     try:
-        with step.store.publish(key, _facts(step, sidecar)) as text:
+        with step.store.publish(key, {**_facts(step, sidecar), **sidecar.facts}) as text:
             text.write_text(sidecar.to_json(), encoding="utf-8")
     except Overtaken:
         with step.store.entry(key).open_local() as there:

@@ -95,6 +95,14 @@ class Exposing(Protocol):
         """Whether the external tables over this lake are there, as declared."""
 
 
+@runtime_checkable
+class Compacting(Protocol):
+    """A warehouse whose ledger keeps records that no longer count."""
+
+    def compact(self) -> None:
+        """Delete those of them that are older than an hour."""
+
+
 class Warehouse(Protocol):
     """Where months of trips arrive as tables. Clients and connections are made inside each call, never kept."""
 

@@ -120,6 +120,26 @@ def test_a_run_over_all_months_that_has_nothing_to_do_makes_few_requests(folder:
     assert len(cloud.gcs.requests) + len(cloud.bigquery.requests) == len(requests), "however many months"
 
 
+def test_a_refresh_reads_no_sidecar_and_its_apply_compacts_the_ledger(folder: Folder, cloud: Cloud) -> None:
+    cloud.use(folder)
+    ended = folder.pipeline("backfill", "green", "2024-01..2024-02", "--through", "load")
+    assert ended.returncode == 0, ended.stderr
+    cloud.clear()
+    ended = folder.pipeline("refresh", "green", "2024-01..2024-02", "--apply")
+    assert "all 2 months are as at the source" in ended.stdout, ended.stdout + ended.stderr
+    read = [request.target for request in cloud.gcs.requests if "alt=media" in request.target]
+    assert read == [], "one listing tells all of them"
+    statements = [
+        one.body["configuration"]["query"]["query"]
+        for one in cloud.bigquery.seen("POST", r"/jobs\?")
+        if "query" in one.body["configuration"]
+    ]
+    assert [statement.split(" WHERE ")[0] for statement in statements] == [
+        "DELETE FROM loads",
+        "DELETE FROM mart_loads",
+    ]
+
+
 def _write_ledger(cloud: Cloud, loads: list[LoadRecord], marts: list[MartRecord]) -> None:
     from google.cloud import bigquery
 
@@ -129,9 +149,7 @@ def _write_ledger(cloud: Cloud, loads: list[LoadRecord], marts: list[MartRecord]
     client = bigquery_client(PROJECT, "EU")
     config = bigquery.QueryJobConfig(default_dataset=f"{PROJECT}.{cloud.dataset}")
     for table, records in (("loads", loads), ("mart_loads", marts)):
-        first, *others = [insertion(table, record) for record in records]
-        values = ", ".join(statement.partition(" VALUES ")[2] for statement in others)
-        client.query(f"{first}, {values}", job_config=config).result()
+        client.query(insertion(table, records), job_config=config).result()
 
 
 def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes(

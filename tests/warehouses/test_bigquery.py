@@ -25,7 +25,7 @@ from pipeline.lake import planning
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
-from pipeline.warehouses.base import Exposing, Mart
+from pipeline.warehouses.base import Compacting, Exposing, Mart
 from pipeline.warehouses.bigquery import jobs as bigquery_jobs
 from pipeline.warehouses.bigquery.place import Place, parse_place
 from pipeline.warehouses.bigquery.warehouse import BigQueryWarehouse
@@ -138,8 +138,9 @@ def test_the_load_of_a_month_asks_for_exactly_this(cloud: Cloud, warehouse: Ware
     assert re.fullmatch(r"load_green_2024-01_[0-9a-f]{8}", reference.pop("jobId"))
     assert reference == {"projectId": PROJECT, "location": "EU"}
     fields = load.pop("schema")["fields"]
-    assert [(field["name"], field["type"]) for field in fields][-1] == ("month", "DATE")
-    assert [field["name"] for field in fields] == [*GREEN.by_name, "month"]
+    # The month is the key in the path, and no column of the file.
+    assert [field["name"] for field in fields] == list(GREEN.by_name)
+    assert {field["name"]: field["type"] for field in fields}["pickup_datetime"] == "DATETIME"
     assert {field["mode"] for field in fields} == {"NULLABLE"}
     assert load == {
         "sourceUris": [f"{cloud.lake}/trips/green/month=2024-01-01/green_2024-01.parquet"],
@@ -152,6 +153,53 @@ def test_the_load_of_a_month_asks_for_exactly_this(cloud: Cloud, warehouse: Ware
             "sourceUriPrefix": f"{cloud.lake}/trips/green/{{month:DATE}}",
         },
     }
+
+
+def test_a_staged_load_goes_by_way_of_a_table_of_its_own_that_is_gone_afterwards(cloud: Cloud, tmp_path: Path) -> None:
+    staged = warehouse_at(f"{cloud.warehouse}&load=staged", tmp_path / "scratch")
+    for values in ([10.0, 20.0], [30.0]):
+        cloud.clear()
+        assert staged.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, values)) == len(values)
+        assert totals(staged) == values
+    (load,), (copy,) = jobs(cloud), jobs(cloud, "copy")
+    table = load["configuration"]["load"]["destinationTable"]["tableId"]
+    assert re.fullmatch(r"staging_green_[0-9a-f]{8}_202401", table)
+    assert copy["configuration"]["copy"]["sourceTable"]["tableId"] == f"{table}$202401"
+    assert copy["configuration"]["copy"]["destinationTable"]["tableId"] == "green$202401"
+    (made,) = [one.body for one in cloud.bigquery.seen("POST", r"/tables\?")]
+    assert made["timePartitioning"] == {"type": "MONTH", "field": "month"}
+    assert int(made["expirationTime"]) > time.time() * 1000
+    listed = [item.table_id for item in bigquery_client(PROJECT, "EU").list_tables(cloud.dataset)]
+    assert [name for name in listed if name.startswith("staging")] == []
+    assert staged.loaded_months(GREEN)[JAN].rows == 1
+
+
+def test_the_ledger_is_compacted_to_what_counts(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+    for values in ([10.0], [20.0], [30.0]):
+        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, values))
+        warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+    warehouse.forget_month(GREEN, FEB)
+    before = (warehouse.loaded_months(GREEN), warehouse.mart_months(GREEN))
+    compacting(warehouse).compact()
+    assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 7}], "all are of the last hour"
+    client = bigquery_client(PROJECT, "EU")
+    for table, moment in (("loads", "loaded_at"), ("mart_loads", "built_at")):
+        sql = f"UPDATE {cloud.dataset}.{table} SET {moment} = TIMESTAMP_SUB({moment}, INTERVAL 2 HOUR) WHERE TRUE"
+        client.query(sql).result()
+    compacting(warehouse).compact()
+    assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 1}]
+    assert warehouse.query("SELECT COUNT(*) AS n FROM mart_loads").to_pylist() == [{"n": 2}]
+    planning.step_begins()
+    after = (warehouse.loaded_months(GREEN), warehouse.mart_months(GREEN))
+    assert [list(each) for each in after] == [list(each) for each in before] == [[JAN], [JAN]]
+    assert after[0][JAN].fingerprint == before[0][JAN].fingerprint
+
+
+def compacting(warehouse: Any) -> Compacting:
+    found = warehouse._warehouse
+    assert isinstance(found, Compacting)
+    return found
 
 
 def test_the_zones_are_loaded_into_their_whole_table(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
@@ -219,17 +267,18 @@ def test_a_job_that_is_refused_for_its_rate_is_followed_by_others_until_one_pass
 
 
 def test_a_job_that_is_always_refused_is_one_error_with_every_reason_the_job_and_its_page(
-    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
+    cloud: Cloud, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = (("rateLimitExceeded", "too many updates"), ("quotaExceeded", "and too much of it"))
-    cloud.bigquery.fail_job("load", *reasons, times=50)
+    monkeypatch.setattr(bigquery_jobs, "_PATIENCE_S", 0.2)
+    cloud.bigquery.fail_job("load", *reasons, times=1_000)
     with pytest.raises(WarehouseError) as caught:
         warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     last = load_ids(cloud)[-1]
     page = f"https://console.cloud.google.com/bigquery?project={PROJECT}&page=queryresults&j=bq:EU:{last}"
     told = "rateLimitExceeded: too many updates; quotaExceeded: and too much of it"
     assert str(caught.value) == f"green 2024-01: {told}; job {last}, {page}"
-    assert len(load_ids(cloud)) == len(set(load_ids(cloud))) == bigquery_jobs._ATTEMPTS
+    assert len(load_ids(cloud)) == len(set(load_ids(cloud))) > 3
 
 
 def test_a_transaction_that_loses_against_another_is_begun_anew(
@@ -540,6 +589,7 @@ def test_external_tables_over_a_folder_are_refused(cloud: Cloud, warehouse: Ware
             "bigquery://p1/taxi_2?location=EU&expiration_days=7&label.team=data&label.env=",
             Place("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
         ),
+        ("bigquery://my-project/taxi?load=staged", Place("my-project", "taxi", staged=True)),
     ],
 )
 def test_a_url_names_a_place(url: str, place: Place) -> None:
@@ -564,6 +614,7 @@ def test_a_url_names_a_place(url: str, place: Place) -> None:
         "bigquery://project/dataset?location=EU&location=US",
         "bigquery://project/dataset?label.Team=data",
         "bigquery://project/dataset?label.=data",
+        "bigquery://project/dataset?load=",
     ],
 )
 def test_a_url_that_names_no_place_is_refused_with_what_is_allowed(url: str) -> None:

@@ -6,6 +6,7 @@ that BigQuery gave up for want of capacity, or for the sake of another transacti
 
 from __future__ import annotations
 
+import itertools
 import random
 import secrets
 import time
@@ -17,14 +18,19 @@ from pipeline.errors import WarehouseError
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
-_ATTEMPTS = 8
+#: How long a job is tried again that BigQuery refuses for the moment: many months wait for each other's statements.
+_PATIENCE_S = 1_800.0
 _FIRST_WAIT_S = 1.0
-_LONGEST_WAIT_S = 60.0
+_LONGEST_WAIT_S = 30.0
 #: How long one call is tried again.
 _DEADLINE_S = 300
 _PASSING_REASONS = {"rateLimitExceeded", "jobRateLimitExceeded", "backendError", "jobBackendError", "internalError"}
-#: What BigQuery says of transactions that lost against others; their reason is that of any wrong query.
-_PASSING_TEXTS = ("aborted due to concurrent update", "Could not serialize access")
+#: What BigQuery says of statements that lost against others, or found the queue full; no reason tells them apart.
+_PASSING_TEXTS = (
+    "aborted due to concurrent update",
+    "Could not serialize access",
+    "Too many DML statements outstanding",
+)
 
 
 def new_job_id(*words: str) -> str:
@@ -52,8 +58,8 @@ def run_job(
     """
     from google.api_core.exceptions import Conflict, GoogleAPICallError
 
-    retry = patient()
-    for attempt in range(1, _ATTEMPTS + 1):
+    retry, began = patient(), time.monotonic()
+    for attempt in itertools.count(1):
         name = job_id if attempt == 1 else f"{job_id}_{attempt}"
         try:
             job = begin(name, retry)
@@ -64,10 +70,12 @@ def run_job(
             job.result(retry=retry)
             return job
         except GoogleAPICallError as error:
-            reasons = [entry for entry in (job.errors or []) if isinstance(entry, dict)]
+            if not job.error_result:
+                job.reload(retry=retry)  # A question about the rows fails with the error of the job, too.
             if not job.error_result:  # It is not the job that failed, but the asking for it.
                 raise
-            if attempt == _ATTEMPTS or not _passes(reasons):
+            reasons = [entry for entry in (job.errors or []) if isinstance(entry, dict)]
+            if time.monotonic() - began > _PATIENCE_S or not _passes(reasons):
                 raise WarehouseError(f"{subject}: {_told(reasons, error)}; job {_where(client, job)}") from error
         # Half as long to half as long again, so that many workers do not come back all at once.
         time.sleep(min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.5))  # noqa: S311

@@ -18,6 +18,8 @@ class Place:
     #: Days after which its tables vanish; None for never.
     expiration_days: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: Whether a month is loaded into a table of its own and copied from there, instead of right into its partition.
+    staged: bool = False
 
     @property
     def roles(self) -> str:
@@ -41,13 +43,17 @@ def parse_place(url: str) -> Place | None:
     labels = {key.removeprefix("label."): options.pop(key) for key in [*options] if key.startswith("label.")}
     days = options.pop("expiration_days", None)
     location = options.pop("location", "US")
+    load = options.pop("load", "direct")
     sound = [
         not options,
         len({key for key, _ in said}) == len(said),
         re.fullmatch(r"[A-Za-z][\w-]*", location),
+        load in ("direct", "staged"),
         days is None or re.fullmatch(r"[1-9]\d{0,4}", days),
         # https://cloud.google.com/bigquery/docs/labels-intro#requirements
         all(re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) for key in labels),
         all(re.fullmatch(r"[a-z0-9_-]{0,63}", text) for text in labels.values()),
     ]
-    return Place(found[1], found[2], location, int(days) if days else None, labels) if all(sound) else None
+    if not all(sound):
+        return None
+    return Place(found[1], found[2], location, int(days) if days else None, labels, load == "staged")

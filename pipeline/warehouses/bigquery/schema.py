@@ -90,23 +90,36 @@ def ledger_tables() -> list[Table]:
     return [Table(name, doc, tuple(map(_column, columns))) for name, (doc, columns) in LEDGER.items()]
 
 
-def load_config(table: Table, month: date | None, uri: str) -> bigquery.LoadJobConfig:
-    """How a file of the lake comes in place of what its table, or its month's partition, holds."""
+def load_config(table: Table, month: date | None, uri: str, *, empty: bool = False) -> bigquery.LoadJobConfig:
+    """How a file of the lake comes in place of what its table, or its month's partition, holds; or into an empty one.
+
+    The schema is given, since BigQuery would make TIMESTAMP of our DATETIME. It names the columns of the file: the
+    month is the key in the path (https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs).
+    """
     from google.cloud import bigquery
 
     config = bigquery.LoadJobConfig(
         source_format=bigquery.SourceFormat.PARQUET,
-        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+        write_disposition=bigquery.WriteDisposition.WRITE_EMPTY if empty else bigquery.WriteDisposition.WRITE_TRUNCATE,
         create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-        schema=table.fields(),
+        schema=[column for column in table.fields() if month is None or column.name != MONTH],
     )
     if month is not None:
-        # The file has no column `month`: its value is taken from the path.
         options = bigquery.HivePartitioningOptions()
         options.mode = "CUSTOM"
         options.source_uri_prefix = f"{uri.partition(f'/{MONTH}=')[0]}/{{{MONTH}:DATE}}"
         config.hive_partitioning = options
     return config
+
+
+def copy_config() -> bigquery.CopyJobConfig:
+    """How a partition comes in place of another."""
+    from google.cloud import bigquery
+
+    return bigquery.CopyJobConfig(
+        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+    )
 
 
 def evolved(there: bigquery.Table, wanted: Table) -> bigquery.Table:

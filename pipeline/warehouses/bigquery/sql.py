@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from typing import Any
 
+from pipeline.datasets.base import Column
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.base import LoadRecord, MartRecord
 from pipeline.warehouses.queries import refuse
-from pipeline.warehouses.tables import LEDGER
+from pipeline.warehouses.tables import LEDGER, MOMENT
+
+#: What a row of the ledger is about; `loads` has no marts.
+_KEY = ("mart", "dataset", "month")
 
 
 def translate(sql: str, project: str, dataset: str) -> str:
@@ -61,11 +66,69 @@ def refuse_unless_reading(sql: str) -> None:
         raise refuse(", ".join(found.key.upper() for found in statements if found) or "nothing")
 
 
-def insertion(table: str, record: LoadRecord | MartRecord, **expressions: str) -> str:
-    """An INSERT of one row; `expressions` stand in place of values."""
-    names = [column.name for column in LEDGER[table][1]]
-    values = [expressions.get(name) or literal(getattr(record, name)) for name in names]
-    return f"INSERT INTO {table} ({', '.join(f'`{name}`' for name in names)}) VALUES ({', '.join(values)})"
+def insertion(
+    table: str,
+    records: Sequence[LoadRecord | MartRecord],
+    *,
+    revoked: bool = False,
+    rows: Callable[[Any], str] | None = None,
+) -> str:
+    """An INSERT of these records as the newest of their keys; `rows` gives an expression for their number of rows.
+
+    A record that is revoked has no number of rows. The time is the server's, since the clocks of several machines
+    differ, and the newest counts.
+    """
+    columns = LEDGER[table][1]
+
+    def value(record: LoadRecord | MartRecord, column: Column) -> str:
+        if column.type == MOMENT:
+            return "CURRENT_TIMESTAMP()"
+        if column.name == "rows" and (revoked or rows):
+            return rows(record) if rows else "NULL"
+        return literal(getattr(record, column.name))
+
+    names = ", ".join(f"`{column.name}`" for column in columns)
+    values = (f"({', '.join(value(record, column) for column in columns)})" for record in records)
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join(values)}"
+
+
+def newest(rows: Iterable[Mapping[str, Any]], moment: str) -> list[Mapping[str, Any]]:
+    """The newest row of each key, without those that revoke it."""
+    last: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for row in rows:
+        key = tuple(row.get(name) for name in _KEY)
+        if key not in last or last[key][moment] < row[moment]:
+            last[key] = row
+    return [row for row in last.values() if row["rows"] is not None]
+
+
+def compaction(table: str) -> str:
+    """A DELETE of the ledger's rows that are older than an hour and count no more, or revoke such.
+
+    Those of the last hour stay, so that nothing is deleted that a run at work has just written.
+    """
+    names = {column.name: column for column in LEDGER[table][1]}
+    moment = next(name for name, column in names.items() if column.type == MOMENT)
+    key = "CONCAT(" + ", '|', ".join(f"COALESCE(CAST({name} AS STRING), '')" for name in _KEY if name in names) + ")"
+    last = f"SELECT CONCAT({key}, CAST(MAX({moment}) AS STRING)) FROM {table} GROUP BY {key}"
+    return (
+        f"DELETE FROM {table} WHERE {moment} < TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR) "
+        f"AND (`rows` IS NULL OR CONCAT({key}, CAST({moment} AS STRING)) NOT IN ({last}))"
+    )
+
+
+def replacement(mart: str, dataset: str, month: date, select: str, names: Sequence[str]) -> str:
+    """One statement by which the rows of the SELECT replace those of the dataset's month in the mart."""
+    columns = ["dataset", "month", *names]
+    return (
+        f"MERGE INTO {mart} AS kept\n"
+        f"USING (\nSELECT {json.dumps(dataset)} AS dataset, DATE '{month}' AS month, {', '.join(names)}\n"
+        f"FROM (\n{select}\n)\n) AS made\nON FALSE\n"
+        f"WHEN NOT MATCHED BY SOURCE AND kept.dataset = {json.dumps(dataset)} AND kept.month = DATE '{month}' "
+        "THEN DELETE\n"
+        f"WHEN NOT MATCHED BY TARGET THEN INSERT ({', '.join(columns)}) "
+        f"VALUES ({', '.join(f'made.{name}' for name in columns)})"
+    )
 
 
 def match(**key: str | date | None) -> str:

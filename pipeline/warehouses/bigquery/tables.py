@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from pipeline.datasets.base import Dataset
@@ -71,6 +72,12 @@ class Tables:
             if there.get(table.name) != table.label:
                 self._make_or_evolve(table, table.name in there)
         self._ensure_view(there, {dataset.name: dataset for dataset in datasets})
+
+    def make_staging(self, table: Table, name: str) -> None:
+        """Make an empty table that is laid out like another one; it expires after a day if nobody deletes it."""
+        staging = replace(table, name=name).resource(self.reference, {**_LABELS, **self.labels})
+        staging.expires = datetime.now(timezone.utc) + timedelta(days=1)
+        self.client.create_table(staging, retry=patient())
 
     def ensure_mart(self, mart: Mart, select: str) -> list[str]:
         """Make the mart's table by what its SELECT gives, or add the columns it lacks; returns the SELECT's names.

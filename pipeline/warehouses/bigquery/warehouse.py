@@ -1,15 +1,20 @@
 """The warehouse as one dataset of BigQuery, loaded from a lake in Cloud Storage.
 
 A month is loaded by one load job into its partition (`green$202401`, WRITE_TRUNCATE): all of it or nothing, free of
-charge, and many months at once. Its record cannot share a transaction with that, so it is removed before and written
-after: a month that is reported as loaded is there. Marts and their records change in one transaction.
-Source: https://cloud.google.com/bigquery/docs/managing-partitioned-table-data
+charge, and many months at once. Its record cannot share a transaction with that, so it is revoked before and written
+after: a month that is reported as loaded is there. A month of a mart is replaced by one MERGE statement, between its
+records likewise.
+
+Many months change at once, and BigQuery cancels or queues statements that change rows of the same table (UPDATE,
+DELETE, MERGE: two at a time, 20 in the queue). So the ledger is append-only: of all rows of a key the newest counts,
+and one without a number of rows revokes those before it. INSERT statements conflict with nothing.
+Sources: https://cloud.google.com/bigquery/docs/managing-partitioned-table-data and
+https://cloud.google.com/bigquery/docs/data-manipulation-language
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -22,17 +27,29 @@ from pipeline.lake.google_cloud import bigquery_client, translated
 from pipeline.lake.planning import Believed
 from pipeline.version import __version__
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.bigquery.jobs import new_job_id, run_job
+from pipeline.warehouses.bigquery.jobs import new_job_id, patient, run_job
 from pipeline.warehouses.bigquery.place import Place
-from pipeline.warehouses.bigquery.schema import Table, load_config, table_of
-from pipeline.warehouses.bigquery.sql import insertion, match, refuse_unless_reading, translate
+from pipeline.warehouses.bigquery.schema import Table, copy_config, load_config, table_of
+from pipeline.warehouses.bigquery.sql import (
+    compaction,
+    insertion,
+    match,
+    newest,
+    refuse_unless_reading,
+    replacement,
+    translate,
+)
 from pipeline.warehouses.bigquery.tables import Tables
 from pipeline.warehouses.ledger import Ledger
 from pipeline.warehouses.load_file import Arrival, inspect, load_name, refuse_marts_of_others
-from pipeline.warehouses.tables import bind_mart
+from pipeline.warehouses.tables import LEDGER, bind_mart
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
+
+
+#: Tables by way of which months are loaded with `load=staged` begin so.
+_STAGING = "staging"
 
 
 class BigQueryWarehouse:
@@ -85,13 +102,43 @@ class BigQueryWarehouse:
         return int(arrival.rows)
 
     def _load(self, subject: str, table: Table, month: date | None, uri: str) -> Any:
-        destination = self._tables.reference.table(f"{table.name}${month:%Y%m}" if month else table.name)
+        """Load the file in place of what the table, or the month's partition, holds; returns the load job."""
+        if month is None:
+            return self._load_into(table.name, subject, table, month, uri)
+        partition = f"{table.name}${month:%Y%m}"
+        if not self._place.staged:
+            return self._load_into(partition, subject, table, month, uri)
+        staging = f"{new_job_id(_STAGING, table.name)}_{month:%Y%m}"
+        try:
+            self._tables.make_staging(table, staging)
+            job = self._load_into(staging, subject, table, month, uri)
+            run_job(
+                self._client,
+                subject,
+                new_job_id("copy", *subject.split()),
+                lambda name, retry: self._client.copy_table(
+                    self._tables.reference.table(f"{staging}${month:%Y%m}"),
+                    self._tables.reference.table(partition),
+                    job_id=name,
+                    job_config=copy_config(),
+                    retry=retry,
+                ),
+            )
+        finally:
+            self._client.delete_table(self._tables.reference.table(staging), not_found_ok=True, retry=patient())
+        return job
+
+    def _load_into(self, name: str, subject: str, table: Table, month: date | None, uri: str) -> Any:
         return run_job(
             self._client,
             subject,
             new_job_id("load", *subject.split()),
             lambda job_id, retry: self._client.load_table_from_uri(
-                uri, destination, job_id=job_id, job_config=load_config(table, month, uri), retry=retry
+                uri,
+                self._tables.reference.table(name),
+                job_id=job_id,
+                job_config=load_config(table, month, uri, empty=name.startswith(_STAGING)),
+                retry=retry,
             ),
         )
 
@@ -99,66 +146,73 @@ class BigQueryWarehouse:
         record = LoadRecord(
             name, month, arrival.rows, arrival.source_sha256, arrival.declaration, fingerprint, _now(), __version__
         )
-        where = match(dataset=name, month=month)
-        self._transact(subject, "record", [f"DELETE FROM loads WHERE {where}", insertion("loads", record)])
+        self._run(subject, "record", insertion("loads", [record]))
 
     def forget_month(self, dataset: Dataset, month: date) -> None:
-        """Rows, marts and records go in one transaction."""
+        """Records go first, then marts, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
             ledger = self._read()
             if (dataset.name, month) in ledger.loads:
-                self._forget(subject, ledger, dataset.name, month, marts=True, rows=True)
+                self._forget(subject, ledger, dataset.name, month, marts=True)
+                self._run(subject, "forget", f"DELETE FROM {dataset.name} WHERE {match(month=month)}")
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
-        """Rows and records go in one transaction."""
+        """Records go first, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
             self._forget(subject, Ledger(marts=self._read().marts), dataset.name, month, marts=True)
 
-    def _forget(
-        self, subject: str, ledger: Ledger, name: str, month: date | None, *, marts: bool, rows: bool = False
-    ) -> None:
-        """Take out what the ledger has of the month (of everything, for the zones' marts): records, marts, rows."""
-        statements = []
-        if marts:
-            stale = [key for key in ledger.marts if month is None or key[1:] == (name, month)]
-            where = "TRUE" if month is None else match(dataset=name, month=month)
-            there = self._tables.names() if stale else set()
-            statements += [f"DELETE FROM {mart} WHERE {where}" for mart in sorted({key[0] for key in stale} & there)]
-            statements += [f"DELETE FROM mart_loads WHERE {where}"] if stale else []
-        if (name, month) in ledger.loads:
-            statements.append(f"DELETE FROM loads WHERE {match(dataset=name, month=month)}")
-        if rows:
-            statements.append(f"DELETE FROM {name} WHERE {match(month=month)}")
-        if statements:
-            self._transact(subject, "forget", statements)
+    def _forget(self, subject: str, ledger: Ledger, name: str, month: date | None, *, marts: bool) -> None:
+        """Revoke the month's records (for the zones, those of all marts), then delete the rows of those marts."""
+        stale = [
+            record for key, record in ledger.marts.items() if marts and (month is None or key[1:] == (name, month))
+        ]
+        if stale:
+            self._run(subject, "forget", insertion("mart_loads", stale, revoked=True))
+        if load := ledger.loads.get((name, month)):
+            self._run(subject, "forget", insertion("loads", [load], revoked=True))
+        where = "TRUE" if month is None else match(dataset=name, month=month)
+        there = self._tables.names() if stale else set()
+        for mart in sorted({record.mart for record in stale} & there):
+            self._run(subject, "forget", f"DELETE FROM {mart} WHERE {where}")
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
-        """All marts of the month in one transaction with their records."""
+        """The month of each mart by one statement; records are revoked before the first, written after the last.
+
+        BigQuery checks all statements, free of charge, before anything is changed.
+        """
         subject = load_name(dataset, month)
         refuse_marts_of_others(subject, dataset, marts)
         with self._faults(subject):
-            load = self._read().loads.get((dataset.name, month))
+            ledger = self._read()
+            load = ledger.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            statements = []
+            where = match(dataset=dataset.name, month=month)
+            merges, records, counts = [], [], {}
             for mart in marts:
                 select = translate(bind_mart(mart.sql, dataset.name, month), self._place.project, self._place.dataset)
                 names = self._tables.ensure_mart(mart, select)
-                where = match(dataset=dataset.name, month=month)
-                key = f"{json.dumps(dataset.name)} AS dataset, DATE '{month}' AS month"
-                record = MartRecord(mart.name, dataset.name, month, 0, load.fingerprint, _now(), __version__)
-                statements += [
-                    f"DELETE FROM {mart.name} WHERE {where}",
-                    f"INSERT INTO {mart.name} (dataset, month, {', '.join(names)})\n"
-                    f"SELECT {key}, {', '.join(names)} FROM (\n{select}\n)",
-                    f"DELETE FROM mart_loads WHERE mart = {json.dumps(mart.name)} AND {where}",
-                    insertion("mart_loads", record, rows=f"(SELECT COUNT(*) FROM {mart.name} WHERE {where})"),
-                ]
-            self._transact(subject, "mart", statements)
+                merges.append(replacement(mart.name, dataset.name, month, select, names))
+                records.append(MartRecord(mart.name, dataset.name, month, 0, load.fingerprint, _now(), __version__))
+                counts[mart.name] = f"(SELECT COUNT(*) FROM {mart.name} WHERE {where})"
+            for merge in merges:
+                self._check(subject, merge)
+            former = [ledger.marts[key] for mart in marts if (key := (mart.name, dataset.name, month)) in ledger.marts]
+            if former:
+                self._run(subject, "forget", insertion("mart_loads", former, revoked=True))
+            for merge in merges:
+                self._run(subject, "mart", merge)
+            self._run(subject, "record", insertion("mart_loads", records, rows=lambda record: counts[record.mart]))
             built = self._read().marts
         return {mart.name: built[mart.name, dataset.name, month].rows for mart in marts}
+
+    def compact(self) -> None:
+        """Delete the rows of the ledger that newer ones replaced or revoked more than an hour ago."""
+        with self._faults("ledger"):
+            for table in sorted(set(LEDGER) & self._tables.names()):
+                self._run("ledger", "compact", compaction(table))
 
     def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
         """The months that `loads` names."""
@@ -184,12 +238,9 @@ class BigQueryWarehouse:
 
     def query(self, sql: str) -> pa.Table:
         """Run one statement that only reads."""
-        from google.cloud import bigquery
-
         refuse_unless_reading(sql)
-        config = bigquery.QueryJobConfig(default_dataset=self._tables.reference)
         with self._faults("query"):
-            job = self._run("query", new_job_id("query"), sql, config)
+            job = self._run("query", "", sql)
             return job.to_arrow(create_bqstorage_client=False)
 
     def _ledger(self) -> Ledger:
@@ -199,28 +250,38 @@ class BigQueryWarehouse:
 
     def _read(self) -> Ledger:
         """Both tables, one request each (and a further one for each further page); free of charge."""
-        loads = [LoadRecord(**row) for row in self._tables.rows("loads")]
-        marts = [MartRecord(**row) for row in self._tables.rows("mart_loads")] if loads else []
+        loads = [LoadRecord(**row) for row in newest(self._tables.rows("loads"), "loaded_at")]
+        marts = [MartRecord(**row) for row in newest(self._tables.rows("mart_loads"), "built_at")] if loads else []
         return Ledger(
             {(record.dataset, record.month): record for record in loads},
             {(record.mart, record.dataset, record.month): record for record in marts},
         )
 
-    def _transact(self, subject: str, what: str, statements: Iterable[str]) -> None:
-        from google.cloud import bigquery
-
-        self._believed.forget()
-        config = bigquery.QueryJobConfig(default_dataset=self._tables.reference)
-        script = ";\n".join(["BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION"]) + ";"
-        self._run(subject, new_job_id(what, *subject.split()), script, config)
-
-    def _run(self, subject: str, job_id: str, sql: str, config: bigquery.QueryJobConfig) -> Any:
+    def _run(self, subject: str, what: str, sql: str) -> Any:
+        """Run one statement; `what` it does is part of the job's id, and empty where it only reads."""
+        if what:
+            self._believed.forget()
+        config = self._config()
         return run_job(
             self._client,
             subject,
-            job_id,
+            new_job_id(*filter(None, (what, *subject.split()))),
             lambda name, retry: self._client.query(sql, job_id=name, job_config=config, retry=retry, job_retry=None),
         )
+
+    def _check(self, subject: str, sql: str) -> None:
+        """Have BigQuery check a statement without running it; the error names the subject."""
+        from google.api_core.exceptions import BadRequest
+
+        try:
+            self._client.query(sql, job_config=self._config(dry_run=True), retry=patient(), job_retry=None)
+        except BadRequest as error:
+            raise WarehouseError(f"{subject}: {error.message}") from error
+
+    def _config(self, **options: Any) -> bigquery.QueryJobConfig:
+        from google.cloud import bigquery
+
+        return bigquery.QueryJobConfig(default_dataset=self._tables.reference, **options)
 
     def _faults(self, subject: str) -> AbstractContextManager[None]:
         return translated(WarehouseError, f"{subject} in BigQuery", self._place.roles)
