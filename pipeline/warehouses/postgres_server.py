@@ -199,7 +199,6 @@ def refuse_unless_url(url: str) -> None:
 def import_psycopg() -> Any:
     """The driver, imported when it is needed and not before."""
     try:
-        import pgpq  # noqa: F401 (absent without the extra, too; better said before anything was begun)
         import psycopg
         import psycopg.conninfo
     except ImportError as error:
