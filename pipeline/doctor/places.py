@@ -22,6 +22,7 @@ from pipeline.months import add_months, month_range
 from pipeline.retries import redact
 from pipeline.storage import open_store
 from pipeline.warehouses import open_warehouse
+from pipeline.warehouses.base import Shared
 from pipeline.warehouses.duckdb_file import Locked
 
 #: What the raw files of a month become: themselves and the trips file; and in a DuckDB file.
@@ -30,7 +31,8 @@ _MONTHS = 12
 #: How long a DuckDB file that another process has is waited for.
 _HELD_S = 2.0
 _POSTGRES = """
-SELECT current_setting('server_version') AS version, current_schema() AS schema, current_user AS name,
+SELECT current_setting('server_version') AS version,
+    quote_ident(current_schema()) AS schema, quote_ident(current_user) AS name,
     has_schema_privilege(current_schema(), 'CREATE') AS may_create,
     current_setting('max_connections')::int AS most,
     current_setting('superuser_reserved_connections')::int AS reserved,
@@ -80,6 +82,8 @@ def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
             yield failed("warehouse", f"{path} may not be written", "change its owner or mode, or its folder's")
             return
     try:
+        if isinstance(found, Shared):
+            found.refuse_foreign()
         months = {name: set(found.loaded_months(spec)) for name, spec in DATASETS.items()}
         said = found.query(_QUESTIONS[kind]).to_pylist()[0]
     except Locked as error:

@@ -23,7 +23,7 @@ from pipeline.warehouses.duckdb_file import DuckDBFile, Locked, import_duckdb
 from pipeline.warehouses.duckdb_schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
 from pipeline.warehouses.sql_records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.sql_schema import evolve, refuse_changed_types, table_of
+from pipeline.warehouses.sql_schema import evolve, missing, refuse_changed_types, table_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -112,6 +112,11 @@ class DuckDBWarehouse:
     def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
         """From `mart_loads`, or its copy."""
         return self._ledger().mart_months(dataset.name)
+
+    def refuse_foreign(self) -> None:
+        """By what a load would have to make."""
+        with self._file.opened("warehouse", read_only=True) as connection:
+            missing(connection, _DIALECT, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Open for reading, so that nothing can be changed; waits for a process that writes."""

@@ -158,8 +158,8 @@ def insisting(
             if time.monotonic() >= deadline:
                 holders = connection.execute(
                     f"SELECT DISTINCT {_HOLDER} FROM pg_locks JOIN pg_stat_activity AS a USING (pid) "
-                    "WHERE relation = ANY(SELECT to_regclass(name) FROM unnest($1::text[]) AS name) AND granted "
-                    "AND a.pid <> pg_backend_pid()",
+                    "WHERE relation = ANY(SELECT to_regclass(quote_ident(name)) FROM unnest($1::text[]) AS name) "
+                    "AND granted AND a.pid <> pg_backend_pid()",
                     [tables],
                 ).fetchall()
                 raise WarehouseError(f"{subject}: {_held(holders, limit_s)}") from error
