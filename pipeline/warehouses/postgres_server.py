@@ -242,7 +242,11 @@ def elsewhere(connection: psycopg.Connection[Any]) -> str:
     """How to load into a schema of one's own: what the database's owner runs, and the URL, without a password."""
     said = {key: value for key, value in connection.info.get_parameters().items() if not re.search("pass|secret", key)}
     user, host, name, port = (said.pop(key, "") for key in ("user", "host", "dbname", "port"))
-    query = {key: value for key, value in said.items() if key not in {*_DEFAULTS, "client_encoding", "hostaddr", "sslcertmode"}}
+    query = {
+        key: value
+        for key, value in said.items()
+        if key not in {*_DEFAULTS, "client_encoding", "hostaddr", "sslcertmode"}
+    }
     query["options"] = f"{query.get('options', '')} -csearch_path=taxi".strip()
     place = f"{quote(user)}@{quote(host, safe='')}{f':{port}' if port else ''}/{quote(name)}"
     return (
