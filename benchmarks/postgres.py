@@ -19,8 +19,8 @@ default sizes at most 1.3 x the time of a bare COPY is promised, and a twentieth
 --memory instead loads a large month of fhvhv (`--large-rows`), and prints the peak of the process that loads; less
 than 450 MB are promised.
 
-pandas, SQLAlchemy and psycopg2 get an environment of their own below benchmarks/.venvs, made by pip when it is first
-asked for.
+pgpq, pandas, SQLAlchemy and psycopg2 get an environment of their own below benchmarks/.venvs, made by pip when it is
+first asked for.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _ways(folder: Path, server: Any, options: argparse.Namespace) -> Ways:
     with duckdb.connect() as connection:
         connection.execute(f"COPY {some} TO '{text}' (FORMAT csv, HEADER, COMPRESSION gzip)")
         whole, part = (connection.execute(SUMS.format(of)).fetchone() for of in (f"'{published}'", some))
-    pandas = _pandas_python()
+    others = _python_of_others()
 
     def way(
         expected: Any, program: str, *arguments: object, python: str | Path = sys.executable
@@ -113,10 +113,10 @@ def _ways(folder: Path, server: Any, options: argparse.Namespace) -> Ways:
 
     return {
         OURS: way(whole, "load_one.py", "lake", URL, "yellow", format_month(MONTH)),
-        "pgpq, batches of 65,536": way(whole, "pgpq_script.py", URL, trips),
-        "pgpq, batches of 8,192": way(whole, "pgpq_script.py", URL, trips, 8_192),
+        "pgpq, batches of 65,536": way(whole, "pgpq_script.py", URL, trips, python=others),
+        "pgpq, batches of 8,192": way(whole, "pgpq_script.py", URL, trips, 8_192, python=others),
         "COPY of CSV": way(whole, "csv_copy_script.py", URL, trips),
-        PANDAS: way(part, "to_sql_script.py", URL, text, python=pandas),
+        PANDAS: way(part, "to_sql_script.py", URL, text, python=others),
     }
 
 
@@ -186,18 +186,20 @@ def _line(runs: list[Usage], rows: int, per_row: float) -> tuple[str, ...]:
 
 
 def _versions() -> str:
-    return ", ".join(f"{name} {version(name)}" for name in ("pgpq", "psycopg", "pyarrow", "pandas"))
+    return ", ".join(f"{name} {version(name)}" for name in ("psycopg", "pyarrow", "pandas"))
 
 
-def _pandas_python() -> Path:
-    """The interpreter of the environment for pandas, which is made when it is not there yet."""
-    home = ROOT / "benchmarks" / ".venvs" / "to_sql"
+def _python_of_others() -> Path:
+    """The interpreter of the environment for pgpq and pandas, which is made when it is not there yet."""
+    home = ROOT / "benchmarks" / ".venvs" / "postgres"
     python = home / "bin" / "python"
     if not (home / "ready").exists():
         print(f"# making {home}", file=sys.stderr)
         venv.create(home, with_pip=True, clear=True)
-        same = [f"{name}=={version(name)}" for name in ("pandas", "pyarrow")]
-        measure([python, "-m", "pip", "install", "--quiet", *same, "sqlalchemy", "psycopg2-binary"], folder=home)
+        same = [f"{name}=={version(name)}" for name in ("pandas", "pyarrow", "psycopg", "psycopg-binary")]
+        measure(
+            [python, "-m", "pip", "install", "--quiet", *same, "pgpq", "sqlalchemy", "psycopg2-binary"], folder=home
+        )
         (home / "ready").touch()
     return python
 

@@ -62,18 +62,17 @@ OTHERS = {
     "urllib3": "source",
     "click": "cli",
     "rich": "cli",
-    "numpy": "sample",
+    "numpy": "sample warehouses",
     "pandas": "read",
     "duckdb": "warehouses",
     "psycopg": "warehouses",
-    "pgpq": "warehouses",
     "google": "lake warehouses",
     "google_crc32c": "lake",
     "sqlglot": "warehouses",
 }
 
 #: Slow to import, or absent: imported only in the functions that need them.
-DRIVERS = ("pandas", "duckdb", "psycopg", "pgpq", "google", "google_crc32c", "sqlglot")
+DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
 
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}

@@ -32,8 +32,8 @@ from pipeline.tasks.warehouse import Load, LoadZones, Mart
 #: By kind of warehouse: what its steps import.
 _DRIVERS = {
     "duckdb": ["duckdb"],
-    "postgresql": ["psycopg", "pgpq"],
-    "postgres": ["psycopg", "pgpq"],
+    "postgresql": ["psycopg"],
+    "postgres": ["psycopg"],
     "bigquery": ["google.cloud.bigquery", "sqlglot"],
 }
 

@@ -103,6 +103,18 @@ class Compacting(Protocol):
         """Delete those of them that are older than an hour."""
 
 
+@runtime_checkable
+class Shared(Protocol):
+    """A warehouse in a database where others may have tables of our names."""
+
+    def refuse_foreign(self) -> None:
+        """Let pass when there are none; changes nothing.
+
+        Raises:
+            WarehouseError: there are; names them, and what to do.
+        """
+
+
 class Warehouse(Protocol):
     """Where months of trips arrive as tables. Clients and connections are made inside each call, never kept."""
 

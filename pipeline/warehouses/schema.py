@@ -16,8 +16,6 @@ from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view, trips_view_docs
 
-_RENAME = "rename what is yours, or choose another database or schema in [pipeline] warehouse"
-
 
 class Connection(Protocol):
     """What both drivers can do alike."""
@@ -62,6 +60,9 @@ class Dialect(Protocol):
     def view_comment(self, connection: Connection) -> str | None:
         """The comment on the view `trips`."""
 
+    def elsewhere(self, connection: Connection) -> str:
+        """What to do, besides renaming them, where others have tables of our names."""
+
     def view(self, select: str) -> str:
         """The statement that puts the view `trips` in place of the one that may be there."""
 
@@ -84,10 +85,11 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
     datasets, had = list(datasets), dialect.tables(connection)
     foreign = sorted({dataset.name for dataset in (*datasets, zones)} & had.keys())
     if "loads" in had and not {"dataset", "month", "source_sha256"} <= had["loads"].columns.keys():
-        raise WarehouseError(f"table loads is there, but not of this package; {_RENAME}")
+        raise WarehouseError(f"table loads is there, but not of this package; {_rename(connection, dialect)}")
     if foreign and "loads" not in had:
         raise WarehouseError(
-            f"tables {foreign} are there, but not of this package, as there is no table loads; {_RENAME}"
+            f"tables {foreign} are there, but not of this package, as there is no table loads; "
+            f"{_rename(connection, dialect)}"
         )
     statements = []
     for name, (doc, columns) in LEDGER.items():
@@ -102,6 +104,10 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
     return statements + _view_changes(connection, dialect, {dataset.name: dataset for dataset in datasets})
 
 
+def _rename(connection: Connection, dialect: Dialect) -> str:
+    return f"rename what is not of this package, or {dialect.elsewhere(connection)}"
+
+
 def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[str, Dataset]) -> list[str]:
     view = trips_view(datasets)
     if view is None:
@@ -112,7 +118,7 @@ def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[st
     comment = f"{TRIPS_DOC} (definition {mark})"
     there = dialect.view_comment(connection)
     if there is not None and "(definition " not in there:
-        raise WarehouseError(f"trips is there, but not of this package; {_RENAME}")
+        raise WarehouseError(f"trips is there, but not of this package; {_rename(connection, dialect)}")
     if there == comment:
         return []
     statements = [dialect.view(view), f"COMMENT ON VIEW trips IS {literal(comment)}"]

@@ -370,6 +370,21 @@ def test_a_user_of_postgres_who_may_make_nothing_is_told_what_to_ask_for(folder:
         database.execute(f"DROP ROLE {user}")
 
 
+def test_tables_of_others_in_the_warehouse_are_named_with_what_to_do(folder: Folder, database: Database) -> None:
+    database.execute("CREATE TABLE zones (a int)")
+    folder.environment["PIPELINE_WAREHOUSE"] = database.url
+    status, told = only(examined(folder, "--offline", code=1), "warehouse")
+    assert (status, "tables ['zones'] are there, but not of this package" in told) == ("failed", True)
+    assert f"/{database.name}?options=-csearch_path%3Dtaxi" in told
+    assert database.execute("SELECT count(*) FROM pg_class WHERE relname = 'loads'") == [(0,)]
+    del folder.environment["PIPELINE_WAREHOUSE"]
+    folder.database.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(folder.database) as connection:
+        connection.execute("CREATE TABLE zones (a int)")
+    status, told = only(examined(folder, "--offline", code=1), "warehouse")
+    assert (status, told.endswith("name another file in [pipeline] warehouse")) == ("failed", True)
+
+
 def test_on_google_cloud_a_file_is_written_and_taken_away_and_a_query_run(folder: Folder, cloud: Cloud) -> None:
     cloud.use(folder)
     found = examined(folder, "--offline")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 import resource
@@ -27,14 +28,16 @@ from postgres import Database, postgres_server
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
+from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
+from pipeline.warehouses.postgres.copy import encode
 from pipeline.warehouses.postgres.schema import PostgresDialect
-from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH_DOC, describe
+from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH_DOC, bind_mart, describe
 
 TESTS = Path(__file__).parents[1]
 MANY, INCOMING = 50_000, "green_2024_01_incoming"
 
-#: Load a month, but stop after a function of the warehouse, or amid the pieces that `_encoded` makes.
+#: Load a month, but stop after a function of the warehouse, or amid the pieces that `encode` makes.
 INTERRUPT = """
 import itertools, sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -42,7 +45,7 @@ import loading
 from pipeline.warehouses.postgres import warehouse as postgres
 from pipeline.warehouses.postgres import month as postgres_month
 name = sys.argv.pop(1)
-owner = {"_encoded": postgres_month, "replace_month": postgres.PostgresWarehouse}.get(name, postgres)
+owner = {"encode": postgres_month, "replace_month": postgres.PostgresWarehouse}.get(name, postgres)
 original = getattr(owner, name)
 def stop():
     loading.tell("stopped")
@@ -55,7 +58,7 @@ def encoded(*args):
     yield from itertools.islice(pieces := original(*args), 3)
     stop()
     yield from pieces
-setattr(owner, name, encoded if name == "_encoded" else interrupted)
+setattr(owner, name, encoded if name == "encode" else interrupted)
 loading.main()
 """
 
@@ -224,13 +227,13 @@ def test_two_loads_of_a_month_come_one_after_the_other(here: Place) -> None:
 def test_a_month_does_not_wait_while_another_is_copied(month: date, here: Place) -> None:
     for there in (JAN, FEB):
         here.load(there, 1.0)
-    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "_encoded") as other:
+    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "encode") as other:
         assert here.load(month, 2.0, 3.0, lock_timeout_s=1) == 2
         assert other.communicate("\n")[0] == f"{MANY}\n"
     assert here.loaded() == {FEB: 1, JAN: MANY, month: 2}
 
 
-@pytest.mark.parametrize("at", ["hold", "_encoded", "bring", "record_load", "put_in_place", "replace_month"])
+@pytest.mark.parametrize("at", ["hold", "encode", "bring", "record_load", "put_in_place", "replace_month"])
 def test_a_load_killed_amid_or_after_a_step_leaves_the_old_month_or_the_new(at: str, here: Place) -> None:
     here.load(JAN, 1.0, 2.0)
     with here.process(many_trips(here.folder, GREEN, JAN, MANY), at) as loader:
@@ -248,7 +251,7 @@ def test_a_load_whose_session_ends_is_done_anew_twice_and_then_is_an_error(how: 
     if how == "killed" and here.database.server.folder is None:
         pytest.skip("a server that is not ours is not made to crash")
     here.load(JAN, 1.0)
-    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "_encoded") as loader:
+    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "encode") as loader:
         for left in reversed(range(times)):
             (pid,) = here.sessions()
             terminate = f"SELECT pg_terminate_backend({pid}, 20000)"
@@ -448,3 +451,57 @@ def test_a_text_with_a_nul_is_refused_with_its_column_and_the_old_month_stays(he
     with pytest.raises(WarehouseError, match="green 2024-01 in .*0x00.*store_and_fwd_flag"):
         here.open().replace_month(GREEN, JAN, file)
     assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.date32(), -(2**31)),
+        (pa.date32(), -(2**31) + 10_956),
+        (pa.timestamp("us"), -(2**63)),
+        (pa.timestamp("us"), -(2**63) + 946_684_800_000_000),
+    ],
+)
+def test_a_time_that_postgres_has_not_is_refused_and_becomes_no_other(kind: Any, value: int, here: Place) -> None:
+    dataset = extended(GREEN, Column("odd", kind))
+    number = pa.int32() if kind == pa.date32() else pa.int64()
+    file = trips(here.folder, dataset, JAN, [1.0], odd=pa.array([value], number).cast(kind))
+    with pytest.raises(WarehouseError, match=r"green 2024-01 in .* out of range.*odd"):
+        here.open(green=dataset).replace_month(dataset, JAN, file)
+    assert here.loaded() == {}
+
+
+def test_a_part_of_a_batch_is_encoded_as_a_batch_of_these_rows_alone() -> None:
+    chance = random.Random(7)
+    kinds = [*MAKERS] * 2
+    columns = [[None if n % 3 == 0 and place >= len(MAKERS) else MAKERS[kind](chance) for n in range(40)]
+               for place, kind in enumerate(kinds)]  # fmt: skip
+    columns += [["B00001"] * 40, ["ab" if n % 2 else None for n in range(40)], [""] * 40, [None] * 40]
+    kinds += [pa.string()] * 4
+    schema = pa.schema([(str(place), kind) for place, kind in enumerate(kinds)])
+    whole = pa.table(columns, schema=schema).to_batches()[0]
+    for first, rows in ((0, 40), (7, 20), (39, 1), (12, 0)):
+        part = whole.slice(first, rows)
+        alone = pa.table([values[first : first + rows] for values in columns], schema=schema).to_batches()
+        assert b"".join(encode([part])) == b"".join(encode(alone))
+
+
+def test_the_marts_of_a_month_take_little_longer_than_their_selects(here: Place) -> None:
+    file, marts = many_trips(here.folder, GREEN, JAN, 60_000), marts_of("green")
+    least = {"marts": math.inf, "selects": math.inf}
+    for _ in range(10):
+        here.open().replace_month(GREEN, JAN, file)
+        began = time.perf_counter()
+        here.open().replace_mart_month(GREEN, JAN, marts)
+        built = time.perf_counter()
+        for mart in marts:
+            here.database.execute(bind_mart(mart.sql, "green", JAN))
+        least["marts"] = min(least["marts"], built - began)
+        least["selects"] = min(least["selects"], time.perf_counter() - built)
+        if least["marts"] <= 1.5 * least["selects"]:
+            break
+    assert least["marts"] <= 1.5 * least["selects"], "the best of ten times of each"
+    analyzed = here.database.execute("SELECT attname FROM pg_stats WHERE tablename = 'green_2024_01' ORDER BY 1")
+    assert analyzed == [("month",), ("pickup_datetime",)], "the others are left to autovacuum"
+    modified = "SELECT n_mod_since_analyze FROM pg_stat_user_tables WHERE relname = 'green_2024_01'"
+    until(lambda: here.database.execute(modified) == [(60_000,)])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import socket
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -23,11 +25,13 @@ import pyarrow.parquet as pq
 import pytest
 from commands import running_luigid
 from conftest import Folder
+from emulators import free_port
 from loading import FEB, GREEN, JAN, MAR, many_trips, trips
 from postgres import PASSWORD, Database
 
 from pipeline import lake
 from pipeline.errors import WarehouseError
+from pipeline.marts import MARTS, marts_of
 from pipeline.source.retries import redact
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.postgres import server as postgres_server
@@ -224,6 +228,106 @@ def test_an_error_says_host_port_database_user_reason_and_remedy(
     assert re.search(f"Postgres at {re.escape(where)}.*({reason}).*({remedy})", said), said
 
 
+def test_who_may_not_connect_or_not_make_tables_is_told_what_the_owner_runs_and_it_helps(
+    url: str, database: Database, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM PUBLIC")
+    said = _error(url, monkeypatch)
+    assert "is the server running" not in said
+    database.execute(said[said.index("GRANT CONNECT") :])
+    assert open_warehouse(url).loaded_zones() is None
+    database.execute(f'CREATE SCHEMA "Taxi Data"; ALTER ROLE {role} SET search_path = "Taxi Data"')
+    said = _error(url, monkeypatch)
+    assert f"has no schema for tables on its search_path; GRANT USAGE, CREATE ON SCHEMA … TO {role}" in said
+    database.execute(f'GRANT USAGE ON SCHEMA "Taxi Data" TO {role}')
+    with pytest.raises(WarehouseError) as caught:
+        open_warehouse(url).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    said = str(caught.value)
+    database.execute(said[said.index("GRANT") :])
+    assert open_warehouse(url).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
+    assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(MARTS, 1)
+    assert open_warehouse(url).loaded_months(GREEN).keys() == {JAN}
+    assert database.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename ~ 'green'") == [("Taxi Data",)]
+    open_warehouse(url).forget_month(GREEN, JAN)
+    assert (open_warehouse(url).loaded_months(GREEN), open_warehouse(url).mart_months(GREEN)) == ({}, {})
+
+
+@pytest.mark.parametrize("theirs", ["TABLE zones (a int)", "VIEW zones AS SELECT 1 AS a"])
+def test_beside_tables_of_others_the_url_that_the_message_gives_leads_to_a_schema_of_ones_own(
+    theirs: str, url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(f"CREATE {theirs}")
+    file = trips(tmp_path, GREEN, JAN, [1.0])
+    with pytest.raises(WarehouseError, match="zones.*; rename what is not of this package, or load into") as caught:
+        open_warehouse(f"{url}?sslmode=disable&sslpassword={WRITTEN}").replace_month(GREEN, JAN, file)
+    assert _shown(str(caught.value)) == []
+    schema, named = re.findall(r"(CREATE SCHEMA .*), then \[pipeline\] warehouse (\S+)", str(caught.value))[0]
+    assert ("sslmode=disable" in named, named.endswith("&options=-csearch_path%3Dtaxi")) == (True, True)
+    database.execute(schema)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    assert open_warehouse(named).replace_month(GREEN, JAN, file) == 1
+    assert database.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'green_2024_01'") == [("taxi",)]
+
+
+#: What a client is told of the server's process behind it, where a pooler stands between; and whether that is refused.
+POOLERS = {
+    "transactions, the same session for the next client": ("7", True),
+    "transactions, sessions in turn": ("nextval('turn')::int", True),
+    "sessions": ("-pg_backend_pid()", False),
+}
+
+
+@pytest.mark.parametrize("pooler", POOLERS)
+def test_a_pooler_by_transaction_is_named_at_once_and_one_by_session_is_not(
+    pooler: str, url: str, database: Database, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, refused = POOLERS[pooler]
+    database.execute(f"CREATE SEQUENCE turn; GRANT USAGE ON SEQUENCE turn TO {role}")
+    monkeypatch.setattr(postgres_server, "_BACKEND", f"SET LOCAL statement_timeout = 0; SELECT {number}")
+    _load_through_a_pooler(url, refused, database, tmp_path)
+
+
+def _load_through_a_pooler(url: str, refused: bool, database: Database, folder: Path) -> None:
+    file, began = trips(folder, GREEN, JAN, [1.0]), time.monotonic()
+    if refused:
+        with pytest.raises(
+            WarehouseError, match="green 2024-01: Postgres at .* through a pooler .*pool_mode = session$"
+        ):
+            open_warehouse(url).replace_month(GREEN, JAN, file)
+        assert time.monotonic() - began < 10
+    else:
+        assert open_warehouse(url).replace_month(GREEN, JAN, file) == 1
+        assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(MARTS, 1)
+    # PgBouncer takes a session's locks away a moment after the client is gone.
+    locks, until = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted", time.monotonic() + 10
+    while database.execute(locks) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert database.execute(locks) == []
+
+
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="there is no pgbouncer on PATH")
+@pytest.mark.parametrize(("mode", "refused"), [("session", False), ("transaction", True), ("statement", True)])
+def test_a_real_pgbouncer_is_told_by_its_mode(
+    mode: str, refused: bool, url: str, role: str, database: Database, tmp_path: Path
+) -> None:
+    to, port = urlsplit(database.server.url), free_port()
+    with tempfile.TemporaryDirectory() as name:
+        users, settings = Path(name) / "users", Path(name) / "pgbouncer.ini"
+        users.write_text(f'"{role}" "{PASSWORD}"\n')
+        settings.write_text(
+            f"[databases]\n* = host={to.hostname} port={to.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_type = plain\nauth_file = {users}\npool_mode = {mode}\n"
+        )
+        Path(name).chmod(0o755)
+        command = ["pgbouncer", "-q", str(settings)]
+        nobody: dict[str, Any] = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, **nobody) as pooler:
+            try:
+                _load_through_a_pooler(_at(url, f"127.0.0.1:{port}"), refused, database, tmp_path)
+            finally:
+                pooler.kill()
+
+
 class _Web(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" if self.request.recv(1024) else b"")
@@ -309,24 +413,20 @@ def test_a_load_whose_line_is_always_cut_ends_with_an_error_and_the_old_month(ur
 
 _WITHOUT = """
 import sys
-for name in sys.argv.pop(1).split():
-    sys.modules[name] = None
+sys.modules[sys.argv.pop(1)] = None
 from pipeline.cli import main
 main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("missing", ["psycopg", "pgpq"])
-def test_without_the_driver_the_message_says_how_to_install_it_and_duckdb_needs_none(
-    folder: Folder, missing: str, url: str
-) -> None:
+def test_without_the_driver_the_message_says_how_to_install_it_and_duckdb_needs_none(folder: Folder, url: str) -> None:
     folder.environment = {"PIPELINE_WAREHOUSE": url}
-    ended = folder.run("python", "-c", _WITHOUT, missing, "backfill", "green", "2024-01")
+    ended = folder.run("python", "-c", _WITHOUT, "psycopg", "backfill", "green", "2024-01")
     assert ended.returncode == 2
     assert re.fullmatch(r"pipeline: .*pip install 'taxi-pipeline\[postgres\]'.*\n", ended.stderr)
     assert _told(folder, ended) == folder.files() == []
     folder.environment = {}
-    ended = folder.run("python", "-c", _WITHOUT, "psycopg pgpq", "backfill", "fhv", "2024-01")
+    ended = folder.run("python", "-c", _WITHOUT, "psycopg", "backfill", "fhv", "2024-01")
     assert (ended.returncode, folder.database.is_file()) == (0, True), ended.stderr
 
 

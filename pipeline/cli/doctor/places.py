@@ -24,6 +24,7 @@ from pipeline.source.retries import redact
 from pipeline.tasks.logs import problem
 from pipeline.units import size
 from pipeline.warehouses import open_warehouse
+from pipeline.warehouses.base import Shared
 from pipeline.warehouses.duckdb.file import Locked
 
 #: What the raw files of a month become: themselves and the trips file; and in a DuckDB file.
@@ -33,7 +34,7 @@ _MONTHS = 12
 _HELD_S = 2.0
 #: A query of a superuser runs as pg_read_all_data.
 _POSTGRES = """
-SELECT current_setting('server_version') AS version, current_schema() AS schema, who AS name,
+SELECT current_setting('server_version') AS version, quote_ident(current_schema()) AS schema, quote_ident(who) AS name,
     has_schema_privilege(who, current_schema(), 'CREATE') AS may_create,
     current_setting('max_connections')::int AS most,
     current_setting('superuser_reserved_connections')::int AS reserved,
@@ -84,6 +85,8 @@ def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
             yield failed("warehouse", f"{path} may not be written", "change its owner or mode, or its folder's")
             return
     try:
+        if isinstance(found, Shared):
+            found.refuse_foreign()
         months = {name: set(found.loaded_months(spec)) for name, spec in DATASETS.items()}
         said = found.query(_QUESTIONS[kind]).to_pylist()[0]
     except Locked as error:

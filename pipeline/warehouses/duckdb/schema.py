@@ -51,6 +51,10 @@ class DuckDBDialect:
         found = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'trips'").fetchone()
         return found[0] if found else None
 
+    def elsewhere(self, connection: Any) -> str:
+        """Another file."""
+        return "name another file in [pipeline] warehouse"
+
     def view(self, select: str) -> str:
         """DuckDB replaces any view by any other."""
         return f"CREATE OR REPLACE VIEW trips AS {select}"

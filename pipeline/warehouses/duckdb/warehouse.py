@@ -25,7 +25,7 @@ from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_c
 from pipeline.warehouses.load_file import inspect, load_name, refuse_marts_of_others
 from pipeline.warehouses.queries import refuse, split_explain
 from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, refuse_changed_types, table_of
+from pipeline.warehouses.schema import evolve, missing, refuse_changed_types, table_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -122,6 +122,11 @@ class DuckDBWarehouse:
     def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
         """From `mart_loads`, or its copy."""
         return self._ledger().mart_months(dataset.name)
+
+    def refuse_foreign(self) -> None:
+        """By what a load would have to make."""
+        with self._file.opened("warehouse", read_only=True) as connection:
+            missing(connection, _DIALECT, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Open for reading, with access to no other file and no network; waits for a process that writes."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.months import add_months
 from pipeline.warehouses.load_file import load_name
+from pipeline.warehouses.postgres.copy import encode
 from pipeline.warehouses.postgres.schema import partition_of
 from pipeline.warehouses.postgres.server import import_psycopg, transaction
 from pipeline.warehouses.schema import Table, changes_to
@@ -43,17 +42,14 @@ _T = TypeVar("_T")
 
 def copy_rows(connection: psycopg.Connection[Any], table: str, path: Path) -> int:
     """Copy the file's rows, in Postgres's binary form; a column that the file lacks has its default. Returns rows."""
-    import pgpq
     import pyarrow.parquet as pq
 
     # pre_buffer would hold whole row groups in memory, twice.
     with pq.ParquetFile(path, pre_buffer=False) as file, connection.cursor() as cursor:
-        schema = file.schema_arrow.remove_metadata()
-        encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
-        names = ", ".join(f'"{name}"' for name in schema.names)
+        names = ", ".join(f'"{name}"' for name in file.schema_arrow.names)
         freeze = ", FREEZE" if table.endswith(_INCOMING) else ""
         with cursor.copy(f'COPY "{table}" ({names}) FROM STDIN (FORMAT binary{freeze})') as copy:
-            for piece in _encoded(encoder, file.iter_batches(_BATCH_ROWS)):
+            for piece in encode(file.iter_batches(_BATCH_ROWS)):
                 copy.write(piece)
         return int(cursor.rowcount)
 
@@ -162,8 +158,8 @@ def insisting(
             if time.monotonic() >= deadline:
                 holders = connection.execute(
                     f"SELECT DISTINCT {_HOLDER} FROM pg_locks JOIN pg_stat_activity AS a USING (pid) "
-                    "WHERE relation = ANY(SELECT to_regclass(name) FROM unnest($1::text[]) AS name) AND granted "
-                    "AND a.pid <> pg_backend_pid()",
+                    "WHERE relation = ANY(SELECT to_regclass(quote_ident(name)) FROM unnest($1::text[]) AS name) "
+                    "AND granted AND a.pid <> pg_backend_pid()",
                     [tables],
                 ).fetchall()
                 raise WarehouseError(f"{subject}: {_held(holders, limit_s)}") from error
@@ -183,13 +179,6 @@ def _held(holders: list[tuple[str]], limit_s: float) -> str:
         f"locked by {who}, still after {limit_s:g} s; wait for them, or end them by SELECT pg_terminate_backend(PID), "
         "then run again (the limit is lock_timeout_s)"
     )
-
-
-def _encoded(encoder: Any, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
-    yield encoder.write_header()
-    for batch in batches:
-        yield encoder.write_batch(batch)
-    yield encoder.finish()
 
 
 def _indexes(connection: psycopg.Connection[Any], table: str, onto: str) -> list[str]:

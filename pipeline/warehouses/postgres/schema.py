@@ -13,10 +13,11 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.base import LoadRecord
+from pipeline.warehouses.postgres.server import elsewhere
 from pipeline.warehouses.schema import Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
-_HERE = "relnamespace = current_schema()::regnamespace"
+_HERE = "relnamespace = quote_ident(current_schema())::regnamespace"
 
 
 class PostgresDialect:
@@ -60,6 +61,10 @@ class PostgresDialect:
             f"SELECT coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class WHERE {_HERE} AND relname = 'trips'"
         ).fetchone()
         return found[0] if found else None
+
+    def elsewhere(self, connection: Any) -> str:
+        """With the URL of a schema."""
+        return elsewhere(connection)
 
     def view(self, select: str) -> str:
         """Postgres replaces a view in place (grants stay) only by one that begins with the same columns."""
@@ -120,6 +125,5 @@ def refuse_foreign(connection: Any, subject: str, dataset: Dataset, month: date)
         problems.append(f"table {partition} is there, but no partition of {parent}")
     if problems:
         raise WarehouseError(
-            f"{subject}: {'; '.join(problems)}; rename what is not of this package, or name another schema in "
-            "[pipeline] warehouse: ?options=-csearch_path%3Dtaxi"
+            f"{subject}: {'; '.join(problems)}; rename what is not of this package, or {elsewhere(connection)}"
         )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 import re
+import select
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from pipeline.errors import UsageError, WarehouseError
 
@@ -26,6 +28,11 @@ _OLDEST = 140000
 #: How long a server that does not answer, is starting or is full is asked again; and the pauses, from and to.
 _PATIENCE_S = 10.0
 _PAUSE_S = (0.2, 2.0)
+#: How long a pooler may take to give us a second session; when it has none left, we take it for one of sessions.
+_POOLER_S = 2.0
+#: Which process of the server serves a connection: of a pooler, the one that it has just then. One transaction; the
+#: limit of the role or the database does not hold for its second statement.
+_BACKEND = "SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
 #: How often work is begun anew after its connection broke, or after Postgres chose it to end a deadlock.
 _RENEWALS = 2
 #: What libpq and Postgres say when the next attempt may succeed; there is no code for a failed connection.
@@ -63,6 +70,7 @@ _REMEDIES = {
     "query 42501": "a query may only read; where {user} lacks the right to: GRANT SELECT ON the table TO {user}",
     "53100": "the server's disk is full: make room there, then run again",
     "53200": "the server is out of memory: look at its settings, then run again",
+    "42P07": "rename what is not of this package, or {elsewhere}",
     "55P03": "somebody else holds it: wait for them, then run again (the limit is lock_timeout_s)",
     "57014": "somebody cancelled it: run again",
     "2BP01": "drop what depends on it, run again, and make it anew",
@@ -133,7 +141,7 @@ class Server:
                 if not _PASSING.search(reason) or time.monotonic() >= deadline:
                     raise WarehouseError(
                         f"{subject}: no connection to Postgres at {self.place(error.pgconn)}: {reason}; "
-                        f"{_connection_remedy(reason)}"
+                        f"{_connection_remedy(reason, error.pgconn)}"
                     ) from error
             except driver.Error as error:
                 raise WarehouseError(
@@ -142,6 +150,29 @@ class Server:
             time.sleep(_jitter(pause_s))
             pause_s = min(2 * pause_s, _PAUSE_S[1])
 
+    def _shared(self, subject: str, connection: psycopg.Connection[Any]) -> bool:
+        """Whether a pooler gives the connection another session of the server for each transaction.
+
+        Locks and settings of a session then stay behind in one that others get. A pooler tells clients a number of its
+        own for the server's process. In transaction mode it gives the session that we just had to a second client.
+        """
+        backend = _backend(connection)
+        if backend == connection.info.backend_pid:
+            return False
+        with suppress(import_psycopg().Error), closing(self._connect(subject)) as other:
+            other.pgconn.send_query(b"BEGIN; " + _BACKEND.encode())
+            deadline = time.monotonic() + _POOLER_S
+            while other.pgconn.is_busy():
+                if not select.select([other.pgconn.socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    return False
+                other.pgconn.consume_input()
+                while not other.pgconn.is_busy() and (result := other.pgconn.get_result()):
+                    if b"statement pooling" in result.error_message:
+                        return True
+                    if result.ntuples:
+                        return int(result.get_value(0, 0) or 0) == backend or _backend(connection) != backend
+        return False
+
     def _begin(self, subject: str, connection: psycopg.Connection[Any]) -> None:
         version = connection.info.server_version
         if version < _OLDEST:
@@ -149,13 +180,21 @@ class Server:
                 f"{subject}: Postgres at {self.place(connection.pgconn)} is of version {version // 10000}; allowed is "
                 f"{_OLDEST // 10000} or newer"
             )
+        if self._shared(subject, connection):
+            raise WarehouseError(
+                f"{subject}: Postgres at {self.place(connection.pgconn)} is reached through a pooler (as PgBouncer) "
+                "that shares the server's sessions among its clients by transaction, so that our locks would stay "
+                "behind in sessions of others; name the server itself in [pipeline] warehouse, or a pool with "
+                "pool_mode = session"
+            )
         # By itself, as a limit of the role's or the database's own would hold for the next statement, too.
         connection.execute("SET statement_timeout = 0")
         found = connection.execute(_SESSION).fetchone()
         if found is None or found[0] is None:
             raise WarehouseError(
                 f"{subject}: Postgres at {self.place(connection.pgconn)} has no schema for tables on its search_path; "
-                "make one (CREATE SCHEMA taxi), and name it in the URL: ?options=-csearch_path%3Dtaxi"
+                f"GRANT USAGE, CREATE ON SCHEMA … TO {_name(connection.info.user)} where it is there, or "
+                f"{elsewhere(connection)}"
             )
 
     def _say(self, subject: str, connection: psycopg.Connection[Any], error: psycopg.Error) -> str:
@@ -167,8 +206,11 @@ class Server:
         remedy = _REMEDIES.get(f"{subject} {error.sqlstate}") or _REMEDIES.get(error.sqlstate or "", "")
         if remedy:
             user = connection.info.user if connection.pgconn.status == 0 else "the user"
-            schema = re.search(r"schema (\S+)$", parts[0])
-            parts.append(remedy.format(schema=schema[1] if schema else "public", user=user))
+            schema = re.search(r"schema (.+)$", parts[0])
+            words = {"schema": _name(schema[1] if schema else "public"), "user": _name(user)}
+            if "{elsewhere}" in remedy:
+                words["elsewhere"] = elsewhere(connection)
+            parts.append(remedy.format(**words))
         elif (error.sqlstate is None and connection.broken) or error.sqlstate in _RENEWED:
             parts.append("run again when the server is well; nothing of it has arrived")
         return f"{subject} in Postgres at {self.place(connection.pgconn)}: {'; '.join(parts)}"
@@ -197,10 +239,26 @@ def refuse_unless_url(url: str) -> None:
         ) from None
 
 
+def elsewhere(connection: psycopg.Connection[Any]) -> str:
+    """How to load into a schema of one's own: what the database's owner runs, and the URL, without a password."""
+    said = {key: value for key, value in connection.info.get_parameters().items() if not re.search("pass|secret", key)}
+    user, host, name, port = (said.pop(key, "") for key in ("user", "host", "dbname", "port"))
+    query = {
+        key: value
+        for key, value in said.items()
+        if key not in {*_DEFAULTS, "client_encoding", "hostaddr", "sslcertmode"}
+    }
+    query["options"] = f"{query.get('options', '')} -csearch_path=taxi".strip()
+    place = f"{quote(user)}@{quote(host, safe='')}{f':{port}' if port else ''}/{quote(name)}"
+    return (
+        f"load into a schema of your own: CREATE SCHEMA taxi AUTHORIZATION {_name(user)}, then [pipeline] warehouse "
+        f"postgresql://{place}?{urlencode(query, quote_via=quote)} (in luigi.cfg each % is written twice)"
+    )
+
+
 def import_psycopg() -> Any:
     """The driver, imported when it is needed and not before."""
     try:
-        import pgpq  # noqa: F401 (absent without the extra, too; better said before anything was begun)
         import psycopg
         import psycopg.conninfo
     except ImportError as error:
@@ -218,17 +276,36 @@ def transaction(connection: psycopg.Connection[Any], lock_timeout_s: float) -> I
         yield
 
 
-def _connection_remedy(reason: str) -> str:
+def _backend(connection: psycopg.Connection[Any]) -> int:
+    cursor = connection.execute(_BACKEND)
+    cursor.nextset()
+    found: int = cursor.fetchall()[0][0]
+    return found
+
+
+def _name(text: str) -> str:
+    """A name as SQL writes it."""
+    return text if re.fullmatch("[a-z_][a-z0-9_]*", text) else '"{}"'.format(text.replace('"', '""'))
+
+
+def _connection_remedy(reason: str, said: Any) -> str:
     remedies = {
         r"password|authentication": "give the password by PGPASSWORD, ~/.pgpass, a service file or the URL",
-        r"database .* does not exist": "make it (createdb), or name another one in [pipeline] warehouse",
+        r"permission denied for database": "its owner must admit you: GRANT CONNECT ON DATABASE {dbname} TO {user}",
+        r"not permitted to log in": "ALTER ROLE {user} LOGIN, or name another user in [pipeline] warehouse",
+        r"not currently accepting connections": "its owner has closed it; name another one in [pipeline] warehouse",
+        r"unsupported startup parameter": "a pooler does not pass it on: leave it out of [pipeline] warehouse, and "
+        "set it for the role (ALTER ROLE {user} SET search_path = …)",
+        r"database .* does not exist": "make it (createdb --owner {user} {dbname}), or name another one in "
+        "[pipeline] warehouse",
         r"role .* does not exist": "make it (createuser), or name another user in [pipeline] warehouse",
         r"pg_hba": "its pg_hba.conf must admit this; where it wants TLS, add ?sslmode=require to the URL",
         r"support SSL|require SSL|SSL error|certificate|TLS": "look at sslmode and sslrootcert in [pipeline] warehouse",
     }
+    words = {"dbname": _name(said.db.decode()) if said else "…", "user": _name(said.user.decode()) if said else "…"}
     for pattern, remedy in remedies.items():
         if re.search(pattern, reason):
-            return remedy
+            return remedy.format(**words)
     return "is the server running, and is [pipeline] warehouse right?"
 
 

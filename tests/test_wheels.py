@@ -1,0 +1,62 @@
+"""What the package needs is there as wheels for arm64, too: nobody has to have a compiler there."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PLATFORMS = {
+    "linux": ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"),
+    "darwin": ("macosx_14_0_arm64", "macosx_12_0_arm64", "macosx_11_0_arm64", "macosx_10_9_universal2"),
+}
+#: How pip says that it did not come as far as the index.
+UNREACHABLE = re.compile(
+    r"NewConnectionError|Connection refused|Failed to resolve|timed? ?out|ProxyError|SSLError", re.I
+)
+
+
+def needed() -> list[str]:
+    """What setup.cfg asks for without the tools of development."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = setup["options.extras_require"]
+    texts = [setup["options"]["install_requires"], *(extras[name] for name in extras if name != "dev")]
+    return [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def pins(python: str, system: str) -> list[str]:
+    """The lines of constraints.txt that count for this Python; pip itself would ask the one that runs it."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    return [f"{pin.name}{pin.specifier}" for pin in found if pin.marker is None or pin.marker.evaluate(there)]
+
+
+@pytest.mark.skipif(find_spec("pip") is None, reason="there is no pip that could resolve anything")
+@pytest.mark.parametrize(("python", "system"), [("3.10", "linux"), ("3.13", "linux"), ("3.13", "darwin")])
+def test_all_that_is_needed_resolves_for_arm64_from_wheels_alone(python: str, system: str, tmp_path: Path) -> None:
+    constraints, report = tmp_path / "constraints.txt", tmp_path / "report.json"
+    constraints.write_text("\n".join(pins(python, system)), encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--retries", "1"]
+    command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", python]
+    command += [word for platform in PLATFORMS[system] for word in ("--platform", platform)]
+    # With what the wheels say of Python, pip compares the one that runs it, too; their names say the same.
+    command += ["--ignore-requires-python", "--target", str(tmp_path / "target"), "--report", str(report)]
+    command += ["--disable-pip-version-check", "--constraint", str(constraints), *needed()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode and UNREACHABLE.search(done.stderr):
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    chosen = json.loads(report.read_text(encoding="utf-8"))["install"]
+    names = {item["metadata"]["name"].lower() for item in chosen}
+    assert {"pyarrow", "duckdb", "psycopg-binary"} <= names
+    assert all(item["download_info"]["url"].endswith(".whl") for item in chosen)
