@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import cli
-from pipeline.config import pipeline as settings_section
+from pipeline.settings import pipeline as settings_section
 
 #: The tasks of `luigi --module pipeline`, each with its parameters.
 TASKS = {
@@ -34,8 +34,8 @@ _PLACES = "--lake --warehouse --source --source-format"
 _SAYS = "--quiet --verbose"
 #: The commands of `pipeline`, each with its options.
 COMMANDS = {
-    "backfill": f"--workers --through --newest-first --oldest-first --keep-going --fail-fast --no-space-check --scheduler"
-    f" {_PLACES} {_SAYS}",
+    "backfill": f"--workers --through --newest-first --oldest-first --keep-going --fail-fast --no-space-check"
+    f" --scheduler {_PLACES} {_SAYS}",
     "plan": f"--through --json {_PLACES} {_SAYS}",
     "status": f"--json --html {_PLACES} {_SAYS}",
     "redo": f"--from --yes --workers --scheduler {_PLACES} {_SAYS}",
