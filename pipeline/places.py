@@ -78,7 +78,7 @@ def _validate_warehouse(settings: Settings, *, lake_is_valid: bool) -> None:
     warehouse_of(replace(settings, load_memory=Settings.load_memory))
     if lake_is_valid and settings.warehouse.startswith("bigquery://") and not settings.lake.startswith("gs://"):
         raise UsageError(
-            f"warehouse = {settings.warehouse!r}: BigQuery loads only from a lake in Cloud Storage; allowed is lake = "
+            f"warehouse = {settings.warehouse!r}: BigQuery loads from a lake in Cloud Storage only; allowed is lake = "
             f"gs://bucket/prefix, not {settings.lake!r}"
         )
 

@@ -89,11 +89,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class StoreKind:
-    """A kind of store: how its address is written, what opens it, and what its steps import.
-
-    `open` gets the address and a folder for work in progress; it opens no connection, and raises a UsageError for an
-    invalid address.
-    """
+    """How addresses of this kind are written, what opens one, with a folder for work in progress, and its drivers."""
 
     example: str
     open: Callable[[str, Path], Store]
@@ -109,8 +105,7 @@ def _open_gcs(address: str, scratch: Path) -> Store:
     raise UsageError(f"[pipeline] lake = {address!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
 
 
-#: The registry of stores, by the scheme of their addresses; another kind is another entry. A lake without a scheme is a
-#: folder.
+#: The registry, by the scheme of addresses; another kind of store is another entry. Without a scheme it is a folder.
 STORES: dict[str, StoreKind] = {"gs": StoreKind("gs://bucket/prefix", _open_gcs, ("google.cloud.storage",))}
 
 

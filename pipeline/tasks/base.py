@@ -43,17 +43,13 @@ class WithSettings:
     """Takes settings and run context of its process, and how that logs, along to the process in which it is run."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "task": self.__dict__,
-            "settings": current_settings(),
-            "context": run_context(),
-            "log_levels": log_levels(),
-        }
+        return {"task": self.__dict__, "process": (current_settings(), run_context(), log_levels())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        adopt(state["settings"])
-        adopt_context(state["context"])
-        log_alike(state["log_levels"])
+        settings, context, levels = state["process"]
+        adopt(settings)
+        adopt_context(context)
+        log_alike(levels)
         self.__dict__.update(state["task"])
 
 
