@@ -7,10 +7,10 @@ import os
 import sys
 from datetime import date
 
-from pipeline import config
 from pipeline.cli.run import exit_code
 from pipeline.errors import PipelineError, UsageError
 from pipeline.runs.runner import Stopped, run
+from pipeline.settings import adopt, resolve
 from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
@@ -24,7 +24,7 @@ def main() -> int:
     log.handlers = [logging.StreamHandler(sys.stdout)]
     luigi_options.prepare_luigi()
     try:
-        config.adopt(config.resolve(workers=1))
+        adopt(resolve())
         names = DatasetsParameter().parse(os.environ.get("TAXI_DATASETS") or "all")
         # The last month is said, since a worker may be given the task itself, and reads its parameters from luigid.
         months, last = int(os.environ.get("TAXI_MONTHS") or 12), date.today().replace(day=1)

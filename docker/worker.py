@@ -23,8 +23,8 @@ from luigi.task_register import load_task
 from luigi.worker import Worker
 
 import pipeline
-from pipeline import config
 from pipeline.errors import UsageError
+from pipeline.settings import current_settings
 from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
 
@@ -131,7 +131,7 @@ def main() -> int:
     luigi_options.prepare_luigi()
     url = os.environ["LUIGI_SCHEDULER_URL"]
     try:
-        settings = config.settings()
+        settings = current_settings()
     except UsageError as error:
         log.error(f"worker: {error}")
         return 2

@@ -17,6 +17,7 @@ A message has subject, what was found, what was allowed, and where to act; all p
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 
 
@@ -33,6 +34,23 @@ def visible(text: str) -> str:
     return "".join(
         letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text.expandtabs()
     )
+
+
+def redact(url: str) -> str:
+    """The URL without what may be secret in it: user, password, query; no more than its scheme when it is unclear."""
+    scheme, mark, rest = url.partition("://")
+    target = re.split(r"[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = target.partition("/")
+    if not mark:
+        return url
+    if not authority:
+        return url if scheme == "duckdb" else f"{scheme}://{target}"
+    host = authority.rpartition("@")[2]
+    if "@" in path and not scheme.lower().startswith("http"):  # A user's name and password with a raw slash in it.
+        return f"{scheme}://…"
+    if "@" in rest and not re.fullmatch(r"([^:\[\]]+|\[[^\[\]]+\])(:\d*)?", host):
+        return f"{scheme}://…"
+    return f"{scheme}://{host}{slash}{path}"
 
 
 class PipelineError(Exception):

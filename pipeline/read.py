@@ -8,11 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.datasets import DATASETS
 from pipeline.errors import StoreError, UsageError, did_you_mean
-from pipeline.lake import open_store
 from pipeline.months import format_month, parse_months
+from pipeline.places import store_of
+from pipeline.settings import current_settings, suggested_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,12 +52,11 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
     if not isinstance(period, str):
         raise UsageError(f"period {period!r} must be a text such as '2024-01' or '2024-01..2024-03', or a date")
     months = parse_months(period)
-    settings = config.settings()
-    store = open_store(settings.lake, settings.scratch)
+    store = store_of(current_settings())
     present = store.keys(f"trips/{dataset}/")
     if missing := [format_month(month) for month in months if lake.trips_key(spec, month) not in present]:
         # A backfill through its last step does nothing for a month that is loaded.
-        remedy = config.command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
+        remedy = suggested_command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
         raise StoreError(f"{dataset} {', '.join(missing)}: not in the lake {store.location}; run: {remedy}")
     schema = pa.schema([spec.schema.field(name) for name in wanted])
     with ExitStack() as files:

@@ -25,17 +25,18 @@ ROOT = Path(__file__).parent.parent
 FOR_EVERYONE = ("disk", "errors", "months", "units", "version")
 
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
-#: Settings are read where `config` stands, and handed down from there as values.
+#: `settings` reads the settings, and `places` opens what they name; the rooms below get values, not settings.
 ARROWS = """
     pipeline    read runs.stopping tasks
     __main__    cli
 
-    cli         runs state tasks conform config datasets lake marts source warehouses sample.process
-    runs        tasks lake.planning state.status config source.retries
-    tasks       state conform config datasets lake marts source warehouses
-    read        config datasets lake
+    cli         runs state tasks conform places settings datasets lake marts source warehouses sample.process
+    runs        tasks lake.planning state.status
+    tasks       state conform places settings datasets lake marts source warehouses
+    read        places settings datasets lake
     state       conform.check datasets lake marts source warehouses.base
-    config      lake source warehouses
+    places      settings lake source warehouses
+    settings
 
     conform     raw datasets
     source      raw datasets
@@ -56,7 +57,7 @@ ARROWS = """
 
 #: What others have made, and the parts that may import it.
 OTHERS = {
-    "luigi": "pipeline config tasks runs cli",
+    "luigi": "pipeline settings tasks runs cli",
     "pyarrow": "datasets raw conform state warehouses read sample cli",
     "requests": "source lake.google_cloud runs cli",
     "urllib3": "source",
@@ -78,7 +79,7 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
 BROUGHT_BY = {"google_crc32c": "google"}
 
 #: Who reads the environment: for settings, and for what Google's own libraries, Luigi and requests read there.
-ENVIRONMENT = ("config", "lake", "source", "tasks")
+ENVIRONMENT = ("settings", "lake", "source", "tasks")
 
 MOST_LINES = 400
 

@@ -23,13 +23,13 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 import pipeline
-from pipeline import config
 from pipeline.cli import cli
 from pipeline.datasets import codes
 from pipeline.datasets.published import published_months
 from pipeline.months import month_range, parse_month
 from pipeline.sample.__main__ import _parser as sample_parser
 from pipeline.sample.eras import parquet_columns
+from pipeline.settings import pipeline as section
 from pipeline.tasks import luigi_options
 from pipeline.version import __version__
 
@@ -87,7 +87,7 @@ def test_every_parameter_of_every_task_has_help(task: type[luigi.Task]) -> None:
 
 
 def test_every_setting_has_help() -> None:
-    assert [name for name, parameter in config.pipeline.get_params() if not _explained(parameter)] == []
+    assert [name for name, parameter in section.get_params() if not _explained(parameter)] == []
 
 
 def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -144,7 +144,7 @@ def test_the_readme_says_which_commands_have_no_q_and_v() -> None:
 
 def test_the_readme_lists_every_setting() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", _read(README), re.MULTILINE)
-    assert [name for name, _ in config.pipeline.get_params() if name not in listed] == []
+    assert [name for name, _ in section.get_params() if name not in listed] == []
 
 
 def _slug(heading: str) -> str:
@@ -284,17 +284,6 @@ def test_a_mistaken_command_line_would_be_found(line: str, capsys: pytest.Captur
 
 
 # --- settings in luigi.cfg
-
-
-def test_luigi_cfg_lists_every_setting_with_its_default() -> None:
-    sections = re.split(r"^\[(\w+)\]$", _read(ROOT / "luigi.cfg"), flags=re.MULTILINE)
-    section = sections[sections.index("pipeline") + 1]
-    listed = dict(re.findall(r"^#(\w+) = ?(.*)$", section, re.MULTILINE))
-    parameters = dict(config.pipeline.get_params())
-    assert list(listed) == list(parameters)
-    assert {name: parameters[name].parse(text) for name, text in listed.items()} == {
-        name: parameter.task_value("no such section", name) for name, parameter in parameters.items()
-    }
 
 
 def test_the_command_falls_back_on_what_luigi_cfg_says() -> None:

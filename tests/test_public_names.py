@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import cli
-from pipeline.config import pipeline as settings_section
+from pipeline.settings import pipeline as settings_section
 
 #: The tasks of `luigi --module pipeline`, each with its parameters.
 TASKS = {

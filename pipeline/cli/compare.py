@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.conform.check import Finding, findings_in
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
 from pipeline.lake import Entry, Store
 from pipeline.months import add_months, format_month, parse_month
+from pipeline.settings import suggested_command
 
 #: The neighbours of a month: so many calendar months before it. Where none of them is published, the nearest that is.
 _NEIGHBOURS = 3
@@ -121,7 +122,7 @@ def _read(entry: Entry, dataset: Dataset) -> tuple[Mapping[str, Any], Sequence[F
         month = entry.key.rpartition("/")[2].removesuffix(".json")
         words = ["redo", dataset.name, *([month] if dataset.first_month else []), "--from", "conform"]
         raise StoreError(
-            f"{entry.uri} is no checks document ({error}); to make it again, run: {config.command(*words)}"
+            f"{entry.uri} is no checks document ({error}); to make it again, run: {suggested_command(*words)}"
         ) from error
 
 

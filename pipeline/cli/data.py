@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 import pyarrow as pa
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.cli.formats import draft_of, write_csv, write_json, write_parquet
 from pipeline.cli.options import with_settings
 from pipeline.cli.tables import print_rows
@@ -20,7 +20,9 @@ from pipeline.datasets import DATASETS, ZONES, Dataset, dataset_named
 from pipeline.errors import StoreError, UsageError
 from pipeline.lake import Entry
 from pipeline.months import format_month, parse_month
-from pipeline.tasks.base import log, store_of, warehouse_of
+from pipeline.places import store_of, warehouse_of
+from pipeline.settings import current_settings, expand_home, suggested_command
+from pipeline.tasks.base import log
 
 _HEAD_ROWS, _TABLE_ROWS = 10, 50
 #: In bytes; how much of a column is read at a time.
@@ -76,12 +78,14 @@ def _month(spec: Dataset, text: str | None) -> date | None:
 
 
 def _trips(spec: Dataset, month: date | None) -> Entry:
-    store, key = store_of(config.settings()), lake.trips_key(spec, month)
+    store, key = store_of(current_settings()), lake.trips_key(spec, month)
     if not store.exists(key):
         what = [spec.name, format_month(month)] if month else [spec.name]
         # A backfill through its last step does nothing for a month that is loaded.
         words = ["backfill", *what, "--through", "conform"] if month else ["redo", *what, "--from", "conform"]
-        raise StoreError(f"{' '.join(what)}: no trips file in the lake {store.location}; run: {config.command(*words)}")
+        raise StoreError(
+            f"{' '.join(what)}: no trips file in the lake {store.location}; run: {suggested_command(*words)}"
+        )
     return store.entry(key)
 
 
@@ -156,7 +160,7 @@ def sql(statement: str, form: str | None, output: str | None, force: bool, limit
         raise UsageError("--limit is for the table; write LIMIT into the statement")
     if form == "parquet" and path is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal; name a file with --output, or pipe it")
-    rows = warehouse_of(config.settings()).query(statement)
+    rows = warehouse_of(current_settings()).query(statement)
     if path is None:
         _write(rows, form, None, limit)
         return
@@ -179,7 +183,7 @@ def _write(rows: pa.Table, form: str, file: BinaryIO | None, limit: int | None) 
 
 def _output(name: str, force: bool) -> Path:
     """Where to write; refused before the warehouse is asked when it cannot be."""
-    path = Path(config.expand_home(name, "--output"))
+    path = Path(expand_home(name, "--output"))
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file")
     if path.exists() and not force:

@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.cli.compare import Checked, checked
 from pipeline.cli.grid import spans
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
@@ -22,7 +22,8 @@ from pipeline.datasets import ZONES, dataset_named
 from pipeline.errors import StoreError
 from pipeline.lake import Store
 from pipeline.months import format_month, parse_month
-from pipeline.tasks.base import store_of
+from pipeline.places import store_of
+from pipeline.settings import current_settings, suggested_command
 
 _STYLES = {"error": "red", "warning": "yellow"}
 
@@ -48,7 +49,7 @@ def check(what: tuple[str, ...], as_json: bool) -> None:
     pipeline check green 2024-01
     pipeline check yellow green 2024 --json
     """  # noqa: D301
-    store, all_there = store_of(config.settings()), what[-1] == "all"
+    store, all_there = store_of(current_settings()), what[-1] == "all"
     months: Mapping[str, Sequence[date | None]] = (
         {ZONES.name: [None]} if what == (ZONES.name,) else months_of(*parse_what(what, required=True))
     )
@@ -184,7 +185,7 @@ def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) 
         ):
             for span in spans([month for month in of if month]) or [""] * bool(of):
                 names.append(f"{name} {span}".rstrip())
-                commands.append(config.command(words[0], *names[-1].split(), *words[1:]))
+                commands.append(suggested_command(words[0], *names[-1].split(), *words[1:]))
     if not names:
         return ""
     return f"no checks of {', '.join(names)} in the lake {store.location}; to make them, run: {'; '.join(commands)}"

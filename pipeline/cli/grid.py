@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from typing import Any
 
-from pipeline import config
 from pipeline.cli.cells import CELLS, grid, legend
 from pipeline.cli.options import console
 from pipeline.cli.tables import new_table, print_line, print_table
+from pipeline.errors import redact
 from pipeline.months import add_months, format_month
-from pipeline.source.retries import redact
+from pipeline.places import store_of
+from pipeline.settings import current_settings, suggested_command
 from pipeline.state.status import STEPS, MonthStatus
-from pipeline.tasks.base import store_of
 from pipeline.units import size
 
 Statuses = Mapping[str, Sequence[MonthStatus]]
@@ -45,7 +45,7 @@ class Remark:
 
 def document(found: Statuses, zones: MonthStatus) -> dict[str, Any]:
     """All of it as plain values."""
-    settings = config.settings()
+    settings = current_settings()
     return {
         "as_of": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "lake": store_of(settings).location,
@@ -74,10 +74,10 @@ def remarks(found: Statuses, zones: MonthStatus) -> list[Remark]:
                 words = f"{each[0].dataset} {span}".split()
                 told = why
                 if stage == "failed" and span and step != "conform":
-                    command = config.command("backfill", *words)
+                    command = suggested_command("backfill", *words)
                 else:  # Raw bytes that could not be conformed may be others by now.
                     first = "download" if stage == "failed" and step == "conform" else step
-                    command = config.command("redo", *words, "--from", first)
+                    command = suggested_command("redo", *words, "--from", first)
                 if stage == "failed" and ".." not in span:
                     told += f": {texts[_month(span) if span else None]}"
                 made.append(Remark(each[0].dataset, span, stage, told, command, step))
@@ -86,7 +86,7 @@ def remarks(found: Statuses, zones: MonthStatus) -> list[Remark]:
 
 def print_status(found: Statuses, zones: MonthStatus) -> None:
     """Print all of it, at most 80 columns wide for four datasets."""
-    settings = config.settings()
+    settings = current_settings()
     print_table(grid({name: {each.month: each.mark for each in of if each.month} for name, of in found.items()}))
     out = console()
     out.print(legend(each.mark for of in found.values() for each in of), soft_wrap=not out.is_terminal)
@@ -111,7 +111,7 @@ def print_remarks(found: Sequence[Remark]) -> None:
     steps = {remark.step for remark in found if remark.stage == "stale"}
     if steps - {"download"}:
         but = ", but for --from download" if "download" in steps else ""
-        print_line(f"What is out of date, all at once{but}: {config.command('refresh', '--apply')}")
+        print_line(f"What is out of date, all at once{but}: {suggested_command('refresh', '--apply')}")
 
 
 def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:

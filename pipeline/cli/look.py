@@ -10,19 +10,18 @@ from pathlib import Path
 
 import click
 
-from pipeline import config
 from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, redact
 from pipeline.months import format_month
+from pipeline.places import source_of, store_of, warehouse_of
 from pipeline.runs.history import History
-from pipeline.source.retries import redact
+from pipeline.settings import Settings, current_settings, expand_home
 from pipeline.state.status import STEPS, MonthStatus, statuses
-from pipeline.tasks.base import source_of, store_of, warehouse_of
 from pipeline.units import size
 
 Month = tuple[str, date]
@@ -70,7 +69,7 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
         from pipeline.cli.formats import draft_of
         from pipeline.cli.page import html_page
 
-        page = Path(config.expand_home(str(page), "--html"))
+        page = Path(expand_home(str(page), "--html"))
         with draft_of(page) as file:
             file.write(html_page(document(found, zones)).encode())
         click.echo(f"written: {page}", err=True)
@@ -118,7 +117,7 @@ def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
 
 
 def _statuses(months: Mapping[str, Sequence[date | None]]) -> tuple[Statuses, MonthStatus]:
-    settings = config.settings()
+    settings = current_settings()
     places = (store_of(settings), warehouse_of(settings), source_of(settings))
     found = statuses(*places, {**months, ZONES.name: [None]}, date.today())
     failures = _failures(settings)
@@ -130,7 +129,7 @@ def _statuses(months: Mapping[str, Sequence[date | None]]) -> tuple[Statuses, Mo
     return found, zones
 
 
-def _failures(settings: config.Settings) -> dict[tuple[str, str], tuple[str, str, str]]:
+def _failures(settings: Settings) -> dict[tuple[str, str], tuple[str, str, str]]:
     """By month: the step, kind and text of the error with which its last run on this machine failed, if it did.
 
     Only runs into this lake and this warehouse count; a record of before these were noted counts for any.
@@ -177,7 +176,7 @@ class Plan:
 
 def _absent(found: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
     """Young months of which nothing is here and which the source lacks, and those about which it did not answer."""
-    source, now = source_of(config.settings()), date.today().replace(day=1)
+    source, now = source_of(current_settings()), date.today().replace(day=1)
     # A plan can do without an answer, so it is not as patient as a run.
     source = replace(source, politeness=replace(source.politeness, retries=min(1, source.politeness.retries)))
     young = [(each.dataset, each.month) for of in found.values() for each in of if each.young and each.month]

@@ -13,25 +13,29 @@ from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import config
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, visible
 from pipeline.months import add_months, month_range, parse_months
+from pipeline.places import source_of
+from pipeline.settings import FIELDS, RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.source.site import Source
-from pipeline.tasks.base import log, source_of
+from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
 from pipeline.tasks.runs import start_of
 
-_SETTINGS = [
-    click.option("--lake", metavar="FOLDER", help="Where the lake is ([pipeline] lake)."),
-    click.option("--warehouse", metavar="URL", help="Where the warehouse is ([pipeline] warehouse)."),
-    click.option("--source", metavar="URL", help="Where raw files come from ([pipeline] source)."),
-    click.option("--source-format", metavar="ENDING", help="auto, parquet, csv or csv.gz ([pipeline] source_format)."),
-]
+_OPTIONS = {name: row for name, row in FIELDS.items() if row.option}
 #: How far back the newest published month is looked for.
 _LATEST_MONTHS = 12
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of a table.")
+
+
+def settings_options(command: Any) -> Any:
+    """The settings that are options of commands, as the table of settings describes them."""
+    for name, row in reversed(_OPTIONS.items()):
+        text = f"{row.help[0].upper()}{row.help[1:]} ([pipeline] {name})."
+        command = click.option(row.flag, metavar=row.option, help=text)(command)
+    return command
 
 
 def with_settings(command: Any) -> Any:
@@ -39,22 +43,17 @@ def with_settings(command: Any) -> Any:
 
     @click.pass_context
     def inner(context: click.Context, /, **arguments: Any) -> Any:
-        settings = {name: arguments.pop(name) for name in config.OPTIONS}
+        settings = {name: arguments.pop(name) for name in _OPTIONS}
         _say(arguments.pop("quiet"), arguments.pop("verbose"))
-        config.adopt(config.resolve(**settings, workers=arguments.get("workers")))
+        adopt_context(RunContext(workers=arguments.get("workers") or 1))
+        adopt(resolve(**settings))
         return context.invoke(command, **arguments)
 
     inner.__doc__, inner.__name__ = command.__doc__, command.__name__
     inner.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    options = [
-        *_SETTINGS,
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Say more: what each part does."),
-    ]
-    found: Any = inner
-    for option in reversed(options):
-        found = option(found)
-    return found
+    verbose = click.option("-v", "--verbose", is_flag=True, help="Say more: what each part does.")
+    quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+    return settings_options(quiet(verbose(inner)))
 
 
 def what(*, required: bool) -> Callable[[Any], Any]:
@@ -95,7 +94,7 @@ def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[s
     Raises:
         UsageError: the period cannot be, or none of its months exists.
     """
-    source, today, found = source_of(config.settings()), date.today().replace(day=1), {}
+    source, today, found = source_of(current_settings()), date.today().replace(day=1), {}
     for name in names:
         start = start_of(DATASETS[name])
         if period == "latest":

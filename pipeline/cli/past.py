@@ -9,7 +9,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
 from pipeline.cli.options import as_json, parse_what, print_json, what, with_settings
 from pipeline.cli.summary import causes, counted
 from pipeline.cli.tables import print_line, print_table
@@ -17,6 +16,7 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import UsageError, visible
 from pipeline.months import parse_months
 from pipeline.runs.history import History, Run, last_runs
+from pipeline.settings import current_settings
 from pipeline.state.status import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
 from pipeline.units import size
@@ -38,7 +38,7 @@ def history(last: int, as_json: bool) -> None:
     pipeline history
     pipeline history --last 100 --json
     """  # noqa: D301
-    found = History(config.settings().logs)
+    found = History(current_settings().logs)
     runs = last_runs(found.runs(), last)
     if as_json:
         print_json([{**asdict(run), "outcome": run.outcome} for run in runs])
@@ -46,7 +46,7 @@ def history(last: int, as_json: bool) -> None:
         click.echo(f"No run yet in {found.path}.")
     else:
         _print_runs(runs)
-    if wrong := problem(Path(config.settings().logs)):
+    if wrong := problem(Path(current_settings().logs)):
         click.echo(visible(f"pipeline: no further run is written down: {wrong}"), err=True)
 
 
@@ -89,7 +89,7 @@ def logs(what: tuple[str, ...], step: str | None, lines: int, every: bool) -> No
     pipeline logs green 2024-01..2024-03 --step conform --lines 5
     pipeline logs zones
     """  # noqa: D301
-    folder, found = config.settings().logs, 0
+    folder, found = current_settings().logs, 0
     if what == (ZONES.name,):
         wanted = [(ZONES.name, None)]
     else:

@@ -20,12 +20,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
 from pipeline.cli.cells import grid, legend
 from pipeline.cli.options import console
 from pipeline.cli.summary import words_for
 from pipeline.errors import visible
 from pipeline.months import format_month
+from pipeline.settings import adopt_context, run_context
 from pipeline.state.status import MonthStatus
 from pipeline.tasks.base import log
 from pipeline.tasks.reports import Inbox, Report
@@ -69,7 +69,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._inbox.__enter__()
-        config.adopt(replace(config.settings(), reports=self._inbox.path))
+        adopt_context(replace(run_context(), reports=self._inbox.path))
         if self._live:
             # Lines of steps would run through the picture; their log files have them.
             log.handlers = [logging.NullHandler()]
@@ -84,7 +84,7 @@ class Progress:
             self._live.update(self._picture(), refresh=True)
             self._live.stop()
             log.handlers = self._handlers
-        config.adopt(replace(config.settings(), reports=""))
+        adopt_context(replace(run_context(), reports=""))
         self._inbox.__exit__(kind, error, trace)
 
     @property

@@ -11,7 +11,6 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pipeline import config
 from pipeline.cli.grid import spans
 from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.run import run_months, scheduler_option, workers_option
@@ -21,10 +20,12 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import PipelineError, UsageError
 from pipeline.marts import marts_of
 from pipeline.months import month_range
+from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.settings import current_settings, suggested_command
 from pipeline.state.drift import Comparison, Finding, compare, months_here
 from pipeline.state.invalidation import Going, Month, Months, clear_the_way, going, name_of
 from pipeline.state.status import STEPS
-from pipeline.tasks.base import log, source_of, store_of, warehouse_of
+from pipeline.tasks.base import log
 from pipeline.tasks.lake import ConformZones, DownloadZones
 from pipeline.tasks.runs import missing_months, start_of
 from pipeline.tasks.warehouse import LoadZones
@@ -136,19 +137,19 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
     done, kept = _clear_the_way(wanted)
     errors += kept
     code = _bring([*done, *todo], kept, workers, scheduler)
-    warehouse = warehouse_of(config.settings())
+    warehouse = warehouse_of(current_settings())
     if isinstance(warehouse, Compacting):
         warehouse.compact()
     return code
 
 
 def _clear_the_way(wanted: Mapping[str, Sequence[Month]], *, anew: bool = False) -> tuple[list[Month], list[str]]:
-    wait_s = config.settings().lock_timeout_s
+    wait_s = current_settings().lock_timeout_s
     return clear_the_way(*_places(), wanted, wait_s=wait_s, say=log.info, redo=_redo_command, anew=anew)
 
 
 def _redo_command(month: Month, step: str) -> str:
-    return config.command("redo", *name_of(*month).split(), "--from", step)
+    return suggested_command("redo", *name_of(*month).split(), "--from", step)
 
 
 def _bring(months: Sequence[Month], errors: Sequence[str], workers: int, scheduler: str | None) -> int:
@@ -168,7 +169,7 @@ def _bring(months: Sequence[Month], errors: Sequence[str], workers: int, schedul
 
 def _bring_zones(workers: int, scheduler: str | None) -> int:
     """Make the zones anew, in this process, and the marts that go when they are others than before."""
-    warehouse = warehouse_of(config.settings())
+    warehouse = warehouse_of(current_settings())
     built = {name: list(warehouse.mart_months(spec)) for name, spec in DATASETS.items() if marts_of(name)}
     try:
         for step in (DownloadZones(), ConformZones()):
@@ -216,7 +217,7 @@ def _compared(words: Sequence[str]) -> Months:
 
 
 def _places() -> tuple[Any, Any, Any]:
-    settings = config.settings()
+    settings = current_settings()
     return store_of(settings), warehouse_of(settings), source_of(settings)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from pipeline import config
 from pipeline.cli.notify import notify
 from pipeline.cli.options import months_of, parse_what, quiet_now, verbose_now, what, with_settings
 from pipeline.cli.progress import Progress
@@ -20,15 +19,15 @@ from pipeline.cli.streams import OutputLost
 from pipeline.cli.summary import counted, print_summary
 from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, UsageError, redact
 from pipeline.months import add_months, format_month, month_range
+from pipeline.places import source_of, store_of, warehouse_of
 from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.runner import Outcome, Stopped, run
-from pipeline.source.retries import redact
-from pipeline.source.site import TLC_SITE
+from pipeline.settings import RunContext, Settings, adopt, adopt_context, current_settings, resolve, run_context
 from pipeline.state.status import STEPS, statuses
 from pipeline.tasks import logs
-from pipeline.tasks.base import log, source_of, store_of, warehouse_of
+from pipeline.tasks.base import log
 from pipeline.tasks.runs import Backfill, missing_months
 from pipeline.units import size
 
@@ -101,14 +100,14 @@ def demo(workers: int, scale: float, data: str) -> None:
     from pipeline.sample.process import sample_process
 
     with sample_process("--scale", str(scale)) as url:
-        config.adopt(
-            config.resolve(
+        adopt_context(RunContext(workers=workers))
+        adopt(
+            resolve(
                 source=url,
                 source_format="parquet",
                 lake=f"{data}/lake",
                 warehouse=f"duckdb:///{data}/warehouse.duckdb",
                 logs=f"{data}/logs",
-                workers=workers,
             )
         )
         months = month_range(date(2024, 1, 1), date(2024, 3, 1))
@@ -131,8 +130,8 @@ def run_months(
     fail_fast: bool = False,
 ) -> int:
     """Bring these months of each dataset up to date, show it, note it, tell of it; returns the exit code."""
-    config.adopt(replace(config.settings(), oldest_first=oldest_first))
-    settings, today = config.settings(), date.today()
+    adopt_context(replace(run_context(), oldest_first=oldest_first))
+    settings, today = current_settings(), date.today()
     roots = [
         Backfill(datasets=(name,), first=first, last=last, through=through)
         for name, of in months.items()
@@ -222,7 +221,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     Raises:
         UsageError: they will not fit.
     """
-    settings = config.settings()
+    settings = current_settings()
     if "://" in settings.lake:
         return
     missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
@@ -234,7 +233,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     if need <= free:
         return
     words = f"these months take about {size(need)}, and the disk of {settings.lake} has {size(free)} free"
-    if settings.source != TLC_SITE:
+    if settings.source != Settings.source:
         log.warning(f"{words}, if they are as large as TLC's")
         return
     raise UsageError(f"{words}; ask for fewer months or a shorter --through, make room, or add --no-space-check")

@@ -13,18 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.cli.grid import spans
 from pipeline.cli.options import console
-from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
-from pipeline.errors import visible
+from pipeline.errors import redact, visible
 from pipeline.lake import Store
 from pipeline.months import format_month, parse_month
+from pipeline.places import source_of, store_of
 from pipeline.runs.history import Failure
 from pipeline.runs.runner import Outcome
-from pipeline.source.retries import redact
-from pipeline.tasks.base import source_of, store_of
+from pipeline.settings import Settings, suggested_command
 from pipeline.units import size
 
 _MOST_LINES = 60
@@ -111,7 +110,7 @@ def _print_remedy(console: Console, refused: Sequence[Failure]) -> None:
     for name in dict.fromkeys(failure.dataset for failure in refused):
         months = [parse_month(failure.month) for failure in refused if failure.dataset == name and failure.month]
         for period in spans(months) or [""]:
-            command = config.command("redo", *f"{name} {period}".split(), "--from", "download")
+            command = suggested_command("redo", *f"{name} {period}".split(), "--from", "download")
             console.print(Text(visible(f"    {command}")))
 
 

@@ -7,8 +7,9 @@ and no litter. `tests/lake/test_store_contract.py` holds every store to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -19,9 +20,6 @@ from pipeline.lake.keys import sidecar_key as sidecar_key
 from pipeline.lake.keys import trips_key as trips_key
 from pipeline.lake.keys import trips_month as trips_month
 from pipeline.lake.local import LocalStore
-
-#: What is an address, with the right number of slashes or without, and would else become a folder called `s3:`.
-BEGINS_AS_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 class Entry(Protocol):
@@ -89,23 +87,52 @@ class Store(Protocol):
         """Remove what killed processes left behind."""
 
 
-def open_store(lake: str, scratch: str = "data/scratch") -> Store:
-    """The store that the setting `lake` names: a folder, or gs://bucket/prefix with work in progress in `scratch`.
+@dataclass(frozen=True)
+class StoreKind:
+    """How addresses of this kind are written, what opens one, with a folder for work in progress, and its drivers."""
 
-    A `~` is the business of whoever reads the setting, and a folder's name here.
+    example: str
+    open: Callable[[str, Path], Store]
+    drivers: tuple[str, ...] = ()
+
+
+def _open_gcs(address: str, scratch: Path) -> Store:
+    from pipeline.lake.gcs import GcsStore
+
+    bucket, _, prefix = address.partition("://")[2].partition("/")
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
+        return GcsStore(bucket, prefix, scratch)
+    raise UsageError(f"[pipeline] lake = {address!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
+
+
+#: The registry, by the scheme of addresses; another kind of store is another entry. Without a scheme it is a folder.
+STORES: dict[str, StoreKind] = {"gs": StoreKind("gs://bucket/prefix", _open_gcs, ("google.cloud.storage",))}
+
+
+def is_address(lake: str) -> bool:
+    """Whether it has a scheme, with the right number of slashes or without, and would else become a folder `s3:`."""
+    return "://" in lake or re.match(r"[A-Za-z][\w+.-]+:/", lake) is not None
+
+
+def store_drivers(lake: str) -> tuple[str, ...]:
+    """The modules that steps import for this lake."""
+    kind = STORES.get(lake.partition("://")[0])
+    return kind.drivers if kind else ()
+
+
+def open_store(lake: str, scratch: str = "data/scratch") -> Store:
+    """The store that the setting `lake` names: a folder, or an address of `STORES` with work in progress in `scratch`.
+
+    A leading `~` is expanded where the setting is read; here it is a folder's name.
 
     Raises:
         UsageError: the setting is empty or names a kind of store that does not exist.
     """
-    scheme, slashes, rest = lake.partition("://")
-    if slashes and scheme == "gs":
-        from pipeline.lake.gcs import GcsStore
-
-        bucket, _, prefix = rest.partition("/")
-        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
-            return GcsStore(bucket, prefix, Path(scratch).absolute())
-        raise UsageError(f"[pipeline] lake = {lake!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
-    if slashes or BEGINS_AS_ADDRESS.match(lake) or not lake.strip():
+    scheme, slashes, _ = lake.partition("://")
+    if slashes and scheme in STORES:
+        return STORES[scheme].open(lake, Path(scratch).absolute())
+    if is_address(lake) or not lake.strip():
         kind = lake.partition(":")[0].strip() or "nothing"
-        raise UsageError(f"[pipeline] lake = {lake!r}: {kind} is no kind of lake; allowed are a folder and gs://bucket")
+        allowed = " and ".join(["a folder", *(known.example for known in STORES.values())])
+        raise UsageError(f"[pipeline] lake = {lake!r}: {kind} is no kind of lake; allowed are {allowed}")
     return LocalStore(Path(lake).absolute())

@@ -155,23 +155,6 @@ def number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
-def redact(url: str) -> str:
-    """The URL without what may be secret in it: user, password, query; no more than its scheme when it is unclear."""
-    scheme, mark, rest = url.partition("://")
-    place = re.split(r"[?#]", rest, maxsplit=1)[0]
-    authority, slash, path = place.partition("/")
-    if not mark:
-        return url
-    if not authority:
-        return url if scheme == "duckdb" else f"{scheme}://{place}"
-    host = authority.rpartition("@")[2]
-    if "@" in path and not scheme.lower().startswith("http"):  # A user's name and password with a raw slash in it.
-        return f"{scheme}://…"
-    if "@" in rest and not re.fullmatch(r"([^:\[\]]+|\[[^\[\]]+\])(:\d*)?", host):
-        return f"{scheme}://…"
-    return f"{scheme}://{host}{slash}{path}"
-
-
 def _retry_after_s(response: requests.Response) -> float:
     """Seconds from a Retry-After header, which holds a number or a date; the date is one of the site's clock."""
     text = response.headers.get("Retry-After", "").strip()

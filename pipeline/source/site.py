@@ -23,16 +23,13 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from pipeline.datasets.base import SIDECAR_KEY, Dataset
-from pipeline.errors import NotPublished, SourceError, UsageError
+from pipeline.errors import NotPublished, SourceError, UsageError, redact
 from pipeline.months import format_month
 from pipeline.raw.reader import verify_head, verify_raw
 from pipeline.source.folder import copy_file, state_of
 from pipeline.source.parts import Part, Version
-from pipeline.source.retries import Politeness, can_be_asked, redact
+from pipeline.source.retries import Politeness, can_be_asked
 from pipeline.source.transfer import Answer, Progress, fetch_url, head_url
-
-TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
-FORMATS = ("parquet", "csv", "csv.gz")
 
 #: Named here because a sidecar's `bytes` hides the type.
 _Json: TypeAlias = str | bytes
@@ -205,8 +202,6 @@ def make_source(base: str, source_format: str, lag_months: int, politeness: Poli
         base = _folder(base)
     if source_format == "auto":
         source_format = "csv.gz" if base.rstrip("/").endswith("/releases/download") else "parquet"
-    if source_format not in FORMATS:
-        raise UsageError(f"[pipeline] source_format = {source_format!r}: allowed are auto, {', '.join(FORMATS)}")
     return Source(base, source_format, lag_months, politeness)
 
 

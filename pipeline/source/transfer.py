@@ -22,9 +22,9 @@ from typing import Any
 import requests
 import urllib3
 
-from pipeline.errors import SourceError, StoreError
+from pipeline.errors import SourceError, StoreError, redact
 from pipeline.source.parts import Part, Version, hash_of, write_all
-from pipeline.source.retries import Again, Politeness, asking, ca_bundle, number, reason, redact, refuse_unless_ok, wait
+from pipeline.source.retries import Again, Politeness, asking, ca_bundle, number, reason, refuse_unless_ok, wait
 from pipeline.version import __version__
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"taxi-pipeline/{__version__}"}

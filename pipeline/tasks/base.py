@@ -13,42 +13,43 @@ import signal
 import time
 from contextlib import suppress
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import luigi
 from luigi.rpc import RPCError
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError
-from pipeline.lake import Store, open_store
+from pipeline.errors import PipelineError, redact
+from pipeline.lake import Store
 from pipeline.months import format_month
-from pipeline.source.retries import Politeness, redact
-from pipeline.source.site import Source, make_source
+from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context
+from pipeline.source.site import Source
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
 from pipeline.tasks.targets import LakeFile
-from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
 
 
 class WithSettings:
-    """Takes the settings of its process, and how that logs, along to the process in which it is run."""
+    """Takes settings and run context of its process, and how that logs, along to the process in which it is run."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"task": self.__dict__, "settings": config.settings(), "log_levels": log_levels()}
+        return {"task": self.__dict__, "process": (current_settings(), run_context(), log_levels())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        config.adopt(state["settings"])
-        log_alike(state["log_levels"])
+        settings, context, levels = state["process"]
+        adopt(settings)
+        adopt_context(context)
+        log_alike(levels)
         self.__dict__.update(state["task"])
 
 
@@ -62,9 +63,9 @@ class Step(WithSettings, luigi.Task):
     doing = "starting"
 
     @property
-    def settings(self) -> config.Settings:
+    def settings(self) -> Settings:
         """The settings of this process."""
-        return config.settings()
+        return current_settings()
 
     @property
     def store(self) -> Store:
@@ -84,7 +85,7 @@ class Step(WithSettings, luigi.Task):
     @property
     def threads(self) -> int:
         """Threads that this step may keep busy: the machine's, divided by the workers."""
-        return max(1, (os.cpu_count() or 1) // self.settings.workers)
+        return max(1, (os.cpu_count() or 1) // run_context().workers)
 
     @property
     def subject(self) -> str:
@@ -122,7 +123,7 @@ class Step(WithSettings, luigi.Task):
         self._reported_at = now
         month = format_month(self.month) if self.month else ""
         send(
-            self.settings.reports, Report(self.step_name, self.spec.name, month, fraction, message, rows, moved, state)
+            run_context().reports, Report(self.step_name, self.spec.name, month, fraction, message, rows, moved, state)
         )
         message = f"{message} (log: {self.log_path})"
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
@@ -145,7 +146,7 @@ class Step(WithSettings, luigi.Task):
             told = words_of(exception)
         if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
             # Where the summary of the run goes to the same place, that is where the words are.
-            short = foreseen and self.settings.reports and _same_stream()
+            short = foreseen and run_context().reports and _same_stream()
             log.error(f"{self.subject} failed: {type(exception).__name__}" if short else told)
         return Told(told)
 
@@ -184,7 +185,7 @@ def _warn_of_log(step: Step, problem: str) -> None:
     """Tell of a log that cannot be written: the process that watches the run, which says it once, else directly."""
     if problem:
         message = f"logs cannot be written: {problem}"
-        if step.settings.reports:
+        if run_context().reports:
             step.report(None, message, state="unlogged")
         else:
             log.warning(message)
@@ -222,7 +223,7 @@ class MonthTask(Step):
         """Newest months first: they are the ones people wait for."""
         newest_first = int(self.month.toordinal())
         # Never below that of what needs the step, which is 0: Luigi would raise all to that.
-        return date.max.toordinal() - newest_first if config.oldest_first() else newest_first
+        return date.max.toordinal() - newest_first if run_context().oldest_first else newest_first
 
 
 class ZonesTask(Step):
@@ -231,28 +232,3 @@ class ZonesTask(Step):
     month = None
     spec = ZONES
     priority = date.max.toordinal()  # Before any month, since every mart needs them.
-
-
-@lru_cache(maxsize=8)
-def store_of(settings: config.Settings) -> Store:
-    """The lake that the settings name."""
-    return open_store(settings.lake, settings.scratch)
-
-
-@lru_cache(maxsize=8)
-def warehouse_of(settings: config.Settings) -> Warehouse:
-    """The warehouse that the settings name."""
-    return open_warehouse(
-        settings.warehouse,
-        memory_limit=settings.load_memory,
-        threads=settings.load_threads,
-        lock_timeout_s=settings.lock_timeout_s,
-    )
-
-
-@lru_cache(maxsize=8)
-def source_of(settings: config.Settings) -> Source:
-    """The source that the settings name."""
-    limit_bytes = settings.download_limit_gb * 1e9
-    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
-    return make_source(settings.source, settings.source_format, settings.publication_lag_months, politeness)

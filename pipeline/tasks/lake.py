@@ -9,7 +9,7 @@ from pathlib import Path
 
 import luigi
 
-from pipeline import config, lake
+from pipeline import lake
 from pipeline.conform.check import check, checks_document, enforce
 from pipeline.conform.month import conform_file
 from pipeline.datasets.base import (
@@ -23,6 +23,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import Overtaken, SourceError
 from pipeline.months import format_month
+from pipeline.settings import suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.status import sidecar_of
@@ -178,6 +179,6 @@ def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
             sidecar.validate(path, raw.key)
         except SourceError as error:
             month = [format_month(step.month)] if step.month else []
-            again = config.command("redo", step.spec.name, *month, "--from", "download")
+            again = suggested_command("redo", step.spec.name, *month, "--from", "download")
             raise SourceError(f"{error}; to fetch it again, run: {again}") from error
         yield path, sidecar

@@ -1,7 +1,7 @@
 """What steps tell the process that watches a run, while they run: datagrams from wherever they are.
 
 Luigi's local scheduler hears nothing from a step that runs in a process of its own. A report is a small datagram to a
-socket of the watching process, whose path the settings carry; nobody waits for it, and one that is lost is not missed.
+socket of the watching process, whose path the run context has; nobody waits for it, and one that is lost is not missed.
 """
 
 from __future__ import annotations

@@ -15,14 +15,16 @@ from importlib import import_module
 import luigi
 import luigi.tools.range
 
-from pipeline import config
 from pipeline.datasets import DATASETS
 from pipeline.datasets.base import Dataset
 from pipeline.errors import SourceError, UsageError
+from pipeline.lake import store_drivers
 from pipeline.marts import marts_of
 from pipeline.months import add_months, format_month, month_range
+from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.settings import Settings, current_settings
 from pipeline.state.status import STEPS
-from pipeline.tasks.base import WithSettings, source_of, store_of, warehouse_of
+from pipeline.tasks.base import WithSettings
 from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
 from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
@@ -87,7 +89,7 @@ class Latest(WithSettings, luigi.WrapperTask):
         found = {}
         for name in self.datasets:
             spec = DATASETS[name]
-            newest = max(warehouse_of(config.settings()).loaded_months(spec), default=first)
+            newest = max(warehouse_of(current_settings()).loaded_months(spec), default=first)
             months = existing_months(spec, min(first, newest), last)
             missing = set(missing_months(spec, months))
             found[name] = [month for month in months if month not in missing or _is_due(spec, month)]
@@ -111,10 +113,10 @@ def existing_months(spec: Dataset, first: date, last: date) -> list[date]:
 
 def missing_months(spec: Dataset, months: list[date], through: str = STEPS[-1]) -> list[date]:
     """Those of the months for which the step is not done; one question each for lake, loads and marts, as needed."""
-    warehouse = warehouse_of(config.settings())
+    warehouse = warehouse_of(current_settings())
     if through in ("download", "conform"):
         step = {"download": Download, "conform": Conform}[through]
-        store = store_of(config.settings())
+        store = store_of(current_settings())
         keys = {month: step(dataset=spec.name, month=month).output().key for month in months}
         there = store.keys(f"raw/{spec.name}/" if through == "download" else f"trips/{spec.name}/")
         return [month for month, key in keys.items() if key not in there]
@@ -126,7 +128,7 @@ def missing_months(spec: Dataset, months: list[date], through: str = STEPS[-1]) 
 
 def missing_steps(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> list[luigi.Task]:
     """The last step of each missing month, newest first, and the zones when they are missing."""
-    settings = config.settings()
+    settings = current_settings()
     _sweep_once(settings, os.getpid())
     steps: list[luigi.Task] = []
     zones = {"download": DownloadZones(), "conform": ConformZones()}.get(through, LoadZones())
@@ -143,14 +145,13 @@ def missing_steps(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> li
     return steps
 
 
-def _import_once(settings: config.Settings) -> None:
+def _import_once(settings: Settings) -> None:
     """Import here what nearly every step needs, as each is run in a process that is forked from this one.
 
     For small months that is most of their time: pyarrow looks for pandas (0.14 s), DuckDB takes 0.03 s, psycopg 0.06 s,
     and the clients of Google Cloud 0.7 s. Importing them makes no connection.
     """
-    needed = ["pandas"]
-    needed += ["google.cloud.storage"] if settings.lake.startswith("gs://") else []
+    needed = ["pandas", *store_drivers(settings.lake)]
     needed += _DRIVERS[settings.warehouse.partition(":")[0]]
     for name in needed:
         with suppress(ImportError):
@@ -161,7 +162,7 @@ def _import_once(settings: config.Settings) -> None:
 
 def _is_due(spec: Dataset, month: date) -> bool:
     """Whether the month's download should be tried: it is there, or its absence would be an error."""
-    source = source_of(config.settings())
+    source = source_of(current_settings())
     try:
         return source.has(spec, month) or not source.is_young(month, date.today())
     except SourceError:
@@ -170,7 +171,7 @@ def _is_due(spec: Dataset, month: date) -> bool:
 
 def start_of(spec: Dataset) -> date:
     """The first month that exists in the configured format."""
-    parquet = source_of(config.settings()).format == "parquet"
+    parquet = source_of(current_settings()).format == "parquet"
     start = (spec.first_parquet_month if parquet else None) or spec.first_month
     assert start is not None
     return start
@@ -182,6 +183,6 @@ def _say_once(message: str) -> None:
 
 
 @lru_cache
-def _sweep_once(settings: config.Settings, process: int) -> None:
+def _sweep_once(settings: Settings, process: int) -> None:
     """Remove, once in each process that plans a run, what killed runs left behind."""
     store_of(settings).sweep()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import luigi
 
-from pipeline import config
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask, store_of, warehouse_of
+from pipeline.places import store_of, warehouse_of
+from pipeline.settings import current_settings
+from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask
 from pipeline.tasks.lake import Conform, ConformZones
 from pipeline.tasks.messages import log
 from pipeline.tasks.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
@@ -87,17 +88,17 @@ class Expose(WithSettings, luigi.Task):
 
     def output(self) -> ExternalTables:
         """All of the tables."""
-        return ExternalTables(self.warehouse, store_of(config.settings()).location)
+        return ExternalTables(self.warehouse, store_of(current_settings()).location)
 
     def run(self) -> None:
         """Make what is missing of them."""
-        names = self.warehouse.expose(store_of(config.settings()).location)
+        names = self.warehouse.expose(store_of(current_settings()).location)
         log.info(f"external tables: {', '.join(names)}")
 
     @property
     def warehouse(self) -> Exposing:
         """The warehouse, if it can do that."""
-        warehouse = warehouse_of(config.settings())
+        warehouse = warehouse_of(current_settings())
         if not isinstance(warehouse, Exposing):
             raise UsageError(
                 "Expose: external tables are BigQuery's; any other warehouse is loaded, and DuckDB reads the lake's "

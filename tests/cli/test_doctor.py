@@ -22,7 +22,6 @@ from emulators import free_port
 from postgres import PASSWORD, Database
 from scripted import ScriptedSite, answer
 
-from pipeline import config
 from pipeline.cli.doctor import places
 from pipeline.cli.doctor.installation import fits, free_memory, needed
 from pipeline.cli.doctor.line import ok, within
@@ -31,6 +30,7 @@ from pipeline.datasets import DATASETS
 from pipeline.errors import WarehouseError
 from pipeline.months import month_range, parse_month
 from pipeline.sample import SampleSite
+from pipeline.settings import resolve
 
 Lines = dict[str, list[tuple[str, str]]]
 
@@ -423,7 +423,7 @@ def test_too_little_room_for_a_month_fails_and_too_little_for_a_year_warns(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free_gb * 10**9))
-    settings = config.resolve(lake=str(tmp_path / "lake"), warehouse=f"duckdb:///{tmp_path}/w.duckdb", workers=1)
+    settings = resolve(lake=str(tmp_path / "lake"), warehouse=f"duckdb:///{tmp_path}/w.duckdb")
     (line,) = places.disk(settings, {})
     assert line.status == status, line
     assert f"{tmp_path}/lake and {tmp_path}" in line.message

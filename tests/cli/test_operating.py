@@ -25,12 +25,11 @@ from listeners import SECRET, Mail, Terminal, serving, webhook
 from postgres import PASSWORD, Database
 from state import processes_in, rows
 
-from pipeline import config
 from pipeline.cli import run as cli_run
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.months import add_months, format_month, month_range
 from pipeline.sample import SampleSite
-from pipeline.source.site import TLC_SITE
+from pipeline.settings import Settings
 from pipeline.tasks.base import log
 from pipeline.tasks.lake import Conform
 from pipeline.tasks.reports import Inbox, Report, send
@@ -429,7 +428,8 @@ def test_no_last_report_is_lost_however_many_came_before_it() -> None:
 
 def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "_adopted", None)
+    monkeypatch.setattr("pipeline.settings._adopted", None)
+    monkeypatch.setattr("pipeline.settings._context", None)
     monkeypatch.setattr(cli_run, "run_months", lambda *_, **__: 0)  # TLC's site would be asked.
     monkeypatch.setattr(log, "level", logging.INFO)
     said: list[str] = []
@@ -437,7 +437,7 @@ def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: 
     free = 10**6
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
 
-    def begin(*options: str, source: str = TLC_SITE) -> object:
+    def begin(*options: str, source: str = Settings.source) -> object:
         with pytest.raises((UsageError, SystemExit)) as ended:
             cli_run.backfill.main(["yellow", "2023", "--source", source, *options], standalone_mode=False)
         return getattr(ended.value, "code", str(ended.value))

@@ -19,7 +19,6 @@ from conftest import Folder, make_folder
 from listeners import serving, webhook
 from state import rows
 
-from pipeline import config
 from pipeline.cli.doctor import installation, places
 from pipeline.cli.notify import message
 from pipeline.cli.page import escape
@@ -27,6 +26,7 @@ from pipeline.errors import SourceError, UsageError, visible
 from pipeline.runs import runner as outcome
 from pipeline.runs.history import Failure, History, Run
 from pipeline.sample import SampleSite
+from pipeline.settings import resolve
 from pipeline.tasks import logs
 
 #: What a hostile server or file name may hold: it clears a terminal, and looks like markup, a mention and HTML.
@@ -154,7 +154,7 @@ def test_plain_luigi_with_a_full_log_disk_has_no_traceback(tmp_path: Path, fille
 def test_doctor_tells_that_logs_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "logs"
     path.write_text("a file where the folder should be")
-    (line,) = places.logs(config.resolve(logs=str(path), workers=1))
+    (line,) = places.logs(resolve(logs=str(path)))
     assert (line.status, line.message) == ("warning", f"{path} is no folder: runs have no logs and no history")
 
 

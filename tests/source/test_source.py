@@ -29,9 +29,10 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import NotPublished, SourceError, StoreError, UsageError
 from pipeline.months import add_months
 from pipeline.sample import SampleSite
+from pipeline.settings import Settings
 from pipeline.source.parts import Part
 from pipeline.source.retries import Politeness
-from pipeline.source.site import TLC_SITE, Sidecar, Source, make_source
+from pipeline.source.site import Sidecar, Source, make_source
 
 GREEN, YELLOW = DATASETS["green"], DATASETS["yellow"]
 MONTH = date(2024, 1, 1)
@@ -83,10 +84,10 @@ def published(tmp_path: Path, shared_site: SampleSite) -> Path:
     ("base", "source_format", "month_url", "zones_url"),
     [
         (
-            TLC_SITE,
+            Settings.source,
             "auto",
-            f"{TLC_SITE}/trip-data/{NAME}",
-            f"{TLC_SITE}/misc/taxi_zone_lookup.csv",
+            f"{Settings.source}/trip-data/{NAME}",
+            f"{Settings.source}/misc/taxi_zone_lookup.csv",
         ),
         (
             "http://127.0.0.1:8000/",
@@ -127,8 +128,8 @@ def test_a_site_a_mirror_and_a_template_have_their_own_layouts(
 @pytest.mark.parametrize(
     ("base", "asked", "given"),
     [
-        (TLC_SITE, "auto", "parquet"),
-        (f"{TLC_SITE}/", "csv", "csv"),
+        (Settings.source, "auto", "parquet"),
+        (f"{Settings.source}/", "csv", "csv"),
         (MIRROR, "auto", "csv.gz"),
         (f" {MIRROR}/\n", "auto", "csv.gz"),
         (MIRROR, "parquet", "parquet"),
@@ -222,11 +223,6 @@ def test_a_source_that_cannot_be_is_refused_in_one_message_without_its_secrets(b
     assert "hu/sh" not in message
 
 
-def test_a_format_that_cannot_be_is_refused() -> None:
-    with pytest.raises(UsageError, match="source_format = 'xls': allowed are auto, parquet, csv, csv.gz"):
-        source(TLC_SITE, "xls")
-
-
 # --- what came, and from where
 
 
@@ -309,7 +305,7 @@ def test_a_sidecar_that_is_none_is_an_error_that_names_its_file(text: str | byte
     ],
 )
 def test_a_month_is_young_until_the_lag_has_passed_since_it_ended(today: date, oldest_young: date) -> None:
-    where = source(TLC_SITE, lag_months=4)
+    where = source(Settings.source, lag_months=4)
     assert where.is_young(oldest_young, today)
     assert not where.is_young(add_months(oldest_young, -1), today)
     assert where.is_young(add_months(today, 1), today)
@@ -317,9 +313,9 @@ def test_a_month_is_young_until_the_lag_has_passed_since_it_ended(today: date, o
 
 def test_a_lag_may_be_nothing_or_longer_than_the_calendar() -> None:
     today = date(2025, 6, 15)
-    assert source(TLC_SITE, lag_months=0).is_young(date(2025, 6, 1), today)
-    assert not source(TLC_SITE, lag_months=0).is_young(date(2025, 5, 1), today)
-    assert source(TLC_SITE, lag_months=10**6).is_young(date(1, 1, 1), today)
+    assert source(Settings.source, lag_months=0).is_young(date(2025, 6, 1), today)
+    assert not source(Settings.source, lag_months=0).is_young(date(2025, 5, 1), today)
+    assert source(Settings.source, lag_months=10**6).is_young(date(1, 1, 1), today)
 
 
 @pytest.mark.parametrize("status", [403, 404])

@@ -29,11 +29,11 @@ import pytest
 from listeners import serving
 from scripted import ScriptedSite, answer, chunked, reset
 
-from pipeline.errors import SourceError, StoreError
+from pipeline.errors import SourceError, StoreError, redact
 from pipeline.sample import SampleSite
 from pipeline.source import retries
 from pipeline.source.parts import Part, Version
-from pipeline.source.retries import Politeness, redact
+from pipeline.source.retries import Politeness
 from pipeline.source.transfer import Answer, Progress, fetch_url, head_url
 
 GREEN = "/trip-data/green_tripdata_2024-01.parquet"

@@ -19,11 +19,11 @@ import pytest
 from conftest import Folder, make_folder
 from rich.console import Console
 
-from pipeline import config
 from pipeline.cli import summary
 from pipeline.cli.summary import counted_months
 from pipeline.runs.history import Failure
 from pipeline.sample import SampleSite
+from pipeline.settings import FIELDS, adopt, resolve, suggested_command
 
 #: Given on the command line; luigi.cfg and environment name others.
 PLACES = ("--lake", "kept/lake", "--warehouse", "duckdb:///kept/warehouse.duckdb")
@@ -32,8 +32,8 @@ SIDECAR = f"{RAW}.json"
 TRIPS = "trips/green/month=2024-01-01/green_2024-01.parquet"
 CHECKS = "checks/green/2024-01.json"
 READ = (
-    "import pipeline, sys; from pipeline import config; from pipeline.errors import PipelineError\n"
-    "config.adopt(config.resolve(lake=sys.argv[2], warehouse=sys.argv[4]))\n"
+    "import pipeline, sys; from pipeline.settings import adopt, resolve; from pipeline.errors import PipelineError\n"
+    "adopt(resolve(lake=sys.argv[2], warehouse=sys.argv[4]))\n"
     "try: pipeline.read('green', '2024-01', ['total_amount'])\n"
     "except PipelineError as error: sys.exit(str(error))"
 )
@@ -202,22 +202,22 @@ def test_a_corrected_file_of_a_folder_is_fetched_again_by_the_command_that_the_s
 def adopted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Sets the settings of this process as the command line would, without a luigi.cfg."""
     monkeypatch.chdir(tmp_path)
-    for name in config.OPTIONS:
-        monkeypatch.delenv(f"PIPELINE_{name.upper()}", raising=False)
-    monkeypatch.setattr(config, "_adopted", None)
-    usual = config.resolve()
-    return lambda **given: config.adopt(replace(usual, **given))
+    for row in FIELDS.values():
+        monkeypatch.delenv(row.variable, raising=False)
+    monkeypatch.setattr("pipeline.settings._adopted", None)
+    usual = resolve()
+    return lambda **given: adopt(replace(usual, **given))
 
 
 def test_a_suggested_command_has_the_settings_that_were_given_and_no_others(
     adopted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopted()
-    assert config.command("backfill", "green", "2024-01") == "pipeline backfill green 2024-01"
+    assert suggested_command("backfill", "green", "2024-01") == "pipeline backfill green 2024-01"
     adopted(lake="my lake", source_format="csv")
-    assert config.command("status") == "pipeline status --lake 'my lake' --source-format csv"
+    assert suggested_command("status") == "pipeline status --lake 'my lake' --source-format csv"
     monkeypatch.setenv("PIPELINE_LAKE", "my lake")
-    assert config.command("status") == "pipeline status --source-format csv"
+    assert suggested_command("status") == "pipeline status --source-format csv"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_suggested_command_has_the_settings_that_were_given_and_no_others(
 )
 def test_a_suggested_command_has_no_secrets(adopted: Callable[..., None], warehouse: str, shown: str) -> None:
     adopted(warehouse=warehouse)
-    assert config.command("status") in (
+    assert suggested_command("status") in (
         f"pipeline status --warehouse {shown}",
         f"pipeline status --warehouse '{shown}'",
     )

@@ -118,8 +118,8 @@ except Exception as error:
     print(type(error).__name__, error)
 pathlib.Path("luigi.cfg").write_text("[pipeline]\\nlake = repaired\\n")
 import pipeline
-from pipeline import config
-print(config.settings().lake)
+from pipeline.settings import current_settings
+print(current_settings().lake)
 """
 
 

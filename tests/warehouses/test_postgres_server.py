@@ -30,9 +30,8 @@ from loading import FEB, GREEN, JAN, MAR, many_trips, trips
 from postgres import PASSWORD, Database
 
 from pipeline import lake
-from pipeline.errors import WarehouseError
+from pipeline.errors import WarehouseError, redact
 from pipeline.marts import MARTS, marts_of
-from pipeline.source.retries import redact
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.postgres import server as postgres_server
 

@@ -25,7 +25,7 @@ def examine(
 
     With `offline` the source is not asked.
     """
-    lines, settings, bad = configuration.settings({**overrides, "workers": workers})
+    lines, settings, bad = configuration.settings(overrides)
     yield from within(_SHORT_S, "python", installation.python)
     yield from within(_SHORT_S, "packages", lambda: installation.packages(settings.warehouse))
     yield from within(_SHORT_S, "luigi.cfg", configuration.file)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.doctor import Line, examine
-from pipeline.cli.options import as_json, console, print_json
+from pipeline.cli.options import as_json, console, print_json, settings_options
 from pipeline.errors import visible
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -21,10 +21,7 @@ _STATUS_WIDTH, _CHECK_WIDTH = 9, 15
 
 
 @click.command()
-@click.option("--lake", metavar="FOLDER", help="Where the lake is ([pipeline] lake).")
-@click.option("--warehouse", metavar="URL", help="Where the warehouse is ([pipeline] warehouse).")
-@click.option("--source", metavar="URL", help="Where raw files come from ([pipeline] source).")
-@click.option("--source-format", metavar="ENDING", help="auto, parquet, csv or csv.gz ([pipeline] source_format).")
+@settings_options
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="For how many processes.")
 @click.option("--scheduler", metavar="URL", help="A luigid to look at; else that of [core] scheduler_url.")
 @click.option("--offline", is_flag=True, help="Do not ask the source.")
@@ -41,9 +38,7 @@ def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **
     pipeline doctor --offline --json
     pipeline doctor --warehouse postgresql://taxi@localhost/ny_taxi --workers 4
     """  # noqa: D301 (click wants the character itself)
-    # What is not given must not hide what luigi.cfg says.
-    given = {name: text for name, text in settings.items() if text is not None}
-    found = examine(given, workers=workers, scheduler=scheduler, offline=offline)
+    found = examine(settings, workers=workers, scheduler=scheduler, offline=offline)
     lines = list(found) if as_json else list(_printed(found))
     failures, warnings = (sum(line.status == status for line in lines) for status in ("failed", "warning"))
     if as_json:

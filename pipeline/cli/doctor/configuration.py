@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from luigi.configuration import get_config
 
-from pipeline import config
 from pipeline.cli.doctor.line import Line, failed, ok, warning
-from pipeline.config import Settings
-from pipeline.errors import UsageError
-from pipeline.source.retries import redact
+from pipeline.errors import redact
+from pipeline.settings import Settings, read_settings
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
-_SECTION = "pipeline"
 #: What may be set to one's liking; the others of `LUIGI_OPTIONS` must be as they are.
 _FREE = {
     ("core", "log_level"),
@@ -46,13 +42,11 @@ def file() -> Iterator[Line]:
 
 
 def settings(overrides: Mapping[str, Any]) -> tuple[list[Line], Settings, set[str]]:
-    """What is said of the settings, the settings, and the names of those that cannot be, which have their defaults."""
-    try:
-        found = config.resolve(**overrides)
-    except UsageError as error:
-        problems = str(error).removeprefix(f"[{_SECTION}] ").split("\n  ")
-        lines = [failed("settings", f"[{_SECTION}] {problem}", _where(problem)) for problem in problems]
-        return lines, *_as_far_as_they_can_be(overrides)
+    """What is said of the settings, the settings, and the names of the invalid ones, which have their defaults."""
+    found, problems = read_settings(**overrides)
+    if problems:
+        lines = [failed("settings", f"[pipeline] {problem}", _where(problem)) for problem in problems.values()]
+        return lines, found, set(problems)
     told = f"lake {found.lake}, warehouse {redact(found.warehouse)}, source {redact(found.source)}"
     return [ok("settings", told)], found, set()
 
@@ -87,31 +81,3 @@ def _list(names: list[str], most: int = 4) -> str:
 
 def _where(problem: str) -> str:
     return "mend it there" if "(from " in problem else "mend the command line or luigi.cfg"
-
-
-def _as_far_as_they_can_be(overrides: Mapping[str, Any]) -> tuple[Settings, set[str]]:
-    """The settings with defaults for those that cannot be, and the names of these."""
-    known = {field.name for field in fields(Settings)}
-    found = get_config()
-    for option in set(found.options(_SECTION) if found.has_section(_SECTION) else []) - known:
-        # It has been told; this process is none that runs steps.
-        found.remove_option(_SECTION, option)
-    parameters = dict(config.pipeline.get_params())
-    defaults = {name: str(parameter.task_value("no such section", name)) for name, parameter in parameters.items()}
-    bad = {name for name in defaults if not _can_be(name, overrides.get(name), defaults)}
-    try:
-        return config.resolve(**{**overrides, **{name: defaults[name] for name in bad}}), bad
-    except UsageError:  # Each can be, but not the two together.
-        bad |= {"warehouse"}
-        return config.resolve(**{**overrides, **{name: defaults[name] for name in bad}}), bad
-
-
-def _can_be(name: str, override: str | None, defaults: Mapping[str, str]) -> bool:
-    """Whether a setting can be, whatever the others are."""
-    others = {other: text for other, text in defaults.items() if other != name}
-    others |= {"lake": "gs://bucket"} if name == "warehouse" else {}  # Which each kind of warehouse can be had with.
-    try:
-        config.resolve(**others, **{name: override}, workers=1)
-    except UsageError:
-        return False
-    return True

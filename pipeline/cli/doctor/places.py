@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ from typing import Any
 from luigi.configuration import get_config
 
 from pipeline.cli.doctor.line import Line, failed, ok, warning
-from pipeline.config import Settings
 from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
-from pipeline.lake import open_store
+from pipeline.errors import redact
 from pipeline.months import add_months, month_range
-from pipeline.source.retries import redact
+from pipeline.places import store_of, warehouse_of
+from pipeline.settings import Settings
 from pipeline.tasks.logs import problem
 from pipeline.units import size
-from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Shared
 from pipeline.warehouses.duckdb.file import Locked
 
@@ -57,7 +57,7 @@ def lake(settings: Settings) -> Iterator[Line]:
             return
     key = f".doctor/{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory() as scratch:
-        store = open_store(settings.lake, scratch)
+        store = store_of(replace(settings, scratch=scratch))
         folders = [Path(store.location) / name for name in (".doctor", ".drafts")]
         made = [folder for folder in folders if not folder.exists()] if "://" not in settings.lake else []
         try:
@@ -73,7 +73,7 @@ def lake(settings: Settings) -> Iterator[Line]:
 
 def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
     """Whether the warehouse answers and could be written; puts into `loaded` what is there."""
-    found = open_warehouse(settings.warehouse, lock_timeout_s=min(settings.lock_timeout_s, _HELD_S))
+    found = warehouse_of(replace(settings, lock_timeout_s=min(settings.lock_timeout_s, _HELD_S)))
     kind, where = settings.warehouse.partition(":")[0], redact(settings.warehouse)
     if kind == "duckdb":
         path = duckdb_path(settings)

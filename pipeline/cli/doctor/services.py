@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -17,12 +18,13 @@ import requests
 from luigi.configuration import get_config
 
 from pipeline.cli.doctor.line import Line, failed, ok, warning
-from pipeline.config import Settings
 from pipeline.datasets import DATASETS
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, redact
 from pipeline.months import format_month, parse_month
-from pipeline.source.retries import Again, Politeness, asking, ca_bundle, redact, refuse_unless_ok
-from pipeline.source.site import Source, make_source
+from pipeline.places import source_of
+from pipeline.settings import Settings
+from pipeline.source.retries import Again, asking, ca_bundle, refuse_unless_ok
+from pipeline.source.site import Source
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
 _LIMIT_S = 5.0
@@ -34,8 +36,7 @@ _CLOCK_S = 60
 
 def source(settings: Settings) -> Iterator[Line]:
     """Whether a month that is long published can be had, how long the answer took, and whether clocks agree."""
-    patience = Politeness(min(settings.timeout_s, _LIMIT_S), 0, 0)
-    place = make_source(settings.source, settings.source_format, settings.publication_lag_months, patience)
+    place = source_of(replace(settings, timeout_s=min(settings.timeout_s, _LIMIT_S), retries=0))
     spec, month = DATASETS["green"], _SAMPLES.get(place.format, _OLD_SAMPLE)
     wanted, where = f"green {format_month(month)}", redact(settings.source)
     remedy = "look at [pipeline] source and source_format"

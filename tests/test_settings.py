@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import configparser
 import json
+import pickle
 import re
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,29 @@ from commands import started_by
 from conftest import ROOT, Folder, make_folder
 from luigi.configuration import get_config
 
-from pipeline import config
+from pipeline.cli import cli
 from pipeline.errors import UsageError
+from pipeline.lake import STORES, StoreKind, store_drivers
+from pipeline.lake.local import LocalStore
+from pipeline.places import store_of
 from pipeline.sample import SampleSite
+from pipeline.settings import (
+    FIELDS,
+    Field,
+    RunContext,
+    Settings,
+    adopt,
+    adopt_context,
+    current_settings,
+    pipeline,
+    resolve,
+    run_context,
+)
+from pipeline.tasks.lake import Conform
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS, prepare_luigi
 
-OPTIONS: dict[str, luigi.Parameter] = dict(config.pipeline.get_params())
+OPTIONS: dict[str, luigi.Parameter] = dict(pipeline.get_params())
+DEFAULTS = asdict(Settings())
 
 #: By option: what luigi.cfg, the environment and the command line say in turn, as text.
 SAID = {
@@ -40,17 +60,14 @@ SAID = {
     "notify_url": ("https://file.test/x", "https://environment.test/x", "https://command.test/x"),
 }
 
-#: What is no option of [pipeline], as it is when nobody says otherwise.
-EXTRA = {"workers": 1, "oldest_first": False, "reports": ""}
-
 #: Print the settings that a task of `luigi` with these options would have.
 SHOW = """
 import dataclasses, json, sys
 import pipeline
 from luigi.cmdline_parser import CmdlineParser
-from pipeline import config
+from pipeline.settings import current_settings
 with CmdlineParser.global_instance(["LoadZones", *sys.argv[1:]]):
-    print(json.dumps(dataclasses.asdict(config.settings())))
+    print(json.dumps(dataclasses.asdict(current_settings())))
 """
 
 DOWNLOAD = ("Download", "--dataset", "green", "--month", "2024-01")
@@ -90,23 +107,18 @@ def test_each_setting_comes_from_luigi_cfg_else_environment_else_command_line_ea
     bare: Folder,
 ) -> None:
     assert SAID.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
-    defaults = {name: parameter.task_value("pipeline", name) for name, parameter in OPTIONS.items()}
-    assert _shown(bare) == {**defaults, **EXTRA}
+    assert _shown(bare) == DEFAULTS
     _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
-    assert _shown(bare) == {**_values(0), **EXTRA}
+    assert _shown(bare) == _values(0)
     bare.environment = {f"PIPELINE_{name.upper()}": texts[1] for name, texts in SAID.items()}
-    assert _shown(bare) == {**_values(1), **EXTRA}
-    assert _shown(bare, *_flags({name: texts[2] for name, texts in SAID.items()}), "--workers", "3") == {
-        **_values(2),
-        **EXTRA,
-        "workers": 3,
-    }
+    assert _shown(bare) == _values(1)
+    assert _shown(bare, *_flags({name: texts[2] for name, texts in SAID.items()})) == _values(2)
 
 
 def test_an_empty_variable_is_as_good_as_none(bare: Folder) -> None:
     _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
     bare.environment = {f"PIPELINE_{name.upper()}": "" for name in SAID}
-    assert _shown(bare) == {**_values(0), **EXTRA}
+    assert _shown(bare) == _values(0)
 
 
 def test_luigi_cfg_may_take_a_value_from_any_variable(bare: Folder) -> None:
@@ -123,9 +135,9 @@ def test_luigi_cfg_may_take_a_value_from_any_variable(bare: Folder) -> None:
 
 def test_a_change_of_the_environment_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_RETRIES", "7")
-    assert config.settings().retries == config.settings().retries == 7
+    assert current_settings().retries == current_settings().retries == 7
     monkeypatch.setenv("PIPELINE_RETRIES", "8")
-    assert config.settings().retries == 8
+    assert current_settings().retries == 8
 
 
 def test_luigi_itself_goes_by_the_command_line_then_the_environment_then_luigi_cfg(folder: Folder) -> None:
@@ -326,34 +338,111 @@ def _explained() -> dict[str, tuple[str, str]]:
     """By option of the section [pipeline]: the comment above it, and the default behind it."""
     text = (ROOT / "luigi.cfg").read_text()
     section = text[text.index("\n[pipeline]\n") : text.index("\n[core]\n")]
-    found = re.finditer(r"((?:^# .*\n)+)^#(\w+) = ?(.*)$", section, re.MULTILINE)
+    found = re.finditer(r"# ((?:.*\n# )*.*)\n#(\w+) = ?(.*)$", section, re.MULTILINE)
     return {match[2]: (match[1].replace("\n# ", " "), match[3]) for match in found}
 
 
-def test_every_setting_is_explained_in_luigi_cfg_with_type_default_and_example() -> None:
+def _type(row: Field) -> str:
+    if row.choices:
+        return f"One of {', '.join(row.choices)}"
+    return {int: "Whole number", float: "Number", str: "Text"}[type(row.default)]
+
+
+def test_luigi_cfg_explains_every_setting_as_the_table_does_with_type_default_and_example() -> None:
     explained = _explained()
-    assert list(explained) == list(OPTIONS)
-    for name, (comment, default) in explained.items():
-        parameter = OPTIONS[name]
-        assert parameter.parse(default) == parameter.task_value("pipeline", name), name
-        kind = {luigi.IntParameter: "Whole number", luigi.FloatParameter: "Number", luigi.ChoiceParameter: "One of"}
-        assert kind.get(type(parameter), "Text") in comment, name
+    assert list(explained) == list(FIELDS)
+    for name, row in FIELDS.items():
+        comment, default = explained[name]
+        assert comment.startswith(f"{row.help[0].upper()}{row.help[1:]}. {_type(row)}."), name
+        assert row.parse(default) == row.default, name
         example = re.search(r"Example: (\S+)", comment)
         assert example is not None, name
-        assert parameter.parse(example[1]) != parameter.parse(default), name
+        assert row.parse(example[1]) != row.default, name
 
 
-def test_every_setting_is_in_the_readme_with_its_default() -> None:
-    readme = (ROOT / "README.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", readme, re.MULTILINE))
-    for name, (_, default) in _explained().items():
-        assert f"`{name}`" in readme
-        assert rows[name].strip().strip("`") == ("TLC's site" if name == "source" else default or "none")
+def test_the_readme_lists_every_setting_as_the_table_does_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed = [tuple(cell.replace("`", "") for cell in row) for row in rows if row[0] in FIELDS]
+    shown = {name: default or "none" for name, (_, default) in _explained().items()} | {"source": "TLC's site"}
+    assert listed == [(name, shown[name], row.help) for name, row in FIELDS.items()]
 
 
-def test_every_setting_has_a_description_and_a_field() -> None:
-    assert all(parameter.description for parameter in OPTIONS.values())
-    assert [field.name for field in config.fields(config.Settings)] == [*OPTIONS, *EXTRA]
+def test_the_command_line_of_luigi_and_of_pipeline_describe_settings_as_the_table_does() -> None:
+    assert list(OPTIONS) == list(FIELDS)
+    assert all(str(OPTIONS[name].description).startswith(row.help) for name, row in FIELDS.items())
+    helps = {option: each.help for each in cli.commands["status"].params for option in each.opts}  # type: ignore[attr-defined]
+    options = [(name, row) for name, row in FIELDS.items() if row.option]
+    assert [name for name, _ in options] == ["lake", "warehouse", "source", "source_format"]
+    for name, row in options:
+        assert helps[row.flag] == f"{row.help[0].upper()}{row.help[1:]} ([pipeline] {name})."
+
+
+def test_a_value_that_is_none_of_the_choices_is_an_error_with_all_of_them() -> None:
+    with pytest.raises(UsageError, match=r"source_format = 'xls': allowed are auto, parquet, csv, csv\.gz$"):
+        resolve(source_format="xls")
+
+
+def test_settings_are_shown_without_what_may_be_secret() -> None:
+    secret = Settings(warehouse="postgresql://u:secret@h/d", source="https://u:secret@h", notify_url="https://h/secret")
+    assert "secret" not in repr(secret)
+
+
+# --- the run's context
+
+
+def test_the_context_of_a_run_travels_with_a_task_and_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.settings._adopted", None)
+    monkeypatch.setattr("pipeline.settings._context", None)
+    adopt(Settings(retries=7))
+    store = store_of(current_settings())
+    adopt_context(RunContext(workers=3, oldest_first=True, reports="/socket"))
+    assert store_of(current_settings()) is store, "a lake once opened stays open when the display begins"
+    sent = pickle.dumps(Conform(dataset="green", month=date(2024, 1, 1)))
+    adopt(None)
+    adopt_context(None)
+    assert run_context() == RunContext()
+    pickle.loads(sent)
+    assert current_settings() == Settings(retries=7)
+    assert run_context() == RunContext(workers=3, oldest_first=True, reports="/socket")
+
+
+def test_the_workers_of_luigi_are_those_of_its_command_line(bare: Folder) -> None:
+    show = SHOW.replace("current_settings", "run_context")
+    ended = bare.run("python", "-c", show, "--workers", "3")
+    assert json.loads(ended.stdout) == {"workers": 3, "oldest_first": False, "reports": ""}
+
+
+def test_no_workers_is_an_error_together_with_all_others(bare: Folder) -> None:
+    ended = bare.luigi(*DOWNLOAD, "--workers", "0", "--pipeline-retries", "x")
+    assert [line.strip() for line in ended.stderr.splitlines()[-2:]] == [
+        "UsageError: [pipeline] retries = 'x': allowed is a whole number from 0 to 1,000,000 (from --pipeline-retries)",
+        "--workers 0: allowed is a whole number from 1 upwards",
+    ]
+
+
+# --- places
+
+
+def test_a_relative_path_is_one_of_the_working_folder_of_the_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path, tmp_path / "inner"):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        assert store_of(Settings()).location == str(folder / "data" / "lake")
+        assert store_of(Settings()) is store_of(Settings()), "it keeps what it has learnt"
+
+
+def test_another_kind_of_lake_is_an_entry_of_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = StoreKind("shelf:///folder", lambda url, scratch: LocalStore(Path(url.partition("://")[2])), ("sqlite3",))
+    with pytest.raises(UsageError, match=r"shelf is no kind of lake; allowed are a folder and gs://bucket/prefix"):
+        resolve(lake=f"shelf://{tmp_path}")
+    monkeypatch.setitem(STORES, "shelf", kind)
+    settings = resolve(lake=f"shelf://{tmp_path}")
+    assert store_of(settings).location == str(tmp_path)
+    assert store_drivers(settings.lake) == ("sqlite3",)
+    with pytest.raises(UsageError, match="allowed are a folder and gs://bucket/prefix and shelf:///folder"):
+        resolve(lake="s3://bucket")
 
 
 def test_every_setting_is_in_the_help_of_luigi(bare: Folder) -> None:
@@ -374,10 +463,10 @@ AT_HOME = {
 
 def test_the_home_folder_is_meant_alike_in_every_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = config.resolve(**{name: texts[0] for name, texts in AT_HOME.items()})
+    found = resolve(**{name: texts[0] for name, texts in AT_HOME.items()})
     for name, (_, meant) in AT_HOME.items():
         assert getattr(found, name) == meant.replace("HOME", str(tmp_path)), name
-    assert config.resolve(lake="./~/lake", warehouse="duckdb:///a~b.duckdb").lake == "./~/lake"
+    assert resolve(lake="./~/lake", warehouse="duckdb:///a~b.duckdb").lake == "./~/lake"
 
 
 @pytest.mark.parametrize("path", ["~/x", "~nobody-of-that-name/x"])
@@ -385,7 +474,7 @@ def test_a_home_folder_that_is_not_known_is_one_clear_message(monkeypatch: pytes
     monkeypatch.setenv("HOME", "")
     written = dict.fromkeys(AT_HOME, path) | {"warehouse": f"duckdb:///{path}"}
     with pytest.raises(UsageError) as caught:
-        config.resolve(**written)
+        resolve(**written)
     assert [line.strip() for line in str(caught.value).removeprefix("[pipeline] ").splitlines()] == [
         f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full"
         for name in OPTIONS
@@ -409,7 +498,7 @@ def test_outputs_of_commands_know_the_home_folder_too(bare: Folder) -> None:
 @pytest.mark.parametrize("address", ["s3://bucket/x", "s3:/bucket/x", "https://host/x", "file:///x"])
 def test_an_address_never_becomes_a_folder(name: str, address: str) -> None:
     with pytest.raises(UsageError, match="allowed"):
-        config.resolve(**{name: f"duckdb:///{address}" if name == "warehouse" else address})
+        resolve(**{name: f"duckdb:///{address}" if name == "warehouse" else address})
 
 
 def test_quotes_and_comments_behind_values_in_luigi_cfg_are_refused_without_the_value(bare: Folder) -> None:
@@ -432,4 +521,4 @@ def test_quotes_and_comments_behind_values_in_luigi_cfg_are_refused_without_the_
 
 def test_a_folder_with_a_hash_in_its_name_can_be_given_where_the_message_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_LAKE", " trips #1 ")
-    assert config.resolve(logs="logs #2").lake == "trips #1"
+    assert resolve(logs="logs #2").lake == "trips #1"
