@@ -29,7 +29,7 @@ from pipeline.months import format_month
 from pipeline.source.retries import Politeness, redact
 from pipeline.source.site import Source, make_source
 from pipeline.tasks import logs
-from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
+from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, of_lost_process, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
@@ -160,7 +160,7 @@ def _same_stream() -> bool:
 
 def _note_lost_process(step: Step, what: str) -> None:
     """Note that a step's process was killed, which only its parent can tell."""
-    note(f"{step.subject}: {what}")
+    note(f"{step.subject}: {of_lost_process(what)}")
 
 
 def _stop_when_nobody_can_tell(step: Step) -> None:
