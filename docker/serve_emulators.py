@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,22 +16,36 @@ sys.path.insert(0, str(Path(__file__).parent / "tests"))
 
 from bigquery_shim import BigQueryGateway
 from emulators import bigquery_emulator, gcs_emulator
-from gateway import Gateway, Handler
+from gateway import Fault, Gateway, Handler, Request
 from gcs_shim import GcsGateway
 
 from pipeline.sample.site import Server
 
 HOST = "emulators"
+#: All of the stack's network.
+ADDRESS = "0.0.0.0"  # noqa: S104
+
+
+class _OneAtATime(Handler):
+    """Asks the emulator one question at a time: BigQuery's answers two at once with each other's rows."""
+
+    _turn = threading.Lock()
+
+    def _obey(self, request: Request, body: Iterable[bytes], fault: Fault | None) -> None:
+        whole = list(body)  # Nobody waits for a client that is slow to ask.
+        with self._turn:
+            super()._obey(request, whole, fault)
 
 
 class _Reachable(Gateway):
     """A gateway that other containers reach, at a port of which they know."""
 
     port: int
+    handler: type[Handler] = Handler
 
     def __enter__(self) -> Gateway:
-        self._server = Server(("0.0.0.0", self.port), cast("Any", self))  # noqa: S104  (the network of the stack)
-        self._server.RequestHandlerClass = Handler
+        self._server = Server((ADDRESS, self.port), cast("Any", self))
+        self._server.RequestHandlerClass = self.handler
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -46,6 +61,7 @@ class _Gcs(_Reachable, GcsGateway):
 
 class _BigQuery(_Reachable, BigQueryGateway):
     port = 9050
+    handler = _OneAtATime
 
 
 def main() -> None:

@@ -5,10 +5,9 @@ set -eu
 for folder in /taxi/data /run/taxi; do
   if ! [ -w "$folder" ]; then
     owner=$(stat -c %u:%g "$folder")
-    {
-      echo "setup: the folder mounted at $folder belongs to $owner, and this runs as $(id -u):$(id -g)."
-      echo "setup: say who you are in docker/.env (docker/README.md, Set-up), or give the folder to this user."
-    } >&2
+    echo "setup: the folder mounted at $folder belongs to $owner, and this runs as $(id -u):$(id -g). Write its owner" \
+      "into docker/.env, as PIPELINE_UID and PIPELINE_GID, or give it to this user: sudo chown -R $(id -u):$(id -g)" \
+      "docker/data docker/secrets (or what TAXI_DATA and TAXI_SECRETS name)" >&2
     exit 1
   fi
 done

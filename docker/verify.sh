@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the images and tries the whole stack, with whatever Docker engine there is, in folders, volumes and a project of
-# its own, which are gone afterwards. It needs bash, docker with compose, and no internet once the images are built.
-# About five minutes. Ends with 0 when every promise was kept.
+# its own, which are gone afterwards; of a failure the logs are kept. It needs bash, docker with compose, and no internet
+# once the images are built. About ten minutes. Ends with 0 when every promise was kept.
 #
 #   docker/verify.sh
 #   NO_BUILD=1                take the images that are there (taxi-pipeline:latest, taxi-pipeline-emulators:latest)
@@ -56,6 +56,11 @@ fi
 root=$(mktemp -d)
 mkdir "$root"/{data,secrets,credentials}
 uid=$(id -u) gid=$(id -g)
+case $(docker info --format '{{.SecurityOptions}}') in
+  # There, a container's root is who runs this.
+  *name=rootless*) rootless=1 ;;
+  *) rootless= ;;
+esac
 # Root would not notice what it may not do.
 if [ "$uid" = 0 ]; then
   uid=1234 gid=1235
@@ -64,6 +69,7 @@ if [ "$uid" = 0 ]; then
 fi
 faults=
 for month in 01 02 03 04; do faults="$faults --fault delay:green_tripdata_2019-$month.parquet:60"; done
+for month in 2018-01 2018-02 2017-01 2017-02; do faults="$faults --fault delay:green_tripdata_$month.parquet:15"; done
 cat > "$root/env" << END
 PIPELINE_UID=$uid
 PIPELINE_GID=$gid
@@ -82,12 +88,21 @@ project=taxi-verify-$$
 compose() { docker compose --progress quiet --env-file "$root/env" --project-name "$project" --file docker/compose.yaml "$@"; }
 finish() {
   local code=$?
-  [ "$code" = 0 ] || compose logs --tail 5 2> /dev/null || true
+  [ "$code" = 0 ] || compose --profile '*' logs --timestamps > "$root/containers.log" 2>&1 || true
   compose --profile '*' down --volumes --remove-orphans --timeout 5 > /dev/null 2>&1 || true
-  rm -rf "$root"
+  for name in one two; do clone "$name" down --volumes --timeout 5 > /dev/null 2>&1 || true; done
+  if [ "$code" = 0 ]; then
+    rm -rf "$root"
+  else
+    [ ! -d "$root/data/logs" ] || mv "$root/data/logs" "$root/steps"
+    rm -rf "$root"/{data,secrets,credentials,one,two}
+    echo "what commands, containers and steps said is kept in $root"
+  fi
 }
 trap finish EXIT
 
+# taxi.sh in a second clone, of which only docker/ matters.
+clone() { (cd "$root" && env -u PIPELINE_UID "$1/docker/taxi.sh" --progress quiet "${@:2}"); }
 containers() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" "$@"; }
 service() { containers --filter "label=com.docker.compose.service=$1"; }
 rows() { compose exec -T postgres psql -XAtU taxi ny_taxi -c "$1"; }
@@ -129,11 +144,39 @@ if command -v curl > /dev/null; then
   is "the visualiser answers" 200 "$(${REACH:-} curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT/static/visualiser/index.html" || true)"
 fi
 
+reaches() { docker exec "$(service "$1" | head -1)" timeout 3 bash -c ": > /dev/tcp/$2/$3" 2> /dev/null; }
+check "a worker reaches luigid and Postgres" eval "reaches worker luigid 8082 && reaches worker postgres 5432"
+check "who needs neither reaches neither" eval "! reaches sample luigid 8082 && ! reaches sample postgres 5432"
+
 echo "== schedule"
 scheduled() { [ "$(compose exec -T schedule cat /tmp/schedule)" = 0 ]; }
 check "the latest months are there" until_true 120 scheduled
 newest=$(date -d "$(date +%Y-%m-01) -2 months" +%Y-%m-01)
 is "the newest that is published" "$newest" "$(rows 'SELECT max(month) FROM green')"
+compose run --rm -T --env TAXI_DATASETS=blue schedule > "$root/schedule.log" 2>&1 &
+retried=$!
+said() { grep -q "schedule: ended with 2; the next run is in 60 s" "$root/schedule.log"; }
+check "after a failure it does not wait for a day" until_true 30 said
+docker stop "$(containers --filter label=com.docker.compose.oneoff=True --filter label=com.docker.compose.service=schedule)" > /dev/null
+wait "$retried" || true
+# This has an ENTRYPOINT of its own, and a user without a name.
+printed=$(compose run --rm -T --no-deps --user 4321:4321 cli schedule systemd 2> "$root/printed.log") || true
+check "what it prints for systemd names even a user without a name" grep -q '^User=4321$' <<< "$printed"
+mkdir "$root/pasted"
+cat > "$root/pasted/luigi.cfg" << END
+[pipeline]
+source = http://sample:8000
+[Latest]
+months = 4
+END
+chown -R "$uid:$gid" "$root/pasted"
+docker run --rm --user "$uid:$gid" --volume "$root/pasted:$root/pasted" --workdir "$root/pasted" taxi-pipeline:latest \
+  schedule compose --datasets green > "$root/pasted/compose.yaml"
+pasted() { docker compose --progress quiet --project-name "$project-pasted" --file "$root/pasted/compose.yaml" "$@"; }
+printf 'networks: {default: {name: %s_default, external: true}}\n' "$project" >> "$root/pasted/compose.yaml"
+pasted up --detach > "$root/pasted.log" 2>&1 || true
+check "what it prints for Compose runs as it is" until_true 60 test -s "$root/pasted/data/warehouse.duckdb"
+pasted down --timeout 1 > /dev/null 2>&1
 
 echo "== backfill"
 compose run --rm -T cli backfill yellow green 2024-01..2024-03 > "$root/backfill.log" 2>&1 && code=0 || code=$?
@@ -192,6 +235,65 @@ until_true 30 luigid_says finished > "$root/done" 2> /dev/null
 is "it remembers after a restart how many steps were done" "$before" "$(tail -1 "$root/done")"
 check "it did something" [ "$before" -gt 20 ]
 check "no worker had to be started again" bash -c "! docker inspect --format '{{.RestartCount}}' $(service worker | tr '\n' ' ') | grep -qv '^0$'"
+
+echo "== memory that is too small"
+docker run --rm --init --user "$uid:$gid" --memory 110m --memory-swap 110m --network "${project}_default" --tmpfs /tmp \
+  --env PIPELINE_SOURCE=http://sample:8000 --env PIPELINE_LAKE=/tmp/lake --env PIPELINE_LOGS=/tmp/logs \
+  --env PIPELINE_WAREHOUSE=duckdb:////tmp/warehouse.duckdb taxi-pipeline:latest backfill yellow 2024-05 --workers 2 \
+  > "$root/memory.log" 2>&1 && code=0 || code=$?
+if [ -n "$rootless" ] && [ "$code" = 0 ]; then
+  echo "  skip  this engine limits no memory"
+else
+  is "a backfill that has too little ends with" 1 "$code"
+  has "and says so" "the step's process was killed (signal 9), most likely because memory ran out" "$root/memory.log"
+fi
+
+for name in luigid postgres; do
+  echo "== $name is killed in the middle of a backfill"
+  year=2018
+  [ "$name" = luigid ] || year=2017
+  compose run --rm -T cli backfill green "$year-01..$year-02" > "$root/$name.log" 2>&1 &
+  backfill=$!
+  at_work() { luigid_says running | grep -q "month=$year"; }
+  check "it is at work" until_true 30 at_work
+  docker kill "$(service "$name")" > /dev/null
+  began=$SECONDS
+  wait "$backfill" && code=0 || code=$?
+  check "it ends with a code of its own ($code), $((SECONDS - began)) s after the kill" [ "$code" = 1 -o "$code" = 4 ]
+  check "without a traceback" bash -c "! grep -q Traceback '$root/$name.log'"
+  # What each step said before goes to standard error; this is the end of the summary.
+  sed -n '/^warehouse  /,$p' "$root/$name.log" | tail -n +2 > "$root/$name-end.log"
+  is "and ends with one message" 1 "$(grep -ciE "$name.* (answer|connection|resolve)|connection to $name" "$root/$name-end.log")"
+  sed 's/^/        /' "$root/$name-end.log"
+  compose run --rm -T cli backfill green "$year-01..$year-02" > "$root/$name-again.log" 2>&1 && code=0 || code=$?
+  is "the same command starts it and completes" 0 "$code"
+  is "both months are there" 2 "$(rows "SELECT count(*) FROM loads WHERE dataset = 'green' AND month BETWEEN '$year-01-01' AND '$year-02-01'")"
+done
+
+echo "== two clones side by side"
+for name in one two; do
+  mkdir "$root/$name"
+  cp -R docker "$root/$name/"
+  rm -rf "$root/$name"/docker/{.env,data/*,secrets/*}
+  [ "$(id -u)" != 0 ] || chown -R "${rootless:+0}${rootless:-1000}" "$root/$name"
+done
+LUIGID_PORT=$((PORT + 1)) clone one up --detach --no-build --wait luigid > "$root/one.log" 2>&1 || bad "the first starts"
+LUIGID_PORT=$((PORT + 2)) clone two up --detach --no-build --wait luigid > "$root/two.log" 2>&1 || bad "the second starts"
+first=$(clone one ps --quiet luigid)
+check "each has a luigid of its own" [ -n "$first" -a "$first" != "$(clone two ps --quiet luigid)" ]
+clone two down --volumes --timeout 5 > "$root/two.log" 2>&1 || bad "the second is removed"
+is "when the second is removed with its volumes, the first goes on" "running 0" "$(docker inspect --format '{{.State.Status}} {{.RestartCount}}' "$first")"
+check "with its volumes" [ "$(docker volume ls --quiet | grep -cF "$(docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "$first")_")" = 2 ]
+if [ "$(id -u)" = 0 ] && [ -z "$rootless" ]; then
+  chown -R 0:0 "$root/two"
+  clone two up --detach --no-build luigid > "$root/two.log" 2>&1 && code=0 || code=$?
+  is "with folders of somebody else, up ends with" 1 "$code"
+  has "and says whose they are" "belongs to 0:0, and this runs as 1000:1000" "$root/two.log"
+  chown -R 1000:1000 "$root/two/docker/data" "$root/two/docker/secrets"
+  LUIGID_PORT=$((PORT + 2)) clone two up --detach --no-build --wait luigid > "$root/two.log" 2>&1 && code=0 || code=$?
+  is "what it says to do helps" 0 "$code"
+fi
+for name in one two; do clone "$name" down --volumes --timeout 5 > /dev/null 2>&1 || bad "$name is removed"; done
 
 echo "== memory"
 compose up --detach --no-build --wait --wait-timeout 120 --scale worker=1 || bad "up again"

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from conftest import ROOT
+from emulators import BigQueryEmulator, free_port
 
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
@@ -94,6 +101,48 @@ def test_compose_takes_the_file_with_each_profile(profile: str) -> None:
     passes(docker, "compose", "--file", file, "--env-file", example, "--profile", profile, "config", "--quiet")
 
 
+def resolved(clone: Path, *command: str, **environment: str) -> Any:
+    """What `docker compose config`, or what stands for it, makes of the files of a clone."""
+    yaml = pytest.importorskip("yaml", reason="nothing here reads YAML")
+    if subprocess.run([tool("docker"), "compose", "version"], capture_output=True).returncode:
+        pytest.skip("no docker compose here")
+    (clone / "docker").mkdir(parents=True, exist_ok=True)
+    for name in ("compose.yaml", "taxi.sh"):
+        shutil.copy(DOCKER / name, clone / "docker")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("COMPOSE_", "PIPELINE_", "SUDO_"))}
+    ended = subprocess.run(
+        [*command, "config"], cwd=clone, env={**kept, "PWD": str(clone), **environment}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    return yaml.safe_load(ended.stdout)
+
+
+def test_containers_and_volumes_are_named_after_the_folder_of_the_clone(tmp_path: Path) -> None:
+    compose = (tool("docker"), "compose", "--file", "docker/compose.yaml")
+    one, two = (resolved(tmp_path / parent / "nyc", *compose) for parent in ("one", "two"))
+    assert one["name"].endswith("onenyc")
+    assert two["name"].endswith("twonyc")
+    assert one["volumes"]["postgres"]["name"] == f"{one['name']}_postgres"
+    for folder in (tmp_path / "one" / "nyc" / "docker", tmp_path):
+        by_script = resolved(
+            tmp_path / "one" / "nyc", "sh", "-c", f"cd '{folder}' && '{tmp_path}/one/nyc/docker/taxi.sh' config"
+        )
+        assert by_script["name"] == one["name"], "wherever it is called"
+    assert resolved(tmp_path / "one" / "nyc", *compose, COMPOSE_PROJECT_NAME="taxi")["name"] == "taxi"
+
+
+def test_files_belong_to_who_calls_the_script_unless_something_else_is_said(tmp_path: Path) -> None:
+    def user(**environment: str) -> str:
+        return str(resolved(tmp_path, "docker/taxi.sh", **environment)["services"]["worker"]["user"])
+
+    own = f"{os.getuid()}:{os.getgid()}" if os.getuid() else "1000:1000"
+    assert user() == own
+    assert user(SUDO_UID="1234", SUDO_GID="1235") == "1234:1235"
+    assert user(PIPELINE_UID="7", PIPELINE_GID="8") == "7:8"
+    (tmp_path / "docker" / ".env").write_text("PIPELINE_UID=5\nPIPELINE_GID=6\n")
+    assert user() == "5:6"
+
+
 # The services
 
 
@@ -112,7 +161,7 @@ def test_a_service_runs_as_nobody_special(service: Any) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["read_only"] is True
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert "/tmp" in service["tmpfs"]
+    assert re.fullmatch(r"/tmp:size=\d+[mg]", service["tmpfs"][0])
     assert not {"privileged", "cap_add", "pid", "ipc"} & service.keys()
     assert service.get("network_mode", "none") == "none"
 
@@ -154,6 +203,18 @@ def test_only_this_machine_is_published_to(service: Any) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
+def test_a_service_is_in_those_networks_only_in_which_it_has_something_to_do(compose: Any) -> None:
+    networks = {name: {*service.get("networks", ["default"])} for name, service in compose["services"].items()}
+    assert networks["luigid"] == {"steps"}
+    assert networks["postgres"] == {"warehouse"}
+    assert compose["networks"] == {"steps": None, "warehouse": {"internal": True}}
+    for name, service in compose["services"].items():
+        needs = service.get("depends_on", {})
+        if name not in ("luigid", "postgres", "setup"):
+            assert ("steps" in networks[name]) == ("luigid" in needs), name
+            assert ("warehouse" in networks[name]) == ("postgres" in needs), name
+
+
 @each_service
 def test_no_mounted_folder_is_made_as_root_and_the_key_is_read_only(service: Any) -> None:
     for volume in service.get("volumes", []):
@@ -179,7 +240,7 @@ def test_workers_take_from_luigid_what_the_command_and_the_schedule_put_there(co
 
 
 def test_the_example_of_settings_names_every_variable_with_its_default() -> None:
-    found = {name: default or "" for name, default in _VARIABLE.findall(compose_text())}
+    found = {name: default or "" for name, default in _VARIABLE.findall(compose_text()) if name != "PWD"}
     said = said_in_example()
     assert {name: said.get(name) for name in found} == found
     assert set(said) - set(found) == {"COMPOSE_PROFILES"}
@@ -228,7 +289,68 @@ def test_luigid_differs_from_its_sample_where_it_says_so_only() -> None:
         for name in sample[section]
         if sample[section][name] != ours[section][name]
     }
-    assert differing == {"retry_count", "retry_delay", "worker_disconnect_delay"}
+    assert differing == {"retry_count"}
+
+
+def scheduled(tmp_path: Path, seconds: float, **environment: str) -> str:
+    """What the schedule says before it is told to stop; every run of it fails, as its programs are not here."""
+    script = tmp_path / "schedule.sh"
+    text = (DOCKER / "schedule.sh").read_text(encoding="utf-8").replace("/tmp/schedule", f"{tmp_path}/state")
+    script.write_text(text.replace("retry=60", "retry=1"))
+    folder = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    process = subprocess.Popen(["sh", script], env={**folder, **environment}, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        assert process.stdout is not None
+        return process.stdout.read()
+
+
+def test_after_a_failure_the_schedule_tries_again_soon_and_at_growing_intervals(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho run >> {tmp_path}/runs\n[ $(wc -l < {tmp_path}/runs) = 3 ]\n")
+    (tmp_path / "python").chmod(0o755)
+    said = scheduled(tmp_path, 4.5, TAXI_EVERY="9000").splitlines()
+    assert said == [
+        "schedule: ended with 1; the next run is in 1 s",
+        "schedule: ended with 1; the next run is in 2 s",
+        "schedule: ended with 0; the next run is in 9000 s",
+    ]
+
+
+def test_a_question_to_bigquery_s_emulator_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    class Emulator(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None: ...
+
+        def do_POST(self) -> None:
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.05)
+            with lock:
+                at_once -= 1
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    monkeypatch.setattr(sys, "path", [*sys.path, str(DOCKER)])
+    serve = importlib.import_module("serve_emulators")
+    monkeypatch.setattr(serve, "ADDRESS", "127.0.0.1")
+    monkeypatch.setattr(serve._BigQuery, "port", free_port())
+    monkeypatch.setattr(serve, "HOST", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Emulator) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with serve._BigQuery(BigQueryEmulator(url, DOCKER)) as gateway, ThreadPoolExecutor(8) as pool:
+            asked = pool.map(lambda n: requests.post(f"{gateway.url}/anything/{n}", json={}, timeout=30), range(8))
+            assert [answer.status_code for answer in asked] == [200] * 8
+        server.shutdown()
+    assert most == 1
 
 
 def test_base_images_are_arguments_with_their_real_names() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import shlex
 import socket
 import sys
@@ -17,10 +18,11 @@ import click
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError
 from pipeline.tasks.parameters import DatasetsParameter
-from pipeline.version import __version__
 
 #: Where a container has the working folder.
 _MOUNTED = "/taxi"
+#: As docker/Dockerfile says that it is built.
+_IMAGE = "taxi-pipeline:latest"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Job:
     arguments: tuple[str, ...]
     hour: int
     minute: int
+    workers: int = 2
 
 
 @click.command()
@@ -92,7 +95,7 @@ After=network-online.target
 
 [Service]
 Type=oneshot
-User={getpass.getuser()}
+User={_user()}
 WorkingDirectory={str(job.folder).replace("%", "%%")}
 ExecStart={command}
 Nice=10
@@ -116,7 +119,8 @@ WantedBy=timers.target
 def _kubernetes(job: Job) -> str:
     words = json.dumps(["luigi", *job.arguments], ensure_ascii=False)
     return f"""\
-# kubectl apply -f - ; the image is one with the package in it, under a name of yours.
+# kubectl apply -f - ; the image is built by: docker build -f docker/Dockerfile -t taxi-pipeline .
+# Push it to a registry that the cluster reads, and write its name there below.
 # The volume holds luigi.cfg, and data/ when lake and warehouse are a folder and DuckDB: then it must be kept, and one
 # pod at a time has it (ReadWriteOnce). With gs:// and BigQuery it holds luigi.cfg and work in progress only.
 apiVersion: batch/v1
@@ -128,36 +132,66 @@ spec:
   concurrencyPolicy: Forbid
   jobTemplate:
     spec:
-      backoffLimit: 0
+      # A run that failed is tried again, at growing intervals; one that hangs is ended, before the next is due.
+      backoffLimit: 3
+      activeDeadlineSeconds: 43200
       template:
         spec:
           restartPolicy: Never
+          securityContext:
+            runAsNonRoot: true
+            runAsUser: 10001
+            runAsGroup: 10001
+            # The volume's files are readable and writable for this group.
+            fsGroup: 10001
+            fsGroupChangePolicy: OnRootMismatch
+            seccompProfile: {{type: RuntimeDefault}}
           containers:
             - name: latest
-              image: "taxi-pipeline:{__version__}"
+              image: "{_IMAGE}"
               workingDir: {_MOUNTED}
               command: {words}
+              env:
+                - name: LUIGI_CONFIG_PATH
+                  value: {_MOUNTED}/luigi.cfg
+              securityContext:
+                allowPrivilegeEscalation: false
+                readOnlyRootFilesystem: true
+                capabilities: {{drop: [ALL]}}
               resources:
-                requests: {{cpu: "1", memory: 1Gi}}
+                # A worker takes up to 500 MB, and files that are written count until they are on the disk.
+                requests: {{cpu: "1", memory: {job.workers}Gi}}
+                limits: {{memory: {job.workers + 1}Gi}}
               volumeMounts:
                 - name: taxi
                   mountPath: {_MOUNTED}
+                - name: tmp
+                  mountPath: /tmp
           volumes:
             - name: taxi
               persistentVolumeClaim:
-                claimName: taxi"""
+                claimName: taxi
+            - name: tmp
+              emptyDir: {{sizeLimit: 1Gi}}"""
 
 
 def _compose(job: Job) -> str:
     # Another dollar sign keeps Compose from looking for a variable.
-    loop = f"while :; do {shlex.join(['luigi', *job.arguments])}; sleep 86400; done"
+    loop = f"while :; do {shlex.join(['luigi', *job.arguments])} && sleep 86400 || sleep 900; done"
     return f"""\
-# Compose knows no times of day: it runs when it starts, then every 24 hours. The image is one with the package in it.
+# Compose knows no times of day: it runs when it starts, then every 24 hours, and after a failure in 15 minutes.
+# The image is built by: docker build -f docker/Dockerfile -t taxi-pipeline . ; docker/README.md has a stack with more.
 services:
   latest:
-    image: "taxi-pipeline:{__version__}"
+    image: "{_IMAGE}"
+    pull_policy: never
     working_dir: {_MOUNTED}
-    command: {json.dumps(["sh", "-c", loop], ensure_ascii=False).replace("$", "$$")}
+    entrypoint: ["sh", "-c"]
+    command: {json.dumps([loop], ensure_ascii=False).replace("$", "$$")}
+    # Who owns the files that it makes.
+    user: "{os.getuid()}:{os.getgid()}"
+    environment:
+      LUIGI_CONFIG_PATH: {_MOUNTED}/luigi.cfg
     init: true
     restart: unless-stopped
     volumes:
@@ -189,13 +223,21 @@ def _job(datasets: str, workers: int, scheduler: str | None) -> Job:
     elif not configured_scheduler():
         arguments += ["--local-scheduler"]
     hour, minute = _time_of_day(f"{socket.gethostname()}:{folder}")
-    return Job(program, folder, tuple(arguments), hour, minute)
+    return Job(program, folder, tuple(arguments), hour, minute, workers)
 
 
 def _time_of_day(place: str) -> tuple[int, int]:
     """Between 2 and 6 in the morning, and not at a full hour, when everybody's jobs begin."""
     number = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big")
     return 2 + number // 59 % 4, 1 + number % 59
+
+
+def _user() -> str:
+    """This user's name, or number, which systemd takes as well, where the number has no name, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _systemd_word(word: str) -> str:

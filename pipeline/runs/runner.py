@@ -8,6 +8,7 @@ import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -23,6 +24,7 @@ from pipeline.lake.planning import work_was_done
 from pipeline.runs.stopping import Stopped as Stopped
 from pipeline.runs.stopping import stoppable
 from pipeline.tasks.base import Step
+from pipeline.tasks.messages import of_lost_process
 from pipeline.tasks.runs import missing_months
 
 _FAILED = ("FAILED", "DISABLED")
@@ -95,14 +97,16 @@ def _build(
     while True:
         known: dict[str, Any] = {}
         try:
-            luigi.build(
-                list(roots),
-                worker_scheduler_factory=factory,
-                workers=workers,
-                local_scheduler=not scheduler_url,
-                scheduler_url=scheduler_url,
-                log_level="INFO" if verbose else "CRITICAL",
-            )
+            # Luigi's own summary asks once more what is done, perhaps of a server that is gone.
+            with suppress(PipelineError):
+                luigi.build(
+                    list(roots),
+                    worker_scheduler_factory=factory,
+                    workers=workers,
+                    local_scheduler=not scheduler_url,
+                    scheduler_url=scheduler_url,
+                    log_level="INFO" if verbose else "CRITICAL",
+                )
             known = factory.scheduler.task_list("", "", limit=False)
         except RPCError:
             factory.away = f"luigid at {scheduler_url} does not answer any more"
@@ -154,6 +158,8 @@ def _outcome(step: Step, known: dict[str, Any], done: set[str], factory: _Factor
         kind, error = _told(factory.scheduler.fetch_error(id).get("error"))
     else:  # Done in another lake or warehouse, if luigid says so.
         status, error = "PENDING" if status == "DONE" else status, factory.away
+    if kind == "Failed":  # Luigi's words, not the step's.
+        error = f"{step.subject}: {of_lost_process(error)}"
     began, ended = known.get("time_running"), known.get("last_updated")
     seconds = ended - began if began and ended else 0.0
     return Outcome(step.step_name, step.spec.name, step.month, status, seconds, kind, error)

@@ -29,7 +29,7 @@ from pipeline.places import source_of, store_of, warehouse_of
 from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context
 from pipeline.source.site import Source
 from pipeline.tasks import logs
-from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
+from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, of_lost_process, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
@@ -161,7 +161,7 @@ def _same_stream() -> bool:
 
 def _note_lost_process(step: Step, what: str) -> None:
     """Note that a step's process was killed, which only its parent can tell."""
-    note(f"{step.subject}: {what}")
+    note(f"{step.subject}: {of_lost_process(what)}")
 
 
 def _stop_when_nobody_can_tell(step: Step) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import traceback
 from typing import Any
 
@@ -35,6 +36,14 @@ _AS_TEXT = re.compile(
     rf"{re.escape(_TRACEBACK)}.*^(?:pipeline\.errors|luigi\.parameter)\.(\w+: .*)", re.DOTALL | re.MULTILINE
 )
 
+#: How Luigi says that a signal ended the process of a step.
+_LOST = re.compile(r"^Task \S+ died unexpectedly with exit code -(\d+)")
+_KILLED = (
+    "the step's process was killed (signal 9), most likely because memory ran out, as the kernel's log then says; give "
+    "the machine or container more memory (mem_limit in docker/compose.yaml), use fewer --workers, or a smaller "
+    "load_memory under [pipeline]"
+)
+
 #: So much of an error is shown and kept in the history.
 MOST_CHARACTERS = 10_000
 
@@ -54,6 +63,16 @@ class Told(str):
 def words_of(error: BaseException) -> str:
     """The error's kind and text, cut where a library has quoted something huge in it."""
     return f"{type(error).__name__}: {cut(str(error), MOST_CHARACTERS)}"
+
+
+def of_lost_process(words: str) -> str:
+    """Luigi's words of a process that is gone, with what the signal means that ended it; other words as they are."""
+    if not (found := _LOST.search(words)):
+        return words
+    number = int(found[1])
+    if number == signal.SIGKILL:
+        return _KILLED
+    return f"the step's process was ended by signal {number} ({signal.strsignal(number) or 'unknown'})"
 
 
 def note(words: str) -> None:

@@ -11,13 +11,17 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from pipeline.lake.planning import step_begins
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+#: As proc(5) says, 1000 is a process that is ended before all others when memory runs out.
+_BEFORE_OTHERS = "500"
 
 
 class TaskProcessContext:
@@ -35,6 +39,10 @@ class TaskProcessContext:
         step_begins()
         if self._parent is None:
             return
+        with suppress(
+            OSError
+        ):  # When memory runs out, the parent stays, which says so. Elsewhere than in Linux it may not.
+            Path("/proc/self/oom_score_adj").write_text(_BEFORE_OTHERS)
         # Ctrl-C reaches the whole group at once; the parent decides, and ends its children by SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -101,6 +102,13 @@ def test_a_failure_in_cron_s_line_is_said_and_is_its_exit_code(awkward: Folder) 
     assert "SourceError: fhv 2024-02: " in ended.stderr
 
 
+def test_a_user_without_a_name_is_called_by_number_as_systemd_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987_654)
+    assert "User=987654\n" in _systemd(Job(Path("/bin/luigi"), Path("/srv"), (), 4, 7))
+
+
 def units(text: str) -> dict[str, str]:
     """The files that the text is to become, by name."""
     _, *parts = re.split(r"^# /etc/systemd/system/(\S+)\n", text, flags=re.MULTILINE)
@@ -156,9 +164,23 @@ def test_the_yaml_is_what_kubernetes_and_compose_expect(awkward: Folder) -> None
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["command"] == words.split()
+    assert container["image"] == "taxi-pipeline:latest"
+    assert {"name": "LUIGI_CONFIG_PATH", "value": "/taxi/luigi.cfg"} in container["env"], "the image has one of its own"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["resources"]["limits"] == {"memory": "3Gi"}, "of two workers"
+    assert job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 86400
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/taxi", "/tmp"}
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
     service = documents(found["compose"])["services"]["latest"]
-    assert service["command"] == ["sh", "-c", f"while :; do {words}; sleep 86400; done"]
+    assert service["entrypoint"] == ["sh", "-c"], "the image's would take the command for one of its own"
+    assert service["command"] == [f"while :; do {words} && sleep 86400 || sleep 900; done"]
+    assert service["image"] == "taxi-pipeline:latest"
+    assert service["environment"] == {"LUIGI_CONFIG_PATH": "/taxi/luigi.cfg"}
+    assert service["user"] == f"{os.getuid()}:{os.getgid()}"
     (mount,) = service["volumes"]
     assert mount["source"].replace("$$", "$") == str(awkward.path)
     assert mount["target"] == service["working_dir"]
@@ -166,13 +188,16 @@ def test_the_yaml_is_what_kubernetes_and_compose_expect(awkward: Folder) -> None
 
 def test_the_yaml_is_indented_by_twos_and_has_each_key_once(awkward: Folder) -> None:
     for kind in ("kubernetes", "compose"):
-        lines = [line for line in printed(awkward, kind)[kind].splitlines() if line and not line.startswith("#")]
+        lines = [line for line in printed(awkward, kind)[kind].splitlines() if line and line.lstrip()[0] != "#"]
         path: list[str] = []
         seen: set[tuple[str, ...]] = set()
         for line in lines:
             match = re.fullmatch(r"((?:  )*(?:- )?)([A-Za-z_-]+):(?: \S.*)?", line)
             assert match is not None, line
-            path = [*path[: len(match[1]) // 2], match[2]]
+            above = path[: len(match[1]) // 2]
+            if "-" in match[1]:  # Another item of a list, whose keys are its own.
+                seen = {one for one in seen if [*one[: len(above)]] != above}
+            path = [*above, match[2]]
             assert tuple(path) not in seen, line
             seen.add(tuple(path))
 

@@ -6,6 +6,8 @@ import math
 import os
 import re
 import signal
+import sys
+import time
 from datetime import date
 from itertools import accumulate
 from pathlib import Path
@@ -248,12 +250,32 @@ def test_a_step_whose_process_is_killed_is_the_last_word(own: Folder, site: Samp
     heard.until(lambda line: "running   Download(month=2024-01" in line)
     pid = re.search(r"\[pid (\d+)\]", heard.lines[-1])
     assert pid is not None
+    if sys.platform == "linux":
+        adjusted = Path(f"/proc/{pid[1]}/oom_score_adj").read_text()
+        assert int(adjusted) > 0, "when memory runs out, it is ended before its parent, which tells of it"
     os.kill(int(pid[1]), signal.SIGKILL)
     said = heard.rest()
     assert process.wait(30) == 1
     process.communicate()
-    assert re.match(r"download fhv 2024-01: .* died unexpectedly with exit code -9", last_line(said)), said
+    last = last_line(said)
+    assert last.startswith("download fhv 2024-01: the step's process was killed (signal 9)"), said
+    assert "memory" in last
     assert [month for _, month, _ in loaded(own)] == ["2024-02"]
+
+
+def test_the_command_names_steps_whose_processes_were_killed_and_says_what_to_do(own: Folder, site: SampleSite) -> None:
+    site.faults.add("*2024-0*", "delay", 60, times=2)
+    process = own.start("pipeline", "backfill", "fhv", "2024-01..2024-02", "--workers", "2")
+    until = time.monotonic() + 30
+    while sum("fhv_tripdata_2024-0" in one.path for one in [*site.requests]) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    for child in psutil.Process(process.pid).children():
+        child.kill()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"^Failed: download fhv 2024-0.: the step's process was killed \(signal 9\), .*memory", said, re.M)
+    assert "(same for 1 other: fhv 2024-0" in said
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback_and_ends_with_its_last_line(own: Folder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,13 +27,38 @@ def own(tmp_path: Path, site: SampleSite) -> Folder:
 
 @pytest.fixture
 def luigid(tmp_path: Path, site: SampleSite) -> Iterator[Luigid]:
-    """A luigid as docs/luigid.cfg has it, but with retries at once, for which it else looks every minute."""
+    """A luigid as docs/luigid.cfg has it, but with delays of a second or two."""
     folder = make_folder(tmp_path / "luigid", site.url)
-    text, at_once = SAMPLE.read_text(encoding="utf-8"), "\nretry_delay = 0\nprune_on_get_work = true\n"
-    assert "\nretry_delay = 30\n" in text
-    (folder.path / "luigi.cfg").write_text(text.replace("\nretry_delay = 30\n", at_once))
+    text = SAMPLE.read_text(encoding="utf-8")
+    for said, short in (("retry_delay = 5", "retry_delay = 1"), ("disconnect_delay = 30", "disconnect_delay = 2")):
+        assert f"{said}\n" in text
+        text = text.replace(f"{said}\n", f"{short}\n")
+    (folder.path / "luigi.cfg").write_text(text)
     with running_luigid(folder) as running:
         yield running
+
+
+def test_what_a_killed_worker_was_doing_is_taken_over_after_the_two_delays_and_no_minute_later(
+    tmp_path: Path, site: SampleSite, luigid: Luigid
+) -> None:
+    folder = make_folder(tmp_path / "mine", site.url)
+    site.faults.add("fhv_tripdata_2024-01*", "delay", 120)
+    command = ("luigi", "--module", "pipeline", "Load", "--dataset", "fhv", "--month", "2024-01", *luigid.options)
+    killed = folder.start(*command)
+    until = time.monotonic() + 60
+    while not any("fhv_tripdata_2024-01" in one.path for one in [*site.requests]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    other = folder.start(*command)
+    while len(luigid.ask("worker_list", include_running=False)) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    began = time.monotonic()
+    said = other.communicate(timeout=90)[1]
+    assert "3 ran successfully" in said, said
+    assert time.monotonic() - began < 40, "luigid looks once a minute by default"
 
 
 def counts(luigid: Luigid, metric: str) -> dict[tuple[str, str], float]:

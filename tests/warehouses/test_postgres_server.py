@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow.parquet as pq
 import pytest
 from commands import running_luigid
-from conftest import Folder
+from conftest import Folder, make_folder
 from emulators import free_port
 from loading import FEB, GREEN, JAN, MAR, many_trips, trips
 from postgres import PASSWORD, Database
@@ -32,6 +32,7 @@ from postgres import PASSWORD, Database
 from pipeline import lake
 from pipeline.errors import WarehouseError, redact
 from pipeline.marts import MARTS, marts_of
+from pipeline.sample import SampleSite
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.postgres import server as postgres_server
 
@@ -478,3 +479,27 @@ def test_a_warehouse_works_in_a_forked_process_and_its_parent_alike(url: str, tm
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _FORKED, str(Path(__file__).parents[1]), url]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_that_goes_in_the_middle_of_a_run_is_one_message_and_the_same_command_completes(
+    tmp_path: Path, site: SampleSite, database: Database
+) -> None:
+    folder = make_folder(tmp_path / "work", site.url)
+    command = ("backfill", "fhv", "2024-01..2024-02", "--workers", "2", "--warehouse", database.url)
+    site.faults.add("fhv_tripdata_2024-0*", "delay", 2, times=2)
+    process = folder.start("pipeline", *command)
+    until = time.monotonic() + 30
+    while sum("fhv_tripdata_2024-0" in one.path for one in [*site.requests]) < 2:
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+    database.server.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
+    database.server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    (told,) = (line for line in said.splitlines() if "no connection to Postgres" in line)
+    assert "not currently accepting connections" in told
+    assert "same for 1 other" in told
+    database.server.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
+    assert folder.pipeline(*command).returncode == 0
+    assert database.execute("SELECT count(*) FROM loads WHERE dataset = 'fhv'") == [(2,)]
