@@ -236,7 +236,9 @@ class Load:
             raise JobError("notFound", f"Not found: Table {self.name}")
         if table and not (self.truncates and not self.partition):
             return table
-        fields = self.fields or [{"name": name, "type": kind} for name, kind in columns.items()]
+        named = types(self.fields) or columns
+        keys = [{"name": name, "type": kind} for name, kind in self._keys().items() if name not in named]
+        fields = [*(self.fields or [{"name": name, "type": kind} for name, kind in columns.items()]), *keys]
         if table and types(table["schema"]["fields"]) == types(fields):
             return self.emulator.do("PATCH", self.name.path, {"schema": {"fields": fields}})
         kept = table or self.load

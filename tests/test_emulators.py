@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -259,6 +259,24 @@ def test_a_load_replaces_the_month_of_its_decorator_and_no_other(client: bq.Clie
     told = client.get_job(job.job_id)
     assert (told.state, told.destination.table_id, told.location) == ("DONE", "green$202401", "europe-west1")
     assert client.get_table("taxi.green").num_rows == 2
+
+
+def test_a_schema_that_names_the_key_of_the_path_is_refused_and_without_one_times_are_timestamps(
+    client: bq.Client, gcs: GcsEmulator
+) -> None:
+    uri = put(gcs, client, "2024-01", {"vendor_id": [1], "pickup_datetime": [datetime(2024, 1, 2, 3)]})
+    config = bq.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_TRUNCATE")
+    config.hive_partitioning = hive_partitioning(f"gs://{client.project}/lake/trips/green")
+    for names in (["vendor_id", "month"], ["month"]):
+        config.schema = [bq.SchemaField(name, {"month": "DATE"}.get(name, "INTEGER")) for name in names]
+        with pytest.raises(BadRequest, match=r"names the partition keys \['month'\]"):
+            client.load_table_from_uri(uri, "taxi.green$202401", job_config=config).result()
+    for schema, expected in (([], "TIMESTAMP"), ([bq.SchemaField("pickup_datetime", "DATETIME")], "DATETIME")):
+        config.schema = [bq.SchemaField("vendor_id", "INTEGER"), *schema] if schema else []
+        name = f"{client.project}.taxi.times_{expected.lower()}"
+        client.load_table_from_uri(uri, name, job_config=config).result()
+        told = {field.name: field.field_type for field in client.get_table(name).schema}
+        assert told["pickup_datetime"] == expected
 
 
 @pytest.mark.parametrize(
