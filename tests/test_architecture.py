@@ -31,7 +31,7 @@ ARROWS = """
     __main__    cli
 
     cli         runs state tasks conform config datasets lake marts source warehouses sample.process
-    runs        tasks lake.planning state.status config source.retries
+    runs        tasks lake.planning state config source.retries
     tasks       state conform config datasets lake marts source warehouses
     read        config datasets lake
     state       conform.check datasets lake marts source warehouses.base

@@ -26,14 +26,12 @@ from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.runner import Outcome, Stopped, run
 from pipeline.source.retries import redact
 from pipeline.source.site import TLC_SITE
-from pipeline.state.status import STEPS, statuses
+from pipeline.state.inventory import Inventory
+from pipeline.state.steps import BY_NAME, STEPS, bytes_to_keep
 from pipeline.tasks import logs
-from pipeline.tasks.base import log, source_of, store_of, warehouse_of
-from pipeline.tasks.runs import Backfill, missing_months
+from pipeline.tasks.base import inventory_of, log, store_of
+from pipeline.tasks.runs import Backfill
 from pipeline.units import size
-
-#: By last step: raw and trips files and the tables of a month take about so many times its raw bytes.
-_ROOM = {"download": 1.0, "conform": 2.0, "load": 3.0, "mart": 3.0}
 
 workers_option = click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side."
@@ -149,16 +147,10 @@ def run_months(
     )
     code = 2
     try:
-        missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
+        inventory = _inventory(through)
+        missing = {name: inventory.missing(DATASETS[name], of, through) for name, of in months.items()}
         _announce(missing)
-        known = statuses(
-            store_of(settings),
-            # Not needed for steps that end in the lake, and perhaps not at hand.
-            warehouse_of(settings) if through in ("load", "mart") else None,
-            source_of(settings),
-            {name: of for name, of in missing.items() if of},
-            today,
-        )
+        known = inventory.statuses({name: of for name, of in missing.items() if of}, today)
         progress = Progress(known, through, quiet=quiet_now() or verbose_now())
         try:
             with progress:
@@ -213,7 +205,13 @@ def _announce(missing: Mapping[str, Sequence[date]]) -> None:
     count = sum(map(len, missing.values()))
     if count:
         total = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
-        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size(total)}")
+        about = f"; at TLC's site these are about {size(total)}" if total else ""
+        log.info(f"{counted(count, 'month')} to do{about}")
+
+
+def _inventory(through: str) -> Inventory:
+    # Steps that end in the lake need no warehouse, which may not exist.
+    return inventory_of(config.settings(), lake_only=BY_NAME[through].files is not None)
 
 
 def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
@@ -225,8 +223,12 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     settings = config.settings()
     if "://" in settings.lake:
         return
-    missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
-    need = _ROOM[through] * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
+    inventory = _inventory(through)
+    need = sum(
+        bytes_to_keep(name, month, inventory.left(DATASETS[name], month, through))
+        for name, wanted in months.items()
+        for month in wanted
+    )
     folder = Path(settings.lake).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -21,6 +21,7 @@ from pipeline.disk import explained
 from pipeline.errors import Overtaken, StoreError
 from pipeline.lake.drafts import Drafts
 from pipeline.lake.google_cloud import storage_client, translated
+from pipeline.lake.keys import folder_of
 from pipeline.lake.planning import planning, recent
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class GcsStore:
     def exists(self, key: str) -> bool:
         """Whether the object is there; a plan is answered from one listing of its folder."""
         if planning():
-            return key in self._listed(_folder(key))
+            return key in self._listed(folder_of(key))
         with self.faults(key):
             return bool(self._blob(key).exists(retry=self._retry(), timeout=_TIMEOUT_S))
 
@@ -224,12 +225,6 @@ class GcsStore:
             raise StoreError(
                 f"{key}: cannot be worked on in {self.drafts.root}: {explained(error, _SETTING)}"
             ) from error
-
-
-def _folder(key: str) -> str:
-    """The part of the lake that is listed at once: raw/green/ for raw/green/green_tripdata_2024-01.parquet."""
-    *folders, _ = key.split("/")
-    return "/".join(folders[:2]) + "/"
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ import luigi
 from luigi.rpc import RPCError
 
 from pipeline import config, lake
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import ZONES, dataset_named
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.lake import Store, open_store
 from pipeline.months import format_month
 from pipeline.source.retries import Politeness, redact
 from pipeline.source.site import Source, make_source
+from pipeline.state.inventory import Inventory
+from pipeline.state.steps import step_before
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
@@ -38,6 +40,8 @@ from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
+#: By name in lower case: the task of each step, and of each step of the zones.
+_TASKS: dict[str, type[Step]] = {}
 
 
 class WithSettings:
@@ -53,13 +57,36 @@ class WithSettings:
 
 
 class Step(WithSettings, luigi.Task):
-    """A task that works on one file of one dataset, with the settings and what they name."""
+    """A step of one month of one dataset, with the settings and what they name."""
 
-    #: The month, None where the dataset has none; subclasses give both.
-    month: date | None
-    spec: Dataset
+    #: None where the dataset has no months.
+    month: date | None = MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
+    dataset: str = DatasetParameter(description="which of TLC's datasets")
     #: What it is said to do until it reports more.
     doing = "starting"
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        _TASKS.setdefault(cls.__name__.lower(), cls)
+
+    def requires(self) -> luigi.Task | list[luigi.Task]:
+        """The step before it, of the same month."""
+        before = step_before(self.step_name)
+        return task_of(before.name, self.dataset, self.month) if before else []
+
+    @property
+    def spec(self) -> Dataset:
+        """The dataset's declaration."""
+        return dataset_named(self.dataset)
+
+    @property
+    def priority(self) -> int:
+        """Newest months first: they are the ones people wait for; the zones before all, since every mart needs them."""
+        if self.month is None:
+            return date.max.toordinal()
+        newest_first = int(self.month.toordinal())
+        # Never below that of what needs the step, which is 0: Luigi would raise all to that.
+        return date.max.toordinal() - newest_first if config.oldest_first() else newest_first
 
     @property
     def settings(self) -> config.Settings:
@@ -206,31 +233,24 @@ for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
 Step.event_handler(luigi.Event.DEPENDENCY_MISSING)(_stop_when_nobody_can_tell)
 
 
-class MonthTask(Step):
-    """A step of one month of one dataset."""
+class OfZones:
+    """What makes a step one of the zones, which have no month."""
 
-    month: date = MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
-    dataset: str = DatasetParameter(description="which of TLC's datasets")
-
-    @property
-    def spec(self) -> Dataset:  # type: ignore[override]
-        """The dataset's declaration."""
-        return DATASETS[self.dataset]
-
-    @property
-    def priority(self) -> int:
-        """Newest months first: they are the ones people wait for."""
-        newest_first = int(self.month.toordinal())
-        # Never below that of what needs the step, which is 0: Luigi would raise all to that.
-        return date.max.toordinal() - newest_first if config.oldest_first() else newest_first
+    month: date | None = None
+    dataset: str = ZONES.name
 
 
-class ZonesTask(Step):
-    """A step of the zones, which have no month."""
+def task_of(step: str, dataset: str, month: date | None) -> Step:
+    """The task of a step of a month; of the zones when `month` is None."""
+    if month is None:
+        return _TASKS[f"{step}zones"]()
+    return _TASKS[step](dataset=dataset, month=month)
 
-    month = None
-    spec = ZONES
-    priority = date.max.toordinal()  # Before any month, since every mart needs them.
+
+def inventory_of(settings: config.Settings, *, lake_only: bool = False, single: bool = False) -> Inventory:
+    """A new inventory of lake and warehouse; of the lake alone for steps that end there."""
+    warehouse = None if lake_only else warehouse_of(settings)
+    return Inventory(store_of(settings), source_of(settings), warehouse, single=single)
 
 
 @lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ Every method raises `WarehouseError` when the engine refuses; asking about a war
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -82,6 +83,11 @@ class Mart:
     doc: str
     sql: str
     datasets: tuple[str, ...]
+
+    @property
+    def definition(self) -> str:
+        """Hash of the SQL, by which a mart that was built by other SQL is known."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()[:16]
 
 
 @runtime_checkable
