@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pipeline import config, lake
 from pipeline.datasets import DATASETS
 from pipeline.errors import StoreError, UsageError, did_you_mean
-from pipeline.lake import open_store
 from pipeline.months import format_month, parse_months
+from pipeline.tasks.base import inventory_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +51,9 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
     if not isinstance(period, str):
         raise UsageError(f"period {period!r} must be a text such as '2024-01' or '2024-01..2024-03', or a date")
     months = parse_months(period)
-    settings = config.settings()
-    store = open_store(settings.lake, settings.scratch)
-    present = store.keys(f"trips/{dataset}/")
-    if missing := [format_month(month) for month in months if lake.trips_key(spec, month) not in present]:
+    inventory = inventory_of(config.settings(), lake_only=True)
+    store = inventory.store
+    if missing := [format_month(month) for month in inventory.missing(spec, months, "conform")]:
         # A backfill through its last step does nothing for a month that is loaded.
         remedy = config.command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
         raise StoreError(f"{dataset} {', '.join(missing)}: not in the lake {store.location}; run: {remedy}")

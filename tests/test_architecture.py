@@ -33,7 +33,7 @@ ARROWS = """
     cli         runs state tasks conform config datasets lake marts source warehouses sample.process
     runs        tasks lake.planning state config source.retries
     tasks       state conform config datasets lake marts source warehouses
-    read        config datasets lake
+    read        config datasets lake tasks.base
     state       conform.check datasets lake marts source warehouses.base
     config      lake source warehouses
 
