@@ -91,22 +91,18 @@ class MonthStatus:
 
 
 class Inventory:
-    """What exists; ask a new one after something has changed.
+    """What exists; ask a new one after something has changed."""
 
-    With `single` the lake is asked about one file at a time, for who has a question about a single month.
-    """
-
-    def __init__(self, store: Store, source: Source, warehouse: Warehouse | None, *, single: bool = False) -> None:
+    def __init__(self, store: Store, source: Source, warehouse: Warehouse | None) -> None:
         """Without a warehouse nothing counts as loaded."""
-        self.store, self.source, self.warehouse, self._single = store, source, warehouse, single
+        self.store, self.source, self.warehouse = store, source, warehouse
         self._entries: dict[str, Mapping[str, Entry]] = {}
         self._loads: dict[str, Mapping[date | None, LoadRecord]] = {}
         self._marts: dict[str, Mapping[date, Mapping[str, MartRecord]]] = {}
 
     def files(self, step: str, dataset: Dataset, month: date | None) -> dict[str, str]:
         """The keys of what the step leaves in the lake, by kind; the first one says that it is done."""
-        keys = BY_NAME[step].files
-        return keys(dataset, month, self.source.file_name(dataset, month)) if keys else {}
+        return files_of(step, dataset, month, self.source)
 
     def entry(self, key: str) -> Entry | None:
         """The file of the lake, None where there is none; by one listing of its folder."""
@@ -136,8 +132,7 @@ class Inventory:
     def done(self, step: str, dataset: Dataset, month: date | None) -> bool:
         """Whether the result of the step exists and counts."""
         if files := self.files(step, dataset, month):
-            key = next(iter(files.values()))
-            return self.store.exists(key) if self._single else self.entry(key) is not None
+            return self.entry(next(iter(files.values()))) is not None
         load = self.loads(dataset).get(month)
         if step == "load" or load is None or month is None:
             return step == "load" and load is not None
@@ -147,12 +142,11 @@ class Inventory:
 
     def left(self, dataset: Dataset, month: date | None, through: str = STEPS[-1]) -> tuple[str, ...]:
         """The steps that a run up to this one does for the month."""
-        last = min(through, last_step_of(dataset.name), key=STEPS.index)
-        return steps_left(lambda step: self.done(step, dataset, month), last)
+        return steps_left(lambda step: self.done(step, dataset, month), last_step_of(dataset.name, through))
 
     def missing(self, dataset: Dataset, months: Sequence[date], through: str = STEPS[-1]) -> list[date]:
         """Those of the months for which a run up to this step has something to do."""
-        last = min(through, last_step_of(dataset.name), key=STEPS.index)
+        last = last_step_of(dataset.name, through)
         return [month for month in months if not self.done(last, dataset, month)]
 
     def statuses(self, months: Mapping[str, Sequence[date | None]], today: date) -> dict[str, list[MonthStatus]]:
@@ -161,9 +155,15 @@ class Inventory:
         return {name: [views[name].status(month, today) for month in wanted] for name, wanted in months.items()}
 
 
-def last_step_of(dataset: str) -> str:
-    """The last step that the dataset has: mart, or load where there are no marts."""
-    return "mart" if marts_of(dataset) else "load"
+def files_of(step: str, dataset: Dataset, month: date | None, source: Source) -> dict[str, str]:
+    """The keys of what a step leaves in the lake, by kind; nothing for a step that ends in the warehouse."""
+    keys = BY_NAME[step].files
+    return keys(dataset, month, source.file_name(dataset, month)) if keys else {}
+
+
+def last_step_of(dataset: str, through: str = STEPS[-1]) -> str:
+    """The last step, up to `through`, that the dataset has: one without marts ends with load."""
+    return min(through, "mart" if marts_of(dataset) else "load", key=STEPS.index)
 
 
 def _older_mart(record: MartRecord, mart: Mart, load: LoadRecord) -> str:

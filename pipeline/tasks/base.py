@@ -28,14 +28,14 @@ from pipeline.lake import Store, open_store
 from pipeline.months import format_month
 from pipeline.source.retries import Politeness, redact
 from pipeline.source.site import Source, make_source
-from pipeline.state.inventory import Inventory
+from pipeline.state.inventory import Inventory, files_of
 from pipeline.state.steps import step_before
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
-from pipeline.tasks.targets import LakeFile
+from pipeline.tasks.targets import LakeFile, WarehouseRecord
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
@@ -73,6 +73,12 @@ class Step(WithSettings, luigi.Task):
         """The step before it, of the same month."""
         before = step_before(self.step_name)
         return task_of(before.name, self.dataset, self.month) if before else []
+
+    def output(self) -> luigi.Target:
+        """Its file in the lake, or its records in the warehouse."""
+        if files := files_of(self.step_name, self.spec, self.month, self.source):
+            return LakeFile(self.store, next(iter(files.values())))
+        return WarehouseRecord(lambda: inventory_of(self.settings), self.step_name, self.spec, self.month)
 
     @property
     def spec(self) -> Dataset:
@@ -247,10 +253,10 @@ def task_of(step: str, dataset: str, month: date | None) -> Step:
     return _TASKS[step](dataset=dataset, month=month)
 
 
-def inventory_of(settings: config.Settings, *, lake_only: bool = False, single: bool = False) -> Inventory:
+def inventory_of(settings: config.Settings, *, lake_only: bool = False) -> Inventory:
     """A new inventory of lake and warehouse; of the lake alone for steps that end there."""
     warehouse = None if lake_only else warehouse_of(settings)
-    return Inventory(store_of(settings), source_of(settings), warehouse, single=single)
+    return Inventory(store_of(settings), source_of(settings), warehouse)
 
 
 @lru_cache(maxsize=8)

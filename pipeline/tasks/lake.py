@@ -25,7 +25,6 @@ from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.inventory import sidecar_of
 from pipeline.tasks.base import OfZones, Step
-from pipeline.tasks.targets import LakeFile
 from pipeline.units import size
 from pipeline.version import __version__
 
@@ -34,10 +33,6 @@ class Download(Step):
     """TLC's bytes of the month as they were published, with a sidecar that says where from."""
 
     resources = {"tlc": 1}  # noqa: RUF012 - Luigi's way
-
-    def output(self) -> LakeFile:
-        """The raw file."""
-        return self.raw
 
     def run(self) -> None:
         """Fetch, verify, publish; the sidecar first, since the data file is the commit point."""
@@ -62,10 +57,6 @@ class Conform(Step):
     """The month in the dataset's one schema, checked before anyone can see it."""
 
     resources = {"cpu": 1}  # noqa: RUF012
-
-    def output(self) -> LakeFile:
-        """The trips file."""
-        return self.trips
 
     def run(self) -> None:
         """Conform, measure, check; publish what was measured and found, and the rows only if they pass."""

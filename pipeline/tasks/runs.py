@@ -114,11 +114,10 @@ def missing_tasks(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> li
     inventory = inventory_of(settings, lake_only=BY_NAME[through].files is not None)
     tasks: list[luigi.Task] = []
     if inventory.left(ZONES, None, through):
-        tasks.append(task_of(min(through, last_step_of(ZONES.name), key=STEPS.index), ZONES.name, None))
+        tasks.append(task_of(last_step_of(ZONES.name, through), ZONES.name, None))
     for name, months in wanted.items():
-        last_step = min(through, last_step_of(name), key=STEPS.index)
         missing = inventory.missing(DATASETS[name], months, through)
-        tasks += [task_of(last_step, name, month) for month in reversed(missing)]
+        tasks += [task_of(last_step_of(name, through), name, month) for month in reversed(missing)]
     if tasks:
         _import_once(settings)
     return tasks

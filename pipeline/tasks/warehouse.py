@@ -7,9 +7,9 @@ import luigi
 from pipeline import config
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.tasks.base import OfZones, Step, WithSettings, inventory_of, store_of, warehouse_of
+from pipeline.tasks.base import OfZones, Step, WithSettings, store_of, warehouse_of
 from pipeline.tasks.messages import log
-from pipeline.tasks.targets import ExternalTables, WarehouseRecord
+from pipeline.tasks.targets import ExternalTables
 from pipeline.warehouses.base import Exposing
 
 
@@ -17,10 +17,6 @@ class _Writing(Step):
     """A step that writes to the warehouse."""
 
     doing = "loading"
-
-    def output(self) -> WarehouseRecord:
-        """The month in the warehouse."""
-        return WarehouseRecord(lambda: inventory_of(self.settings), self.step_name, self.spec, self.month)
 
     @property
     def resources(self) -> dict[str, int]:

@@ -86,8 +86,9 @@ class Mart:
 
     @property
     def definition(self) -> str:
-        """Hash of the SQL, by which a mart that was built by other SQL is known."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()[:16]
+        """A hash that differs when the SQL does; comments and line breaks are ignored."""
+        lines = [line.strip() for line in self.sql.splitlines() if not line.lstrip().startswith("--")]
+        return hashlib.sha256(" ".join(filter(None, lines)).encode()).hexdigest()[:16]
 
 
 @runtime_checkable
