@@ -29,7 +29,7 @@ from pipeline.months import format_month
 from pipeline.source.retries import Politeness, redact
 from pipeline.source.site import Source, make_source
 from pipeline.state.inventory import Inventory, files_of
-from pipeline.state.steps import step_before
+from pipeline.state.steps import STEPS, step_before
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
@@ -64,21 +64,25 @@ class Step(WithSettings, luigi.Task):
     dataset: str = DatasetParameter(description="which of TLC's datasets")
     #: What it is said to do until it reports more.
     doing = "starting"
+    #: Its row in the table of steps; a subclass of another name leaves the same.
+    row = ""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        _TASKS.setdefault(cls.__name__.lower(), cls)
+        name = cls.__name__.lower()
+        _TASKS.setdefault(name, cls)
+        cls.row = name if name in STEPS else cls.row
 
     def requires(self) -> luigi.Task | list[luigi.Task]:
         """The step before it, of the same month."""
-        before = step_before(self.step_name)
+        before = step_before(self.row)
         return task_of(before.name, self.dataset, self.month) if before else []
 
     def output(self) -> luigi.Target:
         """Its file in the lake, or its records in the warehouse."""
-        if files := files_of(self.step_name, self.spec, self.month, self.source):
+        if files := files_of(self.row, self.spec, self.month, self.source):
             return LakeFile(self.store, next(iter(files.values())))
-        return WarehouseRecord(lambda: inventory_of(self.settings), self.step_name, self.spec, self.month)
+        return WarehouseRecord(lambda: inventory_of(self.settings), self.row, self.spec, self.month)
 
     @property
     def spec(self) -> Dataset:
