@@ -51,7 +51,7 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
     if not isinstance(period, str):
         raise UsageError(f"period {period!r} must be a text such as '2024-01' or '2024-01..2024-03', or a date")
     months = parse_months(period)
-    inventory = inventory_of(config.settings(), lake_only=True)
+    inventory = inventory_of(config.settings(), "conform")
     store = inventory.store
     if missing := [format_month(month) for month in inventory.missing(spec, months, "conform")]:
         # A backfill through its last step does nothing for a month that is loaded.

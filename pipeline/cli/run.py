@@ -26,8 +26,7 @@ from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.runner import Outcome, Stopped, run
 from pipeline.source.retries import redact
 from pipeline.source.site import TLC_SITE
-from pipeline.state.inventory import Inventory
-from pipeline.state.steps import BY_NAME, STEPS, bytes_to_keep
+from pipeline.state.steps import STEPS, bytes_to_keep
 from pipeline.tasks import logs
 from pipeline.tasks.base import inventory_of, log, store_of
 from pipeline.tasks.runs import Backfill
@@ -147,7 +146,7 @@ def run_months(
     )
     code = 2
     try:
-        inventory = _inventory(through)
+        inventory = inventory_of(settings, through)
         missing = {name: inventory.missing(DATASETS[name], of, through) for name, of in months.items()}
         _announce(missing)
         known = inventory.statuses({name: of for name, of in missing.items() if of}, today)
@@ -209,11 +208,6 @@ def _announce(missing: Mapping[str, Sequence[date]]) -> None:
         log.info(f"{counted(count, 'month')} to do{about}")
 
 
-def _inventory(through: str) -> Inventory:
-    # Steps that end in the lake need no warehouse, which may not exist.
-    return inventory_of(config.settings(), lake_only=BY_NAME[through].files is not None)
-
-
 def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
     """Compare what the missing months take with what the disk has; at another source than TLC's, only a warning.
 
@@ -223,7 +217,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     settings = config.settings()
     if "://" in settings.lake:
         return
-    inventory = _inventory(through)
+    inventory = inventory_of(settings, through)
     need = sum(
         bytes_to_keep(name, month, inventory.left(DATASETS[name], month, through))
         for name, wanted in months.items()

@@ -29,7 +29,7 @@ from pipeline.months import format_month
 from pipeline.source.retries import Politeness, redact
 from pipeline.source.site import Source, make_source
 from pipeline.state.inventory import Inventory, files_of
-from pipeline.state.steps import STEPS, step_before
+from pipeline.state.steps import BY_NAME, STEPS, step_before
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
@@ -257,9 +257,9 @@ def task_of(step: str, dataset: str, month: date | None) -> Step:
     return _TASKS[step](dataset=dataset, month=month)
 
 
-def inventory_of(settings: config.Settings, *, lake_only: bool = False) -> Inventory:
-    """A new inventory of lake and warehouse; of the lake alone for steps that end there."""
-    warehouse = None if lake_only else warehouse_of(settings)
+def inventory_of(settings: config.Settings, through: str = STEPS[-1]) -> Inventory:
+    """A new inventory; for steps that end in the lake without the warehouse, which may not exist."""
+    warehouse = None if BY_NAME[through].files else warehouse_of(settings)
     return Inventory(store_of(settings), source_of(settings), warehouse)
 
 

@@ -21,7 +21,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import SourceError, UsageError
 from pipeline.months import add_months, format_month, month_range
 from pipeline.state.inventory import last_step_of
-from pipeline.state.steps import BY_NAME, STEPS
+from pipeline.state.steps import STEPS
 from pipeline.tasks.base import WithSettings, inventory_of, source_of, store_of, task_of
 from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
@@ -111,7 +111,7 @@ def missing_tasks(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> li
     """The last step of each missing month, newest first, and the zones when they are missing."""
     settings = config.settings()
     _sweep_once(settings, os.getpid())
-    inventory = inventory_of(settings, lake_only=BY_NAME[through].files is not None)
+    inventory = inventory_of(settings, through)
     tasks: list[luigi.Task] = []
     if inventory.left(ZONES, None, through):
         tasks.append(task_of(last_step_of(ZONES.name, through), ZONES.name, None))
