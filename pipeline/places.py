@@ -17,6 +17,8 @@ from pipeline.lake import Store, is_address, open_store
 from pipeline.settings import Settings, validate_with
 from pipeline.source.retries import Politeness, can_be_asked
 from pipeline.source.site import Source, make_source
+from pipeline.state.inventory import Inventory
+from pipeline.state.steps import BY_NAME, STEPS
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
@@ -95,3 +97,9 @@ def _validate_address(url: str) -> None:
 
 
 validate_with(_validate)
+
+
+def inventory_of(settings: Settings, through: str = STEPS[-1]) -> Inventory:
+    """A new inventory; for steps that end in the lake without the warehouse, which may not exist."""
+    warehouse = None if BY_NAME[through].files else warehouse_of(settings)
+    return Inventory(store_of(settings), source_of(settings), warehouse)

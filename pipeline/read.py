@@ -12,7 +12,7 @@ from pipeline import lake
 from pipeline.datasets import DATASETS
 from pipeline.errors import StoreError, UsageError, did_you_mean
 from pipeline.months import format_month, parse_months
-from pipeline.places import store_of
+from pipeline.places import inventory_of
 from pipeline.settings import current_settings, suggested_command
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
     if not isinstance(period, str):
         raise UsageError(f"period {period!r} must be a text such as '2024-01' or '2024-01..2024-03', or a date")
     months = parse_months(period)
-    store = store_of(current_settings())
-    present = store.keys(f"trips/{dataset}/")
-    if missing := [format_month(month) for month in months if lake.trips_key(spec, month) not in present]:
+    inventory = inventory_of(current_settings(), "conform")
+    store = inventory.store
+    if missing := [format_month(month) for month in inventory.missing(spec, months, "conform")]:
         # A backfill through its last step does nothing for a month that is loaded.
         remedy = suggested_command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
         raise StoreError(f"{dataset} {', '.join(missing)}: not in the lake {store.location}; run: {remedy}")

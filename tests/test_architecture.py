@@ -31,11 +31,11 @@ ARROWS = """
     __main__    cli
 
     cli         runs state tasks conform places settings datasets lake marts source warehouses sample.process
-    runs        tasks lake.planning state.status
+    runs        tasks lake.planning state
     tasks       state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake
     state       conform.check datasets lake marts source warehouses.base
-    places      settings lake source warehouses
+    places      settings lake source warehouses state
     settings
 
     conform     raw datasets

@@ -8,13 +8,14 @@ from datetime import date
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.state.steps import TABLE
+
+*_EARLIER, _LAST = TABLE
 #: By stage: its character, which tells without colour, its colour, and what it means.
 CELLS: Mapping[str, tuple[str, str, str]] = {
-    "complete": ("█", "green", "complete"),
+    "complete": (_LAST.character, _LAST.style, _LAST.meaning),
     "warned": ("*", "yellow", "complete, with warnings (pipeline check)"),
-    "loaded": ("▓", "green", "loaded, its marts are not built"),
-    "conformed": ("▒", "cyan", "conformed, not loaded"),
-    "raw": ("░", "blue", "downloaded"),
+    **{step.stage: (step.character, step.style, step.meaning) for step in reversed(_EARLIER)},
     "missing": ("·", "dim", "missing"),
     "not published": ("-", "dim", "not published yet"),
     "stale": ("~", "yellow", "out of date"),

@@ -15,7 +15,8 @@ from pipeline.errors import redact
 from pipeline.months import add_months, format_month
 from pipeline.places import store_of
 from pipeline.settings import current_settings, suggested_command
-from pipeline.state.status import STEPS, MonthStatus
+from pipeline.state.inventory import MonthStatus
+from pipeline.state.steps import STEPS, TABLE
 from pipeline.units import size
 
 Statuses = Mapping[str, Sequence[MonthStatus]]
@@ -92,7 +93,7 @@ def print_status(found: Statuses, zones: MonthStatus) -> None:
     out.print(legend(each.mark for of in found.values() for each in of), soft_wrap=not out.is_terminal)
     out.print()
     _print_totals({name: _totals(of) for name, of in found.items()})
-    print_line(f"zones      {zones.mark}" + (f", {zones.rows:,} rows" if zones.loaded and zones.rows else ""))
+    print_line(f"zones      {zones.mark}" + (f", {zones.rows:,} rows" if "load" in zones.done and zones.rows else ""))
     print_line(f"lake       {store_of(settings).location}")
     print_line(f"warehouse  {redact(settings.warehouse)}")
     found_wrong = remarks(found, zones)
@@ -149,7 +150,10 @@ def _why(of: MonthStatus) -> str:
 
 
 def _facts(of: MonthStatus) -> dict[str, Any]:
-    return {**asdict(of), "month": format_month(of.month) if of.month else None, "stage": of.stage, "mark": of.mark}
+    known = asdict(of)
+    month, done = format_month(of.month) if of.month else None, known.pop("done")
+    steps = {step.stage: step.name in done for step in TABLE}
+    return {**known, "month": month, **steps, "stage": of.stage, "mark": of.mark}
 
 
 def _totals(of: Sequence[MonthStatus]) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def _totals(of: Sequence[MonthStatus]) -> dict[str, Any]:
     return {
         "stages": {stage: stages[stage] for stage in CELLS if stages[stage]},
         "marks": {mark: marks[mark] for mark in CELLS if marks[mark]},
-        "rows": sum(each.rows or 0 for each in of if each.loaded),
+        "rows": sum(each.rows or 0 for each in of if "load" in each.done),
         "raw_bytes": sum(each.raw_bytes or 0 for each in of),
     }
 

@@ -18,10 +18,11 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError, redact
 from pipeline.months import format_month
-from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
-from pipeline.state.status import STEPS, MonthStatus, statuses
+from pipeline.state.inventory import MonthStatus
+from pipeline.state.steps import STEPS, bytes_to_keep, step_before
 from pipeline.units import size
 
 Month = tuple[str, date]
@@ -29,20 +30,13 @@ Month = tuple[str, date]
 #: How many HEADs at once.
 _POLITE = 4
 #: By the step with which a month would begin: why with that.
-_WHY = {
-    "download": "nothing is here",
-    "conform": "raw bytes are here",
-    "load": "trips are here",
-    "mart": "rows are loaded",
-}
+_WHY = {step: before.leaves if (before := step_before(step)) else "nothing is here" for step in STEPS}
 #: By mark: what a backfill does about it.
 _BACKFILL = {
     "stale": "leaves what is out of date",
     "refused": "tries again what was refused",
     "failed": "tries again what failed",
 }
-#: The steps that leave a copy of the month, each about as large as what was downloaded.
-_KEPT = ("download", "conform", "load")
 
 
 @click.command()
@@ -98,7 +92,9 @@ def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
     found, zones = _statuses(months_of(names, period))
     absent, unanswered = _absent(found)
     plans = [_plan(name, of, through, absent, set(unanswered)) for name, of in found.items()]
-    wrong, wanted = remarks(found, zones), zones.missing_through(through)
+    # What is out of date and done all the same needs no remark.
+    left = {name: [each for each in of if each.stale_from not in each.missing_steps] for name, of in found.items()}
+    wrong, wanted = remarks(left, zones), zones.missing_through(through)
     if as_json:
         print_json(
             {
@@ -118,8 +114,7 @@ def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
 
 def _statuses(months: Mapping[str, Sequence[date | None]]) -> tuple[Statuses, MonthStatus]:
     settings = current_settings()
-    places = (store_of(settings), warehouse_of(settings), source_of(settings))
-    found = statuses(*places, {**months, ZONES.name: [None]}, date.today())
+    found = inventory_of(settings).statuses({**months, ZONES.name: [None]}, date.today())
     failures = _failures(settings)
     found = {
         name: [replace(each, failure=failures.get((name, _text(each.month)))) for each in of]
@@ -216,9 +211,8 @@ def _plan(name: str, of: Sequence[MonthStatus], through: str, absent: set[Month]
         (made.begins[wanted[0]] if wanted else made.there).append(month)
         for step in wanted:
             made.steps[step].append(month)
-        count = estimated_bytes(name, [each.month])
-        made.bytes_to_download += count if "download" in wanted else 0
-        made.bytes_to_keep += count * sum(step in wanted for step in _KEPT)
+        made.bytes_to_download += estimated_bytes(name, [each.month]) if "download" in wanted else 0
+        made.bytes_to_keep += bytes_to_keep(name, each.month, wanted)
     return made
 
 

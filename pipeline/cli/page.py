@@ -8,16 +8,16 @@ from typing import Any
 
 from pipeline.cli.cells import CELLS
 from pipeline.errors import visible
+from pipeline.state.steps import TABLE
 from pipeline.units import size
 
+*_EARLIER, _LAST = TABLE
 _NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: What tells the stages apart without their colours; letters, as fonts differ in all else.
 _SIGNS = {
-    "complete": "✓",
+    **{step.stage: step.letter for step in _EARLIER},
+    "complete": _LAST.letter,
     "warned": "W",
-    "loaded": "L",
-    "conformed": "C",
-    "raw": "R",
     "missing": "·",
     "not published": "-",
     "stale": "~",
@@ -40,11 +40,9 @@ table.grid { border-collapse: separate; border-spacing: 2px; table-layout: fixed
 ul.keys { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; }
 .keys b { display: inline-block; width: 1.7rem; text-align: center; border-radius: 4px; margin-right: .4rem; }
 .keys b, .grid td { font-weight: 600; }
-.complete { background: #1f7a4a; color: #fff; } .loaded { background: #8fd0aa; color: #052e18; }
-.conformed { background: #7cc9d6; color: #03323a; } .raw { background: #a9c0ef; color: #0a1f4d; }
 .missing { background: var(--none); } .not-published { outline: 1px dashed var(--line); outline-offset: -1px; }
 .stale { background: #efc04a; color: #3d2600; } .refused, .failed { background: #b3261e; color: #fff; }
-.warned { background: #1f7a4a; color: #fff; outline: 3px solid #efc04a; outline-offset: -3px; }
+.warned { outline: 3px solid #efc04a; outline-offset: -3px; }
 table.totals { border-collapse: collapse; }
 .totals th, .totals td { padding: .15rem .9rem .15rem 0; text-align: right; }
 .totals th:first-child { text-align: left; } .scroll { overflow-x: auto; }
@@ -53,7 +51,10 @@ dt.refused, dt.failed { color: var(--bad); }
 dt.stale { color: var(--warn); } dd { margin: 0; } code { overflow-wrap: anywhere; }
 .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 36rem) { .grid .rest { display: none; } .grid td { height: 1.5rem; font-size: .8rem; } }
-"""
+""" + "".join(
+    f".{name} {{ {step.css} }}\n"
+    for name, step in (*((step.stage, step) for step in _EARLIER), ("complete", _LAST), ("warned", _LAST))
+)
 
 
 def html_page(document: Mapping[str, Any]) -> str:

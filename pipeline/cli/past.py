@@ -17,7 +17,7 @@ from pipeline.errors import UsageError, visible
 from pipeline.months import parse_months
 from pipeline.runs.history import History, Run, last_runs
 from pipeline.settings import current_settings
-from pipeline.state.status import STEPS
+from pipeline.state.steps import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
 from pipeline.units import size
 

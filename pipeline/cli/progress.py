@@ -26,19 +26,16 @@ from pipeline.cli.summary import words_for
 from pipeline.errors import visible
 from pipeline.months import format_month
 from pipeline.settings import adopt_context, run_context
-from pipeline.state.status import MonthStatus
+from pipeline.state.inventory import MonthStatus
+from pipeline.state.steps import BY_NAME
 from pipeline.tasks.base import log
 from pipeline.tasks.reports import Inbox, Report
 from pipeline.units import size
 
-#: About how a month's time is shared between its steps; for the time that is left.
-_WEIGHTS = {"download": 3, "conform": 4, "load": 2, "mart": 1}
 _REDRAW_S = 0.2
 #: Rates are of the last seconds.
 _WINDOW_S = 10.0
 _MOST_RUNNING = 8
-#: By finished step: the stage in which it leaves a month.
-_STAGES = {"download": "raw", "conform": "conformed", "load": "loaded", "mart": "complete"}
 
 
 class Progress:
@@ -53,6 +50,7 @@ class Progress:
         self._left = {
             (status.dataset, _text(status.month)): list(status.missing_through(through)) for status in self._months
         }
+        self._last_steps = {(status.dataset, _text(status.month)): status.last_step for status in self._months}
         self._left = {key: steps for key, steps in self._left.items() if steps}
         self._total, self._weight = len(self._left), self._weight_left() or 1
         self._running: dict[tuple[str, str, str], Report] = {}
@@ -143,13 +141,14 @@ class Progress:
             self.warnings.append(f"{subject}: {report.message}")
             if self._live:
                 self._live.console.print(Text(visible(f"{subject}: {report.message}"), style="yellow"))
-        if month in self._stages:
-            self._stages[month] = _STAGES[report.step]
         if report.step in self._left.get(month, ()):
             self._left[month].remove(report.step)
+        if month in self._stages:
+            is_last = report.step == self._last_steps[month]
+            self._stages[month] = "complete" if is_last else BY_NAME[report.step].stage
 
     def _weight_left(self) -> int:
-        return sum(_WEIGHTS[step] for steps in self._left.values() for step in steps)
+        return sum(BY_NAME[step].time_share for steps in self._left.values() for step in steps)
 
     def _picture(self) -> RenderableType:
         stages = dict(self._stages)

@@ -16,19 +16,24 @@ from pipeline.cli.options import as_json, console, months_of, parse_what, print_
 from pipeline.cli.run import run_months, scheduler_option, workers_option
 from pipeline.cli.streams import OutputLost
 from pipeline.cli.summary import counted_months
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import PipelineError, UsageError
 from pipeline.marts import marts_of
 from pipeline.months import month_range
-from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.settings import current_settings, suggested_command
-from pipeline.state.drift import Comparison, Finding, compare, months_here
-from pipeline.state.invalidation import Going, Month, Months, clear_the_way, going, name_of
-from pipeline.state.status import STEPS
-from pipeline.tasks.base import log
-from pipeline.tasks.lake import ConformZones, DownloadZones
-from pipeline.tasks.runs import missing_months, start_of
-from pipeline.tasks.warehouse import LoadZones
+from pipeline.state.drift import Comparison, Finding, compare
+from pipeline.state.invalidation import (
+    DeletionPlan,
+    Month,
+    Months,
+    deletion_plans,
+    invalidate,
+    name_of,
+)
+from pipeline.state.steps import STEPS
+from pipeline.tasks.base import log, task_of
+from pipeline.tasks.runs import start_of
 from pipeline.units import size
 from pipeline.warehouses.base import Compacting
 
@@ -55,18 +60,17 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
     pipeline redo yellow green 2021..2022 --from conform --yes
     """  # noqa: D301 (click wants the character itself)
     months = _named(what, step)
-    store, warehouse, source = _places()
-    plan = [found for found in going(store, warehouse, source, months, step) if found]
+    plan = [found for found in deletion_plans(inventory_of(current_settings()), months, step) if found]
     if plan:
         with suppress(OutputLost):  # Its readers do not decide.
-            _print_going(plan)
+            _print_deletions(plan)
         if not yes and not sys.stdin.isatty():
             raise UsageError("nobody can be asked whether this may go, as this is no terminal; add --yes")
         if not yes and not click.confirm(f"Forget this, and do it anew from {step} on?"):
             click.echo("Nothing was changed.")
             return
     there = [(found.dataset.name, found.month) for found in plan]
-    done, errors = _clear_the_way({step: there}, anew=True)
+    done, errors = _invalidate({step: there}, always=True)
     every = [(name, month) for name, of in months.items() for month in of]
     sys.exit(_bring([month for month in every if month in done or month not in there], errors, workers, scheduler))
 
@@ -96,14 +100,13 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
     pipeline refresh all --json
     """  # noqa: D301 (click wants the character itself)
     months = _compared(what)
-    store, warehouse, source = _places()
     count = sum(map(len, months.values()))
     if not count and not as_json:
         click.echo("Nothing is here yet, so there is nothing to compare; name datasets and a period to ask for them.")
         return
     every = [(name, month) for name, of in months.items() for month in of]
     log.info(f"comparing {counted_months(every)} with the source and with each other")
-    compared = compare(store, warehouse, source, months, date.today().replace(day=1), redo=_redo_command)
+    compared = compare(inventory_of(current_settings()), months, date.today().replace(day=1), redo=_redo_command)
     findings = compared.findings
     if not as_json:
         with suppress(OutputLost) if applied else nullcontext():
@@ -134,7 +137,7 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
     for found in findings:
         if found.redo_from and found.what != "new":
             wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
-    done, kept = _clear_the_way(wanted)
+    done, kept = _invalidate(wanted)
     errors += kept
     code = _bring([*done, *todo], kept, workers, scheduler)
     warehouse = warehouse_of(current_settings())
@@ -143,9 +146,11 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
     return code
 
 
-def _clear_the_way(wanted: Mapping[str, Sequence[Month]], *, anew: bool = False) -> tuple[list[Month], list[str]]:
-    wait_s = current_settings().lock_timeout_s
-    return clear_the_way(*_places(), wanted, wait_s=wait_s, say=log.info, redo=_redo_command, anew=anew)
+def _invalidate(wanted: Mapping[str, Sequence[Month]], *, always: bool = False) -> tuple[list[Month], list[str]]:
+    settings = current_settings()
+    places = (store_of(settings), warehouse_of(settings), source_of(settings))
+    wait_s = settings.lock_timeout_s
+    return invalidate(*places, wanted, wait_s=wait_s, say=log.info, redo=_redo_command, always=always)
 
 
 def _redo_command(month: Month, step: str) -> str:
@@ -169,17 +174,17 @@ def _bring(months: Sequence[Month], errors: Sequence[str], workers: int, schedul
 
 def _bring_zones(workers: int, scheduler: str | None) -> int:
     """Make the zones anew, in this process, and the marts that go when they are others than before."""
-    warehouse = warehouse_of(current_settings())
-    built = {name: list(warehouse.mart_months(spec)) for name, spec in DATASETS.items() if marts_of(name)}
+    before = inventory_of(current_settings())
+    built = {name: list(before.marts(spec)) for name, spec in DATASETS.items()}
     try:
-        for step in (DownloadZones(), ConformZones()):
-            if not step.output().exists():
-                step.run()
-        LoadZones().run()
+        for step in before.left(ZONES, None, "conform"):
+            task_of(step, ZONES.name, None).run()
+        task_of("load", ZONES.name, None).run()
     except PipelineError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         return 1
-    lost = {name: missing_months(DATASETS[name], sorted(of)) for name, of in built.items()}
+    after = inventory_of(current_settings())
+    lost = {name: after.missing(DATASETS[name], sorted(of)) for name, of in built.items()}
     lost = {name: of for name, of in lost.items() if of}
     return run_months(lost, workers=workers, scheduler=scheduler) if lost else 0
 
@@ -205,23 +210,22 @@ def _compared(words: Sequence[str]) -> Months:
     names, period = parse_what(words)
     if period != "all" or parts[1:][-1:] == ["all"]:
         return dict(months_of(names, period))
-    today = date.today().replace(day=1)
+    today, inventory = date.today().replace(day=1), inventory_of(current_settings())
+
+    def existing(name: str, months: Sequence[date | None]) -> list[date | None]:
+        return [month for month in months if any(inventory.done(step, dataset_named(name), month) for step in STEPS)]
+
     months: dict[str, Sequence[date | None]] = {}
     for name in names:
         every = month_range(start_of(DATASETS[name]), today)
-        here = [month for month in months_here(*_places(), name, every) if month]
+        here = [month for month in existing(name, every) if month]
         months |= {name: month_range(min(here), today)} if here else {}
-    if names == tuple(DATASETS) and months_here(*_places(), ZONES.name, [None]):
+    if names == tuple(DATASETS) and existing(ZONES.name, [None]):
         months[ZONES.name] = [None]
     return months
 
 
-def _places() -> tuple[Any, Any, Any]:
-    settings = current_settings()
-    return store_of(settings), warehouse_of(settings), source_of(settings)
-
-
-def _print_going(plan: Sequence[Going]) -> None:
+def _print_deletions(plan: Sequence[DeletionPlan]) -> None:
     table = _table("month", "files")
     for name in ("size", "rows", "marts"):
         table.add_column(name, justify="right")

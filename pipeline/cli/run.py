@@ -21,18 +21,15 @@ from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import PipelineError, UsageError, redact
 from pipeline.months import add_months, format_month, month_range
-from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, store_of
 from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.runner import Outcome, Stopped, run
 from pipeline.settings import RunContext, Settings, adopt, adopt_context, current_settings, resolve, run_context
-from pipeline.state.status import STEPS, statuses
+from pipeline.state.steps import STEPS, bytes_to_keep
 from pipeline.tasks import logs
 from pipeline.tasks.base import log
-from pipeline.tasks.runs import Backfill, missing_months
+from pipeline.tasks.runs import Backfill
 from pipeline.units import size
-
-#: By last step: raw and trips files and the tables of a month take about so many times its raw bytes.
-_ROOM = {"download": 1.0, "conform": 2.0, "load": 3.0, "mart": 3.0}
 
 workers_option = click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side."
@@ -148,16 +145,10 @@ def run_months(
     )
     code = 2
     try:
-        missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
+        inventory = inventory_of(settings, through)
+        missing = {name: inventory.missing(DATASETS[name], of, through) for name, of in months.items()}
         _announce(missing)
-        known = statuses(
-            store_of(settings),
-            # Not needed for steps that end in the lake, and perhaps not at hand.
-            warehouse_of(settings) if through in ("load", "mart") else None,
-            source_of(settings),
-            {name: of for name, of in missing.items() if of},
-            today,
-        )
+        known = inventory.statuses({name: of for name, of in missing.items() if of}, today)
         progress = Progress(known, through, quiet=quiet_now() or verbose_now())
         try:
             with progress:
@@ -212,7 +203,8 @@ def _announce(missing: Mapping[str, Sequence[date]]) -> None:
     count = sum(map(len, missing.values()))
     if count:
         total = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
-        log.info(f"{counted(count, 'month')} to do; at TLC's site these are about {size(total)}")
+        about = f"; at TLC's site these are about {size(total)}" if total else ""
+        log.info(f"{counted(count, 'month')} to do{about}")
 
 
 def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
@@ -224,8 +216,12 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
     settings = current_settings()
     if "://" in settings.lake:
         return
-    missing = {name: missing_months(DATASETS[name], list(of), through) for name, of in months.items()}
-    need = _ROOM[through] * sum(estimated_bytes(name, of) for name, of in missing.items() if of)
+    inventory = inventory_of(settings, through)
+    need = sum(
+        bytes_to_keep(name, month, inventory.left(DATASETS[name], month, through))
+        for name, wanted in months.items()
+        for month in wanted
+    )
     folder = Path(settings.lake).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -42,11 +42,12 @@ def published_months(dataset: str) -> dict[date, Published]:
 def estimated_bytes(dataset: str, months: Iterable[date]) -> int:
     """About how many bytes TLC's Parquet files of these months have: as published where that is known.
 
-    Elsewhere the known rows, or those of the last known month, times the bytes that a row took when both were known.
+    Elsewhere the known rows, or those of the last known month, times the bytes that a row took when both were known; 0
+    for a dataset of which nothing is known.
     """
     known = published_months(dataset)
-    last_sized = max(month for month, published in known.items() if published.bytes)
-    row_bytes = (known[last_sized].bytes or 0) / known[last_sized].rows
-    last = known[max(known)]
+    sized = [published for _, published in sorted(known.items()) if published.bytes and published.rows]
+    row_bytes = (sized[-1].bytes or 0) / sized[-1].rows if sized else 0
+    last = known[max(known)] if known else Published(0, None)
     found = (known.get(month, last) for month in months)
     return round(sum(published.bytes or published.rows * row_bytes for published in found))

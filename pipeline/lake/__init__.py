@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 
 from pipeline.errors import UsageError
 from pipeline.lake.keys import checks_key as checks_key
+from pipeline.lake.keys import folder_of as folder_of
 from pipeline.lake.keys import raw_key as raw_key
 from pipeline.lake.keys import sidecar_key as sidecar_key
 from pipeline.lake.keys import trips_key as trips_key

@@ -10,7 +10,7 @@ Source: https://cloud.google.com/storage/docs/request-preconditions
 from __future__ import annotations
 
 import base64
-import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from pipeline.disk import explained
 from pipeline.errors import Overtaken, StoreError
 from pipeline.lake.drafts import Drafts
 from pipeline.lake.google_cloud import storage_client, translated
-from pipeline.lake.planning import planning, recent
+from pipeline.lake.keys import folder_of
+from pipeline.lake.planning import Believed, planning
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Bucket
@@ -46,7 +47,7 @@ class GcsStore:
     def __init__(self, bucket: str, prefix: str, scratch: Path) -> None:
         self._bucket_name, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.drafts = Drafts(scratch, _SETTING)
-        self._listings: dict[str, tuple[float, set[str]]] = {}
+        self._listings = defaultdict[str, Believed[set[str]]](Believed)
 
     def __repr__(self) -> str:
         return f"GcsStore({self.location!r})"
@@ -59,7 +60,8 @@ class GcsStore:
     def exists(self, key: str) -> bool:
         """Whether the object is there; a plan is answered from one listing of its folder."""
         if planning():
-            return key in self._listed(_folder(key))
+            folder = folder_of(key)
+            return key in self._listings[folder].get(lambda: self.keys(folder))
         with self.faults(key):
             return bool(self._blob(key).exists(retry=self._retry(), timeout=_TIMEOUT_S))
 
@@ -170,14 +172,6 @@ class GcsStore:
                     "other bytes; run again"
                 ) from error
 
-    def _listed(self, folder: str) -> set[str]:
-        listed_at, keys = self._listings.get(folder, (float("-inf"), set()))
-        if not recent(listed_at):
-            now = time.monotonic()
-            keys = self.keys(folder)
-            self._listings[folder] = now, keys
-        return keys
-
     def _bucket(self) -> Bucket:
         return storage_client().bucket(self._bucket_name)
 
@@ -224,12 +218,6 @@ class GcsStore:
             raise StoreError(
                 f"{key}: cannot be worked on in {self.drafts.root}: {explained(error, _SETTING)}"
             ) from error
-
-
-def _folder(key: str) -> str:
-    """The part of the lake that is listed at once: raw/green/ for raw/green/green_tripdata_2024-01.parquet."""
-    *folders, _ = key.split("/")
-    return "/".join(folders[:2]) + "/"
 
 
 @dataclass(frozen=True)

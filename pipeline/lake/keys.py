@@ -40,6 +40,12 @@ def checks_key(dataset: Dataset, month: date | None) -> str:
     return f"checks/{dataset.name}/{format_month(month) if month else dataset.name}.json"
 
 
+def folder_of(key: str) -> str:
+    """What is listed at once, such as raw/green/ for raw/green/green_tripdata_2024-01.parquet."""
+    *folders, _ = key.split("/")
+    return "/".join(folders[:2]) + "/"
+
+
 def trips_month(key: str) -> date | None:
     """The month of a trips key; None for any other key."""
     found = _TRIPS.fullmatch(key)

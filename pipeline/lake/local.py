@@ -95,19 +95,15 @@ class LocalStore:
     def keys(self, prefix: str) -> set[str]:
         """The keys below a folder, drafts left out."""
         with self._faults(prefix, "cannot be listed in"):
-            return {
-                (Path(folder) / name).relative_to(self.root).as_posix()
-                for folder, _, names in os.walk(self.root / prefix, onerror=_raise_unless_absent)
-                for name in names
-                if not name.startswith(".")
-            }
+            return {key for key, _ in _files(self.root / prefix, prefix)}
 
     def entries(self, prefix: str) -> dict[str, LocalEntry]:
-        """The files below a folder; one that goes while they are listed is left out."""
+        """The files below a folder; one that is deleted while they are listed is left out."""
         found = {}
-        for key in self.keys(prefix):
-            with suppress(StoreError):
-                found[key] = self.entry(key)
+        with self._faults(prefix, "cannot be listed in"):
+            for key, file in _files(self.root / prefix, prefix):
+                with suppress(FileNotFoundError):
+                    found[key] = LocalEntry(key, Path(file.path), file.stat().st_size)
         return found
 
     def entry(self, key: str) -> LocalEntry:
@@ -154,6 +150,15 @@ class LocalStore:
             raise StoreError(f"{key}: {what} the lake {self.root}: {explained(error, _SETTING)}") from error
 
 
-def _raise_unless_absent(error: OSError) -> None:
-    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        raise error
+def _files(folder: Path, prefix: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder with its key, through symbolic links; a link to nothing, or back up, has none."""
+    real = os.path.realpath(folder)
+    try:
+        found = [] if real in above else list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for each in found:
+        if each.is_file() and not each.name.startswith("."):
+            yield f"{prefix}{each.name}", each
+        elif each.is_dir():
+            yield from _files(folder / each.name, f"{prefix}{each.name}/", (*above, real))

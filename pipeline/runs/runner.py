@@ -6,7 +6,6 @@ import json
 import logging
 import multiprocessing
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ from luigi.worker import Worker
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.lake.planning import work_was_done
+from pipeline.places import inventory_of
 from pipeline.runs.stopping import Stopped as Stopped
 from pipeline.runs.stopping import stoppable
+from pipeline.settings import current_settings
 from pipeline.tasks.base import Step
 from pipeline.tasks.messages import of_lost_process
-from pipeline.tasks.runs import missing_months
 
 _FAILED = ("FAILED", "DISABLED")
 _LOOK_S = 1.0
@@ -122,20 +122,16 @@ def _build(
 
 
 def _done(steps: Collection[Step], known: Mapping[str, Any]) -> set[str]:
-    """The ids of the steps whose targets are there, by one question for each dataset and kind of step."""
+    """The ids of the steps that are done, by one inventory."""
     work_was_done()
-    alike: dict[tuple[str, str], list[Step]] = defaultdict(list)
-    for step in steps:
-        alike[step.spec.name, step.step_name].append(step)
-    done: set[str] = set()
     try:
-        for (_, name), of in alike.items():
-            months = [step.month for step in of if step.month]
-            missing = set(missing_months(of[0].spec, months, name)) if months else set()
-            done |= {step.task_id for step in of if (step.month not in missing if months else step.complete())}
+        inventory = inventory_of(current_settings())
+        # A task of the user's own may leave something else.
+        own = {step.task_id for step in steps if step.step_name != step.row and step.complete()}
+        ours = [step for step in steps if step.step_name == step.row]
+        return own | {step.task_id for step in ours if inventory.done(step.row, step.spec, step.month)}
     except PipelineError:  # Lake or warehouse do not answer any more: then the scheduler's word counts.
         return {step.task_id for step in steps if known.get(step.task_id, {}).get("status") == "DONE"}
-    return done
 
 
 def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:

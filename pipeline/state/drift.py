@@ -1,7 +1,7 @@
-"""What the source has that is not here, or is other than here, and what is out of date here.
+"""How lake and warehouse differ from the source, and what of them is out of date.
 
-Nothing is downloaded to find out: a HEAD request for each month whose raw bytes are here or of which nothing is, four
-at a time, against what its sidecar says. Without conditions, as an answer to HEAD has no body that they could save.
+Nothing is downloaded to find out: a HEAD request for each month whose raw bytes exist or of which nothing does, four at
+a time, against what its sidecar says. Without conditions, as an answer to HEAD has no body that they could save.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import cache
 from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-from pipeline import lake
 from pipeline.datasets import dataset_named
 from pipeline.errors import SourceError
-from pipeline.lake import Entry, Store
 from pipeline.months import format_month
 from pipeline.source.parts import Version
 from pipeline.source.site import Sidecar, Source
 from pipeline.state.invalidation import Month, Months, raw_of
-from pipeline.state.status import STEPS, MonthStatus, sidecar_of, statuses
-from pipeline.warehouses.base import Warehouse
+from pipeline.state.inventory import OLDER_RAW, Inventory, MonthStatus, sidecar_of
+from pipeline.state.steps import STEPS
 
 _THREADS = 4
 #: After so many months in a row about which the source said nothing, it is not asked any more.
@@ -39,7 +36,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it could be about a month (about the zones, when `month` is None)."""
+    """A way in which a month is not up to date (the zones, when `month` is None)."""
 
     dataset: str
     month: date | None
@@ -48,7 +45,7 @@ class Finding:
     why: str
     #: When the source published what it has, or when what is out of date was made or fetched; None: nothing says so.
     dated: datetime | None = None
-    #: The step from which on it is to be done anew; None where that is for a person to decide.
+    #: The first step to do again; None where you must decide.
     redo_from: str | None = None
 
     @property
@@ -77,49 +74,24 @@ class Comparison:
     without_raw: list[Month]
 
 
-def months_here(
-    store: Store, warehouse: Warehouse, source: Source, name: str, months: Sequence[date | None]
-) -> list[date | None]:
-    """Those of the months of which there are raw bytes, trips or a load."""
-    dataset = dataset_named(name)
-    monthly = dataset.first_month is not None
-    keys = store.keys(f"raw/{dataset.name}/") | store.keys(f"trips/{dataset.name}/" if monthly else f"{dataset.name}/")
-    loaded: set[date | None] = set(warehouse.loaded_months(dataset)) if monthly else set()
-    loaded |= {None} if not monthly and warehouse.loaded_zones() else set()
-
-    def of_the_lake(month: date | None) -> set[str]:
-        return {raw_of(source, (name, month)), lake.trips_key(dataset, month)}
-
-    return [month for month in months if month in loaded or of_the_lake(month) & keys]
-
-
-def compare(
-    store: Store,
-    warehouse: Warehouse,
-    source: Source,
-    months: Months,
-    today: date,
-    *,
-    redo: Callable[[Month, str], str],
-) -> Comparison:
+def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable[[Month, str], str]) -> Comparison:
     """Compare these months; `redo` gives the command that does a month again from a step."""
-    sidecars, findings = _sidecars(store, source, months, redo)
-    told = {(found.dataset, found.month) for found in findings}
-    wanted = {name: [month for month in of if (name, month) not in told] for name, of in months.items()}
-    known = statuses(store, warehouse, source, wanted, today)
-    status = {(name, of.month): of for name in wanted for of in known[name]}
-    to_ask = [month for month, of in status.items() if of.raw or not (of.conformed or of.loaded)]
+    sidecars, findings = _sidecars(inventory, months, redo)
+    unreadable = {(found.dataset, found.month) for found in findings}
+    wanted = {name: [month for month in each if (name, month) not in unreadable] for name, each in months.items()}
+    status = {(name, of.month): of for name, each in inventory.statuses(wanted, today).items() for of in each}
+    to_ask = [month for month, of in status.items() if "download" in of.done or not of.done]
     same, absent = set[Month](), set[Month]()
-    for month, answer in _ask(source, to_ask):
+    for month, answer in _ask(inventory.source, to_ask):
         if found := _of_source(month, answer, sidecars):
             findings.append(found)
         else:
             (same if month in sidecars else absent).add(month)
-    findings += _of_staleness(warehouse, status, sidecars)
+    findings += _of_staleness(inventory, status, sidecars)
     every = _each(months)
-    places = {month: place for place, month in enumerate(every)}
+    order = {month: index for index, month in enumerate(every)}
     return Comparison(
-        sorted(findings, key=lambda found: places[found.dataset, found.month]),
+        sorted(findings, key=lambda found: order[found.dataset, found.month]),
         [month for month in every if month in same],
         [month for month in every if month in absent],
         [month for month in status if month not in to_ask],
@@ -127,17 +99,14 @@ def compare(
 
 
 def _sidecars(
-    store: Store, source: Source, months: Months, redo: Callable[[Month, str], str]
+    inventory: Inventory, months: Months, redo: Callable[[Month, str], str]
 ) -> tuple[dict[Month, Sidecar], list[Finding]]:
-    """The sidecars of all raw bytes that are here, and a finding for each that cannot be read."""
-    here: dict[Month, str] = {}
-    listed: dict[str, Entry] = {}
-    for name, of in months.items():
-        listed |= store.entries(f"raw/{name}/")
-        raws = {(name, month): raw_of(source, (name, month)) for month in of}
-        here |= {month: key for month, key in raws.items() if key in listed}
+    """The sidecars of all raw bytes in the lake, and a finding for each that cannot be read."""
+    raws = {month: raw_of(inventory.source, month) for month in _each(months)}
+    here = {month: key for month, key in raws.items() if inventory.entry(key)}
+    beside = {month: inventory.entry(lake.sidecar_key(key)) for month, key in here.items()}
     sidecars, findings = {}, []
-    for month, answer in _in_threads(lambda month: sidecar_of(store, here[month], listed), list(here)):
+    for month, answer in _in_threads(lambda month: sidecar_of(inventory.store, here[month], beside[month]), list(here)):
         if isinstance(answer, SourceError):
             findings.append(Finding(*month, "unknown", f"{answer}; to fetch it again, run: {redo(month, 'download')}"))
         else:
@@ -186,32 +155,23 @@ def _difference(sidecar: Sidecar, version: Version) -> str:
 
 
 def _of_staleness(
-    warehouse: Warehouse, status: Mapping[Month, MonthStatus], sidecars: Mapping[Month, Sidecar]
+    inventory: Inventory, status: Mapping[Month, MonthStatus], sidecars: Mapping[Month, Sidecar]
 ) -> Iterator[Finding]:
-    dated = _Dates(warehouse, sidecars)
     for month, of in status.items():
         if of.stale_from:
             why = "; ".join(of.stale[step] for step in STEPS if step in of.stale)
-            yield Finding(*month, "stale", why, dated.of(month, of), of.stale_from)
+            yield Finding(*month, "stale", why, _made_at(inventory, of, sidecars.get(month)), of.stale_from)
 
 
-class _Dates:
-    """When what is out of date was made, or what it should be made of was fetched; two questions for each dataset."""
-
-    def __init__(self, warehouse: Warehouse, sidecars: Mapping[Month, Sidecar]) -> None:
-        self._sidecars = sidecars
-        self._loads = cache(lambda name: warehouse.loaded_months(dataset_named(name)))
-        self._marts = cache(lambda name: warehouse.mart_months(dataset_named(name)))
-        self._zones = cache(warehouse.loaded_zones)
-
-    def of(self, month: Month, status: MonthStatus) -> datetime | None:
-        name, of = month
-        if "older raw" in status.stale.get("conform", ""):
-            return _iso_time(self._sidecars[month].fetched_at) if month in self._sidecars else None
-        if status.stale_from == "mart" and of:
-            return min((mart.built_at for mart in self._marts(name).get(of, {}).values()), default=None)
-        load = self._loads(name).get(of) if of else self._zones()
-        return load.loaded_at if load else None
+def _made_at(inventory: Inventory, status: MonthStatus, sidecar: Sidecar | None) -> datetime | None:
+    """When what is out of date was made, or what it should be made of was fetched."""
+    dataset = dataset_named(status.dataset)
+    if status.stale.get("conform") == OLDER_RAW:
+        return _iso_time(sidecar.fetched_at) if sidecar else None
+    if status.stale_from == "mart" and status.month:
+        return min((mart.built_at for mart in inventory.marts(dataset)[status.month].values()), default=None)
+    load = inventory.loads(dataset).get(status.month)
+    return load.loaded_at if load else None
 
 
 def _each(months: Months) -> list[Month]:

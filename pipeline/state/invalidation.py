@@ -1,8 +1,8 @@
-"""What of a month goes when a step and all that follows from it are to be done anew, and in which order.
+"""What of a month is deleted when a step and all that follows from it are done again, and in which order.
 
-What says that the month is there goes first: its load with the marts, in one step of the warehouse. Then trips, checks,
-raw bytes and, last, the sidecar. So whoever is killed in between leaves a month that every run takes for missing and
-makes again from what is left: raw bytes without a sidecar, which no run would believe, never come about.
+What says that the month exists is deleted first: its load with the marts, in one step of the warehouse. Then trips,
+checks, raw bytes and, last, the sidecar. So a process that is killed in between leaves a month that every run takes for
+missing and makes again from what is left: raw bytes without a sidecar, which no run would accept, never occur.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pipeline.lake import Entry, Store
 from pipeline.months import format_month
 from pipeline.source.parts import Part
 from pipeline.source.site import Source
-from pipeline.state.status import STEPS, sidecar_of
+from pipeline.state.inventory import Inventory, sidecar_of
+from pipeline.state.steps import STEPS, steps_from
 from pipeline.warehouses.base import LoadRecord, MartRecord, Warehouse
 
 #: A dataset's name and a month; of the zones, None.
@@ -28,14 +29,14 @@ Months = Mapping[str, Sequence["date | None"]]
 
 
 @dataclass(frozen=True)
-class Going:
-    """What is there of a month and goes; the zones have no month, and their load stays until another replaces it."""
+class DeletionPlan:
+    """What exists of a month and is deleted; the zones' load stays until another replaces it."""
 
     dataset: Dataset
     month: date | None
     load: LoadRecord | None = None
     marts: Mapping[str, MartRecord] = field(default_factory=dict)
-    #: Of the lake, by what they are (trips, checks, raw, sidecar), in the order in which they go.
+    #: Of the lake, by kind (trips, checks, raw, sidecar), in the order in which they are deleted.
     files: Mapping[str, Entry] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -53,69 +54,52 @@ def raw_of(source: Source, month: Month) -> str:
     return lake.raw_key(dataset, source.file_name(dataset, month[1]))
 
 
-def going(store: Store, warehouse: Warehouse, source: Source, months: Months, step: str) -> list[Going]:
-    """What would go of each month if the step was done anew; nothing of one of which nothing is there.
-
-    Bulk questions: one listing for each folder of the lake, one each for loads and marts.
-    """
-    return [
-        found
-        for name, wanted in months.items()
-        for found in _of(store, warehouse, source, dataset_named(name), wanted, step)
-    ]
+def deletion_plans(inventory: Inventory, months: Months, step: str) -> list[DeletionPlan]:
+    """What is deleted of each month when the step is done again; an empty plan where nothing exists."""
+    return [_plan(inventory, dataset_named(name), month, step) for name, wanted in months.items() for month in wanted]
 
 
-def _of(
-    store: Store, warehouse: Warehouse, source: Source, dataset: Dataset, months: Sequence[date | None], step: str
-) -> list[Going]:
-    first, monthly = STEPS.index(step), dataset.first_month is not None
-    loads = warehouse.loaded_months(dataset) if monthly and step != "mart" else {}
-    marts = warehouse.mart_months(dataset) if monthly else {}
-    there: dict[str, Entry] = {}
-    if first <= STEPS.index("conform"):
-        there |= store.entries(f"trips/{dataset.name}/" if monthly else f"{dataset.name}/")
-        there |= store.entries(f"checks/{dataset.name}/")
-    if first <= STEPS.index("download"):
-        there |= store.entries(f"raw/{dataset.name}/")
-    found = []
-    for month in months:
-        raw = raw_of(source, (dataset.name, month))
-        keys = {"trips": lake.trips_key(dataset, month), "checks": lake.checks_key(dataset, month)}
-        keys |= {"raw": raw, "sidecar": lake.sidecar_key(raw)}
-        files = {what: there[key] for what, key in keys.items() if key in there}
-        load, built = (loads.get(month), marts.get(month, {})) if month else (None, {})
-        found.append(Going(dataset, month, load, built, files))
-    return found
+def _plan(inventory: Inventory, dataset: Dataset, month: date | None, step: str) -> DeletionPlan:
+    again = steps_from(step)
+    files = {
+        kind: entry
+        for each in reversed(again)
+        for kind, key in inventory.files(each.name, dataset, month).items()
+        if (entry := inventory.entry(key))
+    }
+    loaded = month and any(each.name == "load" for each in again)
+    load = inventory.loads(dataset).get(month) if loaded else None
+    return DeletionPlan(dataset, month, load, inventory.marts(dataset).get(month, {}) if month else {}, files)
 
 
-def forget(store: Store, warehouse: Warehouse, what: Going) -> None:
-    """Take it away, in an order in which every moment is one that a run can go on from."""
-    if what.month and what.load:
-        warehouse.forget_month(what.dataset, what.month)
-    elif what.month and what.marts:
-        warehouse.forget_marts(what.dataset, what.month)
-    for entry in what.files.values():
+def forget(store: Store, warehouse: Warehouse, plan: DeletionPlan) -> None:
+    """Delete it, in an order in which a run can go on from every moment."""
+    if plan.month and plan.load:
+        warehouse.forget_month(plan.dataset, plan.month)
+    elif plan.month and plan.marts:
+        warehouse.forget_marts(plan.dataset, plan.month)
+    for entry in plan.files.values():
         store.delete(entry.key)
 
 
 def forget_once_fetched(
-    store: Store, warehouse: Warehouse, source: Source, what: Going, *, wait_s: float, anew: bool = False
+    store: Store, warehouse: Warehouse, source: Source, plan: DeletionPlan, *, wait_s: float, always: bool = False
 ) -> bool:
-    """Forget the month only once what the source has of it has arrived, whole, where the next download takes it up.
+    """Delete the month only once the source's file has arrived, whole, where the next download takes it up.
 
-    False when these are the very bytes that are here: then nothing is forgotten, and their sidecar is renewed; with
-    `anew` the month is forgotten all the same.
+    False when its bytes are those of the lake: then nothing is deleted, and their sidecar is renewed; with `always` the
+    month is deleted all the same.
 
     Raises:
-        NotPublished: the source has none; nothing was forgotten.
-        SourceError: it misbehaved through all retries; nothing was forgotten.
+        NotPublished: the source has none; nothing was deleted.
+        SourceError: it failed after all retries; nothing was deleted.
     """
-    raw = raw_of(source, (what.dataset.name, what.month))
-    # Held until the old file has gone: a part whose file is there is swept by whoever plans a run.
+    raw = raw_of(source, (plan.dataset.name, plan.month))
+    # Held until the old file is deleted: a part whose file exists is swept by every process that plans a run.
     with store.part(raw, wait_s=wait_s) as path:
-        sidecar = source.fetch(what.dataset, what.month, path)
-        if anew or _sha256(store, raw) != sidecar.sha256:
-            forget(store, warehouse, what)
+        sidecar = source.fetch(plan.dataset, plan.month, path)
+        if always or _sha256(store, raw) != sidecar.sha256:
+            forget(store, warehouse, plan)
             return True
         beside = lake.sidecar_key(raw)
         facts = store.entry(beside).facts if store.exists(beside) else {}
@@ -125,7 +109,7 @@ def forget_once_fetched(
         return False
 
 
-def clear_the_way(
+def invalidate(
     store: Store,
     warehouse: Warehouse,
     source: Source,
@@ -134,36 +118,36 @@ def clear_the_way(
     wait_s: float,
     say: Callable[[str], object],
     redo: Callable[[Month, str], str],
-    anew: bool = False,
+    always: bool = False,
 ) -> tuple[list[Month], list[str]]:
-    """Forget what is out of date, months by the step that mends it; returns those that a run must make, and errors.
+    """Delete what is out of date, by the step to do again; returns the months that a run must make, and errors.
 
-    What is here is not given up before its replacement is proved: bytes of the source are fetched first, raw bytes are
-    compared with their sidecar, and a trips file is read to its end. Where that fails the month stays as it is. A month
-    may be given with several steps. `redo` gives the command that does a month again from a step. With `anew` fetched
-    bytes count although they are those that are here.
+    Nothing is deleted before its replacement is verified: bytes of the source are fetched first, raw bytes are compared
+    with their sidecar, and a trips file is read to its end. Where that fails the month stays as it is. A month may be
+    given with several steps. `redo` gives the command that does a month again from a step. With `always` fetched bytes
+    count although they are those of the lake.
     """
     todo: list[Month] = []
     errors: list[str] = []
     handled: set[Month] = set()
     for step in STEPS:
         months = _grouped(month for month in wanted.get(step, ()) if month not in handled)
-        for what in going(store, warehouse, source, months, step):
-            month = (what.dataset.name, what.month)
-            kept = f"what is here of {name_of(*month)} stays as it is"
+        for plan in deletion_plans(Inventory(store, source, warehouse), months, step):
+            month = (plan.dataset.name, plan.month)
+            kept = f"what exists of {name_of(*month)} stays as it is"
             try:
-                needs_source = _prove(store, source, month, step, redo)
+                needs_source = _verify(store, source, month, step, redo)
             except (SourceError, StoreError) as error:
                 errors.append(f"{type(error).__name__}: {error}; {kept}")
                 handled.add(month)
                 continue
             try:
                 if not needs_source:
-                    forget(store, warehouse, what)
-                elif forget_once_fetched(store, warehouse, source, what, wait_s=wait_s, anew=anew):
+                    forget(store, warehouse, plan)
+                elif forget_once_fetched(store, warehouse, source, plan, wait_s=wait_s, always=always):
                     say(f"{name_of(*month)}: fetched")
                 else:
-                    say(f"{name_of(*month)}: the source's bytes are those that are here; their sidecar is renewed")
+                    say(f"{name_of(*month)}: the source's bytes are those of the lake; their sidecar is renewed")
                     continue  # With a later step the month has its turn again.
                 todo.append(month)
             except (NotPublished, SourceError) as error:
@@ -172,15 +156,15 @@ def clear_the_way(
     return todo, errors
 
 
-def _prove(store: Store, source: Source, month: Month, step: str, redo: Callable[[Month, str], str]) -> bool:
-    """Read to its end what a step would work on; returns whether that must be fetched first.
+def _verify(store: Store, source: Source, month: Month, step: str, redo: Callable[[Month, str], str]) -> bool:
+    """Read to its end what a step works on; returns whether that must be fetched first.
 
     Raises:
         SourceError: raw bytes that have no readable sidecar, or are not those that it is of.
         StoreError: a trips file that cannot be read.
     """
     raw, trips = raw_of(source, month), lake.trips_key(dataset_named(month[0]), month[1])
-    if step == "mart":  # A load has its rows in the warehouse, where nothing rots unseen.
+    if step == "mart":  # A mart is built from the warehouse's rows.
         return False
     if step == "load" and store.exists(trips):
         try:
@@ -212,7 +196,7 @@ def _read(trips: Entry) -> None:
 
 
 def _sha256(store: Store, raw_key: str) -> str | None:
-    """The hash of the raw bytes that are here; None where there are none."""
+    """The hash of the lake's raw bytes; None where there are none."""
     if not store.exists(raw_key):
         return None
     with store.entry(raw_key).open_local() as path:

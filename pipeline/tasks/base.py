@@ -20,23 +20,27 @@ import luigi
 from luigi.rpc import RPCError
 
 from pipeline import lake
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import ZONES, dataset_named
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, redact
 from pipeline.lake import Store
 from pipeline.months import format_month
-from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context
 from pipeline.source.site import Source
+from pipeline.state.inventory import files_of
+from pipeline.state.steps import STEPS, step_before
 from pipeline.tasks import logs
 from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, of_lost_process, words_of
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
-from pipeline.tasks.targets import LakeFile
+from pipeline.tasks.targets import LakeFile, WarehouseRecord
 from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
+#: By name in lower case: the task of each step, and of each step of the zones.
+_TASKS: dict[str, type[Step]] = {}
 
 
 class WithSettings:
@@ -54,13 +58,46 @@ class WithSettings:
 
 
 class Step(WithSettings, luigi.Task):
-    """A task that works on one file of one dataset, with the settings and what they name."""
+    """A step of one month of one dataset, with the settings and what they name."""
 
-    #: The month, None where the dataset has none; subclasses give both.
-    month: date | None
-    spec: Dataset
+    #: None where the dataset has no months.
+    month: date | None = MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
+    dataset: str = DatasetParameter(description="which of TLC's datasets")
     #: What it is said to do until it reports more.
     doing = "starting"
+    #: Its row in the table of steps; a subclass of another name leaves the same.
+    row = ""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        name = cls.__name__.lower()
+        _TASKS.setdefault(name, cls)
+        cls.row = name if name in STEPS else cls.row
+
+    def requires(self) -> luigi.Task | list[luigi.Task]:
+        """The step before it, of the same month."""
+        before = step_before(self.row)
+        return task_of(before.name, self.dataset, self.month) if before else []
+
+    def output(self) -> luigi.Target:
+        """Its file in the lake, or its records in the warehouse."""
+        if files := files_of(self.row, self.spec, self.month, self.source):
+            return LakeFile(self.store, next(iter(files.values())))
+        return WarehouseRecord(lambda: inventory_of(self.settings), self.row, self.spec, self.month)
+
+    @property
+    def spec(self) -> Dataset:
+        """The dataset's declaration."""
+        return dataset_named(self.dataset)
+
+    @property
+    def priority(self) -> int:
+        """Newest months first: they are the ones people wait for; the zones before all, since every mart needs them."""
+        if self.month is None:
+            return date.max.toordinal()
+        newest_first = int(self.month.toordinal())
+        # Never below that of what needs the step, which is 0: Luigi would raise all to that.
+        return date.max.toordinal() - newest_first if run_context().oldest_first else newest_first
 
     @property
     def settings(self) -> Settings:
@@ -207,28 +244,15 @@ for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
 Step.event_handler(luigi.Event.DEPENDENCY_MISSING)(_stop_when_nobody_can_tell)
 
 
-class MonthTask(Step):
-    """A step of one month of one dataset."""
+class OfZones:
+    """What makes a step one of the zones, which have no month."""
 
-    month: date = MonthParameter(description="which month, as YYYY-MM")  # first: RangeMonthly fills the first
-    dataset: str = DatasetParameter(description="which of TLC's datasets")
-
-    @property
-    def spec(self) -> Dataset:  # type: ignore[override]
-        """The dataset's declaration."""
-        return DATASETS[self.dataset]
-
-    @property
-    def priority(self) -> int:
-        """Newest months first: they are the ones people wait for."""
-        newest_first = int(self.month.toordinal())
-        # Never below that of what needs the step, which is 0: Luigi would raise all to that.
-        return date.max.toordinal() - newest_first if run_context().oldest_first else newest_first
+    month: date | None = None
+    dataset: str = ZONES.name
 
 
-class ZonesTask(Step):
-    """A step of the zones, which have no month."""
-
-    month = None
-    spec = ZONES
-    priority = date.max.toordinal()  # Before any month, since every mart needs them.
+def task_of(step: str, dataset: str, month: date | None) -> Step:
+    """The task of a step of a month; of the zones when `month` is None."""
+    if month is None:
+        return _TASKS[f"{step}zones"]()
+    return _TASKS[step](dataset=dataset, month=month)

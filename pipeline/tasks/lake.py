@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import luigi
-
 from pipeline import lake
 from pipeline.conform.check import check, checks_document, enforce
 from pipeline.conform.month import conform_file
@@ -26,98 +24,82 @@ from pipeline.months import format_month
 from pipeline.settings import suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
-from pipeline.state.status import sidecar_of
-from pipeline.tasks.base import MonthTask, Step, ZonesTask
-from pipeline.tasks.targets import LakeFile
+from pipeline.state.inventory import sidecar_of
+from pipeline.tasks.base import OfZones, Step
 from pipeline.units import size
 from pipeline.version import __version__
 
 
-class Download(MonthTask):
+class Download(Step):
     """TLC's bytes of the month as they were published, with a sidecar that says where from."""
 
     resources = {"tlc": 1}  # noqa: RUF012 - Luigi's way
 
-    def output(self) -> LakeFile:
-        """The raw file."""
-        return self.raw
-
     def run(self) -> None:
-        """Fetch, verify, publish."""
-        download(self)
+        """Fetch, verify, publish; the sidecar first, since the data file is the commit point."""
+
+        def report(got: int, total: int | None, rate: float) -> None:
+            of = f" of {size(total)}" if total else ""
+            self.report(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
+
+        raw = self.raw
+        with self.store.part(raw.key, wait_s=self.settings.lock_timeout_s) as path:
+            if raw.exists():  # Another process has downloaded it while this one waited for the part.
+                return
+            sidecar = self.source.fetch(self.spec, self.month, path, report)
+            with raw.publish(_facts(self, sidecar)) as draft:
+                _publish_sidecar(self, sidecar)
+                # Last, as a draft is deleted with whatever fails, and what was downloaded need not be.
+                Part(path).move(draft)
+        self.done(size(sidecar.bytes), moved=sidecar.bytes)
 
 
-class Conform(MonthTask):
+class Conform(Step):
     """The month in the dataset's one schema, checked before anyone can see it."""
 
     resources = {"cpu": 1}  # noqa: RUF012
 
-    def requires(self) -> luigi.Task:
-        """The raw file."""
-        return self.clone(Download)
-
-    def output(self) -> LakeFile:
-        """The trips file."""
-        return self.trips
-
     def run(self) -> None:
-        """Conform, measure, check, publish."""
-        conform(self)
+        """Conform, measure, check; publish what was measured and found, and the rows only if they pass."""
+        facts: dict[str, str] = {}
+
+        def report(fraction: float, rows: int) -> None:
+            self.report(fraction, f"{rows:,} rows", rows=rows)
+
+        with _verified(self) as (path, sidecar), self.trips.publish(facts) as draft:
+            measures = conform_file(
+                path,
+                draft,
+                self.spec,
+                self.month,
+                source_sha256=sidecar.sha256,
+                progress=report,
+                threads=self.threads,
+            )
+            findings = check(self.spec, self.month, measures)
+            # Taken when the block ends: what the file says of itself, for who lists the lake without opening its files.
+            present = ",".join(measures.columns_in_source)
+            facts |= {**_facts(self, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
+            warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
+            with self.store.publish(lake.checks_key(self.spec, self.month), {**facts, **warned}) as text:
+                document = checks_document(measures, findings)
+                text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            enforce(self.spec, self.month, findings)
+        rules = ", ".join(finding.rule.replace("_", " ") for finding in findings)
+        warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}: {rules}" if findings else ""
+        self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows)
 
 
-class DownloadZones(ZonesTask):
+class DownloadZones(OfZones, Download):
     """TLC's table of zones as it was published, with a sidecar that says where from."""
 
-    resources = {"tlc": 1}  # noqa: RUF012
 
-    def output(self) -> LakeFile:
-        """The raw file."""
-        return self.raw
-
-    def run(self) -> None:
-        """Fetch, verify, publish."""
-        download(self)
-
-
-class ConformZones(ZonesTask):
+class ConformZones(OfZones, Conform):
     """The zones as a Parquet file of their one schema."""
-
-    resources = {"cpu": 1}  # noqa: RUF012
-
-    def requires(self) -> luigi.Task:
-        """The raw file."""
-        return self.clone(DownloadZones)
-
-    def output(self) -> LakeFile:
-        """The zones file."""
-        return self.trips
-
-    def run(self) -> None:
-        """Conform, measure, check, publish."""
-        conform(self)
-
-
-def download(step: Step) -> None:
-    """Bring the raw file of a step into the lake; the sidecar first, since the data file is the commit point."""
-
-    def report(got: int, total: int | None, rate: float) -> None:
-        of = f" of {size(total)}" if total else ""
-        step.report(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
-
-    raw = step.raw
-    with step.store.part(raw.key, wait_s=step.settings.lock_timeout_s) as path:
-        if raw.exists():  # Another process has brought it while this one waited for the part.
-            return
-        sidecar = step.source.fetch(step.spec, step.month, path, report)
-        with raw.publish(_facts(step, sidecar)) as draft:
-            _publish_sidecar(step, sidecar)
-            # Last, as a draft goes with whatever fails, and what was downloaded need not.
-            Part(path).move(draft)
-    step.done(size(sidecar.bytes), moved=sidecar.bytes)
 
 
 def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
-    """Put the sidecar where it belongs; that of another machine, which brings the same bytes just now, will do."""
+    """Publish the sidecar; one that another machine publishes for the same bytes just now will do."""
     key = lake.sidecar_key(step.raw.key)
     try:
         with step.store.publish(key, {**_facts(step, sidecar), **sidecar.facts}) as text:
@@ -136,37 +118,6 @@ def _facts(step: Step, sidecar: Sidecar) -> dict[str, str]:
         SOURCE_KEY: sidecar.sha256,
         VERSION_KEY: __version__,
     }
-
-
-def conform(step: Step) -> None:
-    """Publish the conformed rows of a step, and what was measured and found; the rows only if they are believable."""
-    facts: dict[str, str] = {}
-
-    def report(fraction: float, rows: int) -> None:
-        step.report(fraction, f"{rows:,} rows", rows=rows)
-
-    with _verified(step) as (path, sidecar), step.trips.publish(facts) as draft:
-        measures = conform_file(
-            path,
-            draft,
-            step.spec,
-            step.month,
-            source_sha256=sidecar.sha256,
-            progress=report,
-            threads=step.threads,
-        )
-        findings = check(step.spec, step.month, measures)
-        # Taken when the block ends: what the file says of itself, for who lists the lake without opening its files.
-        present = ",".join(measures.columns_in_source)
-        facts |= {**_facts(step, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
-        warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
-        with step.store.publish(lake.checks_key(step.spec, step.month), {**facts, **warned}) as text:
-            document = checks_document(measures, findings)
-            text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        enforce(step.spec, step.month, findings)
-    rules = ", ".join(finding.rule.replace("_", " ") for finding in findings)
-    warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}: {rules}" if findings else ""
-    step.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows)
 
 
 @contextmanager

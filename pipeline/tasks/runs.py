@@ -15,21 +15,19 @@ from importlib import import_module
 import luigi
 import luigi.tools.range
 
-from pipeline.datasets import DATASETS
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
 from pipeline.errors import SourceError, UsageError
 from pipeline.lake import store_drivers
-from pipeline.marts import marts_of
 from pipeline.months import add_months, format_month, month_range
-from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, source_of, store_of
 from pipeline.settings import Settings, current_settings
-from pipeline.state.status import STEPS
-from pipeline.tasks.base import WithSettings
-from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
+from pipeline.state.inventory import last_step_of
+from pipeline.state.steps import STEPS
+from pipeline.tasks.base import WithSettings, task_of
 from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter, OptionalMonthParameter
-from pipeline.tasks.warehouse import Load, LoadZones, Mart
 
 #: By kind of warehouse: what its steps import.
 _DRIVERS = {
@@ -58,7 +56,7 @@ class Backfill(WithSettings, luigi.WrapperTask):
             raise UsageError(
                 f"no month from {format_month(self.first)} to {format_month(self.last)} exists: {starts} starts"
             )
-        return missing_steps(wanted, self.through)
+        return missing_tasks(wanted, self.through)
 
 
 class Latest(WithSettings, luigi.WrapperTask):
@@ -79,19 +77,19 @@ class Latest(WithSettings, luigi.WrapperTask):
         """The last step of every missing month that the source has, or should have, and the zones."""
         if self.months < 1:
             raise UsageError(f"--months {self.months}: allowed is a whole number from 1 upwards")
-        return missing_steps(self.published)
+        return missing_tasks(self.published)
 
     @cached_property
     def published(self) -> dict[str, list[date]]:
         """By dataset: the months that are loaded, published, or overdue. One HEAD request for each missing month."""
         last = self.last or date.today().replace(day=1)
         first = add_months(last, 1 - self.months)
-        found = {}
+        found, inventory = {}, inventory_of(current_settings())
         for name in self.datasets:
             spec = DATASETS[name]
-            newest = max(warehouse_of(current_settings()).loaded_months(spec), default=first)
+            newest = max(filter(None, inventory.loads(spec)), default=first)
             months = existing_months(spec, min(first, newest), last)
-            missing = set(missing_months(spec, months))
+            missing = set(inventory.missing(spec, months))
             found[name] = [month for month in months if month not in missing or _is_due(spec, month)]
         return found
 
@@ -111,38 +109,20 @@ def existing_months(spec: Dataset, first: date, last: date) -> list[date]:
     return month_range(max(first, start), last)
 
 
-def missing_months(spec: Dataset, months: list[date], through: str = STEPS[-1]) -> list[date]:
-    """Those of the months for which the step is not done; one question each for lake, loads and marts, as needed."""
-    warehouse = warehouse_of(current_settings())
-    if through in ("download", "conform"):
-        step = {"download": Download, "conform": Conform}[through]
-        store = store_of(current_settings())
-        keys = {month: step(dataset=spec.name, month=month).output().key for month in months}
-        there = store.keys(f"raw/{spec.name}/" if through == "download" else f"trips/{spec.name}/")
-        return [month for month, key in keys.items() if key not in there]
-    loaded = warehouse.loaded_months(spec)
-    marts = {mart.name for mart in marts_of(spec.name)} if through == "mart" else set()
-    built = warehouse.mart_months(spec) if marts else {}
-    return [month for month in months if month not in loaded or not marts <= set(built.get(month, ()))]
-
-
-def missing_steps(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> list[luigi.Task]:
+def missing_tasks(wanted: dict[str, list[date]], through: str = STEPS[-1]) -> list[luigi.Task]:
     """The last step of each missing month, newest first, and the zones when they are missing."""
     settings = current_settings()
     _sweep_once(settings, os.getpid())
-    steps: list[luigi.Task] = []
-    zones = {"download": DownloadZones(), "conform": ConformZones()}.get(through, LoadZones())
-    if not zones.complete():
-        steps.append(zones)
+    inventory = inventory_of(settings, through)
+    tasks: list[luigi.Task] = []
+    if inventory.left(ZONES, None, through):
+        tasks.append(task_of(last_step_of(ZONES.name, through), ZONES.name, None))
     for name, months in wanted.items():
-        last_step = {"download": Download, "conform": Conform, "load": Load}.get(through, Mart)
-        if last_step is Mart and not marts_of(name):
-            last_step = Load
-        missing = missing_months(DATASETS[name], months, through)
-        steps += [last_step(dataset=name, month=month) for month in reversed(missing)]
-    if steps:
+        missing = inventory.missing(DATASETS[name], months, through)
+        tasks += [task_of(last_step_of(name, through), name, month) for month in reversed(missing)]
+    if tasks:
         _import_once(settings)
-    return steps
+    return tasks
 
 
 def _import_once(settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,8 @@ import luigi
 from pipeline.datasets.base import Dataset
 from pipeline.lake import Entry, Store
 from pipeline.months import format_month
-from pipeline.warehouses.base import Exposing, Warehouse
+from pipeline.state.inventory import Inventory
+from pipeline.warehouses.base import Exposing
 
 
 class LakeFile(luigi.Target):
@@ -37,32 +38,19 @@ class LakeFile(luigi.Target):
         return self.store.entry(self.key)
 
 
-class WarehouseMonth(luigi.Target):
-    """A month of a dataset in the warehouse; exists once its rows and its record are committed."""
+class WarehouseRecord(luigi.Target):
+    """What a step leaves in the warehouse; exists once its rows and its records are committed and count."""
 
-    def __init__(self, warehouse: Warehouse, dataset: Dataset, month: date) -> None:
-        self.warehouse, self.dataset, self.month = warehouse, dataset, month
-
-    def __str__(self) -> str:
-        return f"{self.dataset.name} {format_month(self.month)} in the warehouse"
-
-    def exists(self) -> bool:
-        """Whether the month is loaded."""
-        return self.month in self.warehouse.loaded_months(self.dataset)
-
-
-class WarehouseZones(luigi.Target):
-    """The zones in the warehouse; exist once their rows and their record are committed."""
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self.warehouse = warehouse
+    def __init__(self, ask: Callable[[], Inventory], step: str, dataset: Dataset, month: date | None) -> None:
+        self.ask, self.step, self.dataset, self.month = ask, step, dataset, month
 
     def __str__(self) -> str:
-        return "zones in the warehouse"
+        month = f" {format_month(self.month)}" if self.month else ""
+        return f"{self.step} of {self.dataset.name}{month} in the warehouse"
 
     def exists(self) -> bool:
-        """Whether the zones are loaded."""
-        return self.warehouse.loaded_zones() is not None
+        """Whether the step is done."""
+        return self.ask().done(self.step, self.dataset, self.month)
 
 
 class ExternalTables(luigi.Target):
@@ -77,17 +65,3 @@ class ExternalTables(luigi.Target):
     def exists(self) -> bool:
         """Whether they are there."""
         return self.warehouse.exposed(self.lake)
-
-
-class WarehouseMart(luigi.Target):
-    """A month of every mart of a dataset; exists once all of them are committed."""
-
-    def __init__(self, warehouse: Warehouse, dataset: Dataset, month: date, marts: Iterable[str]) -> None:
-        self.warehouse, self.dataset, self.month, self.marts = warehouse, dataset, month, frozenset(marts)
-
-    def __str__(self) -> str:
-        return f"marts of {self.dataset.name} {format_month(self.month)} in the warehouse"
-
-    def exists(self) -> bool:
-        """Whether every mart has the month."""
-        return self.marts <= set(self.warehouse.mart_months(self.dataset).get(self.month, ()))

@@ -8,10 +8,9 @@ from pipeline.errors import UsageError
 from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings
-from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask
-from pipeline.tasks.lake import Conform, ConformZones
+from pipeline.tasks.base import OfZones, Step, WithSettings
 from pipeline.tasks.messages import log
-from pipeline.tasks.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
+from pipeline.tasks.targets import ExternalTables
 from pipeline.warehouses.base import Exposing
 
 
@@ -30,55 +29,35 @@ class _Writing(Step):
         return {"postgresql" if kind == "postgres" else kind: 1}
 
 
-class Load(_Writing, MonthTask):
+class Load(_Writing):
     """The month's rows in the dataset's table, exactly those of its trips file."""
-
-    def requires(self) -> luigi.Task:
-        """The trips file."""
-        return self.clone(Conform)
-
-    def output(self) -> WarehouseMonth:
-        """The month in the warehouse."""
-        return WarehouseMonth(self.warehouse, self.spec, self.month)
 
     def run(self) -> None:
         """Replace the month."""
-        rows = self.warehouse.replace_month(self.spec, self.month, self.trips.entry())
-        self.done(f"{rows:,} rows", rows=rows)
+        trips = self.trips.entry()
+        if self.month is None:
+            self.done(f"{self.warehouse.replace_zones(trips):,} zones")
+        else:
+            rows = self.warehouse.replace_month(self.spec, self.month, trips)
+            self.done(f"{rows:,} rows", rows=rows)
 
 
-class LoadZones(_Writing, ZonesTask):
+class LoadZones(OfZones, Load):
     """The zones in the warehouse."""
 
-    def requires(self) -> luigi.Task:
-        """The zones file."""
-        return self.clone(ConformZones)
 
-    def output(self) -> WarehouseZones:
-        """The zones in the warehouse."""
-        return WarehouseZones(self.warehouse)
-
-    def run(self) -> None:
-        """Replace the zones."""
-        rows = self.warehouse.replace_zones(self.trips.entry())
-        self.done(f"{rows:,} zones")
-
-
-class Mart(_Writing, MonthTask):
+class Mart(_Writing):
     """The month of every mart that draws on the dataset."""
 
     doing = "building marts"
 
     def requires(self) -> list[luigi.Task]:
         """The month's rows, and the zones' names."""
-        return [self.clone(Load), LoadZones()]
-
-    def output(self) -> WarehouseMart:
-        """The month in every mart."""
-        return WarehouseMart(self.warehouse, self.spec, self.month, [mart.name for mart in marts_of(self.dataset)])
+        return [*luigi.task.flatten(super().requires()), LoadZones()]
 
     def run(self) -> None:
-        """Build the month of each mart anew."""
+        """Build the month of each mart again."""
+        assert self.month is not None
         rows = self.warehouse.replace_mart_month(self.spec, self.month, marts_of(self.dataset))
         self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))
 

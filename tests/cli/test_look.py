@@ -26,7 +26,7 @@ from pipeline.months import parse_month
 from pipeline.runs.history import Failure, History
 from pipeline.sample import SampleSite
 from pipeline.source.site import Sidecar
-from pipeline.state.status import STEPS
+from pipeline.state.steps import STEPS
 
 GREEN = DATASETS["green"]
 #: Every month may be unpublished yet, as long as nothing of it is here.

@@ -133,3 +133,8 @@ def test_bytes_are_estimated_where_tlc_s_are_not_known() -> None:
     assert 0.9 < estimated_bytes("green", [later]) / 1_188_380 < 1.1
     assert estimated_bytes("fhvhv", [unknown, unknown]) > 2 * 400_000_000
     assert estimated_bytes("yellow", []) == 0
+
+
+def test_of_a_dataset_without_published_counts_no_bytes_are_estimated() -> None:
+    assert published_months("citibike") == {}
+    assert estimated_bytes("citibike", [date(2024, 1, 1)]) == 0

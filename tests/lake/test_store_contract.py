@@ -277,6 +277,23 @@ def test_local_a_folder_of_the_lake_on_another_disk_is_an_error_that_says_so(tmp
     assert [name for name in files_below(tmp_path) if "/" in name] == ["raw/a"]
 
 
+def test_local_a_symbolic_link_counts_alike_in_listing_and_asking(tmp_path: Path) -> None:
+    store, elsewhere = open_store(str(tmp_path / "lake")), tmp_path / "elsewhere"
+    for key in ("trips/month=1/file", "trips/month=2/whole", "trips/month=3/gone"):
+        publish(store, key, b"rows")
+    months = tmp_path / "lake" / "trips"
+    (months / "month=1").rename(elsewhere)
+    (months / "month=1").symlink_to(elsewhere)
+    (months / "month=2" / "link").symlink_to(months / "month=2" / "whole")
+    (months / "month=3" / "gone").unlink()
+    (months / "month=3" / "gone").symlink_to(tmp_path / "nothing")
+    (months / "month=3" / "back").symlink_to(months)
+    listed = {"trips/month=1/file", "trips/month=2/whole", "trips/month=2/link"}
+    assert store.keys("trips/") == set(store.entries("trips/")) == listed
+    assert {key for key in (*listed, "trips/month=3/gone", "trips/month=3/back") if store.exists(key)} == listed
+    assert {entry.bytes for entry in store.entries("trips/").values()} == {4}
+
+
 def test_a_folder_that_cannot_be_synced_is_no_error_and_a_disk_that_fails_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -175,7 +175,7 @@ def test_a_month_that_could_not_be_conformed_anew_stays_as_it_is_and_the_others_
     before = seen(own)
     ended = own.pipeline("redo", "green", "2024-01..2024-02", "--from", "conform", "--yes")
     assert ended.returncode == 1
-    assert "what is here of green 2024-01 stays as it is" in ended.stderr
+    assert "what exists of green 2024-01 stays as it is" in ended.stderr
     assert touched(own, before) == {name.replace("2024-01", "2024-02") for name in CONFORM}
 
 

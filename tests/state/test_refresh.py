@@ -133,7 +133,7 @@ def test_republished_bytes_that_cannot_be_had_leave_the_month_and_the_others_are
     ended = own.pipeline("refresh", "green", "2024-01..2024-02", "--apply")
     assert ended.returncode == 1
     assert "SourceError: green 2024-01" in ended.stderr
-    assert "what is here of green 2024-01 stays as it is" in ended.stderr
+    assert "what exists of green 2024-01 stays as it is" in ended.stderr
     assert touched(own, before) == {name.replace("2024-01", "2024-02") for name in DOWNLOAD}
 
 
@@ -145,7 +145,7 @@ def test_the_same_bytes_under_another_tag_cost_a_new_sidecar_only(own: Folder, s
     ]
     ended = own.pipeline("refresh", "--apply")
     assert ended.returncode == 0, ended.stderr
-    assert "zones: the source's bytes are those that are here; their sidecar is renewed" in ended.stderr
+    assert "zones: the source's bytes are those of the lake; their sidecar is renewed" in ended.stderr
     assert touched(own, before) == {"raw/zones/taxi_zone_lookup.csv.json"}
     assert findings(own) == []
     drafts = own.lake / ".drafts"

@@ -144,7 +144,7 @@ def test_a_redo_deletes_nothing_before_its_replacement_is_proved(own: Folder, si
     for step in ("download", "conform", "load"):
         ended = own.pipeline("redo", "green", "2024-01", "--from", step, "--yes", *PLACES)
         assert ended.returncode == 1, ended.stderr
-        assert "what is here of green 2024-01 stays as it is" in ended.stderr
+        assert "what exists of green 2024-01 stays as it is" in ended.stderr
         assert {path: path.read_bytes() for path in files} == files
     counted = own.pipeline("sql", "SELECT COUNT(*) AS n FROM green", "--format", "csv", *PLACES)
     assert counted.stdout.split() == ['"n"', "300"]

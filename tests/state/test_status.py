@@ -37,8 +37,9 @@ from pipeline.months import add_months, month_range
 from pipeline.sample import SampleSite
 from pipeline.source.retries import Politeness
 from pipeline.source.site import make_source
-from pipeline.state import status
-from pipeline.state.status import STEPS, MonthStatus, statuses
+from pipeline.state import inventory
+from pipeline.state.inventory import Inventory, MonthStatus
+from pipeline.state.steps import STEPS
 from pipeline.units import size
 from pipeline.warehouses import open_warehouse
 
@@ -68,7 +69,7 @@ def look(folder: Folder, dataset: Dataset = GREEN, *months: date | None) -> list
     source = make_source(folder.source, "auto", 4, Politeness(10, 0, 0))
     wanted = {dataset.name: months or (JAN,)}
     warehouse = open_warehouse(f"duckdb:///{folder.database}")
-    return statuses(open_store(str(folder.lake)), warehouse, source, wanted, TODAY)[dataset.name]
+    return Inventory(open_store(str(folder.lake)), source, warehouse).statuses(wanted, TODAY)[dataset.name]
 
 
 def _file(folder: Folder, what: str, dataset: Dataset = GREEN, month: date | None = JAN) -> Path:
@@ -113,9 +114,7 @@ def _execute(folder: Folder, sql: str) -> None:
 def test_a_month_that_a_run_has_made_is_complete_with_its_rows_and_raw_bytes(made: Folder) -> None:
     (january, february) = look(made, GREEN, JAN, FEB)
     size = _file(made, "raw").stat().st_size
-    assert january == MonthStatus(
-        "green", JAN, "mart", raw=True, conformed=True, loaded=True, marts=True, rows=2000, raw_bytes=size
-    )
+    assert january == MonthStatus("green", JAN, "mart", frozenset(STEPS), rows=2000, raw_bytes=size)
     assert (january.stage, february.stage) == ("complete", "complete")
     assert (january.missing_steps, january.stale_from) == ((), None)
 
@@ -310,7 +309,7 @@ def test_trips_are_stale_when_the_declaration_of_their_columns_is_another(
 ) -> None:
     if not loaded:
         _take(own, "load", dataset=FHV)
-    monkeypatch.setattr(status, "dataset_named", lambda name: declared if name == "fhv" else dataset_named(name))
+    monkeypatch.setattr(inventory, "dataset_named", lambda name: declared if name == "fhv" else dataset_named(name))
     (found,) = look(own, FHV)
     assert found.stale == ({"conform": "conformed by an older declaration of the columns"} if is_stale else {})
     assert look(own, GREEN)[0].stage == "complete"
@@ -368,15 +367,15 @@ def test_what_was_deleted_makes_nothing_stale(own: Folder) -> None:
 
 # --- as people see it
 
-ZONES_THERE = MonthStatus("zones", None, "load", raw=True, conformed=True, loaded=True)
+ZONES_THERE = MonthStatus("zones", None, "load", frozenset(STEPS[:3]))
 
 
 def _stale(months: list[date], step: str = "conform", why: str = "older") -> list[MonthStatus]:
-    return [MonthStatus("green", month, "mart", conformed=True, stale={step: why}) for month in months]
+    return [MonthStatus("green", month, "mart", frozenset({"conform"}), stale={step: why}) for month in months]
 
 
 def test_months_in_a_row_for_the_same_reason_are_one_remark_with_one_command() -> None:
-    refused = MonthStatus("green", date(2023, 5, 1), "mart", raw=True, failed=("no_rows", "wrong_month"))
+    refused = MonthStatus("green", date(2023, 5, 1), "mart", frozenset({"download"}), failed=("no_rows", "wrong_month"))
     found = [*_stale(month_range(date(2022, 11, 1), date(2023, 2, 1))), refused, *_stale([JAN], "mart", "old marts")]
     zones = replace(ZONES_THERE, stale={"load": "old zones"})
     assert [(of.subject, of.stage, of.why, of.command) for of in remarks({"green": found}, zones)] == [
@@ -601,9 +600,9 @@ def test_months_that_failed_alike_are_one_remark_and_the_command_fits_the_step()
 
 def test_a_failure_marks_only_what_is_neither_complete_nor_stale_nor_refused() -> None:
     failure = ("load", "WarehouseError", "gone")
-    bare = MonthStatus("green", JAN, "mart", conformed=True, failure=failure)
+    bare = MonthStatus("green", JAN, "mart", frozenset({"conform"}), failure=failure)
     assert (bare.stage, bare.mark) == ("conformed", "failed")
-    done = replace(bare, loaded=True, marts=True)
+    done = replace(bare, done=frozenset(STEPS))
     assert (done.mark, replace(done, warnings=("stray_pickups",)).mark) == ("complete", "warned")
     assert replace(done, stale={"load": "older"}, warnings=("stray_pickups",)).mark == "stale"
-    assert replace(bare, conformed=False, failed=("no_rows",)).mark == "refused"
+    assert replace(bare, done=frozenset(), failed=("no_rows",)).mark == "refused"

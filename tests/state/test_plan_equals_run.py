@@ -1,0 +1,233 @@
+"""Whatever is removed or made stale: plan, status, tasks and exit code agree on what is done and what is left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import pipeline
+from pipeline import config
+from pipeline.cli.look import _plan
+from pipeline.cli.run import exit_code
+from pipeline.datasets import DATASETS, ZONES, dataset_named
+from pipeline.lake import planning
+from pipeline.months import format_month
+from pipeline.runs import runner
+from pipeline.sample import SampleSite
+from pipeline.state.inventory import Inventory, MonthStatus
+from pipeline.state.steps import STEPS, steps_left
+from pipeline.tasks.base import inventory_of, task_of
+from pipeline.tasks.runs import Backfill, missing_tasks
+
+JAN, FEB = date(2024, 1, 1), date(2024, 2, 1)
+MONTHS: list[tuple[str, date | None]] = [("green", JAN), ("green", FEB), ("fhv", JAN), ("fhv", FEB), (ZONES.name, None)]
+MARTS = ("daily_trips", "monthly_zone_revenue")
+#: Of the tables, those whose removal takes records' rows away.
+TABLES = ("green", "fhv", "zones", *MARTS)
+
+Step = tuple[str, str, date | None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that goes or grows old behind the pipeline's back."""
+
+    what: str
+    which: tuple[str, date | None] = ("green", JAN)
+
+    def apply(self, here: Inventory, database: Path) -> None:
+        name, month = self.which
+        dataset = dataset_named(name)
+        if self.what in ("raw", "sidecar", "trips", "checks"):
+            step = "download" if self.what in ("raw", "sidecar") else "conform"
+            here.store.delete(here.files(step, dataset, month)[self.what])
+        elif self.what == "link":
+            folder = Path(here.store.location) / here.files("conform", dataset, month)["trips"]
+            if folder.parent.is_dir() and not folder.parent.is_symlink():
+                elsewhere = database.parent / "elsewhere" / name / folder.parent.name
+                elsewhere.parent.mkdir(parents=True, exist_ok=True)
+                folder.parent.rename(elsewhere)
+                folder.parent.symlink_to(elsewhere)
+        else:
+            key = f"dataset = '{name}' AND month IS NOT DISTINCT FROM {_sql(month)}"
+            statement = {
+                "load": f"DELETE FROM loads WHERE {key}",
+                "mart": f"DELETE FROM mart_loads WHERE mart = '{MARTS[0]}' AND {key}",
+                "old load": f"UPDATE loads SET fingerprint = 'older' WHERE {key}",
+                "old mart": f"UPDATE mart_loads SET fingerprint = 'older' WHERE mart = '{MARTS[1]}' AND {key}",
+            }.get(self.what, f"DROP TABLE IF EXISTS {self.what}")
+            with duckdb.connect(database) as connection:
+                connection.execute(statement)
+
+
+def _sql(month: date | None) -> str:
+    return f"DATE '{month}'" if month else "NULL"
+
+
+CHANGES = st.one_of(
+    st.builds(
+        Change,
+        st.sampled_from(["raw", "sidecar", "trips", "checks", "link", "load", "mart", "old load", "old mart"]),
+        st.sampled_from(MONTHS),
+    ),
+    st.builds(Change, st.sampled_from(TABLES)),
+)
+
+
+def _adopt(folder: Path, source: str) -> None:
+    lake, warehouse, logs = (str(folder / name) for name in ("lake", "warehouse.duckdb", "logs"))
+    config.adopt(
+        config.resolve(
+            source=source, lake=lake, warehouse=f"duckdb:///{warehouse}", logs=logs, workers=1, retry_wait_s="0.01"
+        )
+    )
+
+
+def _backfill(through: str) -> Backfill:
+    return Backfill(datasets=("green", "fhv"), first=JAN, last=FEB, through=through)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A lake and a warehouse with two months of two datasets, and the published files in a folder."""
+    folder = tmp_path_factory.mktemp("plans")
+    with SampleSite(rows=50) as site:
+        _adopt(folder / "made", site.url)
+        assert exit_code(runner.run([_backfill("mart")], workers=1, scheduler_url=None)) == 0
+    (folder / "published").mkdir()
+    for path in (folder / "made" / "lake" / "raw").rglob("*"):
+        if path.is_file() and path.suffix != ".json":
+            shutil.copy(path, folder / "published")
+    yield folder
+    config.adopt(None)
+    planning._at_work = None
+
+
+_names = count()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(CHANGES, max_size=6), through=st.sampled_from(STEPS))
+def test_what_is_shown_is_what_is_run(made: Path, changes: list[Change], through: str) -> None:
+    folder = made / f"example-{next(_names)}"
+    shutil.copytree(made / "made", folder)
+    _adopt(folder, str(made / "published"))
+    for change in changes:
+        change.apply(inventory_of(config.settings()), folder / "warehouse.duckdb")
+    left = _left(through)
+    planned = {
+        (step, name, date.fromisoformat(f"{month}-01"))
+        for name, of in _statuses().items()
+        if name != ZONES.name
+        for step, months in _plan(name, of, through, set(), set()).steps.items()
+        for month in months
+    }
+    assert planned == {step for step in left if step[2]}
+    assert _of_tasks(_backfill(through)) == left
+    assert _by_asking_each_task(through) == left
+    first = {(task.step_name, task.dataset, task.month) for task in missing_tasks(_wanted(), through)}  # type: ignore[attr-defined]
+    assert {step[1:] for step in first} == {step[1:] for step in left}
+    outcomes = runner.run([_backfill(through)], workers=1, scheduler_url=None)
+    assert {(of.step, of.dataset, of.month) for of in outcomes} == left
+    assert (exit_code(outcomes) == 0) == (not _left(through))
+    if not any(change.what == "sidecar" for change in changes):
+        assert _left(through) == set()
+    if through == "mart" and not _left(through):
+        _assert_tables_hold_what_the_records_say(folder / "warehouse.duckdb")
+    shutil.rmtree(folder)
+
+
+def _assert_tables_hold_what_the_records_say(database: Path) -> None:
+    with duckdb.connect(database, read_only=True) as connection:
+        loads = connection.execute("SELECT dataset, month, rows FROM loads").fetchall()
+        assert {(name, month) for name, month, _ in loads} == set(MONTHS)
+        for name, month, rows in loads:
+            where = f"WHERE month = {_sql(month)}" if month else ""
+            assert connection.execute(f"SELECT COUNT(*) FROM {name} {where}").fetchall() == [(rows,)]
+        joined = "SELECT mart, month FROM mart_loads JOIN loads USING (dataset, month, fingerprint)"
+        assert set(connection.execute(joined).fetchall()) == {(mart, month) for mart in MARTS for month in (JAN, FEB)}
+        for mart in MARTS:
+            found = connection.execute(f"SELECT DISTINCT month FROM {mart}").fetchall()
+            assert set(found) == {(JAN,), (FEB,)}
+
+
+def _wanted() -> dict[str, list[date]]:
+    return {"green": [JAN, FEB], "fhv": [JAN, FEB]}
+
+
+def _statuses() -> dict[str, list[MonthStatus]]:
+    wanted: dict[str, list[date | None]] = {"green": [JAN, FEB], "fhv": [JAN, FEB], ZONES.name: [None]}
+    return inventory_of(config.settings()).statuses(wanted, date(2024, 6, 1))
+
+
+def _left(through: str) -> set[Step]:
+    """What the status says is left."""
+    return {
+        (step, of.dataset, of.month)
+        for each in _statuses().values()
+        for of in each
+        for step in of.missing_through(through)
+    }
+
+
+def _of_tasks(root: Backfill) -> set[Step]:
+    """The tasks that the scheduler would get, as their `complete()` says."""
+    return {(task.step_name, task.dataset, task.month) for task in runner._missing(root, {}).values()}
+
+
+def _by_asking_each_task(through: str) -> set[Step]:
+    here = inventory_of(config.settings())
+    left = set()
+    for name, month in MONTHS:
+        last = [step for step in STEPS if step != "mart" or name == "green"][-1]
+        upto = min(through, last, key=STEPS.index)
+        steps = steps_left(lambda step, name=name, month=month: task_of(step, name, month).complete(), upto)  # type: ignore[misc]
+        assert steps == here.left(dataset_named(name), month, through)
+        left |= {(step, name, month) for step in steps}
+    return left
+
+
+def test_a_mart_whose_sql_is_another_by_now_is_built_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.state import inventory
+
+    _adopt(made / "made", str(made / "published"))
+    here, green = inventory_of(config.settings()), DATASETS["green"]
+    assert here.done("mart", green, JAN)
+    record, load = here.marts(green)[JAN][MARTS[0]], here.loads(green)[JAN]
+    (mart, _) = inventory.marts_of("green")
+    for definition, why in ((None, ""), (mart.definition, ""), ("0" * 16, "built by other SQL than is declared")):
+        object.__setattr__(record, "definition", definition)
+        assert inventory._older_mart(record, mart, load) == why
+        assert here.done("mart", green, JAN) == (not why)
+        (status,) = here.statuses({"green": [JAN]}, JAN)["green"]
+        assert status.stale == ({"mart": why} if why else {})
+        assert status.missing_steps == (("mart",) if why else ())
+
+
+def test_a_dropped_table_is_loaded_again_and_the_status_says_so(made: Path) -> None:
+    folder = made / "dropped"
+    shutil.copytree(made / "made", folder)
+    _adopt(folder, str(made / "published"))
+    Change("green").apply(inventory_of(config.settings()), folder / "warehouse.duckdb")
+    wanted = {(step, "green", month) for step in ("load", "mart") for month in (JAN, FEB)}
+    assert _left("mart") == wanted
+    outcomes = runner.run([_backfill("mart")], workers=1, scheduler_url=None)
+    assert {(of.step, of.dataset, of.month) for of in outcomes} == wanted
+    assert _left("mart") == set()
+    with duckdb.connect(folder / "warehouse.duckdb", read_only=True) as connection:
+        assert connection.execute("SELECT COUNT(DISTINCT month) FROM green").fetchall() == [(2,)]
+
+
+def test_the_zones_are_tasks_of_the_same_classes(made: Path) -> None:
+    assert issubclass(pipeline.LoadZones, pipeline.Load)
+    assert pipeline.ConformZones().requires() == pipeline.DownloadZones()
+    assert format_month(JAN) in str(task_of("load", "green", JAN).output())
