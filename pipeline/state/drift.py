@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
+from pipeline import lake
 from pipeline.datasets import dataset_named
 from pipeline.errors import SourceError
 from pipeline.months import format_month
