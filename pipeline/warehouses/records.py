@@ -31,14 +31,13 @@ def forget_load(connection: Connection, table: str, month: date | None) -> None:
     connection.execute("DELETE FROM loads WHERE dataset = $1 AND month IS NOT DISTINCT FROM $2", [table, month])
 
 
-def drop_marts(
-    connection: Connection, dialect: Dialect, ledger: Ledger, dataset: str | None = None, month: date | None = None
-) -> None:
-    """Take out a month of every mart that has it, or all months of all marts, with their records."""
-    key = (dataset, month)
-    stale = {mart for mart, *of in ledger.marts if dataset is None or tuple(of) == key}
-    where, values = ("WHERE dataset = $1 AND month = $2", list(key)) if dataset else ("", [])
-    # A person may have dropped a mart's table; then only its records are left.
+def drop_marts(connection: Connection, dialect: Dialect, dataset: str | None = None, month: date | None = None) -> None:
+    """Delete a month from every mart that has it, or all months of all marts, with their records."""
+    where, values = ("WHERE dataset = $1 AND month = $2", [dataset, month]) if dataset else ("", [])
+    # Of every record, even one that does not count, since its rows may exist.
+    rows = connection.execute(f"SELECT DISTINCT mart FROM mart_loads {where}", values).fetchall()
+    stale = {mart for (mart,) in rows}
+    # The user may have dropped a mart's table; then only its records are left.
     for mart in sorted(stale & dialect.tables(connection).keys()) if stale else ():
         connection.execute(f'DELETE FROM "{mart}" {where}', values)
     connection.execute(f"DELETE FROM mart_loads {where}", values)
@@ -84,19 +83,12 @@ def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRe
 
 
 def read_ledger(connection: Connection, names: set[str], table_of: Callable[[LoadRecord], str]) -> Ledger:
-    """The ledger; empty when somebody else made the database and nothing was ever loaded.
-
-    `names` are the tables that are there, `table_of` says which of them has the rows of a load: what a person dropped
-    has no rows, whatever its record says.
-    """
+    """The ledger as far as it counts (see `Ledger.counted`); empty where nothing was ever loaded."""
     if not names >= LEDGER.keys():
         return Ledger()
     loads = [LoadRecord(**record) for record in _records(connection, "loads", "loaded_at")]
     marts = [MartRecord(**record) for record in _records(connection, "mart_loads", "built_at")]
-    return Ledger(
-        {(record.dataset, record.month): record for record in loads if table_of(record) in names},
-        {(record.mart, record.dataset, record.month): record for record in marts if record.mart in names},
-    )
+    return Ledger.counted(loads, marts, names, table_of)
 
 
 def _select(mart: Mart, load: LoadRecord) -> str:

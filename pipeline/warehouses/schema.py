@@ -89,6 +89,9 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
         raise WarehouseError(
             f"tables {foreign} are there, but not of this package, as there is no table loads; {_RENAME}"
         )
+    marts: set[str] = set()
+    if "mart_loads" in had and not {dataset.name for dataset in (*datasets, zones)} <= had.keys():
+        marts = {mart for (mart,) in connection.execute("SELECT DISTINCT mart FROM mart_loads").fetchall()}
     statements = []
     for name, (doc, columns) in LEDGER.items():
         statements += changes_to(name, Table(doc, _columns(dialect, columns)), had.get(name))
@@ -96,8 +99,10 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
         divided = dialect.months if dataset.first_month is not None else ""
         statements += changes_to(dataset.name, table_of(dialect, dataset), had.get(dataset.name), divided)
         if dataset.name not in had:
-            # If a person dropped it, its records are of nothing any more.
+            # Where the user dropped it, its records and the marts built from its rows go.
             statements.append(f"DELETE FROM loads WHERE dataset = {literal(dataset.name)}")
+            where = f" WHERE dataset = {literal(dataset.name)}" if dataset.first_month is not None else ""
+            statements += [f'DELETE FROM "{table}"{where}' for table in (*sorted(marts & had.keys()), "mart_loads")]
             statements += dialect.indexes(dataset)
     return statements + _view_changes(connection, dialect, {dataset.name: dataset for dataset in datasets})
 

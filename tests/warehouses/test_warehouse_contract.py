@@ -10,23 +10,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cloud import Cloud, warehouse_at
+from cloud import PROJECT, Cloud, warehouse_at
+from conftest import Folder
 from loading import FEB, GREEN, JAN, MAR, YELLOW, File, many_trips, trips, write, zones
 from postgres import Database
 
 from pipeline.datasets import DATASETS
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
+from pipeline.lake.google_cloud import bigquery_client
 from pipeline.marts import marts_of
 from pipeline.version import __version__
-from pipeline.warehouses import Warehouse
+from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.base import Mart
 
 ENGINES = ("duckdb", "postgres", "bigquery")
@@ -46,6 +50,23 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def warehouse(url: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     return warehouse_at(url, tmp_path_factory.mktemp("scratch"), lock_timeout_s=30)
+
+
+@pytest.fixture
+def drop(url: str, request: pytest.FixtureRequest) -> Callable[[str], object]:
+    """Drops a table, as a user does who wants it loaded again."""
+    if url.startswith("duckdb"):
+
+        def drop_in_duckdb(table: str) -> None:
+            with duckdb.connect(url.removeprefix("duckdb:///")) as connection:
+                connection.execute(f"DROP TABLE {table}")
+
+        return drop_in_duckdb
+    if url.startswith("postgres"):
+        database: Database = request.getfixturevalue("database")
+        return lambda table: database.execute(f"DROP TABLE {table} CASCADE")
+    cloud: Cloud = request.getfixturevalue("cloud")
+    return lambda table: bigquery_client(PROJECT, "EU").delete_table(f"{PROJECT}.{cloud.dataset}.{table}")
 
 
 def totals(warehouse: Warehouse, dataset: Dataset, month: date) -> list[float]:
@@ -174,6 +195,73 @@ def test_forgetting_takes_the_month_out_and_no_other(warehouse: Warehouse, tmp_p
     assert totals(warehouse, GREEN, FEB) == [10.0]
     assert warehouse.mart_months(GREEN) == {}
     assert warehouse.query("SELECT COUNT(*) AS n FROM daily_trips").to_pylist() == [{"n": 0}]
+
+
+def test_what_was_loaded_into_a_table_that_was_dropped_counts_no_more_and_can_be_loaded_again(
+    warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
+) -> None:
+    files = {month: trips(tmp_path, GREEN, month, [10.0]) for month in (JAN, FEB)}
+    yellow = trips(tmp_path, YELLOW, JAN, [1.0])
+    for dataset, month, file in ((GREEN, JAN, files[JAN]), (GREEN, FEB, files[FEB]), (YELLOW, JAN, yellow)):
+        warehouse.replace_month(dataset, month, file)
+        warehouse.replace_mart_month(dataset, month, marts_of(dataset.name))
+    drop("green")
+    assert (warehouse.loaded_months(GREEN), warehouse.mart_months(GREEN)) == ({}, {})
+    assert (set(warehouse.loaded_months(YELLOW)), set(warehouse.mart_months(YELLOW))) == ({JAN}, {JAN})
+    with pytest.raises(WarehouseError, match="green 2024-01: is not loaded"):
+        warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    warehouse.replace_month(GREEN, FEB, files[FEB])
+    assert (set(warehouse.loaded_months(GREEN)), warehouse.mart_months(GREEN)) == ({FEB}, {}), "not the old record"
+    warehouse.replace_month(GREEN, JAN, files[JAN])
+    assert (set(warehouse.loaded_months(GREEN)), warehouse.mart_months(GREEN)) == ({JAN, FEB}, {})
+    assert totals(warehouse, GREEN, JAN) == [10.0]
+    assert warehouse.query("SELECT * FROM daily_trips WHERE dataset = 'green'").num_rows == 0
+    for month in (JAN, FEB):
+        assert warehouse.replace_mart_month(GREEN, month, marts_of("green"))["daily_trips"] == 1
+    assert set(warehouse.mart_months(GREEN)) == {JAN, FEB}
+
+
+def test_a_backfill_loads_all_months_again_after_their_table_was_dropped(
+    url: str, folder: Folder, drop: Callable[[str], object], request: pytest.FixtureRequest
+) -> None:
+    folder.environment["PIPELINE_WAREHOUSE"] = url
+    if url.startswith("bigquery"):
+        request.getfixturevalue("cloud").use(folder)
+    backfill = ("backfill", "green", "2024-01..2024-02")
+    for _ in range(2):
+        ended = folder.pipeline(*backfill)
+        assert ended.returncode == 0, ended.stderr
+        found = open_warehouse(url)
+        assert set(found.loaded_months(GREEN)) == set(found.mart_months(GREEN)) == {JAN, FEB}
+        assert found.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 4000}]
+        drop("green")
+
+
+def test_a_mart_whose_table_was_dropped_is_built_month_by_month_again(
+    warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
+) -> None:
+    for month in (JAN, FEB):
+        warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+        warehouse.replace_mart_month(GREEN, month, marts_of("green"))
+    drop("daily_trips")
+    assert set(warehouse.mart_months(GREEN)[JAN]) == {"monthly_zone_revenue"}
+    warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    assert {month: len(built) for month, built in warehouse.mart_months(GREEN).items()} == {JAN: 2, FEB: 1}
+
+
+def test_zones_whose_table_was_dropped_are_missing_and_so_are_all_marts(
+    warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
+) -> None:
+    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    drop("zones")
+    assert (warehouse.loaded_zones(), warehouse.mart_months(GREEN)) == (None, {})
+    assert set(warehouse.loaded_months(GREEN)) == {JAN}
+    warehouse.replace_zones(zones(tmp_path))
+    assert warehouse.mart_months(GREEN) == {}
+    assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))["daily_trips"] == 1
+    assert (set(warehouse.mart_months(GREEN)), warehouse.loaded_zones() is None) == ({JAN}, False)
 
 
 def test_the_view_of_all_trips_works_with_green_alone_and_names_the_zones(warehouse: Warehouse, tmp_path: Path) -> None:

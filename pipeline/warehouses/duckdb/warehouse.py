@@ -73,9 +73,9 @@ class DuckDBWarehouse:
                 refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
                 former = before.loads.get((dataset.name, month))
                 if month is not None:
-                    drop_marts(connection, _DIALECT, before, dataset.name, month)
+                    drop_marts(connection, _DIALECT, dataset.name, month)
                 elif former is None or former.fingerprint != stored.fingerprint:
-                    drop_marts(connection, _DIALECT, before)
+                    drop_marts(connection, _DIALECT)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
@@ -89,16 +89,16 @@ class DuckDBWarehouse:
     def forget_month(self, dataset: Dataset, month: date) -> None:
         """Rows, marts and records go in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, before):
-                drop_marts(connection, _DIALECT, before, dataset.name, month)
+            with self._writing(load_name(dataset, month)) as (connection, _):
+                drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Rows and records go in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, before):
-                drop_marts(connection, _DIALECT, before, dataset.name, month)
+            with self._writing(load_name(dataset, month)) as (connection, _):
+                drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
@@ -201,7 +201,8 @@ class DuckDBWarehouse:
 
 
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    tables = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main'"
+    names = {name for (name,) in connection.execute(tables).fetchall()}
     return read_ledger(connection, names, lambda record: record.dataset)
 
 

@@ -31,6 +31,7 @@ from pipeline.warehouses.postgres.schema import (
 from pipeline.warehouses.postgres.server import Server, transaction
 from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
 from pipeline.warehouses.schema import evolve, missing, refuse_changed_types, table_of
+from pipeline.warehouses.tables import LEDGER
 
 if TYPE_CHECKING:
     import psycopg
@@ -68,7 +69,7 @@ class PostgresWarehouse:
                 _compare(subject, rows, arrival, str(path))
 
                 def swap() -> None:
-                    drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                    drop_marts(connection, _DIALECT, dataset.name, month)
                     forget_load(connection, dataset.name, month)
                     record_load(connection, dataset.name, month, arrival, trips.fingerprint)
                     put_in_place(connection, dataset, month)
@@ -91,10 +92,9 @@ class PostgresWarehouse:
                 self._refuse(connection, name, self._zones)
 
                 def swap() -> None:
-                    before = _read(connection)
-                    former = before.loads.get((name, None))
+                    former = _read(connection).loads.get((name, None))
                     if former is None or former.fingerprint != zones.fingerprint:
-                        drop_marts(connection, _DIALECT, before)
+                        drop_marts(connection, _DIALECT)
                     connection.execute(f'DELETE FROM "{name}"')
                     _compare(name, copy_rows(connection, name, path), arrival, str(path))
                     _refuse_doubled_zones(connection)
@@ -111,13 +111,13 @@ class PostgresWarehouse:
         subject = load_name(dataset, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
-            if (dataset.name, month) not in _read(connection).loads:
+            if not names_in(connection) >= LEDGER.keys():
                 return
             hold(connection, subject, self._limit_s)
             refuse_foreign(connection, subject, dataset, month)
 
             def change() -> None:
-                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                drop_marts(connection, _DIALECT, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 take_out(connection, dataset, month)
 
@@ -131,15 +131,14 @@ class PostgresWarehouse:
         subject = load_name(dataset, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
-            built = _read(connection).mart_months(dataset.name).get(month)
-            if not built:
+            if not names_in(connection) >= LEDGER.keys():
                 return
             hold(connection, subject, self._limit_s)
 
             def change() -> None:
-                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                drop_marts(connection, _DIALECT, dataset.name, month)
 
-            insisting(connection, subject, sorted(built), self._limit_s, change)
+            insisting(connection, subject, ["mart_loads"], self._limit_s, change)
 
         self._run(subject, work)
 
@@ -203,7 +202,9 @@ class PostgresWarehouse:
             insisting(connection, subject, [*self._datasets, "trips"], self._limit_s, change)
 
     def _refuse(self, connection: psycopg.Connection[Any], subject: str, dataset: Dataset) -> None:
-        remedy = f"load into another database or schema, or load all of it anew here, after DROP TABLE {dataset.name}"
+        remedy = (
+            f"load into another database or schema, or all of it again here, after DROP TABLE {dataset.name} CASCADE"
+        )
         had = _DIALECT.tables(connection)[dataset.name]
         refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
 
