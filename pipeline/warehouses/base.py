@@ -12,6 +12,7 @@ Every method raises `WarehouseError` when the engine refuses; asking about a war
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class MartRecord:
     #: With its zone, which is UTC.
     built_at: datetime
     version: str
+    #: `Mart.definition` at that time; None where a version of the package built it that did not record this.
+    definition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class Mart:
     doc: str
     sql: str
     datasets: tuple[str, ...]
+
+    @property
+    def definition(self) -> str:
+        """A hash that differs when the SQL does; comments and line breaks are ignored."""
+        lines = [line.strip() for line in self.sql.splitlines() if not line.lstrip().startswith("--")]
+        return hashlib.sha256(" ".join(filter(None, lines)).encode()).hexdigest()[:16]
 
 
 @runtime_checkable

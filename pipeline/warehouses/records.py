@@ -23,7 +23,7 @@ from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, bind_mart
 def record_load(connection: Connection, table: str, month: date | None, arrival: Arrival, fingerprint: str) -> None:
     """Write the row of `loads` for rows that have just arrived."""
     what = (arrival.source_sha256, arrival.declaration, fingerprint)
-    _insert(connection, "loads", (table, month, arrival.rows, *what, _now(), __version__))
+    _insert(connection, "loads", LoadRecord(table, month, arrival.rows, *what, _now(), __version__))
 
 
 def forget_load(connection: Connection, table: str, month: date | None) -> None:
@@ -67,18 +67,22 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
 
 def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, columns: list[str]) -> int:
     """Put the rows of the mart's SELECT in place of the load's month, with their record; returns their number."""
-    key = [load.dataset, load.month]
+    select, key = _select(mart, load), [load.dataset, load.month]
     connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
     connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
     names = ", ".join(f'"{name}"' for name in columns)
     connection.execute(
         f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), '
-        f"built.* FROM ({_select(mart, load)}\n) AS built",
+        f"built.* FROM ({select}\n) AS built",
         key,
     )
     count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'
     rows = int(connection.execute(count, key).fetchone()[0])
-    _insert(connection, "mart_loads", (mart.name, *key, rows, load.fingerprint, _now(), __version__))
+    assert load.month is not None
+    built = MartRecord(
+        mart.name, load.dataset, load.month, rows, load.fingerprint, _now(), __version__, mart.definition
+    )
+    _insert(connection, "mart_loads", built)
     return rows
 
 
@@ -98,19 +102,22 @@ def _select(mart: Mart, load: LoadRecord) -> str:
 
 
 def _records(connection: Connection, table: str, moment: str) -> list[dict[str, Any]]:
+    # All columns, since a table that an older version made may lack one.
+    answer = connection.execute(f"SELECT * FROM {table}")
+    names, declared = [column[0] for column in answer.description], {column.name for column in LEDGER[table][1]}
+    records = [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+    return [
+        {name: value for name, value in record.items() if name in declared}
+        | {moment: record[moment].replace(tzinfo=timezone.utc)}
+        for record in records
+    ]
+
+
+def _insert(connection: Connection, table: str, record: LoadRecord | MartRecord) -> None:
     names = [column.name for column in LEDGER[table][1]]
-    rows = connection.execute(f"SELECT {_columns(table)} FROM {table}").fetchall()
-    records = [dict(zip(names, row, strict=True)) for row in rows]
-    return [{**record, moment: record[moment].replace(tzinfo=timezone.utc)} for record in records]
-
-
-def _insert(connection: Connection, table: str, values: tuple[Any, ...]) -> None:
-    marks = ", ".join(f"${place}" for place in range(1, len(values) + 1))
-    connection.execute(f"INSERT INTO {table} ({_columns(table)}) VALUES ({marks})", list(values))
-
-
-def _columns(table: str) -> str:
-    return ", ".join(f'"{column.name}"' for column in LEDGER[table][1])
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join(f"${n}" for n in range(1, len(names) + 1))
+    values = [getattr(record, name) for name in names]
+    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
 
 
 def _now() -> datetime:

@@ -32,6 +32,7 @@ from pipeline.marts import marts_of
 from pipeline.version import __version__
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.base import Mart
+from pipeline.warehouses.tables import LEDGER
 
 ENGINES = ("duckdb", "postgres", "bigquery")
 
@@ -320,6 +321,30 @@ def test_a_mart_is_built_for_the_month_with_the_fingerprint_of_its_load(warehous
     assert (months[JAN]["daily_trips"].rows, months[JAN]["daily_trips"].fingerprint) == (3, file.fingerprint)
     rows = warehouse.query("SELECT dataset, month, day, trips FROM daily_trips WHERE month = DATE '2024-02-01'")
     assert [tuple(row.values()) for row in rows.to_pylist()] == [("green", FEB, FEB, 1)]
+
+
+def test_a_mart_is_recorded_with_the_hash_of_its_sql_also_where_an_older_version_made_the_ledger(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [daily, _] = marts = marts_of("green")
+    with monkeypatch.context() as older:
+        doc, columns = LEDGER["mart_loads"]
+        older.setitem(LEDGER, "mart_loads", (doc, tuple(column for column in columns if column.name != "definition")))
+        for month in (JAN, FEB):
+            warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+            warehouse.replace_mart_month(GREEN, month, marts)
+    assert {built["daily_trips"].definition for built in warehouse.mart_months(GREEN).values()} == {None}
+    warehouse.forget_marts(GREEN, JAN)
+    warehouse.replace_mart_month(GREEN, JAN, marts)
+    built = {month: of["daily_trips"].definition for month, of in warehouse.mart_months(GREEN).items()}
+    assert built == {JAN: daily.definition, FEB: None}
+
+
+def test_the_hash_of_a_mart_is_of_its_sql_and_not_of_its_comments() -> None:
+    one = Mart("m", "Doc.", "-- Doc.\n--\nSELECT 1 AS n\nFROM trips\n", ("green",))
+    same = Mart("m", "Doc.", "-- Other words.\nSELECT 1 AS n\n  FROM trips", ("green",))
+    assert one.definition == same.definition
+    assert one.definition != Mart("m", "Doc.", "SELECT 2 AS n FROM trips", ("green",)).definition
 
 
 def test_a_mart_is_built_whatever_numbers_a_month_holds(warehouse: Warehouse, tmp_path: Path) -> None:

@@ -75,6 +75,12 @@ class Tables:
                 self._make_or_evolve(table, table.name in there)
         self._ensure_view(there, {dataset.name: dataset for dataset in datasets})
 
+    def evolve_ledger(self, labels: Mapping[str, str]) -> None:
+        """Add what an older version of the package did not know to those of the listed tables that are the ledger."""
+        for table in ledger_tables():
+            if labels.get(table.name, table.label) != table.label:
+                self._make_or_evolve(table, there=True)
+
     def make_staging(self, table: Table, name: str) -> None:
         """Make an empty table that is laid out like another one; it expires after a day if nobody deletes it."""
         staging = replace(table, name=name).resource(self.reference, {**_LABELS, **self.labels})

@@ -100,7 +100,7 @@ class BigQueryWarehouse:
         with stored.open() as file:
             arrival = inspect(file, dataset, month, where=stored.uri)
         with self._faults(subject):
-            records = self._records()
+            records = self._records(writing=True)
             self._revoke_lost(subject, "loads", [load for load in records.loads if load.dataset not in records.tables])
             self._tables.ensure(self._datasets.values(), self._zones)
             former = records.counted().loads.get((dataset.name, month))
@@ -167,7 +167,7 @@ class BigQueryWarehouse:
         """Records go first, then marts, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
-            records = self._records()
+            records = self._records(writing=True)
             self._forget(subject, records, dataset.name, month)
             if (dataset.name, month) in records.counted().loads:
                 self._run(subject, "forget", f"DELETE FROM {dataset.name} WHERE {match(month=month)}")
@@ -176,7 +176,7 @@ class BigQueryWarehouse:
         """Records go first, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
-            self._forget(subject, replace(self._records(), loads=[]), dataset.name, month)
+            self._forget(subject, replace(self._records(writing=True), loads=[]), dataset.name, month)
 
     def _forget(self, subject: str, records: _Records, name: str, month: date | None, *, marts: bool = True) -> None:
         """Revoke the month's records (for the zones, those of all marts), then delete the rows of those marts."""
@@ -203,7 +203,7 @@ class BigQueryWarehouse:
         subject = load_name(dataset, month)
         refuse_marts_of_others(subject, dataset, marts)
         with self._faults(subject):
-            records = self._records()
+            records = self._records(writing=True)
             load = records.counted().loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
@@ -215,7 +215,11 @@ class BigQueryWarehouse:
                 select = translate(bind_mart(mart.sql, dataset.name, month), self._place.project, self._place.dataset)
                 names = self._tables.ensure_mart(mart, select)
                 merges.append(replacement(mart.name, dataset.name, month, select, names))
-                built.append(MartRecord(mart.name, dataset.name, month, 0, load.fingerprint, _now(), __version__))
+                built.append(
+                    MartRecord(
+                        mart.name, dataset.name, month, 0, load.fingerprint, _now(), __version__, mart.definition
+                    )
+                )
                 counts[mart.name] = f"(SELECT COUNT(*) FROM {mart.name} WHERE {where})"
             for merge in merges:
                 self._check(subject, merge)
@@ -273,9 +277,11 @@ class BigQueryWarehouse:
     def _read(self) -> Ledger:
         return self._records().counted()
 
-    def _records(self) -> _Records:
+    def _records(self, *, writing: bool = False) -> _Records:
         """A listing and both tables, one request each (and a further one for each further page); free of charge."""
         there = self._tables.labels_there()
+        if writing:
+            self._tables.evolve_ledger(there)
         loads = [LoadRecord(**row) for row in newest(self._tables.rows("loads", there), "loaded_at")]
         rows = self._tables.rows("mart_loads", there) if loads else ()
         marts = [MartRecord(**row) for row in newest(rows, "built_at")]

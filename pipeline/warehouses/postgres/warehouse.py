@@ -153,6 +153,7 @@ class PostgresWarehouse:
             load = _read(connection).loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
+            self._ensure(connection, subject)
 
             def change() -> dict[str, list[str]]:
                 alone(connection, "tables")
