@@ -28,14 +28,7 @@ from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter, OptionalMonthParameter
 from pipeline.tasks.warehouse import Load, LoadZones, Mart
-
-#: By kind of warehouse: what its steps import.
-_DRIVERS = {
-    "duckdb": ["duckdb"],
-    "postgresql": ["psycopg", "pgpq"],
-    "postgres": ["psycopg", "pgpq"],
-    "bigquery": ["google.cloud.bigquery", "sqlglot"],
-}
+from pipeline.warehouses.registry import engine_of
 
 
 class Backfill(WithSettings, luigi.WrapperTask):
@@ -151,7 +144,7 @@ def _import_once(settings: config.Settings) -> None:
     """
     needed = ["pandas"]
     needed += ["google.cloud.storage"] if settings.lake.startswith("gs://") else []
-    needed += _DRIVERS[settings.warehouse.partition(":")[0]]
+    needed += engine_of(settings.warehouse).drivers
     for name in needed:
         with suppress(ImportError):
             import_module(name)

@@ -23,6 +23,11 @@ from typing import BinaryIO, Protocol, runtime_checkable
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
+from pipeline.errors import WarehouseError
+
+
+class Locked(WarehouseError):
+    """Another process has the warehouse; the text says which."""
 
 
 class StoredFile(Protocol):

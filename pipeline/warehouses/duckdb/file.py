@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.disk import explained, has_no_locks, sync
 from pipeline.errors import WarehouseError
+from pipeline.warehouses.base import Locked
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 #: Between two attempts to open a database that another process holds: from, to.
 _PAUSE_S = (0.01, 0.25)
 _SETTING = "[pipeline] warehouse"
-
-
-class Locked(WarehouseError):
-    """Another process has the database; the text says which."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.disk import explained
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.duckdb.file import DuckDBFile, Locked, import_duckdb
+from pipeline.warehouses.base import LoadRecord, Locked, Mart, MartRecord, StoredFile
+from pipeline.warehouses.duckdb.file import DuckDBFile, import_duckdb
 from pipeline.warehouses.duckdb.schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
 from pipeline.warehouses.load_file import inspect, load_name, refuse_marts_of_others
