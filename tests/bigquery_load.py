@@ -300,9 +300,10 @@ def copy_partition(emulator: Emulator, project: str, copy: Json) -> None:
         JobError: the two are not partitions of the same month, or a table does not exist.
     """
     names, partitions = [], []
-    for key in ("sourceTable", "destinationTable"):
-        table, _, partition = copy[key]["tableId"].partition("$")
-        names.append(TableName(copy[key].get("projectId", project), copy[key]["datasetId"], table))
+    (source_reference,) = copy.get("sourceTables") or [copy["sourceTable"]]
+    for reference in (source_reference, copy["destinationTable"]):
+        table, _, partition = reference["tableId"].partition("$")
+        names.append(TableName(reference.get("projectId", project), reference["datasetId"], table))
         partitions.append(partition)
         if emulator.table(names[-1]) is None:
             raise JobError("notFound", f"Not found: Table {names[-1]}")

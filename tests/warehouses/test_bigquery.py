@@ -164,7 +164,8 @@ def test_a_staged_load_goes_by_way_of_a_table_of_its_own_that_is_gone_afterwards
     (load,), (copy,) = jobs(cloud), jobs(cloud, "copy")
     table = load["configuration"]["load"]["destinationTable"]["tableId"]
     assert re.fullmatch(r"staging_green_[0-9a-f]{8}_202401", table)
-    assert copy["configuration"]["copy"]["sourceTable"]["tableId"] == f"{table}$202401"
+    (source,) = copy["configuration"]["copy"]["sourceTables"]
+    assert source["tableId"] == f"{table}$202401"
     assert copy["configuration"]["copy"]["destinationTable"]["tableId"] == "green$202401"
     (made,) = [one.body for one in cloud.bigquery.seen("POST", r"/tables\?")]
     assert made["timePartitioning"] == {"type": "MONTH", "field": "month"}
