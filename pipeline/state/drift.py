@@ -84,8 +84,7 @@ def months_here(
     dataset = dataset_named(name)
     monthly = dataset.first_month is not None
     keys = store.keys(f"raw/{dataset.name}/") | store.keys(f"trips/{dataset.name}/" if monthly else f"{dataset.name}/")
-    loaded: set[date | None] = set(warehouse.loaded_months(dataset)) if monthly else set()
-    loaded |= {None} if not monthly and warehouse.loaded_zones() else set()
+    loaded = warehouse.loads(dataset)
 
     def of_the_lake(month: date | None) -> set[str]:
         return {raw_of(source, (name, month)), lake.trips_key(dataset, month)}
@@ -200,9 +199,8 @@ class _Dates:
 
     def __init__(self, warehouse: Warehouse, sidecars: Mapping[Month, Sidecar]) -> None:
         self._sidecars = sidecars
-        self._loads = cache(lambda name: warehouse.loaded_months(dataset_named(name)))
+        self._loads = cache(lambda name: warehouse.loads(dataset_named(name)))
         self._marts = cache(lambda name: warehouse.mart_months(dataset_named(name)))
-        self._zones = cache(warehouse.loaded_zones)
 
     def of(self, month: Month, status: MonthStatus) -> datetime | None:
         name, of = month
@@ -210,7 +208,7 @@ class _Dates:
             return _iso_time(self._sidecars[month].fetched_at) if month in self._sidecars else None
         if status.stale_from == "mart" and of:
             return min((mart.built_at for mart in self._marts(name).get(of, {}).values()), default=None)
-        load = self._loads(name).get(of) if of else self._zones()
+        load = self._loads(name).get(of)
         return load.loaded_at if load else None
 
 

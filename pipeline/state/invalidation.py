@@ -69,7 +69,7 @@ def _of(
     store: Store, warehouse: Warehouse, source: Source, dataset: Dataset, months: Sequence[date | None], step: str
 ) -> list[Going]:
     first, monthly = STEPS.index(step), dataset.first_month is not None
-    loads = warehouse.loaded_months(dataset) if monthly and step != "mart" else {}
+    loads = warehouse.loads(dataset) if monthly and step != "mart" else {}
     marts = warehouse.mart_months(dataset) if monthly else {}
     there: dict[str, Entry] = {}
     if first <= STEPS.index("conform"):
@@ -91,7 +91,7 @@ def _of(
 def forget(store: Store, warehouse: Warehouse, what: Going) -> None:
     """Take it away, in an order in which every moment is one that a run can go on from."""
     if what.month and what.load:
-        warehouse.forget_month(what.dataset, what.month)
+        warehouse.forget(what.dataset, what.month)
     elif what.month and what.marts:
         warehouse.forget_marts(what.dataset, what.month)
     for entry in what.files.values():

@@ -128,10 +128,7 @@ class _DatasetView:
         self._raw = store.entries(f"raw/{dataset.name}/")
         self._trips = store.entries(f"trips/{dataset.name}/" if monthly else f"{dataset.name}/")
         self._checks = store.entries(f"checks/{dataset.name}/")
-        zones = None if monthly or warehouse is None else warehouse.loaded_zones()
-        self._loads: Mapping[date | None, LoadRecord] = (
-            {None: zones} if zones else dict(warehouse.loaded_months(dataset)) if monthly and warehouse else {}  # type: ignore[arg-type]
-        )
+        self._loads: Mapping[date | None, LoadRecord] = warehouse.loads(dataset) if warehouse else {}
         self._wanted_marts = frozenset(mart.name for mart in marts_of(dataset.name))
         self._marts: Mapping[date, Mapping[str, MartRecord]] = (
             warehouse.mart_months(dataset) if self._wanted_marts and warehouse else {}

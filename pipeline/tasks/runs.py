@@ -80,7 +80,7 @@ class Latest(WithSettings, luigi.WrapperTask):
         found = {}
         for name in self.datasets:
             spec = DATASETS[name]
-            newest = max(warehouse_of(config.settings()).loaded_months(spec), default=first)
+            newest = max(filter(None, warehouse_of(config.settings()).loads(spec)), default=first)
             months = existing_months(spec, min(first, newest), last)
             missing = set(missing_months(spec, months))
             found[name] = [month for month in months if month not in missing or _is_due(spec, month)]
@@ -111,7 +111,7 @@ def missing_months(spec: Dataset, months: list[date], through: str = STEPS[-1]) 
         keys = {month: step(dataset=spec.name, month=month).output().key for month in months}
         there = store.keys(f"raw/{spec.name}/" if through == "download" else f"trips/{spec.name}/")
         return [month for month, key in keys.items() if key not in there]
-    loaded = warehouse.loaded_months(spec)
+    loaded = warehouse.loads(spec)
     marts = {mart.name for mart in marts_of(spec.name)} if through == "mart" else set()
     built = warehouse.mart_months(spec) if marts else {}
     return [month for month in months if month not in loaded or not marts <= set(built.get(month, ()))]

@@ -38,31 +38,18 @@ class LakeFile(luigi.Target):
 
 
 class WarehouseMonth(luigi.Target):
-    """A month of a dataset in the warehouse; exists once its rows and its record are committed."""
+    """A month of a dataset, or the zones (no month); exists once its rows and its record are committed."""
 
-    def __init__(self, warehouse: Warehouse, dataset: Dataset, month: date) -> None:
+    def __init__(self, warehouse: Warehouse, dataset: Dataset, month: date | None) -> None:
         self.warehouse, self.dataset, self.month = warehouse, dataset, month
 
     def __str__(self) -> str:
-        return f"{self.dataset.name} {format_month(self.month)} in the warehouse"
+        month = f" {format_month(self.month)}" if self.month else ""
+        return f"{self.dataset.name}{month} in the warehouse"
 
     def exists(self) -> bool:
         """Whether the month is loaded."""
-        return self.month in self.warehouse.loaded_months(self.dataset)
-
-
-class WarehouseZones(luigi.Target):
-    """The zones in the warehouse; exist once their rows and their record are committed."""
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self.warehouse = warehouse
-
-    def __str__(self) -> str:
-        return "zones in the warehouse"
-
-    def exists(self) -> bool:
-        """Whether the zones are loaded."""
-        return self.warehouse.loaded_zones() is not None
+        return self.month in self.warehouse.loads(self.dataset)
 
 
 class ExternalTables(luigi.Target):

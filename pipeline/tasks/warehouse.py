@@ -10,7 +10,7 @@ from pipeline.marts import marts_of
 from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask, store_of, warehouse_of
 from pipeline.tasks.lake import Conform, ConformZones
 from pipeline.tasks.messages import log
-from pipeline.tasks.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
+from pipeline.tasks.targets import ExternalTables, WarehouseMart, WarehouseMonth
 from pipeline.warehouses.base import Exposing
 from pipeline.warehouses.registry import engine_of
 
@@ -42,7 +42,7 @@ class Load(_Writing, MonthTask):
 
     def run(self) -> None:
         """Replace the month."""
-        rows = self.warehouse.replace_month(self.spec, self.month, self.trips.entry())
+        rows = self.warehouse.replace(self.spec, self.month, self.trips.entry())
         self.done(f"{rows:,} rows", rows=rows)
 
 
@@ -53,13 +53,13 @@ class LoadZones(_Writing, ZonesTask):
         """The zones file."""
         return self.clone(ConformZones)
 
-    def output(self) -> WarehouseZones:
+    def output(self) -> WarehouseMonth:
         """The zones in the warehouse."""
-        return WarehouseZones(self.warehouse)
+        return WarehouseMonth(self.warehouse, self.spec, None)
 
     def run(self) -> None:
         """Replace the zones."""
-        rows = self.warehouse.replace_zones(self.trips.entry())
+        rows = self.warehouse.replace(self.spec, None, self.trips.entry())
         self.done(f"{rows:,} zones")
 
 

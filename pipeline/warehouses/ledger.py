@@ -64,9 +64,9 @@ class Ledger:
             {key: record for key, record in self.marts.items() if _alike(other.marts.get(key), record)},
         )
 
-    def loaded_months(self, dataset: str) -> dict[date, LoadRecord]:
-        """The records of the dataset's months."""
-        return {month: record for (name, month), record in self.loads.items() if name == dataset and month is not None}
+    def loads_of(self, dataset: str) -> dict[date | None, LoadRecord]:
+        """The records of the dataset, by month."""
+        return {month: record for (name, month), record in self.loads.items() if name == dataset}
 
     def mart_months(self, dataset: str) -> dict[date, dict[str, MartRecord]]:
         """The records of the dataset's marts, by month, then by mart."""

@@ -31,9 +31,9 @@ def forget_load(connection: Connection, table: str, month: date | None) -> None:
     connection.execute("DELETE FROM loads WHERE dataset = $1 AND month IS NOT DISTINCT FROM $2", [table, month])
 
 
-def drop_marts(connection: Connection, dialect: Dialect, dataset: str | None = None, month: date | None = None) -> None:
-    """Delete a month from every mart that has it, or all months of all marts, with their records."""
-    where, values = ("WHERE dataset = $1 AND month = $2", [dataset, month]) if dataset else ("", [])
+def drop_marts(connection: Connection, dialect: Dialect, dataset: str, month: date | None) -> None:
+    """Delete the month from every mart, with its records; for the zones (no month) all months of all marts."""
+    where, values = ("WHERE dataset = $1 AND month = $2", [dataset, month]) if month else ("", [])
     # Of every record, even one that does not count, since its rows may exist.
     rows = connection.execute(f"SELECT DISTINCT mart FROM mart_loads {where}", values).fetchall()
     stale = {mart for (mart,) in rows}

@@ -27,6 +27,7 @@ from loading import FEB, GREEN, JAN, MAR, many_trips, trips
 from postgres import PASSWORD, Database
 
 from pipeline import lake
+from pipeline.datasets import ZONES
 from pipeline.errors import WarehouseError
 from pipeline.source.retries import redact
 from pipeline.warehouses import open_warehouse
@@ -77,7 +78,7 @@ def _error(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """What is said where this URL leads, once it was tried for a moment."""
     monkeypatch.setattr(postgres_server, "_PATIENCE_S", 0.3)
     with pytest.raises(WarehouseError) as caught:
-        open_warehouse(url).loaded_zones()
+        open_warehouse(url).loads(ZONES).get(None)
     assert _shown("".join(traceback.format_exception(caught.value))) == []
     return str(caught.value)
 
@@ -285,24 +286,24 @@ def test_a_load_goes_on_once_the_server_can_be_reached(
         later, began = threading.Timer(0.5, free), time.monotonic()
         later.start()
         file = trips(tmp_path, GREEN, JAN, [1.0])
-        assert open_warehouse(line.url if down else url).replace_month(GREEN, JAN, file) == 1
+        assert open_warehouse(line.url if down else url).replace(GREEN, JAN, file) == 1
         assert time.monotonic() - began >= 0.5
         later.join()
 
 
 def test_a_load_whose_line_is_cut_is_done_anew(url: str, tmp_path: Path) -> None:
     with closing(Line(url, cuts=1).open()) as line:
-        assert open_warehouse(line.url).replace_month(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 50_000)) == 50_000
+        assert open_warehouse(line.url).replace(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 50_000)) == 50_000
         assert line.cuts == 0
     assert _totals(url) == (50_000, sum(range(50_000)))
 
 
 def test_a_load_whose_line_is_always_cut_ends_with_an_error_and_the_old_month(url: str, tmp_path: Path) -> None:
-    open_warehouse(url).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
+    open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
     file = many_trips(tmp_path, GREEN, JAN, 50_000)
     with closing(Line(url, cuts=100).open()) as line:
         with pytest.raises(WarehouseError, match=r"green 2024-01 in Postgres at host 127.0.0.1, .*; run again"):
-            open_warehouse(line.url).replace_month(GREEN, JAN, file)
+            open_warehouse(line.url).replace(GREEN, JAN, file)
         assert line.cuts == 97, "three attempts"
     assert _totals(url) == (2, 3.0)
 
@@ -347,8 +348,8 @@ def test_a_load_does_not_depend_on_what_is_set_for_a_role_or_a_database(
     database.execute(f"ALTER {whose} SET {name} = '{value}'")
     warehouse, now = open_warehouse(url), datetime.now(timezone.utc)
     file = many_trips(tmp_path, GREEN, JAN, 50_000)
-    assert warehouse.replace_month(GREEN, JAN, file) == warehouse.replace_month(GREEN, JAN, file) == 50_000
-    moment = warehouse.loaded_months(GREEN)[JAN].loaded_at
+    assert warehouse.replace(GREEN, JAN, file) == warehouse.replace(GREEN, JAN, file) == 50_000
+    moment = warehouse.loads(GREEN)[JAN].loaded_at
     assert (abs(moment - now) < timedelta(minutes=5), moment.utcoffset()) == (True, timedelta(0))
     assert warehouse.query("SELECT DISTINCT pickup_datetime AS p FROM green")["p"].to_pylist() == [datetime(2024, 1, 2)]
     assert _totals(url) == (50_000, sum(range(50_000)))
@@ -362,8 +363,8 @@ from loading import FEB, GREEN, JAN, MAR, trips
 from pipeline.warehouses import open_warehouse
 warehouse = open_warehouse(sys.argv[2])
 def load(month, *wanted):
-    warehouse.replace_month(GREEN, month, trips(Path(sys.argv[3]), GREEN, month, [1.0]))
-    return {month, *wanted} <= set(warehouse.loaded_months(GREEN))
+    warehouse.replace(GREEN, month, trips(Path(sys.argv[3]), GREEN, month, [1.0]))
+    return {month, *wanted} <= set(warehouse.loads(GREEN))
 assert load(JAN)
 child = os.fork()
 if child == 0:

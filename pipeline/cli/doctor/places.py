@@ -71,7 +71,7 @@ def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
             yield failed("warehouse", f"{path} may not be written", "change its owner or mode, or its folder's")
             return
     try:
-        months = {name: set(found.loaded_months(spec)) for name, spec in DATASETS.items()}
+        months = {name: set(filter(None, found.loads(spec))) for name, spec in DATASETS.items()}
         said = found.query(engine.question).to_pylist()[0]
     except Locked as error:
         holder = str(error).partition("; ")[0]

@@ -83,37 +83,31 @@ class BigQueryWarehouse:
     def _tables(self) -> Tables:
         return Tables(self._client, self._place.dataset, self._place.expiration_days, self._place.labels)
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """One load job in place of the partition; between record and record nobody is told that the month is there."""
-        return self._replace(dataset, month, trips)
-
-    def replace_zones(self, zones: StoredFile) -> int:
-        """One load job in place of the table; when the zones are others than before, every mart goes."""
-        with zones.open_local() as path:
-            _refuse_doubled_zones(path)
-        return self._replace(self._zones, None, zones)
-
-    def _replace(self, dataset: Dataset, month: date | None, stored: StoredFile) -> int:
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """One load job replaces the partition, or the zones; between revocation and record the load does not count."""
         subject = load_name(dataset, month)
-        if not stored.uri.startswith("gs://"):
-            raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {stored.uri}")
-        with stored.open() as file:
-            arrival = inspect(file, dataset, month, where=stored.uri)
+        if month is None:
+            with file.open_local() as path:
+                _refuse_doubled_zones(path)
+        if not file.uri.startswith("gs://"):
+            raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
+        with file.open() as opened:
+            arrival = inspect(opened, dataset, month, where=file.uri)
         with self._faults(subject):
             records = self._records(writing=True)
             self._revoke_lost(subject, "loads", [load for load in records.loads if load.dataset not in records.tables])
             self._tables.ensure(self._datasets.values(), self._zones)
             former = records.counted().loads.get((dataset.name, month))
             # The same zones again leave the marts as they are.
-            keeps_marts = month is None and former is not None and former.fingerprint == stored.fingerprint
+            keeps_marts = month is None and former is not None and former.fingerprint == file.fingerprint
             self._forget(subject, records, dataset.name, month, marts=not keeps_marts)
-            job = self._load(subject, table_of(dataset), month, stored.uri)
+            job = self._load(subject, table_of(dataset), month, file.uri)
             if job.output_rows != arrival.rows:
                 raise WarehouseError(
-                    f"{subject}: {job.output_rows} rows arrived of the {arrival.rows} that {stored.uri} has; "
+                    f"{subject}: {job.output_rows} rows arrived of the {arrival.rows} that {file.uri} has; "
                     f"job {job.job_id}"
                 )
-            self._record(subject, dataset.name, month, arrival, stored.fingerprint)
+            self._record(subject, dataset.name, month, arrival, file.fingerprint)
         return int(arrival.rows)
 
     def _load(self, subject: str, table: Table, month: date | None, uri: str) -> Any:
@@ -163,14 +157,16 @@ class BigQueryWarehouse:
         )
         self._run(subject, "record", insertion("loads", [record]))
 
-    def forget_month(self, dataset: Dataset, month: date) -> None:
+    def forget(self, dataset: Dataset, month: date | None) -> None:
         """Records go first, then marts, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
             records = self._records(writing=True)
             self._forget(subject, records, dataset.name, month)
             if (dataset.name, month) in records.counted().loads:
-                self._run(subject, "forget", f"DELETE FROM {dataset.name} WHERE {match(month=month)}")
+                self._run(
+                    subject, "forget", f"DELETE FROM {dataset.name} WHERE {match(month=month) if month else 'TRUE'}"
+                )
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Records go first, then rows."""
@@ -240,13 +236,9 @@ class BigQueryWarehouse:
             for table in sorted(LEDGER.keys() & self._tables.labels_there().keys()):
                 self._run("ledger", "compact", compaction(table))
 
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
-        """The months that `loads` names."""
-        return self._ledger().loaded_months(dataset.name)
-
-    def loaded_zones(self) -> LoadRecord | None:
-        """The zones' row of `loads`."""
-        return self._ledger().loads.get((self._zones.name, None))
+    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
+        """The months that `loads` names and whose table exists."""
+        return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The months that `mart_loads` names."""

@@ -55,27 +55,18 @@ class DuckDBWarehouse:
         self._datasets = datasets
         self._zones = zones
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """Delete and insert in one transaction with the record; the month's marts go, since they were of other rows."""
-        return self._replace(dataset, month, trips)
-
-    def replace_zones(self, zones: StoredFile) -> int:
-        """Put the zones in place; when they are others than before, every mart goes, since marts name the zones."""
-        return self._replace(self._zones, None, zones)
-
-    def _replace(self, dataset: Dataset, month: date | None, stored: StoredFile) -> int:
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """Delete and insert in one transaction with the record; marts of other rows or other zones are deleted."""
         subject = load_name(dataset, month)
-        with stored.open_local() as path:
+        with file.open_local() as path:
             arrival = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
                 had = _DIALECT.tables(connection)[dataset.name]
                 refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
                 former = before.loads.get((dataset.name, month))
-                if month is not None:
+                if month or former is None or former.fingerprint != file.fingerprint:
                     drop_marts(connection, _DIALECT, dataset.name, month)
-                elif former is None or former.fingerprint != stored.fingerprint:
-                    drop_marts(connection, _DIALECT)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
@@ -83,11 +74,11 @@ class DuckDBWarehouse:
                     raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {path} has")
                 if month is None:
                     _refuse_doubled_zones(connection)
-                record_load(connection, dataset.name, month, arrival, stored.fingerprint)
+                record_load(connection, dataset.name, month, arrival, file.fingerprint)
         return rows
 
-    def forget_month(self, dataset: Dataset, month: date) -> None:
-        """Rows, marts and records go in one transaction."""
+    def forget(self, dataset: Dataset, month: date | None) -> None:
+        """Rows, marts and records are deleted in one transaction."""
         if self._file.path.exists():
             with self._writing(load_name(dataset, month)) as (connection, _):
                 drop_marts(connection, _DIALECT, dataset.name, month)
@@ -111,13 +102,9 @@ class DuckDBWarehouse:
             columns = {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
             return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
+    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
         """From `loads`, or its copy."""
-        return self._ledger().loaded_months(dataset.name)
-
-    def loaded_zones(self) -> LoadRecord | None:
-        """From `loads`, or its copy."""
-        return self._ledger().loads.get((self._zones.name, None))
+        return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
         """From `mart_loads`, or its copy."""

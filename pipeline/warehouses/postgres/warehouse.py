@@ -52,10 +52,13 @@ class PostgresWarehouse:
         self._limit_s = lock_timeout_s
         self._believed: Believed[Ledger] = Believed()
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """Copy into a new table, which then takes the partition's place, together with the record."""
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """A month is copied into a new table, which then becomes its partition; the zones are deleted and copied.
+
+        The record is written in the same transaction. Marts of other rows or other zones are deleted.
+        """
         subject = load_name(dataset, month)
-        with trips.open_local() as path:
+        with file.open_local() as path:
             arrival = inspect(path, dataset, month, where=str(path))
 
             def work(connection: psycopg.Connection[Any]) -> int:
@@ -64,50 +67,31 @@ class PostgresWarehouse:
                 hold(connection, subject, self._limit_s)
                 self._refuse(connection, subject, dataset)
                 refuse_foreign(connection, subject, dataset, month)
-                table = _DIALECT.tables(connection)[dataset.name]
-                rows = bring(connection, dataset, table, month, path, self._limit_s)
-                _compare(subject, rows, arrival, str(path))
+                if month:
+                    table = _DIALECT.tables(connection)[dataset.name]
+                    rows = bring(connection, dataset, table, month, path, self._limit_s)
+                    _compare(subject, rows, arrival, str(path))
 
                 def swap() -> None:
-                    drop_marts(connection, _DIALECT, dataset.name, month)
+                    former = _read(connection).loads.get((dataset.name, month))
+                    if month or former is None or former.fingerprint != file.fingerprint:
+                        drop_marts(connection, _DIALECT, dataset.name, month)
                     forget_load(connection, dataset.name, month)
-                    record_load(connection, dataset.name, month, arrival, trips.fingerprint)
-                    put_in_place(connection, dataset, month)
+                    record_load(connection, dataset.name, month, arrival, file.fingerprint)
+                    if month:
+                        put_in_place(connection, dataset, month)
+                    else:
+                        connection.execute(f'DELETE FROM "{dataset.name}"')
+                        _compare(subject, copy_rows(connection, dataset.name, path), arrival, str(path))
+                        _refuse_doubled_zones(connection)
 
-                tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
-                insisting(connection, subject, tables, self._limit_s, swap)
+                insisting(connection, subject, _tables(dataset, month), self._limit_s, swap)
                 return arrival.rows
 
             return self._run(subject, work)
 
-    def replace_zones(self, zones: StoredFile) -> int:
-        """Put the zones in place; when they are others than before, every mart goes, since marts name the zones."""
-        name = self._zones.name
-        with zones.open_local() as path:
-            arrival = inspect(path, self._zones, None, where=str(path))
-
-            def work(connection: psycopg.Connection[Any]) -> int:
-                self._ensure(connection, name)
-                hold(connection, name, self._limit_s)
-                self._refuse(connection, name, self._zones)
-
-                def swap() -> None:
-                    former = _read(connection).loads.get((name, None))
-                    if former is None or former.fingerprint != zones.fingerprint:
-                        drop_marts(connection, _DIALECT)
-                    connection.execute(f'DELETE FROM "{name}"')
-                    _compare(name, copy_rows(connection, name, path), arrival, str(path))
-                    _refuse_doubled_zones(connection)
-                    forget_load(connection, name, None)
-                    record_load(connection, name, None, arrival, zones.fingerprint)
-
-                insisting(connection, name, [name], self._limit_s, swap)
-                return arrival.rows
-
-            return self._run(name, work)
-
-    def forget_month(self, dataset: Dataset, month: date) -> None:
-        """Partition, marts and records go in one transaction."""
+    def forget(self, dataset: Dataset, month: date | None) -> None:
+        """Rows, marts and records are deleted in one transaction."""
         subject = load_name(dataset, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
@@ -119,10 +103,12 @@ class PostgresWarehouse:
             def change() -> None:
                 drop_marts(connection, _DIALECT, dataset.name, month)
                 forget_load(connection, dataset.name, month)
-                take_out(connection, dataset, month)
+                if month:
+                    take_out(connection, dataset, month)
+                else:
+                    connection.execute(f'DELETE FROM "{dataset.name}"')
 
-            tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
-            insisting(connection, subject, tables, self._limit_s, change)
+            insisting(connection, subject, _tables(dataset, month), self._limit_s, change)
 
         self._run(subject, work)
 
@@ -167,13 +153,9 @@ class PostgresWarehouse:
 
         return self._run(subject, work)
 
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
-        """From `loads`; a month whose partition somebody dropped is not there."""
-        return self._ledger().loaded_months(dataset.name)
-
-    def loaded_zones(self) -> LoadRecord | None:
-        """From `loads`."""
-        return self._ledger().loads.get((self._zones.name, None))
+    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
+        """From `loads`; a month whose partition was dropped does not count."""
+        return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """From `mart_loads`."""
@@ -212,6 +194,11 @@ class PostgresWarehouse:
 
 def _read(connection: psycopg.Connection[Any]) -> Ledger:
     return read_ledger(connection, names_in(connection), table_of_load)
+
+
+def _tables(dataset: Dataset, month: date | None) -> list[str]:
+    """The tables that a load changes."""
+    return [dataset.name, *([partition_of(dataset.name, month)] if month else []), "loads", "mart_loads"]
 
 
 def _compare(subject: str, rows: int, arrival: Arrival, where: str) -> None:
