@@ -15,15 +15,15 @@ import pyarrow as pa
 from pipeline.version import __version__
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord
 from pipeline.warehouses.ledger import Ledger
-from pipeline.warehouses.load_file import Arrival
-from pipeline.warehouses.schema import Connection, Dialect, Table, TableColumn, changes_to, refuse_changed_types
+from pipeline.warehouses.load_file import LoadFile
+from pipeline.warehouses.schema import Connection, Dialect, Table, TableColumn, changes_to, validate_types
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, bind_mart
 
 
-def record_load(connection: Connection, table: str, month: date | None, arrival: Arrival, fingerprint: str) -> None:
+def record_load(connection: Connection, table: str, month: date | None, load_file: LoadFile, fingerprint: str) -> None:
     """Write the row of `loads` for rows that have just arrived."""
-    what = (arrival.source_sha256, arrival.declaration, fingerprint)
-    _insert(connection, "loads", LoadRecord(table, month, arrival.rows, *what, _now(), __version__))
+    what = (load_file.source_sha256, load_file.declaration, fingerprint)
+    _insert(connection, "loads", LoadRecord(table, month, load_file.rows, *what, _now(), __version__))
 
 
 def forget_load(connection: Connection, table: str, month: date | None) -> None:
@@ -59,7 +59,7 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
     if had is None:
         connection.execute("DELETE FROM mart_loads WHERE mart = $1", [mart.name])
     else:
-        refuse_changed_types(mart.name, table, had, f"build all of it anew, after DROP TABLE {mart.name}")
+        validate_types(mart.name, table, had, f"build all of it anew, after DROP TABLE {mart.name}")
     for statement in changes_to(mart.name, table, had):
         connection.execute(statement)
     return list(columns)

@@ -124,7 +124,7 @@ def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[st
     return statements + [f'COMMENT ON COLUMN trips."{name}" IS {literal(doc)}' for name, doc in docs.items()]
 
 
-def refuse_changed_types(name: str, wanted: Table, had: Table, remedy: str) -> None:
+def validate_types(name: str, wanted: Table, had: Table, remedy: str) -> None:
     """Compare a table that is there with what is declared; added columns are no matter here.
 
     Raises:

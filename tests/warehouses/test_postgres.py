@@ -111,7 +111,7 @@ class Place:
 
     @contextmanager
     def process(self, file: File, at: str = "") -> Iterator[subprocess.Popen[str]]:
-        """A process that loads green 2024-01, and may stop after a function such as `bring` until it reads a line."""
+        """A process that loads green 2024-01, and may stop after a function such as `stage` until it reads a line."""
         program = ["-c", INTERRUPT, str(TESTS), at] if at else [str(TESTS / "loading.py")]
         command = [sys.executable, *program, self.database.url, "green", "2024-01", str(file.path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -230,7 +230,7 @@ def test_a_month_does_not_wait_while_another_is_copied(month: date, here: Place)
     assert here.loaded() == {FEB: 1, JAN: MANY, month: 2}
 
 
-@pytest.mark.parametrize("at", ["hold", "_encoded", "bring", "record_load", "put_in_place", "replace"])
+@pytest.mark.parametrize("at", ["hold", "_encoded", "stage", "record_load", "attach_partition", "replace"])
 def test_a_load_killed_amid_or_after_a_step_leaves_the_old_month_or_the_new(at: str, here: Place) -> None:
     here.load(JAN, 1.0, 2.0)
     with here.process(many_trips(here.folder, GREEN, JAN, MANY), at) as loader:
@@ -355,7 +355,7 @@ def test_a_table_of_our_name_without_the_month_is_not_reported_and_stays_as_it_i
 def test_an_index_that_somebody_made_is_on_the_next_month_before_it_is_put_in_place(here: Place) -> None:
     here.load(JAN, 1.0)
     here.database.execute("CREATE INDEX mine ON green (total_amount DESC) WHERE total_amount > 0")
-    with here.process(here.file(JAN, 2.0), "bring") as loader:
+    with here.process(here.file(JAN, 2.0), "stage") as loader:
         made = here.database.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'green_2024_01_incoming'")
         assert any("(total_amount DESC) WHERE (total_amount > " in text for (text,) in made)
         assert loader.communicate("\n")[0] == "1\n"

@@ -13,7 +13,7 @@ from postgres import PASSWORD, Database
 
 from pipeline.errors import WarehouseError
 from pipeline.warehouses import Warehouse, open_warehouse
-from pipeline.warehouses.bigquery.sql import refuse_unless_reading
+from pipeline.warehouses.bigquery.sql import validate_reading
 from pipeline.warehouses.queries import split_explain
 
 #: {folder} is the folder of the database, {url} a web server that must not be asked.
@@ -223,7 +223,7 @@ def test_no_attack_on_postgres_writes_reaches_out_or_keeps_rights_though_the_use
 def test_no_attack_on_bigquery_is_sent() -> None:
     for sql in attacks(BIGQUERY_ATTACKS):
         with pytest.raises(WarehouseError, match="^query: "):
-            refuse_unless_reading(sql)
+            validate_reading(sql)
 
 
 def test_explain_and_comments_are_told_from_the_statement_after_them() -> None:

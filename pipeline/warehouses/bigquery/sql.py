@@ -46,7 +46,7 @@ def names_of(select: str) -> list[str]:
     return list(parsed.named_selects) if isinstance(parsed, exp.Query) else []
 
 
-def refuse_unless_reading(sql: str) -> None:
+def validate_reading(sql: str) -> None:
     """Let one statement pass that only reads.
 
     Raises:

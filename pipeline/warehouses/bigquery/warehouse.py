@@ -36,13 +36,13 @@ from pipeline.warehouses.bigquery.sql import (
     insertion,
     match,
     newest,
-    refuse_unless_reading,
     replacement,
     translate,
+    validate_reading,
 )
 from pipeline.warehouses.bigquery.tables import Tables
 from pipeline.warehouses.ledger import Ledger
-from pipeline.warehouses.load_file import Arrival, inspect, load_name, refuse_marts_of_others
+from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
 from pipeline.warehouses.tables import LEDGER, bind_mart
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ class BigQueryWarehouse:
         subject = load_name(dataset, month)
         if month is None:
             with file.open_local() as path:
-                _refuse_doubled_zones(path)
+                _validate_zones(path)
         if not file.uri.startswith("gs://"):
             raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
         with file.open() as opened:
-            arrival = inspect(opened, dataset, month, where=file.uri)
+            load_file = inspect(opened, dataset, month, where=file.uri)
         with self._faults(subject):
             records = self._records(writing=True)
             self._revoke_lost(subject, "loads", [load for load in records.loads if load.dataset not in records.tables])
@@ -102,13 +102,13 @@ class BigQueryWarehouse:
             keeps_marts = month is None and former is not None and former.fingerprint == file.fingerprint
             self._forget(subject, records, dataset.name, month, marts=not keeps_marts)
             job = self._load(subject, table_of(dataset), month, file.uri)
-            if job.output_rows != arrival.rows:
+            if job.output_rows != load_file.rows:
                 raise WarehouseError(
-                    f"{subject}: {job.output_rows} rows arrived of the {arrival.rows} that {file.uri} has; "
+                    f"{subject}: {job.output_rows} rows arrived of the {load_file.rows} that {file.uri} has; "
                     f"job {job.job_id}"
                 )
-            self._record(subject, dataset.name, month, arrival, file.fingerprint)
-        return int(arrival.rows)
+            self._record(subject, dataset.name, month, load_file, file.fingerprint)
+        return int(load_file.rows)
 
     def _load(self, subject: str, table: Table, month: date | None, uri: str) -> Any:
         """Load the file in place of what the table, or the month's partition, holds; returns the load job."""
@@ -151,9 +151,16 @@ class BigQueryWarehouse:
             ),
         )
 
-    def _record(self, subject: str, name: str, month: date | None, arrival: Arrival, fingerprint: str) -> None:
+    def _record(self, subject: str, name: str, month: date | None, load_file: LoadFile, fingerprint: str) -> None:
         record = LoadRecord(
-            name, month, arrival.rows, arrival.source_sha256, arrival.declaration, fingerprint, _now(), __version__
+            name,
+            month,
+            load_file.rows,
+            load_file.source_sha256,
+            load_file.declaration,
+            fingerprint,
+            _now(),
+            __version__,
         )
         self._run(subject, "record", insertion("loads", [record]))
 
@@ -197,7 +204,7 @@ class BigQueryWarehouse:
         BigQuery checks all statements, free of charge, before anything is changed.
         """
         subject = load_name(dataset, month)
-        refuse_marts_of_others(subject, dataset, marts)
+        validate_marts(subject, dataset, marts)
         with self._faults(subject):
             records = self._records(writing=True)
             load = records.counted().loads.get((dataset.name, month))
@@ -256,7 +263,7 @@ class BigQueryWarehouse:
 
     def query(self, sql: str) -> pa.Table:
         """Run one statement that only reads."""
-        refuse_unless_reading(sql)
+        validate_reading(sql)
         with self._faults("query"):
             job = self._run("query", "", sql)
             return job.to_arrow(create_bqstorage_client=False)
@@ -316,7 +323,7 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _refuse_doubled_zones(path: Any) -> None:
+def _validate_zones(path: Any) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -75,7 +75,7 @@ class DuckDBFile:
         self, subject: str, read_only: bool, config: dict[str, Any], timeout_s: float
     ) -> duckdb.DuckDBPyConnection:
         driver = import_duckdb()
-        self._refuse_other_formats(subject)
+        self._validate_format(subject)
         deadline, pause_s = time.monotonic() + timeout_s, _PAUSE_S[0]
         while True:
             try:
@@ -93,7 +93,7 @@ class DuckDBFile:
             time.sleep(min(pause_s * random.uniform(0.5, 1), max(0.0, deadline - time.monotonic())))  # noqa: S311
             pause_s = min(2 * pause_s, _PAUSE_S[1])
 
-    def _refuse_other_formats(self, subject: str) -> None:
+    def _validate_format(self, subject: str) -> None:
         """Look at the file's first bytes: DuckDB would download an extension that reads another database's file."""
         try:
             with self.path.open("rb") as file:

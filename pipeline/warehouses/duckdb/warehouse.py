@@ -22,10 +22,10 @@ from pipeline.warehouses.base import LoadRecord, Locked, Mart, MartRecord, Store
 from pipeline.warehouses.duckdb.file import DuckDBFile, import_duckdb
 from pipeline.warehouses.duckdb.schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
-from pipeline.warehouses.load_file import inspect, load_name, refuse_marts_of_others
+from pipeline.warehouses.load_file import inspect, load_name, validate_marts
 from pipeline.warehouses.queries import refuse, split_explain
 from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, refuse_changed_types, table_of
+from pipeline.warehouses.schema import evolve, table_of, validate_types
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,22 +59,22 @@ class DuckDBWarehouse:
         """Delete and insert in one transaction with the record; marts of other rows or other zones are deleted."""
         subject = load_name(dataset, month)
         with file.open_local() as path:
-            arrival = inspect(path, dataset, month, where=str(path))
+            load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
                 had = _DIALECT.tables(connection)[dataset.name]
-                refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+                validate_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
                 former = before.loads.get((dataset.name, month))
                 if month or former is None or former.fingerprint != file.fingerprint:
                     drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
-                if rows != arrival.rows:
-                    raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {path} has")
+                if rows != load_file.rows:
+                    raise WarehouseError(f"{subject}: {rows} rows arrived of the {load_file.rows} that {path} has")
                 if month is None:
-                    _refuse_doubled_zones(connection)
-                record_load(connection, dataset.name, month, arrival, file.fingerprint)
+                    _validate_zones(connection)
+                record_load(connection, dataset.name, month, load_file, file.fingerprint)
         return rows
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
@@ -94,7 +94,7 @@ class DuckDBWarehouse:
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        refuse_marts_of_others(subject, dataset, marts)
+        validate_marts(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
             load = before.loads.get((dataset.name, month))
             if load is None:
@@ -118,7 +118,7 @@ class DuckDBWarehouse:
             for setting in _BOUNDS:
                 connection.execute(f"SET {setting}")
             explain, statement = split_explain(sql)
-            _refuse_unless_reading(connection, statement)
+            _validate_reading(connection, statement)
             relation = connection.sql(f"{explain} {statement}")
             # A statement without rows has no relation in DuckDB 1.
             return pa.table({}) if relation is None else relation.to_arrow_table()
@@ -193,7 +193,7 @@ def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
     return read_ledger(connection, names, lambda record: record.dataset)
 
 
-def _refuse_unless_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     """COPY may write files even if the database is read-only: by itself, in EXPLAIN ANALYZE, or in a WITH."""
     kinds = [found.type.name for found in connection.extract_statements(statement)]
     if kinds != ["SELECT"]:
@@ -212,7 +212,7 @@ def _translated(subject: str) -> Iterator[None]:
         raise WarehouseError(f"{subject}: {explained(error, '[pipeline] warehouse')}") from error
 
 
-def _refuse_doubled_zones(connection: duckdb.DuckDBPyConnection) -> None:
+def _validate_zones(connection: duckdb.DuckDBPyConnection) -> None:
     doubled = connection.execute(
         "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
     ).fetchall()

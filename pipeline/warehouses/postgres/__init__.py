@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.datasets.base import Dataset
-from pipeline.warehouses.postgres.server import Server, refuse_unless_url
+from pipeline.warehouses.postgres.server import Server, validate_url
 from pipeline.warehouses.postgres.warehouse import PostgresWarehouse
 from pipeline.warehouses.registry import Bounds
 
 
 def open_url(url: str, bounds: Bounds, datasets: Mapping[str, Dataset], zones: Dataset) -> PostgresWarehouse:
     """See `pipeline.warehouses.registry.Engine`."""
-    refuse_unless_url(url)
+    validate_url(url)
     return PostgresWarehouse(Server(url), datasets, zones, lock_timeout_s=bounds.lock_timeout_s)
 
 

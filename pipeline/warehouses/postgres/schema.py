@@ -100,7 +100,7 @@ def names_in(connection: Any) -> set[str]:
     return {name for (name,) in found}
 
 
-def refuse_foreign(connection: Any, subject: str, dataset: Dataset, month: date | None) -> None:
+def validate_ours(connection: Any, subject: str, dataset: Dataset, month: date | None) -> None:
     """Let pass when the month's partition is ours, or does not exist; the zones have none.
 
     Raises:

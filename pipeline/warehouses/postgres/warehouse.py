@@ -18,19 +18,27 @@ from pipeline.errors import WarehouseError
 from pipeline.lake.planning import Believed
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.ledger import Ledger
-from pipeline.warehouses.load_file import Arrival, inspect, load_name, refuse_marts_of_others
-from pipeline.warehouses.postgres.month import alone, bring, copy_rows, hold, insisting, put_in_place, take_out
+from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
+from pipeline.warehouses.postgres.month import (
+    alone,
+    attach_partition,
+    copy_rows,
+    drop_partition,
+    hold,
+    insisting,
+    stage,
+)
 from pipeline.warehouses.postgres.rows import read_rows
 from pipeline.warehouses.postgres.schema import (
     PostgresDialect,
     names_in,
     partition_of,
-    refuse_foreign,
     table_of_load,
+    validate_ours,
 )
 from pipeline.warehouses.postgres.server import Server, transaction
 from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, missing, refuse_changed_types, table_of
+from pipeline.warehouses.schema import evolve, missing, table_of, validate_types
 from pipeline.warehouses.tables import LEDGER
 
 if TYPE_CHECKING:
@@ -59,34 +67,34 @@ class PostgresWarehouse:
         """
         subject = load_name(dataset, month)
         with file.open_local() as path:
-            arrival = inspect(path, dataset, month, where=str(path))
+            load_file = inspect(path, dataset, month, where=str(path))
 
             def work(connection: psycopg.Connection[Any]) -> int:
-                refuse_foreign(connection, subject, dataset, month)
+                validate_ours(connection, subject, dataset, month)
                 self._ensure(connection, subject)
                 hold(connection, subject, self._limit_s)
                 self._refuse(connection, subject, dataset)
-                refuse_foreign(connection, subject, dataset, month)
+                validate_ours(connection, subject, dataset, month)
                 if month:
                     table = _DIALECT.tables(connection)[dataset.name]
-                    rows = bring(connection, dataset, table, month, path, self._limit_s)
-                    _compare(subject, rows, arrival, str(path))
+                    rows = stage(connection, dataset, table, month, path, self._limit_s)
+                    _compare(subject, rows, load_file, str(path))
 
                 def swap() -> None:
                     former = _read(connection).loads.get((dataset.name, month))
                     if month or former is None or former.fingerprint != file.fingerprint:
                         drop_marts(connection, _DIALECT, dataset.name, month)
                     forget_load(connection, dataset.name, month)
-                    record_load(connection, dataset.name, month, arrival, file.fingerprint)
+                    record_load(connection, dataset.name, month, load_file, file.fingerprint)
                     if month:
-                        put_in_place(connection, dataset, month)
+                        attach_partition(connection, dataset, month)
                     else:
                         connection.execute(f'DELETE FROM "{dataset.name}"')
-                        _compare(subject, copy_rows(connection, dataset.name, path), arrival, str(path))
-                        _refuse_doubled_zones(connection)
+                        _compare(subject, copy_rows(connection, dataset.name, path), load_file, str(path))
+                        _validate_zones(connection)
 
                 insisting(connection, subject, _tables(dataset, month), self._limit_s, swap)
-                return arrival.rows
+                return load_file.rows
 
             return self._run(subject, work)
 
@@ -98,13 +106,13 @@ class PostgresWarehouse:
             if not names_in(connection) >= LEDGER.keys():
                 return
             hold(connection, subject, self._limit_s)
-            refuse_foreign(connection, subject, dataset, month)
+            validate_ours(connection, subject, dataset, month)
 
             def change() -> None:
                 drop_marts(connection, _DIALECT, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 if month:
-                    take_out(connection, dataset, month)
+                    drop_partition(connection, dataset, month)
                 else:
                     connection.execute(f'DELETE FROM "{dataset.name}"')
 
@@ -131,7 +139,7 @@ class PostgresWarehouse:
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        refuse_marts_of_others(subject, dataset, marts)
+        validate_marts(subject, dataset, marts)
 
         def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
             hold(connection, subject, self._limit_s)
@@ -189,7 +197,7 @@ class PostgresWarehouse:
             f"load into another database or schema, or all of it again here, after DROP TABLE {dataset.name} CASCADE"
         )
         had = _DIALECT.tables(connection)[dataset.name]
-        refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+        validate_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
 
 
 def _read(connection: psycopg.Connection[Any]) -> Ledger:
@@ -201,12 +209,12 @@ def _tables(dataset: Dataset, month: date | None) -> list[str]:
     return [dataset.name, *([partition_of(dataset.name, month)] if month else []), "loads", "mart_loads"]
 
 
-def _compare(subject: str, rows: int, arrival: Arrival, where: str) -> None:
-    if rows != arrival.rows:
-        raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {where} has")
+def _compare(subject: str, rows: int, load_file: LoadFile, where: str) -> None:
+    if rows != load_file.rows:
+        raise WarehouseError(f"{subject}: {rows} rows arrived of the {load_file.rows} that {where} has")
 
 
-def _refuse_doubled_zones(connection: psycopg.Connection[Any]) -> None:
+def _validate_zones(connection: psycopg.Connection[Any]) -> None:
     doubled = connection.execute(
         "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
     ).fetchall()
