@@ -194,7 +194,7 @@ def test_another_programs_file_is_refused_by_its_first_bytes_and_stays_as_it_is(
 
 def test_importing_and_opening_imports_no_driver_and_makes_no_file(tmp_path: Path) -> None:
     program = (
-        "import sys, pipeline.warehouses as w, pipeline.marts\n"
+        "import sys, pipeline.warehouses as w, pipeline.marts\nfrom pipeline.datasets import ZONES\n"
         "assert w.open_warehouse('duckdb:///w.duckdb').loads(ZONES).get(None) is None\n"
         "sys.exit('duckdb' in sys.modules)"
     )
