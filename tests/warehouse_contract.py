@@ -1,7 +1,7 @@
 """What every warehouse keeps: tests for any engine, to be imported into a test module with all their names.
 
-That module also defines two fixtures: `url`, the URL of an empty warehouse, and `drop`, a function that drops one of its
-tables. docs/extending.md shows how.
+That module also defines two fixtures: `url`, the URL of an empty warehouse, and `drop`, a function that drops one of
+its tables. docs/extending.md shows how.
 """
 
 from __future__ import annotations
