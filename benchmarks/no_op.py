@@ -85,7 +85,7 @@ def _run(command: str, folder: Path, site: str, *, missing: bool) -> Usage:
         _take_out(data / "lake", warehouse)
     program, *arguments = command.split()
     used = measure([BIN / program, *arguments], folder=folder, PIPELINE_SOURCE=site)
-    absent = [name for name, spec in DATASETS.items() if set(_months(spec)) - set(warehouse.loaded_months(spec))]
+    absent = [name for name, spec in DATASETS.items() if set(_months(spec)) - set(warehouse.loads(spec))]
     if absent:
         sys.exit(f"{command}: did not load all months of {absent}")
     return used
@@ -96,7 +96,7 @@ def _take_out(folder: Path, warehouse: Warehouse) -> None:
     store, raw = open_store(str(folder)), lake.raw_key(YELLOW, f"{YELLOW.base_name(LAST)}.parquet")
     for key in (raw, lake.sidecar_key(raw), lake.trips_key(YELLOW, LAST), lake.checks_key(YELLOW, LAST)):
         store.delete(key)
-    warehouse.forget_month(YELLOW, LAST)
+    warehouse.forget(YELLOW, LAST)
 
 
 def _imports(folder: Path) -> Usage:

@@ -55,7 +55,7 @@ def _run(folder: Path, site: str, months: int, command: list[str | Path]) -> Usa
     fresh(folder)
     used = measure(command, folder=folder, PIPELINE_SOURCE=site)
     warehouse = open_warehouse(f"duckdb:///{folder}/data/warehouse.duckdb")
-    if not len(warehouse.loaded_months(YELLOW)) == len(warehouse.mart_months(YELLOW)) == months:
+    if not len(warehouse.loads(YELLOW)) == len(warehouse.mart_months(YELLOW)) == months:
         sys.exit(f"{command}: did not load {months} months")
     return used
 

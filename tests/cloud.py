@@ -18,7 +18,6 @@ from emulators import BigQueryEmulator, GcsEmulator
 from gcs_shim import GcsGateway
 
 from pipeline import lake
-from pipeline.datasets import ZONES
 from pipeline.datasets.base import Dataset
 from pipeline.lake import Entry, Store, open_store
 from pipeline.warehouses import StoredFile, Warehouse, open_warehouse
@@ -103,11 +102,8 @@ class ByWayOfTheLake:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._warehouse, name)
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        return self._warehouse.replace_month(dataset, month, self._put(trips, lake.trips_key(dataset, month)))
-
-    def replace_zones(self, zones: StoredFile) -> int:
-        return self._warehouse.replace_zones(self._put(zones, lake.trips_key(ZONES, None)))
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        return self._warehouse.replace(dataset, month, self._put(file, lake.trips_key(dataset, month)))
 
     def _put(self, file: StoredFile, key: str) -> StoredFile:
         with file.open_local() as path, self._store.publish(key) as draft:

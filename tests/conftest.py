@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.sample import SampleSite
 
+pytest.register_assert_rewrite("warehouse_contract")
 pytest_plugins = ["emulators", "cloud", "postgres"]
 
 ROOT = Path(__file__).parent.parent

@@ -105,7 +105,7 @@ def main() -> None:
     scratch = Path(path).parent / f"scratch-{os.getpid()}"
     warehouse = warehouse_at(url, scratch, lock_timeout_s=float(limit[0]) if limit else 60)
     tell("ready")
-    tell(warehouse.replace_month(DATASETS[dataset], parse_month(month), File(Path(path))))
+    tell(warehouse.replace(DATASETS[dataset], parse_month(month), File(Path(path))))
 
 
 def tell(what: object) -> None:

@@ -299,7 +299,7 @@ def test_the_command_falls_back_on_what_luigi_cfg_says() -> None:
 @cache
 def _tests() -> frozenset[str]:
     """The names of all test functions."""
-    trees = [ast.parse(_read(path)) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    trees = [ast.parse(_read(path)) for path in sorted((ROOT / "tests").rglob("*.py"))]
     functions = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return frozenset(name for name in functions if name.startswith("test_"))
 

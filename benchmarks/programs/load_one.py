@@ -11,4 +11,4 @@ from pipeline.warehouses import open_warehouse
 folder, warehouse, name, text = sys.argv[1:]
 dataset, month = DATASETS[name], parse_month(text)
 trips = open_store(folder).entry(lake.trips_key(dataset, month))
-open_warehouse(warehouse).replace_month(dataset, month, trips)
+open_warehouse(warehouse).replace(dataset, month, trips)

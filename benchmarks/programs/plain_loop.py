@@ -57,12 +57,12 @@ def to_lake(dataset, month):
 
 to_lake(ZONES, None)
 with step("load"):
-    warehouse.replace_zones(store.entry(lake.trips_key(ZONES, None)))
+    warehouse.replace(ZONES, None, store.entry(lake.trips_key(ZONES, None)))
 yellow = DATASETS["yellow"]
 for month in reversed(month_range(parse_month(first), parse_month(last))):
     to_lake(yellow, month)
     with step("load"):
-        warehouse.replace_month(yellow, month, store.entry(lake.trips_key(yellow, month)))
+        warehouse.replace(yellow, month, store.entry(lake.trips_key(yellow, month)))
     with step("mart"):
         warehouse.replace_mart_month(yellow, month, marts_of("yellow"))
 Path(folder, "seconds.json").write_text(json.dumps(seconds))

@@ -75,7 +75,7 @@ def _plan(inventory: Inventory, dataset: Dataset, month: date | None, step: str)
 def forget(store: Store, warehouse: Warehouse, plan: DeletionPlan) -> None:
     """Delete it, in an order in which a run can go on from every moment."""
     if plan.month and plan.load:
-        warehouse.forget_month(plan.dataset, plan.month)
+        warehouse.forget(plan.dataset, plan.month)
     elif plan.month and plan.marts:
         warehouse.forget_marts(plan.dataset, plan.month)
     for entry in plan.files.values():

@@ -114,12 +114,7 @@ class Inventory:
     def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
         """The months that are loaded; the zones by None."""
         if dataset.name not in self._loads:
-            found: dict[date | None, LoadRecord] = {}
-            if self.warehouse and dataset.first_month:
-                found = dict(self.warehouse.loaded_months(dataset).items())
-            elif self.warehouse and (zones := self.warehouse.loaded_zones()):
-                found[None] = zones
-            self._loads[dataset.name] = found
+            self._loads[dataset.name] = self.warehouse.loads(dataset) if self.warehouse else {}
         return self._loads[dataset.name]
 
     def marts(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
@@ -171,8 +166,7 @@ def _older_mart(record: MartRecord, mart: Mart, load: LoadRecord) -> str:
     if record.fingerprint != load.fingerprint:
         return "built from an older load"
     # A record of before the hash was kept counts until the mart is built again.
-    definition = getattr(record, "definition", None)
-    return "built by other SQL than is declared" if definition not in (None, mart.definition) else ""
+    return "built by other SQL than is declared" if record.definition not in (None, mart.definition) else ""
 
 
 class _DatasetView:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.warehouses.registry import ENGINES
 
 #: What Luigi itself must be told (luigi.cfg says why, line by line); the `pipeline` command falls back on these.
 LUIGI_OPTIONS: dict[str, dict[str, str]] = {
@@ -37,7 +38,7 @@ LUIGI_OPTIONS: dict[str, dict[str, str]] = {
         "stable_done_cooldown_secs": "0",
         "remove_delay": "86400",
     },
-    "resources": {"tlc": "4", "cpu": "4", "duckdb": "1", "postgresql": "4", "bigquery": "4"},
+    "resources": {"tlc": "4", "cpu": "4", **{engine.resource: str(engine.writers) for engine in ENGINES.values()}},
     "retcode": {
         "task_failed": "1",
         "missing_data": "1",

@@ -28,14 +28,7 @@ from pipeline.tasks.base import WithSettings, task_of
 from pipeline.tasks.messages import log
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter, OptionalMonthParameter
-
-#: By kind of warehouse: what its steps import.
-_DRIVERS = {
-    "duckdb": ["duckdb"],
-    "postgresql": ["psycopg"],
-    "postgres": ["psycopg"],
-    "bigquery": ["google.cloud.bigquery", "sqlglot"],
-}
+from pipeline.warehouses.registry import engine_of
 
 
 class Backfill(WithSettings, luigi.WrapperTask):
@@ -131,8 +124,7 @@ def _import_once(settings: Settings) -> None:
     For small months that is most of their time: pyarrow looks for pandas (0.14 s), DuckDB takes 0.03 s, psycopg 0.06 s,
     and the clients of Google Cloud 0.7 s. Importing them makes no connection.
     """
-    needed = ["pandas", *store_drivers(settings.lake)]
-    needed += _DRIVERS[settings.warehouse.partition(":")[0]]
+    needed = ["pandas", *store_drivers(settings.lake), *engine_of(settings.warehouse).drivers]
     for name in needed:
         with suppress(ImportError):
             import_module(name)

@@ -12,6 +12,7 @@ from pipeline.tasks.base import OfZones, Step, WithSettings
 from pipeline.tasks.messages import log
 from pipeline.tasks.targets import ExternalTables
 from pipeline.warehouses.base import Exposing
+from pipeline.warehouses.registry import engine_of
 
 
 class _Writing(Step):
@@ -21,12 +22,11 @@ class _Writing(Step):
 
     @property
     def resources(self) -> dict[str, int]:
-        """One of those that the kind of warehouse has, by the name of its URL; DuckDB takes one writer at a time."""
+        """One of those that the engine of the warehouse has; DuckDB takes one writer at a time."""
         try:
-            kind = self.settings.warehouse.partition("://")[0]
+            return {engine_of(self.settings.warehouse).resource: 1}
         except UsageError:
-            return {}  # Luigi asks for this even when it has just learnt that the settings cannot be.
-        return {"postgresql" if kind == "postgres" else kind: 1}
+            return {}  # Luigi asks for this even when it has just learnt that the settings are invalid.
 
 
 class Load(_Writing):
@@ -34,12 +34,8 @@ class Load(_Writing):
 
     def run(self) -> None:
         """Replace the month."""
-        trips = self.trips.entry()
-        if self.month is None:
-            self.done(f"{self.warehouse.replace_zones(trips):,} zones")
-        else:
-            rows = self.warehouse.replace_month(self.spec, self.month, trips)
-            self.done(f"{rows:,} rows", rows=rows)
+        rows = self.warehouse.replace(self.spec, self.month, self.trips.entry())
+        self.done(f"{rows:,} rows" if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
 
 
 class LoadZones(OfZones, Load):

@@ -1,6 +1,6 @@
 """What a warehouse promises, whichever engine it is; `tests/warehouses/test_warehouse_contract.py` holds all to it.
 
-After `replace_month` returns, the warehouse holds exactly that file's rows for that month, however often it ran; if it
+After `replace` returns, the warehouse holds exactly that file's rows for that month, however often it ran; if it
 raises or is killed, the table is as it was. Nothing is ever reported as loaded that is not there.
 
 A mart is derived from loads: when the month's load goes or is replaced, or the zones become others, the mart's months
@@ -23,6 +23,11 @@ from typing import BinaryIO, Protocol, runtime_checkable
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
+from pipeline.errors import WarehouseError
+
+
+class Locked(WarehouseError):
+    """Another process has the warehouse; the text says which."""
 
 
 class StoredFile(Protocol):
@@ -70,6 +75,8 @@ class MartRecord:
     #: With its zone, which is UTC.
     built_at: datetime
     version: str
+    #: `Mart.definition` at that time; None where a version of the package built it that did not record this.
+    definition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Compacting(Protocol):
 class Shared(Protocol):
     """A warehouse in a database where others may have tables of our names."""
 
-    def refuse_foreign(self) -> None:
+    def validate_shared(self) -> None:
         """Let pass when there are none; changes nothing.
 
         Raises:
@@ -125,25 +132,21 @@ class Shared(Protocol):
 class Warehouse(Protocol):
     """Where months of trips arrive as tables. Clients and connections are made inside each call, never kept."""
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Make the month's rows exactly those of the file, with its record in `loads`; returns their number.
 
-        Raises:
-            WarehouseError: the file is of another dataset or month, does not fit the table, or the engine refused.
-        """
-
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
-        """The months that are there, by one question; may lack one that another process is just committing."""
-
-    def replace_zones(self, zones: StoredFile) -> int:
-        """Make the zones exactly those of the file; returns their number. Other zones than before take all marts out.
+        The zones have no month. Other zones than before remove every month from every mart.
 
         Raises:
-            WarehouseError: as for a month, or a zone's number occurs twice (the view `trips` would double its trips).
+            WarehouseError: the file is of another dataset or month, does not fit the table, has a zone's number twice
+                (the view `trips` would double its trips), or the engine refused.
         """
 
-    def loaded_zones(self) -> LoadRecord | None:
-        """The record of the zones, None when they are not there."""
+    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
+        """The loaded months, by one question; may lack one that another process is just committing.
+
+        A load counts only while its table exists.
+        """
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build the month of each mart anew, all or none; returns rows by mart.
@@ -155,8 +158,8 @@ class Warehouse(Protocol):
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The months of marts that are there: by month, then by mart."""
 
-    def forget_month(self, dataset: Dataset, month: date) -> None:
-        """Take the month out: rows, marts and records; nothing happens when it is not there."""
+    def forget(self, dataset: Dataset, month: date | None) -> None:
+        """Delete rows, marts and records of the month (of the zones: all marts); nothing happens when none exist."""
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Take the month out of every mart, its load stays; nothing happens when it is in none."""

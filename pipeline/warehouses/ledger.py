@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -37,6 +37,23 @@ class Ledger:
     loads: Mapping[tuple[str, date | None], LoadRecord] = field(default_factory=dict)
     marts: Mapping[tuple[str, str, date], MartRecord] = field(default_factory=dict)
 
+    @staticmethod
+    def counted(
+        loads: Collection[LoadRecord],
+        marts: Iterable[MartRecord],
+        tables: Container[str],
+        table_of: Callable[[LoadRecord], str] = lambda load: load.dataset,
+    ) -> Ledger:
+        """The records that count, given the tables that exist; `table_of` names the one with the rows of a load.
+
+        A load counts while its table exists. A mart counts while its table exists and its load counts, and unless the
+        zones were loaded and their table was dropped since.
+        """
+        counted = {(load.dataset, load.month): load for load in loads if table_of(load) in tables}
+        zones_dropped = any(load.month is None and table_of(load) not in tables for load in loads)
+        built = {(mart.mart, mart.dataset, mart.month): mart for mart in marts if mart.mart in tables}
+        return Ledger(counted, {key: mart for key, mart in built.items() if key[1:] in counted and not zones_dropped})
+
     def kept_in(self, other: Ledger) -> Ledger:
         """The records that the other ledger holds, too: of the same rows, whenever and by whom they were written.
 
@@ -47,9 +64,9 @@ class Ledger:
             {key: record for key, record in self.marts.items() if _alike(other.marts.get(key), record)},
         )
 
-    def loaded_months(self, dataset: str) -> dict[date, LoadRecord]:
-        """The records of the dataset's months."""
-        return {month: record for (name, month), record in self.loads.items() if name == dataset and month is not None}
+    def loads_of(self, dataset: str) -> dict[date | None, LoadRecord]:
+        """The records of the dataset, by month."""
+        return {month: record for (name, month), record in self.loads.items() if name == dataset}
 
     def mart_months(self, dataset: str) -> dict[date, dict[str, MartRecord]]:
         """The records of the dataset's marts, by month, then by mart."""

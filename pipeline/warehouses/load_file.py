@@ -22,7 +22,7 @@ from pipeline.warehouses.base import Mart
 
 
 @dataclass(frozen=True)
-class Arrival:
+class LoadFile:
     """A conformed file on its way into a warehouse."""
 
     rows: int
@@ -30,7 +30,7 @@ class Arrival:
     declaration: str
 
 
-def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, where: str) -> Arrival:
+def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, where: str) -> LoadFile:
     """Read the file's footer (not its rows) and hold it against the dataset and month that it is to be.
 
     `where` is what messages call the file.
@@ -55,7 +55,7 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
             f"{subject}: {where} cannot be loaded: {'; '.join(problems)}; conform the month again, "
             f"or declare what is missing in {dataset.declared_in or 'the dataset'}"
         )
-    return Arrival(footer.num_rows, said[SOURCE_KEY], said[DECLARATION_KEY])
+    return LoadFile(footer.num_rows, said[SOURCE_KEY], said[DECLARATION_KEY])
 
 
 def load_name(dataset: Dataset, month: date | None) -> str:
@@ -63,7 +63,7 @@ def load_name(dataset: Dataset, month: date | None) -> str:
     return f"{dataset.name} {format_month(month)}" if month else dataset.name
 
 
-def refuse_marts_of_others(subject: str, dataset: Dataset, marts: Iterable[Mart]) -> None:
+def validate_marts(subject: str, dataset: Dataset, marts: Iterable[Mart]) -> None:
     """Let pass marts that are for the dataset.
 
     Raises:

@@ -15,15 +15,15 @@ import pyarrow as pa
 from pipeline.version import __version__
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord
 from pipeline.warehouses.ledger import Ledger
-from pipeline.warehouses.load_file import Arrival
-from pipeline.warehouses.schema import Connection, Dialect, Table, TableColumn, changes_to, refuse_changed_types
+from pipeline.warehouses.load_file import LoadFile
+from pipeline.warehouses.schema import Connection, Dialect, Table, TableColumn, changes_to, validate_types
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, bind_mart
 
 
-def record_load(connection: Connection, table: str, month: date | None, arrival: Arrival, fingerprint: str) -> None:
+def record_load(connection: Connection, table: str, month: date | None, load_file: LoadFile, fingerprint: str) -> None:
     """Write the row of `loads` for rows that have just arrived."""
-    what = (arrival.source_sha256, arrival.declaration, fingerprint)
-    _insert(connection, "loads", (table, month, arrival.rows, *what, _now(), __version__))
+    what = (load_file.source_sha256, load_file.declaration, fingerprint)
+    _insert(connection, "loads", LoadRecord(table, month, load_file.rows, *what, _now(), __version__))
 
 
 def forget_load(connection: Connection, table: str, month: date | None) -> None:
@@ -31,14 +31,13 @@ def forget_load(connection: Connection, table: str, month: date | None) -> None:
     connection.execute("DELETE FROM loads WHERE dataset = $1 AND month IS NOT DISTINCT FROM $2", [table, month])
 
 
-def drop_marts(
-    connection: Connection, dialect: Dialect, ledger: Ledger, dataset: str | None = None, month: date | None = None
-) -> None:
-    """Take out a month of every mart that has it, or all months of all marts, with their records."""
-    key = (dataset, month)
-    stale = {mart for mart, *of in ledger.marts if dataset is None or tuple(of) == key}
-    where, values = ("WHERE dataset = $1 AND month = $2", list(key)) if dataset else ("", [])
-    # A person may have dropped a mart's table; then only its records are left.
+def drop_marts(connection: Connection, dialect: Dialect, dataset: str, month: date | None) -> None:
+    """Delete the month from every mart, with its records; for the zones (no month) all months of all marts."""
+    where, values = ("WHERE dataset = $1 AND month = $2", [dataset, month]) if month else ("", [])
+    # Of every record, even one that does not count, since its rows may exist.
+    rows = connection.execute(f"SELECT DISTINCT mart FROM mart_loads {where}", values).fetchall()
+    stale = {mart for (mart,) in rows}
+    # The user may have dropped a mart's table; then only its records are left.
     for mart in sorted(stale & dialect.tables(connection).keys()) if stale else ():
         connection.execute(f'DELETE FROM "{mart}" {where}', values)
     connection.execute(f"DELETE FROM mart_loads {where}", values)
@@ -60,7 +59,7 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
     if had is None:
         connection.execute("DELETE FROM mart_loads WHERE mart = $1", [mart.name])
     else:
-        refuse_changed_types(mart.name, table, had, f"build all of it anew, after DROP TABLE {mart.name}")
+        validate_types(mart.name, table, had, f"build all of it anew, after DROP TABLE {mart.name}")
     for statement in changes_to(mart.name, table, had):
         connection.execute(statement)
     return list(columns)
@@ -68,35 +67,32 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
 
 def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, columns: list[str]) -> int:
     """Put the rows of the mart's SELECT in place of the load's month, with their record; returns their number."""
-    key = [load.dataset, load.month]
+    select, key = _select(mart, load), [load.dataset, load.month]
     connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
     connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
     names = ", ".join(f'"{name}"' for name in columns)
     connection.execute(
         f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), '
-        f"built.* FROM ({_select(mart, load)}\n) AS built",
+        f"built.* FROM ({select}\n) AS built",
         key,
     )
     count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'
     rows = int(connection.execute(count, key).fetchone()[0])
-    _insert(connection, "mart_loads", (mart.name, *key, rows, load.fingerprint, _now(), __version__))
+    assert load.month is not None
+    built = MartRecord(
+        mart.name, load.dataset, load.month, rows, load.fingerprint, _now(), __version__, mart.definition
+    )
+    _insert(connection, "mart_loads", built)
     return rows
 
 
 def read_ledger(connection: Connection, names: set[str], table_of: Callable[[LoadRecord], str]) -> Ledger:
-    """The ledger; empty when somebody else made the database and nothing was ever loaded.
-
-    `names` are the tables that are there, `table_of` says which of them has the rows of a load: what a person dropped
-    has no rows, whatever its record says.
-    """
+    """The ledger as far as it counts (see `Ledger.counted`); empty where nothing was ever loaded."""
     if not names >= LEDGER.keys():
         return Ledger()
     loads = [LoadRecord(**record) for record in _records(connection, "loads", "loaded_at")]
     marts = [MartRecord(**record) for record in _records(connection, "mart_loads", "built_at")]
-    return Ledger(
-        {(record.dataset, record.month): record for record in loads if table_of(record) in names},
-        {(record.mart, record.dataset, record.month): record for record in marts if record.mart in names},
-    )
+    return Ledger.counted(loads, marts, names, table_of)
 
 
 def _select(mart: Mart, load: LoadRecord) -> str:
@@ -106,19 +102,22 @@ def _select(mart: Mart, load: LoadRecord) -> str:
 
 
 def _records(connection: Connection, table: str, moment: str) -> list[dict[str, Any]]:
+    # All columns, since a table that an older version made may lack one.
+    answer = connection.execute(f"SELECT * FROM {table}")
+    names, declared = [column[0] for column in answer.description], {column.name for column in LEDGER[table][1]}
+    records = [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+    return [
+        {name: value for name, value in record.items() if name in declared}
+        | {moment: record[moment].replace(tzinfo=timezone.utc)}
+        for record in records
+    ]
+
+
+def _insert(connection: Connection, table: str, record: LoadRecord | MartRecord) -> None:
     names = [column.name for column in LEDGER[table][1]]
-    rows = connection.execute(f"SELECT {_columns(table)} FROM {table}").fetchall()
-    records = [dict(zip(names, row, strict=True)) for row in rows]
-    return [{**record, moment: record[moment].replace(tzinfo=timezone.utc)} for record in records]
-
-
-def _insert(connection: Connection, table: str, values: tuple[Any, ...]) -> None:
-    marks = ", ".join(f"${place}" for place in range(1, len(values) + 1))
-    connection.execute(f"INSERT INTO {table} ({_columns(table)}) VALUES ({marks})", list(values))
-
-
-def _columns(table: str) -> str:
-    return ", ".join(f'"{column.name}"' for column in LEDGER[table][1])
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join(f"${n}" for n in range(1, len(names) + 1))
+    values = [getattr(record, name) for name in names]
+    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
 
 
 def _now() -> datetime:

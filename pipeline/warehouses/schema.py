@@ -91,6 +91,9 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
             f"tables {foreign} are there, but not of this package, as there is no table loads; "
             f"{_rename(connection, dialect)}"
         )
+    marts: set[str] = set()
+    if "mart_loads" in had and not {dataset.name for dataset in (*datasets, zones)} <= had.keys():
+        marts = {mart for (mart,) in connection.execute("SELECT DISTINCT mart FROM mart_loads").fetchall()}
     statements = []
     for name, (doc, columns) in LEDGER.items():
         statements += changes_to(name, Table(doc, _columns(dialect, columns)), had.get(name))
@@ -98,8 +101,10 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
         divided = dialect.months if dataset.first_month is not None else ""
         statements += changes_to(dataset.name, table_of(dialect, dataset), had.get(dataset.name), divided)
         if dataset.name not in had:
-            # If a person dropped it, its records are of nothing any more.
+            # Where the user dropped it, its records and the marts built from its rows go.
             statements.append(f"DELETE FROM loads WHERE dataset = {literal(dataset.name)}")
+            where = f" WHERE dataset = {literal(dataset.name)}" if dataset.first_month is not None else ""
+            statements += [f'DELETE FROM "{table}"{where}' for table in (*sorted(marts & had.keys()), "mart_loads")]
             statements += dialect.indexes(dataset)
     return statements + _view_changes(connection, dialect, {dataset.name: dataset for dataset in datasets})
 
@@ -125,7 +130,7 @@ def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[st
     return statements + [f'COMMENT ON COLUMN trips."{name}" IS {literal(doc)}' for name, doc in docs.items()]
 
 
-def refuse_changed_types(name: str, wanted: Table, had: Table, remedy: str) -> None:
+def validate_types(name: str, wanted: Table, had: Table, remedy: str) -> None:
     """Compare a table that is there with what is declared; added columns are no matter here.
 
     Raises:

@@ -51,6 +51,7 @@ LEDGER: Mapping[str, tuple[str, tuple[Column, ...]]] = {
             _FINGERPRINT,
             Column("built_at", MOMENT, required=True, doc="When, in UTC."),
             _VERSION,
+            Column("definition", pa.string(), doc="Hash of the SQL; null where an older version built the mart."),
         ),
     ),
 }

@@ -60,8 +60,8 @@ def loaded(lone: Folder, tmp_path: Path) -> Folder:
 
 def fill(url: str, folder: Path) -> None:
     warehouse = open_warehouse(url)
-    warehouse.replace_zones(zones(folder))
-    warehouse.replace_month(GREEN, JAN, trips(folder, GREEN, JAN, TOTALS))
+    warehouse.replace(ZONES, None, zones(folder))
+    warehouse.replace(GREEN, JAN, trips(folder, GREEN, JAN, TOTALS))
 
 
 def on_terminal(folder: Folder, *arguments: str, columns: int = 80, **environment: str) -> tuple[str, int]:

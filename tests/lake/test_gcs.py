@@ -347,7 +347,7 @@ from pipeline.errors import UsageError
 from pipeline.lake import open_store
 from pipeline.warehouses import open_warehouse
 store, warehouse = open_store("gs://some-bucket/lake", sys.argv[1]), open_warehouse("bigquery://project/taxi")
-for ask in (lambda: store.exists("raw/green/a"), lambda: warehouse.loaded_months(DATASETS["green"])):
+for ask in (lambda: store.exists("raw/green/a"), lambda: warehouse.loads(DATASETS["green"])):
     try:
         print("answered", ask())
     except UsageError as error:

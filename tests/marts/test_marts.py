@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from loading import GREEN, JAN, YELLOW, trips, zones
 
-from pipeline.datasets import DATASETS
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.marts import MARTS, marts_of, parse_mart
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.tables import bind_mart
@@ -59,7 +59,7 @@ def test_binding_replaces_whole_placeholders_only() -> None:
 
 def test_every_mart_builds_for_every_dataset_that_it_names(warehouse: Warehouse, tmp_path: Path) -> None:
     for dataset in (YELLOW, GREEN):
-        warehouse.replace_month(dataset, JAN, trips(tmp_path, dataset, JAN, [10.0]))
+        warehouse.replace(dataset, JAN, trips(tmp_path, dataset, JAN, [10.0]))
         assert warehouse.replace_mart_month(dataset, JAN, marts_of(dataset.name)) == dict.fromkeys(MARTS, 1)
     rows = warehouse.query("SELECT dataset, trips FROM daily_trips ORDER BY dataset").to_pylist()
     assert rows == [{"dataset": "green", "trips": 1}, {"dataset": "yellow", "trips": 1}]
@@ -69,7 +69,7 @@ def test_every_mart_builds_for_every_dataset_that_it_names(warehouse: Warehouse,
 def test_strays_of_other_months_are_left_out(warehouse: Warehouse, tmp_path: Path) -> None:
     pickups = [datetime(2023, 12, 31, 23, 59, 59), datetime(2024, 1, 1), datetime(2024, 1, 31, 23, 59), None]
     pickups[3] = datetime(2024, 2, 1)
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0, 4.0, 8.0], pickup_datetime=pickups))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0, 4.0, 8.0], pickup_datetime=pickups))
     rows = built(warehouse, "daily_trips", "day, total_amount", "day")
     assert rows == [(date(2024, 1, 1), Decimal("2.00")), (date(2024, 1, 31), Decimal("4.00"))]
 
@@ -77,7 +77,7 @@ def test_strays_of_other_months_are_left_out(warehouse: Warehouse, tmp_path: Pat
 def test_a_reversal_cancels_its_money_and_is_no_trip(warehouse: Warehouse, tmp_path: Path) -> None:
     same = {"pickup_datetime": [datetime(2024, 1, 5)] * 3, "pickup_location_id": [1] * 3}
     file = trips(tmp_path, GREEN, JAN, [10.1, -10.1, 20.2], passenger_count=[1, 1, 2], **same)
-    warehouse.replace_month(GREEN, JAN, file)
+    warehouse.replace(GREEN, JAN, file)
     columns = "trips, reversals, passengers, total_amount"
     for mart in MARTS:
         assert built(warehouse, mart, columns, "trips") == [(2, 1, 3, Decimal("20.20"))]
@@ -95,15 +95,15 @@ def test_mistyped_totals_and_distances_do_not_count(warehouse: Warehouse, tmp_pa
         total_amount=[10.0, 401_095.62, 10.0, 10.0, None],
         pickup_datetime=day,
     )
-    warehouse.replace_month(GREEN, JAN, file)
+    warehouse.replace(GREEN, JAN, file)
     rows = built(warehouse, "daily_trips", "trips, trip_miles, fare_amount, total_amount", "day")
     assert rows == [(4, Decimal("1.25"), Decimal("27.00"), Decimal("30.00"))]
 
 
 def test_revenue_is_by_zone_and_a_trip_without_a_known_zone_stays(warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_zones(zones(tmp_path, {1: "Astoria"}))
+    warehouse.replace(ZONES, None, zones(tmp_path, {1: "Astoria"}))
     pickups = [1, 1, 7, None]
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0, 4.0, 8.0], pickup_location_id=pickups))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0, 4.0, 8.0], pickup_location_id=pickups))
     columns = "pickup_location_id, pickup_borough, pickup_zone, trips, total_amount"
     assert built(warehouse, "monthly_zone_revenue", columns, "total_amount") == [
         (1, "Queens", "Astoria", 2, Decimal("3.00")),

@@ -18,7 +18,7 @@ from commands import Heard, running_luigid
 from conftest import Folder, make_folder
 
 from pipeline import lake
-from pipeline.datasets import DATASETS
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.lake import open_store
 from pipeline.months import month_range, parse_month
 from pipeline.sample import SampleSite
@@ -94,7 +94,7 @@ def test_a_run_over_all_months_that_has_nothing_to_do_makes_few_requests(folder:
     cloud.use(folder)
     assert folder.luigi("LoadZones").returncode == 0
     warehouse = open_warehouse(cloud.warehouse)
-    record = warehouse.loaded_zones()
+    record = warehouse.loads(ZONES).get(None)
     assert record is not None
     loads, marts = [], []
     for name, spec in DATASETS.items():
@@ -179,7 +179,7 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
                 process.communicate()
     months = month_range(date(2023, 1, 1), date(2023, 12, 1))
     warehouse = open_warehouse(cloud.warehouse)
-    assert sorted(warehouse.loaded_months(GREEN)) == sorted(warehouse.mart_months(GREEN)) == months
+    assert sorted(warehouse.loads(GREEN)) == sorted(warehouse.mart_months(GREEN)) == months
     counted = warehouse.query("SELECT month, COUNT(*) AS n FROM green GROUP BY month").to_pylist()
     assert {row["month"]: row["n"] for row in counted} == dict.fromkeys(months, 2000)
     assert _objects(cloud, tmp_path) == sorted([file for m in months for file in _files_of(f"{m:%Y-%m}")] + _ZONES)

@@ -15,17 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline import config
 from pipeline.cli.look import _plan
 from pipeline.cli.run import exit_code
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.lake import planning
 from pipeline.months import format_month
+from pipeline.places import inventory_of
 from pipeline.runs import runner
 from pipeline.sample import SampleSite
+from pipeline.settings import adopt, current_settings, resolve
 from pipeline.state.inventory import Inventory, MonthStatus
 from pipeline.state.steps import STEPS, steps_left
-from pipeline.tasks.base import inventory_of, task_of
+from pipeline.tasks.base import task_of
 from pipeline.tasks.runs import Backfill, missing_tasks
 
 JAN, FEB = date(2024, 1, 1), date(2024, 2, 1)
@@ -85,10 +86,8 @@ CHANGES = st.one_of(
 
 def _adopt(folder: Path, source: str) -> None:
     lake, warehouse, logs = (str(folder / name) for name in ("lake", "warehouse.duckdb", "logs"))
-    config.adopt(
-        config.resolve(
-            source=source, lake=lake, warehouse=f"duckdb:///{warehouse}", logs=logs, workers=1, retry_wait_s="0.01"
-        )
+    adopt(
+        resolve(source=source, lake=lake, warehouse=f"duckdb:///{warehouse}", logs=logs, workers=1, retry_wait_s="0.01")
     )
 
 
@@ -108,7 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         if path.is_file() and path.suffix != ".json":
             shutil.copy(path, folder / "published")
     yield folder
-    config.adopt(None)
+    adopt(None)
     planning._at_work = None
 
 
@@ -122,7 +121,7 @@ def test_what_is_shown_is_what_is_run(made: Path, changes: list[Change], through
     shutil.copytree(made / "made", folder)
     _adopt(folder, str(made / "published"))
     for change in changes:
-        change.apply(inventory_of(config.settings()), folder / "warehouse.duckdb")
+        change.apply(inventory_of(current_settings()), folder / "warehouse.duckdb")
     left = _left(through)
     planned = {
         (step, name, date.fromisoformat(f"{month}-01"))
@@ -166,7 +165,7 @@ def _wanted() -> dict[str, list[date]]:
 
 def _statuses() -> dict[str, list[MonthStatus]]:
     wanted: dict[str, list[date | None]] = {"green": [JAN, FEB], "fhv": [JAN, FEB], ZONES.name: [None]}
-    return inventory_of(config.settings()).statuses(wanted, date(2024, 6, 1))
+    return inventory_of(current_settings()).statuses(wanted, date(2024, 6, 1))
 
 
 def _left(through: str) -> set[Step]:
@@ -185,7 +184,7 @@ def _of_tasks(root: Backfill) -> set[Step]:
 
 
 def _by_asking_each_task(through: str) -> set[Step]:
-    here = inventory_of(config.settings())
+    here = inventory_of(current_settings())
     left = set()
     for name, month in MONTHS:
         last = [step for step in STEPS if step != "mart" or name == "green"][-1]
@@ -200,7 +199,7 @@ def test_a_mart_whose_sql_is_another_by_now_is_built_again(made: Path, monkeypat
     from pipeline.state import inventory
 
     _adopt(made / "made", str(made / "published"))
-    here, green = inventory_of(config.settings()), DATASETS["green"]
+    here, green = inventory_of(current_settings()), DATASETS["green"]
     assert here.done("mart", green, JAN)
     record, load = here.marts(green)[JAN][MARTS[0]], here.loads(green)[JAN]
     (mart, _) = inventory.marts_of("green")
@@ -217,7 +216,7 @@ def test_a_dropped_table_is_loaded_again_and_the_status_says_so(made: Path) -> N
     folder = made / "dropped"
     shutil.copytree(made / "made", folder)
     _adopt(folder, str(made / "published"))
-    Change("green").apply(inventory_of(config.settings()), folder / "warehouse.duckdb")
+    Change("green").apply(inventory_of(current_settings()), folder / "warehouse.duckdb")
     wanted = {(step, "green", month) for step in ("load", "mart") for month in (JAN, FEB)}
     assert _left("mart") == wanted
     outcomes = runner.run([_backfill("mart")], workers=1, scheduler_url=None)

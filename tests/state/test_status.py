@@ -87,7 +87,7 @@ def _take(folder: Folder, *what: str, dataset: Dataset = GREEN) -> None:
     warehouse = open_warehouse(f"duckdb:///{folder.database}")
     for each in what:
         if each == "load":
-            warehouse.forget_month(dataset, JAN)
+            warehouse.forget(dataset, JAN)
         elif each == "marts":
             warehouse.forget_marts(dataset, JAN)
         else:
@@ -258,7 +258,7 @@ def test_other_raw_bytes_make_the_trips_stale_and_new_trips_the_load(own: Folder
         assert own.pipeline("backfill", "green", "2024-01", "--through", "conform").returncode == 0
         (found,) = look(own)
         assert (found.stage, found.stale) == ("stale", {"load": "loaded from an older trips file"})
-        open_warehouse(f"duckdb:///{own.database}").forget_month(GREEN, JAN)
+        open_warehouse(f"duckdb:///{own.database}").forget(GREEN, JAN)
         assert own.pipeline("backfill", "green", "2024-01").returncode == 0
     (found,) = look(own)
     assert (found.stage, found.rows) == ("complete", 300)

@@ -18,7 +18,7 @@ from cloud import PROJECT, Cloud, warehouse_at
 from google.cloud.bigquery import retry as library_retry
 from loading import FEB, GREEN, JAN, MAR, File, trips, zones
 
-from pipeline.datasets import DATASETS
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.lake import planning
@@ -73,7 +73,7 @@ def load_ids(cloud: Cloud) -> list[str]:
 
 def test_the_dataset_is_made_with_what_its_url_says(cloud: Cloud, tmp_path: Path) -> None:
     url = f"{cloud.warehouse}&expiration_days=30&label.team=data"
-    warehouse_at(url, tmp_path / "scratch").replace_zones(zones(tmp_path))
+    warehouse_at(url, tmp_path / "scratch").replace(ZONES, None, zones(tmp_path))
     (made,) = cloud.bigquery.seen("POST", r"/datasets\?")
     assert made.body["location"] == "EU"
     assert made.body["labels"] == {"made_by": "taxi-pipeline", "team": "data"}
@@ -84,7 +84,7 @@ def test_the_dataset_is_made_with_what_its_url_says(cloud: Cloud, tmp_path: Path
 
 
 def test_without_options_nothing_expires(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     (made,) = cloud.bigquery.seen("POST", r"/datasets\?")
     assert "defaultTableExpirationMs" not in made.body
 
@@ -92,7 +92,7 @@ def test_without_options_nothing_expires(cloud: Cloud, warehouse: Warehouse, tmp
 def test_a_table_is_partitioned_clustered_and_described_as_declared(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     (made,) = [one.body for one in cloud.bigquery.seen("POST", r"/tables\?") if _table_id(one.body) == "green"]
     assert made["timePartitioning"] == {"type": "MONTH", "field": "month"}
     assert made["clustering"] == {"fields": ["pickup_location_id"]}
@@ -121,9 +121,9 @@ def _table_id(body: dict[str, Any]) -> str:
 
 
 def test_a_warehouse_that_is_as_declared_is_not_changed(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     cloud.clear()
-    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [10.0]))
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [10.0]))
     changing = [one for one in cloud.bigquery.requests if one.method != "GET" and not one.path.endswith("/jobs")]
     assert changing == []
 
@@ -132,7 +132,7 @@ def test_a_warehouse_that_is_as_declared_is_not_changed(cloud: Cloud, warehouse:
 
 
 def test_the_load_of_a_month_asks_for_exactly_this(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     (body,) = jobs(cloud)
     reference, load = body["jobReference"], body["configuration"]["load"]
     assert re.fullmatch(r"load_green_2024-01_[0-9a-f]{8}", reference.pop("jobId"))
@@ -159,7 +159,7 @@ def test_a_staged_load_goes_by_way_of_a_table_of_its_own_that_is_gone_afterwards
     staged = warehouse_at(f"{cloud.warehouse}&load=staged", tmp_path / "scratch")
     for values in ([10.0, 20.0], [30.0]):
         cloud.clear()
-        assert staged.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, values)) == len(values)
+        assert staged.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, values)) == len(values)
         assert totals(staged) == values
     (load,), (copy,) = jobs(cloud), jobs(cloud, "copy")
     table = load["configuration"]["load"]["destinationTable"]["tableId"]
@@ -172,16 +172,16 @@ def test_a_staged_load_goes_by_way_of_a_table_of_its_own_that_is_gone_afterwards
     assert int(made["expirationTime"]) > time.time() * 1000
     listed = [item.table_id for item in bigquery_client(PROJECT, "EU").list_tables(cloud.dataset)]
     assert [name for name in listed if name.startswith("staging")] == []
-    assert staged.loaded_months(GREEN)[JAN].rows == 1
+    assert staged.loads(GREEN)[JAN].rows == 1
 
 
 def test_the_ledger_is_compacted_to_what_counts(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     for values in ([10.0], [20.0], [30.0]):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, values))
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, values))
         warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
-    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
-    warehouse.forget_month(GREEN, FEB)
-    before = (warehouse.loaded_months(GREEN), warehouse.mart_months(GREEN))
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+    warehouse.forget(GREEN, FEB)
+    before = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
     compacting(warehouse).compact()
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 7}], "all are of the last hour"
     client = bigquery_client(PROJECT, "EU")
@@ -192,7 +192,7 @@ def test_the_ledger_is_compacted_to_what_counts(cloud: Cloud, warehouse: Warehou
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 1}]
     assert warehouse.query("SELECT COUNT(*) AS n FROM mart_loads").to_pylist() == [{"n": 2}]
     planning.step_begins()
-    after = (warehouse.loaded_months(GREEN), warehouse.mart_months(GREEN))
+    after = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
     assert [list(each) for each in after] == [list(each) for each in before] == [[JAN], [JAN]]
     assert after[0][JAN].fingerprint == before[0][JAN].fingerprint
 
@@ -204,7 +204,7 @@ def compacting(warehouse: Any) -> Compacting:
 
 
 def test_the_zones_are_loaded_into_their_whole_table(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     (body,) = jobs(cloud)
     assert re.fullmatch(r"load_zones_[0-9a-f]{8}", body["jobReference"]["jobId"])
     load = body["configuration"]["load"]
@@ -216,24 +216,24 @@ def test_a_load_whose_answer_is_lost_is_found_and_a_redo_is_another_job(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     file = trips(tmp_path, GREEN, JAN, [10.0])
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     cloud.clear()
     cloud.bigquery.lose_answer(method="POST", path=r"/jobs\?")
-    assert warehouse.replace_month(GREEN, JAN, file) == 1
+    assert warehouse.replace(GREEN, JAN, file) == 1
     first, again = load_ids(cloud)
     assert first == again, "the same job is asked for again, and found"
     posts = [one.status for one in cloud.bigquery.seen("POST", r"/jobs\?") if "load" in one.body["configuration"]]
     assert posts == [200, 409]
-    warehouse.replace_month(GREEN, JAN, file)
+    warehouse.replace(GREEN, JAN, file)
     assert load_ids(cloud)[-1] != first
     assert totals(warehouse) == [10.0]
 
 
 def test_a_script_whose_answer_is_lost_is_not_run_twice(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     cloud.clear()
     cloud.bigquery.lose_answer(method="POST", path=r"/jobs\?", skip=1)
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     assert [one.status for one in cloud.bigquery.seen("POST", r"/jobs\?")] == [200, 200, 409]
     loads = warehouse.query("SELECT dataset, rows FROM loads WHERE month IS NOT NULL").to_pylist()
     assert loads == [{"dataset": "green", "rows": 1}]
@@ -246,11 +246,11 @@ def test_a_script_whose_answer_is_lost_is_not_run_twice(cloud: Cloud, warehouse:
 def test_a_service_that_is_busy_for_a_while_is_asked_again(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, status: int
 ) -> None:
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     cloud.clear()
     for method, path in (("POST", r"/jobs\?"), ("GET", r"/jobs/"), ("GET", r"/tables\?"), ("GET", r"/data\?")):
         cloud.bigquery.fail(status, method=method, path=path, times=3)
-    assert warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0])) == 1
+    assert warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0])) == 1
     assert len([one for one in cloud.bigquery.requests if one.fault]) == 12
     assert len(set(load_ids(cloud))) == 1
     assert totals(warehouse) == [10.0]
@@ -260,11 +260,11 @@ def test_a_job_that_is_refused_for_its_rate_is_followed_by_others_until_one_pass
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     cloud.bigquery.fail_job("load", ("rateLimitExceeded", "too many table update operations"), times=3)
-    assert warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0])) == 1
+    assert warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0])) == 1
     first, *others = load_ids(cloud)
     assert others == [f"{first}_2", f"{first}_3", f"{first}_4"]
     assert totals(warehouse) == [10.0]
-    assert warehouse.loaded_months(GREEN)[JAN].rows == 1
+    assert warehouse.loads(GREEN)[JAN].rows == 1
 
 
 def test_a_job_that_is_always_refused_is_one_error_with_every_reason_the_job_and_its_page(
@@ -274,7 +274,7 @@ def test_a_job_that_is_always_refused_is_one_error_with_every_reason_the_job_and
     monkeypatch.setattr(bigquery_jobs, "_PATIENCE_S", 0.2)
     cloud.bigquery.fail_job("load", *reasons, times=1_000)
     with pytest.raises(WarehouseError) as caught:
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     last = load_ids(cloud)[-1]
     page = f"https://console.cloud.google.com/bigquery?project={PROJECT}&page=queryresults&j=bq:EU:{last}"
     told = "rateLimitExceeded: too many updates; quotaExceeded: and too much of it"
@@ -285,22 +285,22 @@ def test_a_job_that_is_always_refused_is_one_error_with_every_reason_the_job_and
 def test_a_transaction_that_loses_against_another_is_begun_anew(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     message = "Transaction is aborted due to concurrent update against table loads"
     cloud.bigquery.fail_job("query", ("invalidQuery", message), times=2)
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
-    assert set(warehouse.loaded_months(GREEN)) == {JAN}
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    assert set(warehouse.loads(GREEN)) == {JAN}
 
 
 def test_a_service_that_stays_away_is_one_clear_error_after_the_deadline(
     cloud: Cloud, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 0.3)
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     for method, path, ask in (
-        ("POST", r"/jobs\?", lambda: warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))),
+        ("POST", r"/jobs\?", lambda: warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))),
         ("POST", r"/jobs\?", lambda: warehouse.query("SELECT 1 AS one")),
-        ("GET", "/tables", lambda: warehouse.loaded_months(GREEN)),
+        ("GET", "/tables", lambda: warehouse.loads(GREEN)),
         ("GET", "/tables", lambda: warehouse.expose(cloud.lake)),
     ):
         cloud.clear()
@@ -318,37 +318,37 @@ def test_a_service_that_stays_away_is_one_clear_error_after_the_deadline(
 def test_a_bad_file_is_an_error_with_all_reasons_and_the_old_month_stays(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     cloud.clear()
     reasons = (("invalid", "Error while reading data"), ("invalid", "column fare_amount: bad page"))
     cloud.bigquery.fail_job("load", *reasons)
     with pytest.raises(WarehouseError, match=r"green 2024-01: .*reading data; invalid: column fare_amount: bad page"):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
     assert len(load_ids(cloud)) == 1, "it would fail again"
     assert totals(warehouse) == [10.0]
-    assert JAN not in warehouse.loaded_months(GREEN)
+    assert JAN not in warehouse.loads(GREEN)
 
 
 def test_a_file_that_is_damaged_beyond_its_footer_leaves_the_old_month(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     path = trips(tmp_path, GREEN, JAN, [float(number) for number in range(5_000)]).path
     content = bytearray(path.read_bytes())
     content[4:4_000] = bytes(3_996)
     path.write_bytes(content)
     with pytest.raises(WarehouseError, match=r"green 2024-01: .*job load_green_2024-01_\w+, https://console"):
-        warehouse.replace_month(GREEN, JAN, File(path))
+        warehouse.replace(GREEN, JAN, File(path))
     assert totals(warehouse) == [10.0]
-    assert JAN not in warehouse.loaded_months(GREEN)
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [12.0]))
+    assert JAN not in warehouse.loads(GREEN)
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [12.0]))
     assert totals(warehouse) == [12.0]
 
 
 def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
     warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
 
     def stop(*_: object) -> None:
@@ -356,8 +356,8 @@ def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
 
     monkeypatch.setattr(BigQueryWarehouse, "_load", stop)
     with pytest.raises(KeyboardInterrupt):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
-    assert JAN not in warehouse.loaded_months(GREEN)
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
+    assert JAN not in warehouse.loads(GREEN)
     assert warehouse.mart_months(GREEN) == {}
     assert totals(warehouse) == [10.0]
 
@@ -369,9 +369,9 @@ def test_a_load_that_stops_before_its_record_is_not_reported(
     with monkeypatch.context() as patch:
         patch.delattr(BigQueryWarehouse, "_record")
         with pytest.raises(AttributeError):
-            warehouse.replace_month(GREEN, JAN, file)
-    assert warehouse.loaded_months(GREEN) == {}
-    warehouse.replace_month(GREEN, JAN, file)
+            warehouse.replace(GREEN, JAN, file)
+    assert warehouse.loads(GREEN) == {}
+    warehouse.replace(GREEN, JAN, file)
     assert totals(warehouse) == [11.0]
 
 
@@ -379,12 +379,12 @@ def test_a_load_that_stops_before_its_record_is_not_reported(
 def test_a_permission_that_lacks_is_named_with_the_roles_to_grant(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, path: str
 ) -> None:
-    warehouse.replace_zones(zones(tmp_path))
+    warehouse.replace(ZONES, None, zones(tmp_path))
     cloud.bigquery.fail(403, path=path, times=None, reason="accessDenied", message="a@b may not")
     with pytest.raises(
         WarehouseError, match=rf"green 2024-01 in BigQuery: .*a@b may not; grant {ROLES} {cloud.dataset}"
     ):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
 
 
 # Declarations that change.
@@ -394,20 +394,20 @@ TIP = Column("new_fee", pa.float64(), doc="A fee that came later.", unit="USD")
 
 
 def test_a_new_column_is_added_and_what_is_there_stays(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     changed = [
         dataclasses.replace(DATASETS[name], columns=(*DATASETS[name].columns, TIP)) for name in ("green", "yellow")
     ]
     later = with_datasets(cloud, tmp_path, *changed)
-    later.replace_month(changed[0], FEB, trips(tmp_path, changed[0], FEB, [20.0], new_fee=[0.5]))
-    assert set(later.loaded_months(GREEN)) == {JAN, FEB}
+    later.replace(changed[0], FEB, trips(tmp_path, changed[0], FEB, [20.0], new_fee=[0.5]))
+    assert set(later.loads(GREEN)) == {JAN, FEB}
     for table in ("green", "trips"):
         rows = later.query(f"SELECT month, total_amount, new_fee FROM {table} ORDER BY month").to_pylist()
         assert [tuple(row.values()) for row in rows] == [(JAN, 10.0, None), (FEB, 20.0, 0.5)]
     fields = bigquery_client(PROJECT, "EU").get_table(f"{cloud.dataset}.green").schema
     assert (fields[-1].name, fields[-1].description) == ("new_fee", "A fee that came later. Unit: USD.")
     # One that knows nothing of it, on another machine, takes nothing away.
-    warehouse.replace_month(GREEN, MAR, trips(tmp_path, GREEN, MAR, [30.0]))
+    warehouse.replace(GREEN, MAR, trips(tmp_path, GREEN, MAR, [30.0]))
     rows = later.query("SELECT new_fee FROM green ORDER BY month").to_pylist()
     assert [row["new_fee"] for row in rows] == [None, 0.5, None]
 
@@ -415,12 +415,12 @@ def test_a_new_column_is_added_and_what_is_there_stays(cloud: Cloud, warehouse: 
 def test_a_changed_type_is_an_error_that_names_table_columns_types_and_the_remedy(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     kinds = {"extra": pa.string(), "passenger_count": pa.float64()}
     columns = [dataclasses.replace(column, type=kinds.get(column.name, column.type)) for column in GREEN.columns]
     changed = dataclasses.replace(GREEN, columns=tuple(columns))
     with pytest.raises(WarehouseError) as caught:
-        with_datasets(cloud, tmp_path, changed).replace_month(changed, FEB, trips(tmp_path, changed, FEB, [1.0]))
+        with_datasets(cloud, tmp_path, changed).replace(changed, FEB, trips(tmp_path, changed, FEB, [1.0]))
     for part in (
         f"{cloud.dataset}.green",
         "extra is FLOAT there, now STRING",
@@ -429,14 +429,14 @@ def test_a_changed_type_is_an_error_that_names_table_columns_types_and_the_remed
         assert part in str(caught.value)
     assert "DROP TABLE green" in str(caught.value)
     assert totals(warehouse) == [10.0]
-    assert set(warehouse.loaded_months(GREEN)) == {JAN}
+    assert set(warehouse.loads(GREEN)) == {JAN}
 
 
 def test_a_mart_with_a_new_column_keeps_the_months_that_it_has(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     for month in (JAN, FEB):
-        warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [10.0, 20.0]))
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0, 20.0]))
     sql = "SELECT COUNT(*) AS n{} FROM trips WHERE dataset = :dataset AND month = :month"
     warehouse.replace_mart_month(GREEN, JAN, [Mart("counted", "Trips.", sql.format(""), ("green",))])
     wider = Mart("counted", "Trips and money.", sql.format(", SUM(total_amount) AS total"), ("green",))
@@ -459,9 +459,9 @@ def test_what_is_there_is_asked_in_at_most_three_requests_for_any_number_of_mont
     monkeypatch.setattr(planning, "_at_work", None)
     counts = []
     for month in (JAN, FEB, MAR):
-        warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
-        for ask in (warehouse.loaded_months, lambda _: warehouse.loaded_zones(), warehouse.mart_months):
+        for ask in (warehouse.loads, lambda _: warehouse.loads(ZONES).get(None), warehouse.mart_months):
             planning.step_begins()  # or the ledger would be believed for a while
             cloud.clear()
             ask(GREEN)
@@ -495,7 +495,7 @@ def test_a_query_has_the_dataset_as_its_default_and_gives_times_without_a_zone(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     pickup = datetime(2024, 1, 31, 23, 59, 59, 123456)
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0], pickup_datetime=[pickup]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0], pickup_datetime=[pickup]))
     cloud.clear()
     for select in (
         "SELECT pickup_datetime FROM green",
@@ -567,7 +567,7 @@ def test_external_tables_over_another_lake_are_made_anew(cloud: Cloud, warehouse
 def test_a_file_that_lies_elsewhere_than_in_cloud_storage_is_refused(cloud: Cloud, tmp_path: Path) -> None:
     file = trips(tmp_path, GREEN, JAN, [10.0])
     with pytest.raises(WarehouseError, match=rf"green 2024-01: .*gs:// lake only, not from {file.path}"):
-        open_warehouse(cloud.warehouse).replace_month(GREEN, JAN, file)
+        open_warehouse(cloud.warehouse).replace(GREEN, JAN, file)
     assert cloud.bigquery.requests == []
 
 

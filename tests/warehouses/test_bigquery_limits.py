@@ -73,7 +73,7 @@ def load(warehouse: Warehouse, folder: Path, month: Month, fingerprint: str = "1
     dataset, first = month
     file = trips(folder, dataset, first, [float(number) for number in range(30)])
     uri = f"gs://bucket/trips/{dataset.name}/month={first}/{dataset.name}_{first:%Y-%m}.parquet"
-    warehouse.replace_month(dataset, first, CloudFile(file, uri, fingerprint))
+    warehouse.replace(dataset, first, CloudFile(file, uri, fingerprint))
     warehouse.replace_mart_month(dataset, first, marts_of(dataset.name))
 
 
@@ -105,7 +105,7 @@ def test_months_side_by_side_all_pass_and_no_record_is_lost_or_doubled(
     marts = Counter((row["mart"], row["dataset"], row["month"]) for row in service.rows["mart_loads"])
     assert marts == {(mart.name, each.name, str(month)): 1 for each, month in months for mart in marts_of(each.name)}
     for dataset in (YELLOW, GREEN):
-        assert len(warehouse.loaded_months(dataset)) == len(months) // 2
+        assert len(warehouse.loads(dataset)) == len(months) // 2
         assert len(warehouse.mart_months(dataset)) == len(months) // 2
     log.info("%d months, %d at once: %.0f s of the service, %s", len(months), parallel, seconds, dict(service.ended))
 
@@ -118,7 +118,7 @@ def test_months_that_are_loaded_again_side_by_side_have_one_record_that_counts(
     assert side_by_side(8, lambda month: load(warehouse, tmp_path, month), months) == []
     assert side_by_side(8, lambda month: load(warehouse, tmp_path, month, "2"), months) == []
     for dataset in (YELLOW, GREEN):
-        loaded = warehouse.loaded_months(dataset)
+        loaded = warehouse.loads(dataset)
         assert {month: record.fingerprint for month, record in loaded.items()} == {
             month: "2" for each, month in months if each is dataset
         }

@@ -131,9 +131,9 @@ WHOLE = {"trips.duckdb", "trips.duckdb.loads.json"}
 
 def test_a_relative_url_lies_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    open_warehouse("duckdb:///data/w.duckdb").replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    open_warehouse("duckdb:///data/w.duckdb").replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     assert beside(tmp_path / "data" / "w.duckdb") == {"w.duckdb", "w.duckdb.loads.json"}
-    assert set(open_warehouse(f"duckdb:///{tmp_path}/data/w.duckdb").loaded_months(GREEN)) == {JAN}
+    assert set(open_warehouse(f"duckdb:///{tmp_path}/data/w.duckdb").loads(GREEN)) == {JAN}
 
 
 @pytest.mark.parametrize(
@@ -183,19 +183,19 @@ def test_another_programs_file_is_refused_by_its_first_bytes_and_stays_as_it_is(
     make(path)
     before, warehouse = path.read_bytes(), opened(path)
     with pytest.raises(WarehouseError, match=rf"cannot open {path}: it is {kind}; set \[pipeline\] warehouse to"):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with pytest.raises(WarehouseError, match=rf"it is {kind}"):
         warehouse.query("SELECT 1")
     assert path.read_bytes() == before
     assert beside(path) == {path.name}
     elsewhere = opened(path.with_name("new.duckdb"))
-    assert elsewhere.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
+    assert elsewhere.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
 
 
 def test_importing_and_opening_imports_no_driver_and_makes_no_file(tmp_path: Path) -> None:
     program = (
-        "import sys, pipeline.warehouses as w, pipeline.marts\n"
-        "assert w.open_warehouse('duckdb:///w.duckdb').loaded_zones() is None\n"
+        "import sys, pipeline.warehouses as w, pipeline.marts\nfrom pipeline.datasets import ZONES\n"
+        "assert w.open_warehouse('duckdb:///w.duckdb').loads(ZONES).get(None) is None\n"
         "sys.exit('duckdb' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
@@ -208,7 +208,7 @@ def test_importing_and_opening_imports_no_driver_and_makes_no_file(tmp_path: Pat
 def test_tables_carry_types_not_null_and_comments_of_the_declarations(
     warehouse: DuckDBWarehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     columns = warehouse.query(
         "SELECT column_name, data_type, is_nullable, comment FROM duckdb_columns() WHERE table_name = 'green'"
     ).to_pylist()
@@ -223,32 +223,32 @@ def test_tables_carry_types_not_null_and_comments_of_the_declarations(
 
 
 def test_a_declared_column_that_the_table_lacks_is_added_and_reaches_the_view(path: Path, tmp_path: Path) -> None:
-    opened(path).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    opened(path).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     color = Column("color", pa.string(), doc="Colour of the cab.", required=True)
     newer = {
         name: dataclasses.replace(DATASETS[name], columns=(*DATASETS[name].columns, color))
         for name in ("yellow", "green")
     }
     warehouse = opened(path, datasets=newer)
-    warehouse.replace_month(newer["green"], FEB, trips(tmp_path, newer["green"], FEB, [2.0], color=["apple"]))
+    warehouse.replace(newer["green"], FEB, trips(tmp_path, newer["green"], FEB, [2.0], color=["apple"]))
     rows = warehouse.query("SELECT month, color FROM trips ORDER BY month").to_pylist()
     assert rows == [{"month": JAN, "color": None}, {"month": FEB, "color": "apple"}]
-    assert set(warehouse.loaded_months(newer["green"])) == {JAN, FEB}
+    assert set(warehouse.loads(newer["green"])) == {JAN, FEB}
     # The older version of the package still works on the newer table.
-    opened(path).replace_month(GREEN, MAR, trips(tmp_path, GREEN, MAR, [3.0]))
+    opened(path).replace(GREEN, MAR, trips(tmp_path, GREEN, MAR, [3.0]))
 
 
 def test_a_column_that_is_no_longer_required_may_be_null(path: Path, tmp_path: Path) -> None:
-    opened(path).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    opened(path).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     relaxed = dataclasses.replace(
         GREEN, columns=tuple(dataclasses.replace(column, required=False) for column in GREEN.columns)
     )
     warehouse = opened(path, datasets=DATASETS | {"green": relaxed})
-    assert warehouse.replace_month(relaxed, FEB, trips(tmp_path, relaxed, FEB, [2.0], pickup_datetime=[None])) == 1
+    assert warehouse.replace(relaxed, FEB, trips(tmp_path, relaxed, FEB, [2.0], pickup_datetime=[None])) == 1
 
 
 def test_a_changed_type_is_refused_with_table_columns_types_and_remedy(path: Path, tmp_path: Path) -> None:
-    opened(path).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    opened(path).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     columns = tuple(
         dataclasses.replace(column, type=pa.int64()) if column.name in ("extra", "mta_tax") else column
         for column in GREEN.columns
@@ -259,31 +259,31 @@ def test_a_changed_type_is_refused_with_table_columns_types_and_remedy(path: Pat
         WarehouseError,
         match=r"table green: extra is DOUBLE there, now BIGINT; mta_tax is DOUBLE .*DROP TABLE green",
     ):
-        warehouse.replace_month(changed, FEB, trips(tmp_path, changed, FEB, [2.0]))
-    assert set(opened(path).loaded_months(GREEN)) == {JAN}
+        warehouse.replace(changed, FEB, trips(tmp_path, changed, FEB, [2.0]))
+    assert set(opened(path).loads(GREEN)) == {JAN}
     with duckdb.connect(path) as connection:  # the remedy
         connection.execute("DROP TABLE green")
-    assert warehouse.loaded_months(changed) == {}
-    warehouse.replace_month(changed, FEB, trips(tmp_path, changed, FEB, [2.0]))
-    assert set(warehouse.loaded_months(changed)) == {FEB}
+    assert warehouse.loads(changed) == {}
+    warehouse.replace(changed, FEB, trips(tmp_path, changed, FEB, [2.0]))
+    assert set(warehouse.loads(changed)) == {FEB}
 
 
 def test_a_mart_whose_table_was_dropped_is_not_there(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
     for month in (JAN, FEB):
-        warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
     with duckdb.connect(path) as connection:
         connection.execute("DROP TABLE daily_trips")
     assert set(warehouse.mart_months(GREEN)[JAN]) == {"monthly_zone_revenue"}
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
     assert {month: len(marts) for month, marts in warehouse.mart_months(GREEN).items()} == {JAN: 2, FEB: 1}
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
 
 
 def test_a_path_full_of_wildcards_is_just_a_path(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
     trips(tmp_path, GREEN, JAN, [5.0])
     file = trips(tmp_path / "a*[b]?", GREEN, JAN, [1.0, 2.0])
-    assert warehouse.replace_month(GREEN, JAN, file) == 2
+    assert warehouse.replace(GREEN, JAN, file) == 2
 
 
 # --- the lock ---
@@ -292,28 +292,28 @@ def test_a_path_full_of_wildcards_is_just_a_path(warehouse: DuckDBWarehouse, tmp
 def test_while_another_program_has_the_database_asking_answers_at_once_and_loading_ends_in_time(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
-    warehouse.replace_zones(zones(tmp_path, {1: "Astoria"}))
-    truth = warehouse.loaded_months(GREEN), warehouse.loaded_zones(), warehouse.mart_months(GREEN)
+    warehouse.replace(ZONES, None, zones(tmp_path, {1: "Astoria"}))
+    truth = warehouse.loads(GREEN), warehouse.loads(ZONES).get(None), warehouse.mart_months(GREEN)
     with held(path) as holder:
         started = time.monotonic()
-        assert (warehouse.loaded_months(GREEN), warehouse.loaded_zones(), warehouse.mart_months(GREEN)) == truth
+        assert (warehouse.loads(GREEN), warehouse.loads(ZONES).get(None), warehouse.mart_months(GREEN)) == truth
         assert time.monotonic() - started < 1
         hasty = opened(path, lock_timeout_s=0.4)
         started = time.monotonic()
         for attempt in (
-            lambda: hasty.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])),
+            lambda: hasty.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])),
             lambda: hasty.query("SELECT 1"),
         ):
             with pytest.raises(WarehouseError, match=rf"held by .*\(PID {holder.pid}\), still after 0\.4 s"):
                 attempt()
         assert 0.8 <= time.monotonic() - started < 5
-    assert warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])) == 1
+    assert warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])) == 1
 
 
 def test_a_load_begins_as_soon_as_the_database_is_free(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path) as holder, process(
         INTERRUPT, str(TESTS), "publish", "after", "9", "stop", f"duckdb:///{path}", "green", "2024-02",
         str(trips(tmp_path, GREEN, FEB, [1.0]).path),
@@ -324,24 +324,24 @@ def test_a_load_begins_as_soon_as_the_database_is_free(warehouse: DuckDBWarehous
         assert waiting.poll() is None
         holder.kill()
         assert waiting.stdout.readline() == "1\n"
-    assert set(warehouse.loaded_months(GREEN)) == {JAN, FEB}
+    assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
 def test_readers_do_not_keep_each_other_out(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path, "read"):
         assert warehouse.query("SELECT total_amount FROM green").num_rows == 1
-        assert set(warehouse.loaded_months(GREEN)) == {JAN}
+        assert set(warehouse.loads(GREEN)) == {JAN}
 
 
 def test_a_connection_of_this_very_process_keeps_its_lock_while_we_ask(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with duckdb.connect(path) as mine:
-        assert set(warehouse.loaded_months(GREEN)) == {JAN}
+        assert set(warehouse.loads(GREEN)) == {JAN}
         with pytest.raises(WarehouseError, match="this process itself"):
-            opened(path, lock_timeout_s=0.1).replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+            opened(path, lock_timeout_s=0.1).replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
         with process(HOLD, str(path)) as other:
             assert "Could not set lock" in other.communicate()[1]
         assert mine.execute("SELECT COUNT(*) FROM green").fetchall() == [(1,)]
@@ -352,10 +352,10 @@ def test_during_a_load_everything_that_was_there_is_reported_at_once(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, at: str
 ) -> None:
     for month in (JAN, FEB):
-        warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
     with loading(path, many_trips(tmp_path, GREEN, JAN, 300_000), at):
         started = time.monotonic()
-        assert {month: record.rows for month, record in warehouse.loaded_months(GREEN).items()} == {JAN: 1, FEB: 1}
+        assert {month: record.rows for month, record in warehouse.loads(GREEN).items()} == {JAN: 1, FEB: 1}
         assert time.monotonic() - started < 1
 
 
@@ -364,17 +364,17 @@ def test_around_the_commit_a_month_that_is_replaced_is_claimed_by_neither_record
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, at: str
 ) -> None:
     for month in (JAN, FEB):
-        warehouse.replace_month(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
     with loading(path, many_trips(tmp_path, GREEN, JAN, 300_000), at):
-        assert set(warehouse.loaded_months(GREEN)) == {FEB}
+        assert set(warehouse.loads(GREEN)) == {FEB}
 
 
 def test_after_the_commit_the_copy_says_it_while_the_file_is_still_held(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     with loading(path, trips(tmp_path, GREEN, JAN, [1.0]), "publish after 2"):
-        assert set(warehouse.loaded_months(GREEN)) == {JAN, FEB}
+        assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
 # --- the copy ---
@@ -383,72 +383,72 @@ def test_after_the_commit_the_copy_says_it_while_the_file_is_still_held(
 def test_the_copy_is_not_read_while_the_database_is_free(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     copy = path.with_name("trips.duckdb.loads.json")
     copy.write_text(copy.read_text().replace("2024-01-01", "2024-02-01"))
-    assert set(warehouse.loaded_months(GREEN)) == {JAN}
+    assert set(warehouse.loads(GREEN)) == {JAN}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"database": 3}', '{"database": [[1, 2, 3, 4], null]}'])
 def test_a_copy_that_is_corrupt_is_ignored(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, text: str) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     path.with_name("trips.duckdb.loads.json").write_text(text)
-    assert set(warehouse.loaded_months(GREEN)) == {JAN}
+    assert set(warehouse.loads(GREEN)) == {JAN}
     refuses_to_guess(path)
-    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     with held(path):
-        assert set(warehouse.loaded_months(GREEN)) == {JAN, FEB}
+        assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
 def refuses_to_guess(path: Path, *statement: str) -> None:
     """Held by another program and without a copy to believe, nothing is claimed, neither more nor less."""
     with held(path, *statement), pytest.raises(WarehouseError, match="held by"):
-        opened(path, lock_timeout_s=0.2).loaded_months(GREEN)
+        opened(path, lock_timeout_s=0.2).loads(GREEN)
 
 
 def test_an_old_copy_says_nothing_of_a_deleted_or_swapped_database(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     backup = tmp_path / "backup.duckdb"
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     shutil.copy(path, backup)
-    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     old = path.with_name("trips.duckdb.loads.json").read_bytes()
 
     shutil.copy(backup, path)  # restored in place: the same inode, the same database, an older state
     refuses_to_guess(path)
-    assert set(warehouse.loaded_months(GREEN)) == {JAN}
+    assert set(warehouse.loads(GREEN)) == {JAN}
 
     path.unlink()
-    assert warehouse.loaded_months(GREEN) == {}
+    assert warehouse.loads(GREEN) == {}
     duckdb.connect(path).close()
     refuses_to_guess(path)
-    assert warehouse.loaded_months(GREEN) == {}
+    assert warehouse.loads(GREEN) == {}
 
     path.unlink()
     file = trips(tmp_path, GREEN, JAN, [1.0])
     with loading(path, file, "insert_rows after 1"):  # the moments after: ours made a new one and is at work
-        assert warehouse.loaded_months(GREEN) == {}
+        assert warehouse.loads(GREEN) == {}
         assert path.with_name("trips.duckdb.loads.json").read_bytes() != old
 
 
 def test_what_another_program_deletes_from_loads_is_not_claimed_while_it_still_has_the_file(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     refuses_to_guess(path, "DELETE FROM loads")
-    assert warehouse.loaded_months(GREEN) == {}
+    assert warehouse.loads(GREEN) == {}
 
 
 def test_a_database_swapped_while_we_load_is_an_error_and_keeps_what_it_has(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     shutil.copy(path, tmp_path / "other.duckdb")
     with loading(path, trips(tmp_path, GREEN, JAN, [1.0, 2.0]), "insert_rows after 1") as loader:
         (tmp_path / "other.duckdb").replace(path)
         assert "swapped" in loader.communicate("\n")[1]
-    assert warehouse.loaded_months(GREEN)[JAN].rows == 1
+    assert warehouse.loads(GREEN)[JAN].rows == 1
 
 
 # --- asking is cheap ---
@@ -457,30 +457,30 @@ def test_a_database_swapped_while_we_load_is_an_error_and_keeps_what_it_has(
 def test_asking_thousands_of_times_about_an_unchanged_database_opens_it_once(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     monkeypatch.setattr("pipeline.warehouses.duckdb.warehouse._COARSEST_CLOCK_NS", 0)
     opens: list[object] = []
     original: Callable[..., object] = DuckDBFile._connect
     monkeypatch.setattr(DuckDBFile, "_connect", lambda *args: (opens.append(1), original(*args))[1])
     for _ in range(1_000):
-        assert set(opened(path).loaded_months(GREEN)) == {JAN}
-        assert warehouse.loaded_zones() is None
+        assert set(opened(path).loads(GREEN)) == {JAN}
+        assert warehouse.loads(ZONES).get(None) is None
     assert len(opens) == 1
     program = "import sys; sys.path.insert(0, sys.argv.pop(1)); import loading; loading.main()"
     file = trips(tmp_path, GREEN, FEB, [1.0])
     with process(program, str(TESTS), f"duckdb:///{path}", "green", "2024-02", str(file.path)) as other:
         assert other.communicate()[0] == "ready\n1\n"
-    assert set(warehouse.loaded_months(GREEN)) == {JAN, FEB}
+    assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
 def test_a_question_right_after_a_change_is_never_answered_from_memory(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     for number in range(6):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0] * number))
-        assert warehouse.loaded_months(GREEN)[JAN].rows == number
-        warehouse.forget_month(GREEN, JAN)
-        assert warehouse.loaded_months(GREEN) == {}
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0] * number))
+        assert warehouse.loads(GREEN)[JAN].rows == number
+        warehouse.forget(GREEN, JAN)
+        assert warehouse.loads(GREEN) == {}
 
 
 # --- kills and other disasters ---
@@ -502,12 +502,12 @@ def test_a_question_right_after_a_change_is_never_answered_from_memory(
 def test_a_load_killed_at_a_certain_moment_leaves_the_old_month_or_the_new_and_no_litter(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, at: str, rows: int
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
     new = trips(tmp_path, GREEN, JAN, [3.0, 4.0, 5.0])
     die(path, new, at)
-    assert warehouse.loaded_months(GREEN)[JAN].rows == rows
+    assert warehouse.loads(GREEN)[JAN].rows == rows
     assert warehouse.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": rows}]
-    warehouse.replace_month(GREEN, JAN, new)
+    warehouse.replace(GREEN, JAN, new)
     assert beside(path) == WHOLE
 
 
@@ -517,27 +517,27 @@ def test_a_first_load_killed_while_it_makes_the_database_leaves_none(
     file = trips(tmp_path, GREEN, JAN, [1.0])
     die(path, file, "evolve after 1")
     assert not path.exists()
-    assert warehouse.loaded_months(GREEN) == {}
-    warehouse.replace_month(GREEN, JAN, file)
+    assert warehouse.loads(GREEN) == {}
+    warehouse.replace(GREEN, JAN, file)
     assert beside(path) == WHOLE
 
 
 def test_spill_of_dead_processes_is_swept_and_nothing_else(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     spill = path.with_name("trips.duckdb.spill-123-0123abcd")
     spill.mkdir()
     (spill / "duckdb_temp_block-1.block").write_bytes(b"x")
     path.with_name("trips.duckdb.loads.json.123").write_text("{")
     others = path.with_name("trips.duckdb.spill-notes")
     others.mkdir()
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     assert beside(path) == WHOLE | {others.name}
 
 
 def test_a_query_that_spills_leaves_nothing(path: Path, tmp_path: Path) -> None:
-    opened(path).replace_month(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 300_000))
+    opened(path).replace(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 300_000))
     small = DuckDBWarehouse(DuckDBFile(path, "30MB", 1, 5), DATASETS, ZONES)
     rows = small.query(
         "SELECT COUNT(*) AS n FROM (SELECT g.* FROM green AS g ORDER BY random()) WHERE total_amount >= 0"
@@ -563,14 +563,14 @@ def test_a_signal_during_a_query_stops_the_process_and_not_just_the_query(tmp_pa
 def test_the_wal_of_a_deleted_database_is_not_replayed_into_a_new_one(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path, "INSERT INTO green SELECT * FROM green") as holder:
         holder.kill()
     assert path.with_name("trips.duckdb.wal").exists()
     assert warehouse.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 2}]  # read through its WAL
     path.unlink()
-    assert warehouse.loaded_months(GREEN) == {}
-    warehouse.replace_month(GREEN, FEB, trips(tmp_path, GREEN, FEB, [7.0]))
+    assert warehouse.loads(GREEN) == {}
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [7.0]))
     assert warehouse.query("SELECT total_amount AS t FROM green").to_pylist() == [{"t": 7.0}]
     assert beside(path) == WHOLE
 
@@ -582,8 +582,8 @@ def test_a_file_that_is_no_database_is_an_error_at_once(warehouse: DuckDBWarehou
         make()
         started = time.monotonic()
         for attempt in (
-            lambda: warehouse.loaded_months(GREEN),
-            lambda: warehouse.replace_month(GREEN, JAN, file),
+            lambda: warehouse.loads(GREEN),
+            lambda: warehouse.replace(GREEN, JAN, file),
             lambda: warehouse.query("SELECT 1"),
         ):
             with pytest.raises(WarehouseError, match=r"cannot open .*trips\.duckdb") as caught:
@@ -598,13 +598,13 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     warehouse = opened(tmp_path / "file" / "w.duckdb")
     with pytest.raises(WarehouseError, match="cannot make"):
-        warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_old_month(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     limit = path.stat().st_size + 300_000
     program = (
         "import resource, signal, sys; sys.path.insert(0, sys.argv.pop(1)); import loading\n"
@@ -616,19 +616,19 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_month(
     with process(program, str(TESTS), f"duckdb:///{path}", "green", "2024-01", str(file.path)) as loader:
         assert "pipeline.errors.WarehouseError: green 2024-01" in loader.communicate()[1]
         assert loader.returncode == 1
-    assert warehouse.loaded_months(GREEN)[JAN].rows == 1
-    assert warehouse.replace_month(GREEN, JAN, file) == 400_000
+    assert warehouse.loads(GREEN)[JAN].rows == 1
+    assert warehouse.replace(GREEN, JAN, file) == 400_000
     assert beside(path) == WHOLE
 
 
 def test_a_load_lets_go_of_the_database_at_once_and_leaves_nothing_beside_it(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
-    warehouse.replace_month(YELLOW, JAN, trips(tmp_path, YELLOW, JAN, [1.0]))
+    warehouse.replace(YELLOW, JAN, trips(tmp_path, YELLOW, JAN, [1.0]))
     with held(path):
         pass
     with pytest.raises(WarehouseError):
-        warehouse.replace_month(YELLOW, JAN, write(tmp_path / "x.parquet", GREEN, JAN, GREEN.schema.empty_table()))
+        warehouse.replace(YELLOW, JAN, write(tmp_path / "x.parquet", GREEN, JAN, GREEN.schema.empty_table()))
     with pytest.raises(WarehouseError):
         warehouse.query("SELECT nonsense")
     with held(path):

@@ -45,7 +45,7 @@ import loading
 from pipeline.warehouses.postgres import warehouse as postgres
 from pipeline.warehouses.postgres import month as postgres_month
 name = sys.argv.pop(1)
-owner = {"encode": postgres_month, "replace_month": postgres.PostgresWarehouse}.get(name, postgres)
+owner = {"encode": postgres_month, "replace": postgres.PostgresWarehouse}.get(name, postgres)
 original = getattr(owner, name)
 def stop():
     loading.tell("stopped")
@@ -74,16 +74,16 @@ class Place:
         return open_warehouse(self.database.url, lock_timeout_s=lock_timeout_s, datasets=DATASETS | datasets)
 
     def load(self, month: date, *totals: float, lock_timeout_s: float = 30) -> int:
-        return self.open(lock_timeout_s).replace_month(GREEN, month, self.file(month, *totals))
+        return self.open(lock_timeout_s).replace(GREEN, month, self.file(month, *totals))
 
     def load_many(self, rows: int = MANY) -> int:
-        return self.open().replace_month(GREEN, JAN, many_trips(self.folder, GREEN, JAN, rows))
+        return self.open().replace(GREEN, JAN, many_trips(self.folder, GREEN, JAN, rows))
 
     def file(self, month: date, *totals: float) -> File:
         return trips(self.folder, GREEN, month, list(totals))
 
     def loaded(self) -> dict[date, int]:
-        return {month: record.rows for month, record in self.open().loaded_months(GREEN).items()}
+        return {month: record.rows for month, record in self.open().loads(GREEN).items()}
 
     def totals(self, table: str = "green") -> list[float]:
         return [total for (total,) in self.database.execute(f"SELECT total_amount FROM {table} ORDER BY 1")]
@@ -114,7 +114,7 @@ class Place:
 
     @contextmanager
     def process(self, file: File, at: str = "") -> Iterator[subprocess.Popen[str]]:
-        """A process that loads green 2024-01, and may stop after a function such as `bring` until it reads a line."""
+        """A process that loads green 2024-01, and may stop after a function such as `stage` until it reads a line."""
         program = ["-c", INTERRUPT, str(TESTS), at] if at else [str(TESTS / "loading.py")]
         command = [sys.executable, *program, self.database.url, "green", "2024-01", str(file.path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -233,13 +233,13 @@ def test_a_month_does_not_wait_while_another_is_copied(month: date, here: Place)
     assert here.loaded() == {FEB: 1, JAN: MANY, month: 2}
 
 
-@pytest.mark.parametrize("at", ["hold", "encode", "bring", "record_load", "put_in_place", "replace_month"])
+@pytest.mark.parametrize("at", ["hold", "encode", "stage", "record_load", "attach_partition", "replace"])
 def test_a_load_killed_amid_or_after_a_step_leaves_the_old_month_or_the_new(at: str, here: Place) -> None:
     here.load(JAN, 1.0, 2.0)
     with here.process(many_trips(here.folder, GREEN, JAN, MANY), at) as loader:
         loader.kill()
     until(lambda: not here.sessions())
-    rows = MANY if at == "replace_month" else 2
+    rows = MANY if at == "replace" else 2
     assert (len(here.totals()), here.loaded()) == (rows, {JAN: rows})
     assert here.relations("%incoming%").keys() <= {INCOMING, f"{INCOMING}_pickup_datetime_idx"}
     assert here.load_many() == MANY
@@ -288,13 +288,13 @@ def test_a_new_column_reaches_all_partitions_and_a_changed_type_is_refused(here:
     here.load(JAN, 1.0)
     color = Column("color", pa.string(), doc="Colour of the cab.", required=True)
     newer = extended(GREEN, color)
-    here.open(green=newer).replace_month(newer, FEB, trips(here.folder, newer, FEB, [2.0], color=["apple"]))
+    here.open(green=newer).replace(newer, FEB, trips(here.folder, newer, FEB, [2.0], color=["apple"]))
     for table in ("green", "green_2024_01", "green_2024_02"):
         assert here.relations()[table].endswith(", month date, color text")
     assert here.load(MAR, 3.0) == 1, "the older version of the package works on the newer table"
     changed = extended(GREEN, dataclasses.replace(color, type=pa.int64()))
     with pytest.raises(WarehouseError, match="table green: color is text there, now bigint; .*DROP TABLE green"):
-        here.open(green=changed).replace_month(changed, FEB, trips(here.folder, changed, FEB, [4.0], color=[7]))
+        here.open(green=changed).replace(changed, FEB, trips(here.folder, changed, FEB, [4.0], color=[7]))
     rows = here.database.execute("SELECT month, total_amount, color FROM green ORDER BY 1")
     assert rows == [(JAN, 1.0, None), (FEB, 2.0, "apple"), (MAR, 3.0, None)]
 
@@ -305,7 +305,7 @@ def test_a_view_upon_trips_stays_when_trips_gets_columns_at_its_end_and_else_is_
         two = [DATASETS["yellow"], GREEN]
         narrow = {of.name: dataclasses.replace(of, columns=tuple(of.by_name[name] for name in names)) for of in two}
         file = trips(here.folder, GREEN, month, [1.0], drop=tuple(GREEN.by_name.keys() - set(names)))
-        here.open(**narrow).replace_month(narrow["green"], month, file)
+        here.open(**narrow).replace(narrow["green"], month, file)
         here.database.execute("CREATE OR REPLACE VIEW mine AS SELECT total_amount FROM trips")
     assert ", dropoff_location_id bigint, dropoff_borough text" in here.relations()["trips"]
     with pytest.raises(WarehouseError, match="view mine depends on view trips.*; drop what depends on it"):
@@ -358,7 +358,7 @@ def test_a_table_of_our_name_without_the_month_is_not_reported_and_stays_as_it_i
 def test_an_index_that_somebody_made_is_on_the_next_month_before_it_is_put_in_place(here: Place) -> None:
     here.load(JAN, 1.0)
     here.database.execute("CREATE INDEX mine ON green (total_amount DESC) WHERE total_amount > 0")
-    with here.process(here.file(JAN, 2.0), "bring") as loader:
+    with here.process(here.file(JAN, 2.0), "stage") as loader:
         made = here.database.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'green_2024_01_incoming'")
         assert any("(total_amount DESC) WHERE (total_amount > " in text for (text,) in made)
         assert loader.communicate("\n")[0] == "1\n"
@@ -439,7 +439,7 @@ def test_values_of_every_type_come_back_as_they_were(rows: int, here: Place) -> 
     columns["place"] = list(range(rows))
     table = pa.table(columns, schema=EVERY.schema)
     warehouse = here.open(green=EVERY)
-    assert warehouse.replace_month(EVERY, JAN, write(here.folder / "every.parquet", EVERY, JAN, table)) == rows
+    assert warehouse.replace(EVERY, JAN, write(here.folder / "every.parquet", EVERY, JAN, table)) == rows
     found = warehouse.query("SELECT * FROM green ORDER BY place").drop_columns("month")
     assert found.schema.equals(EVERY.schema, check_metadata=False)
     assert list(map(repr, found.to_pylist())) == list(map(repr, table.to_pylist()))
@@ -449,7 +449,7 @@ def test_a_text_with_a_nul_is_refused_with_its_column_and_the_old_month_stays(he
     here.load(JAN, 1.0)
     file = trips(here.folder, GREEN, JAN, [2.0], store_and_fwd_flag=["a\0b"])
     with pytest.raises(WarehouseError, match="green 2024-01 in .*0x00.*store_and_fwd_flag"):
-        here.open().replace_month(GREEN, JAN, file)
+        here.open().replace(GREEN, JAN, file)
     assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
 
 
@@ -467,7 +467,7 @@ def test_a_time_that_postgres_has_not_is_refused_and_becomes_no_other(kind: Any,
     number = pa.int32() if kind == pa.date32() else pa.int64()
     file = trips(here.folder, dataset, JAN, [1.0], odd=pa.array([value], number).cast(kind))
     with pytest.raises(WarehouseError, match=r"green 2024-01 in .* out of range.*odd"):
-        here.open(green=dataset).replace_month(dataset, JAN, file)
+        here.open(green=dataset).replace(dataset, JAN, file)
     assert here.loaded() == {}
 
 
@@ -490,7 +490,7 @@ def test_the_marts_of_a_month_take_little_longer_than_their_selects(here: Place)
     file, marts = many_trips(here.folder, GREEN, JAN, 60_000), marts_of("green")
     least = {"marts": math.inf, "selects": math.inf}
     for _ in range(10):
-        here.open().replace_month(GREEN, JAN, file)
+        here.open().replace(GREEN, JAN, file)
         began = time.perf_counter()
         here.open().replace_mart_month(GREEN, JAN, marts)
         built = time.perf_counter()

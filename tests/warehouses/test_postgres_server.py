@@ -30,6 +30,7 @@ from loading import FEB, GREEN, JAN, MAR, many_trips, trips
 from postgres import PASSWORD, Database
 
 from pipeline import lake
+from pipeline.datasets import ZONES
 from pipeline.errors import WarehouseError, redact
 from pipeline.marts import MARTS, marts_of
 from pipeline.sample import SampleSite
@@ -81,7 +82,7 @@ def _error(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """What is said where this URL leads, once it was tried for a moment."""
     monkeypatch.setattr(postgres_server, "_PATIENCE_S", 0.3)
     with pytest.raises(WarehouseError) as caught:
-        open_warehouse(url).loaded_zones()
+        open_warehouse(url).loads(ZONES).get(None)
     assert _shown("".join(traceback.format_exception(caught.value))) == []
     return str(caught.value)
 
@@ -235,21 +236,21 @@ def test_who_may_not_connect_or_not_make_tables_is_told_what_the_owner_runs_and_
     said = _error(url, monkeypatch)
     assert "is the server running" not in said
     database.execute(said[said.index("GRANT CONNECT") :])
-    assert open_warehouse(url).loaded_zones() is None
+    assert open_warehouse(url).loads(ZONES).get(None) is None
     database.execute(f'CREATE SCHEMA "Taxi Data"; ALTER ROLE {role} SET search_path = "Taxi Data"')
     said = _error(url, monkeypatch)
     assert f"has no schema for tables on its search_path; GRANT USAGE, CREATE ON SCHEMA … TO {role}" in said
     database.execute(f'GRANT USAGE ON SCHEMA "Taxi Data" TO {role}')
     with pytest.raises(WarehouseError) as caught:
-        open_warehouse(url).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+        open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     said = str(caught.value)
     database.execute(said[said.index("GRANT") :])
-    assert open_warehouse(url).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
+    assert open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
     assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(MARTS, 1)
-    assert open_warehouse(url).loaded_months(GREEN).keys() == {JAN}
+    assert open_warehouse(url).loads(GREEN).keys() == {JAN}
     assert database.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename ~ 'green'") == [("Taxi Data",)]
-    open_warehouse(url).forget_month(GREEN, JAN)
-    assert (open_warehouse(url).loaded_months(GREEN), open_warehouse(url).mart_months(GREEN)) == ({}, {})
+    open_warehouse(url).forget(GREEN, JAN)
+    assert (open_warehouse(url).loads(GREEN), open_warehouse(url).mart_months(GREEN)) == ({}, {})
 
 
 @pytest.mark.parametrize("theirs", ["TABLE zones (a int)", "VIEW zones AS SELECT 1 AS a"])
@@ -259,13 +260,13 @@ def test_beside_tables_of_others_the_url_that_the_message_gives_leads_to_a_schem
     database.execute(f"CREATE {theirs}")
     file = trips(tmp_path, GREEN, JAN, [1.0])
     with pytest.raises(WarehouseError, match="zones.*; rename what is not of this package, or load into") as caught:
-        open_warehouse(f"{url}?sslmode=disable&sslpassword={WRITTEN}").replace_month(GREEN, JAN, file)
+        open_warehouse(f"{url}?sslmode=disable&sslpassword={WRITTEN}").replace(GREEN, JAN, file)
     assert _shown(str(caught.value)) == []
     schema, named = re.findall(r"(CREATE SCHEMA .*), then \[pipeline\] warehouse (\S+)", str(caught.value))[0]
     assert ("sslmode=disable" in named, named.endswith("&options=-csearch_path%3Dtaxi")) == (True, True)
     database.execute(schema)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    assert open_warehouse(named).replace_month(GREEN, JAN, file) == 1
+    assert open_warehouse(named).replace(GREEN, JAN, file) == 1
     assert database.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'green_2024_01'") == [("taxi",)]
 
 
@@ -293,10 +294,10 @@ def _load_through_a_pooler(url: str, refused: bool, database: Database, folder: 
         with pytest.raises(
             WarehouseError, match="green 2024-01: Postgres at .* through a pooler .*pool_mode = session$"
         ):
-            open_warehouse(url).replace_month(GREEN, JAN, file)
+            open_warehouse(url).replace(GREEN, JAN, file)
         assert time.monotonic() - began < 10
     else:
-        assert open_warehouse(url).replace_month(GREEN, JAN, file) == 1
+        assert open_warehouse(url).replace(GREEN, JAN, file) == 1
         assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(MARTS, 1)
     # PgBouncer takes a session's locks away a moment after the client is gone.
     locks, until = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted", time.monotonic() + 10
@@ -389,24 +390,24 @@ def test_a_load_goes_on_once_the_server_can_be_reached(
         later, began = threading.Timer(0.5, free), time.monotonic()
         later.start()
         file = trips(tmp_path, GREEN, JAN, [1.0])
-        assert open_warehouse(line.url if down else url).replace_month(GREEN, JAN, file) == 1
+        assert open_warehouse(line.url if down else url).replace(GREEN, JAN, file) == 1
         assert time.monotonic() - began >= 0.5
         later.join()
 
 
 def test_a_load_whose_line_is_cut_is_done_anew(url: str, tmp_path: Path) -> None:
     with closing(Line(url, cuts=1).open()) as line:
-        assert open_warehouse(line.url).replace_month(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 50_000)) == 50_000
+        assert open_warehouse(line.url).replace(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 50_000)) == 50_000
         assert line.cuts == 0
     assert _totals(url) == (50_000, sum(range(50_000)))
 
 
 def test_a_load_whose_line_is_always_cut_ends_with_an_error_and_the_old_month(url: str, tmp_path: Path) -> None:
-    open_warehouse(url).replace_month(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
+    open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
     file = many_trips(tmp_path, GREEN, JAN, 50_000)
     with closing(Line(url, cuts=100).open()) as line:
         with pytest.raises(WarehouseError, match=r"green 2024-01 in Postgres at host 127.0.0.1, .*; run again"):
-            open_warehouse(line.url).replace_month(GREEN, JAN, file)
+            open_warehouse(line.url).replace(GREEN, JAN, file)
         assert line.cuts == 97, "three attempts"
     assert _totals(url) == (2, 3.0)
 
@@ -447,8 +448,8 @@ def test_a_load_does_not_depend_on_what_is_set_for_a_role_or_a_database(
     database.execute(f"ALTER {whose} SET {name} = '{value}'")
     warehouse, now = open_warehouse(url), datetime.now(timezone.utc)
     file = many_trips(tmp_path, GREEN, JAN, 50_000)
-    assert warehouse.replace_month(GREEN, JAN, file) == warehouse.replace_month(GREEN, JAN, file) == 50_000
-    moment = warehouse.loaded_months(GREEN)[JAN].loaded_at
+    assert warehouse.replace(GREEN, JAN, file) == warehouse.replace(GREEN, JAN, file) == 50_000
+    moment = warehouse.loads(GREEN)[JAN].loaded_at
     assert (abs(moment - now) < timedelta(minutes=5), moment.utcoffset()) == (True, timedelta(0))
     assert warehouse.query("SELECT DISTINCT pickup_datetime AS p FROM green")["p"].to_pylist() == [datetime(2024, 1, 2)]
     assert _totals(url) == (50_000, sum(range(50_000)))
@@ -462,8 +463,8 @@ from loading import FEB, GREEN, JAN, MAR, trips
 from pipeline.warehouses import open_warehouse
 warehouse = open_warehouse(sys.argv[2])
 def load(month, *wanted):
-    warehouse.replace_month(GREEN, month, trips(Path(sys.argv[3]), GREEN, month, [1.0]))
-    return {month, *wanted} <= set(warehouse.loaded_months(GREEN))
+    warehouse.replace(GREEN, month, trips(Path(sys.argv[3]), GREEN, month, [1.0]))
+    return {month, *wanted} <= set(warehouse.loads(GREEN))
 assert load(JAN)
 child = os.fork()
 if child == 0:

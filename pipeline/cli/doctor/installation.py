@@ -13,10 +13,9 @@ from pathlib import Path
 
 from pipeline.cli.doctor.line import Line, failed, ok, warning
 from pipeline.units import size
+from pipeline.warehouses.registry import engine_of
 
 _PACKAGE = "taxi-pipeline"
-#: The extra that a kind of warehouse needs.
-_EXTRAS = {"postgresql": "postgres", "postgres": "postgres"}
 #: What a step may take while it conforms a month.
 _WORKER_BYTES = 500_000_000
 _REQUIREMENT = re.compile(r"\s*([\w.-]+)\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?")
@@ -43,7 +42,7 @@ def packages(warehouse: str) -> Iterator[Line]:
             "packages", f"{_PACKAGE} is not installed, so nothing says what it needs", "pip install --editable ."
         )
         return
-    wanted = needed(required, _EXTRAS.get(warehouse.partition(":")[0], ""))
+    wanted = needed(required, engine_of(warehouse).extra)
     found = {name: _installed(name) for name in wanted}
     wrong = {name: bounds for name, bounds in wanted.items() if not fits(found[name], bounds)}
     for name, bounds in wrong.items():

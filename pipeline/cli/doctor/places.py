@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from luigi.configuration import get_config
 
@@ -24,26 +23,14 @@ from pipeline.places import store_of, warehouse_of
 from pipeline.settings import Settings
 from pipeline.tasks.logs import problem
 from pipeline.units import size
-from pipeline.warehouses.base import Shared
-from pipeline.warehouses.duckdb.file import Locked
+from pipeline.warehouses.base import Locked, Shared
+from pipeline.warehouses.registry import engine_of
 
 #: What the raw files of a month become: themselves and the trips file; and in a DuckDB file.
 _LAKE_SHARE, _WAREHOUSE_SHARE = 2, 1
 _MONTHS = 12
 #: How long a DuckDB file that another process has is waited for.
 _HELD_S = 2.0
-#: A query of a superuser runs as pg_read_all_data.
-_POSTGRES = """
-SELECT current_setting('server_version') AS version, quote_ident(current_schema()) AS schema, quote_ident(who) AS name,
-    has_schema_privilege(who, current_schema(), 'CREATE') AS may_create,
-    current_setting('max_connections')::int AS most,
-    current_setting('superuser_reserved_connections')::int AS reserved,
-    (SELECT sum(numbackends)::int FROM pg_stat_database) AS used
-FROM (SELECT coalesce(nullif(current_user, 'pg_read_all_data'), session_user)) AS asked(who)
-"""
-#: What each kind of warehouse is asked besides; in BigQuery to run a job takes a role more than to read.
-_QUESTIONS = {"duckdb": "SELECT 1", "bigquery": "SELECT 1 AS one", "postgres": _POSTGRES, "postgresql": _POSTGRES}
-
 #: By dataset, the months that are loaded; what the warehouse says.
 Loaded = dict[str, set[date]]
 
@@ -74,9 +61,8 @@ def lake(settings: Settings) -> Iterator[Line]:
 def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
     """Whether the warehouse answers and could be written; puts into `loaded` what is there."""
     found = warehouse_of(replace(settings, lock_timeout_s=min(settings.lock_timeout_s, _HELD_S)))
-    kind, where = settings.warehouse.partition(":")[0], redact(settings.warehouse)
-    if kind == "duckdb":
-        path = duckdb_path(settings)
+    engine, where = engine_of(settings.warehouse), redact(settings.warehouse)
+    if path := engine.local_file(settings.warehouse):
         if not path.exists():
             loaded.update({name: set() for name in DATASETS})
             yield _to_be_made("warehouse", path)
@@ -86,33 +72,17 @@ def warehouse(settings: Settings, loaded: Loaded) -> Iterator[Line]:
             return
     try:
         if isinstance(found, Shared):
-            found.refuse_foreign()
-        months = {name: set(found.loaded_months(spec)) for name, spec in DATASETS.items()}
-        said = found.query(_QUESTIONS[kind]).to_pylist()[0]
+            found.validate_shared()
+        months = {name: set(filter(None, found.loads(spec))) for name, spec in DATASETS.items()}
+        said = found.query(engine.question).to_pylist()[0]
     except Locked as error:
         holder = str(error).partition("; ")[0]
         yield warning("warehouse", holder, "a load waits for it as long as lock_timeout_s says, then fails: close it")
         return
     loaded.update(months)
     told = f"{where}: {sum(map(len, months.values()))} months are there"
-    if kind in ("duckdb", "bigquery"):
-        yield ok("warehouse", told)
-    else:
-        yield from _postgres(said, told)
-
-
-def _postgres(said: dict[str, Any], told: str) -> Iterator[Line]:
-    told += f"; Postgres {said['version']}"
-    if not said["may_create"]:
-        grant = f"GRANT USAGE, CREATE ON SCHEMA {said['schema']} TO {said['name']}"
-        yield failed("warehouse", f"{told}; {said['name']} may make no tables in the schema {said['schema']}", grant)
-    free, wanted = said["most"] - said["reserved"] - said["used"], get_config().getint("resources", "postgresql", 1)
-    room = f"{free} of max_connections = {said['most']} are free"
-    if free < wanted:
-        remedy = "raise max_connections, or lower postgresql in [resources] of luigi.cfg"
-        yield warning("warehouse", f"{told}; {room}, and up to {wanted} loads run at once", remedy)
-    elif said["may_create"]:
-        yield ok("warehouse", f"{told}; {room}")
+    for state, text, remedy in engine.judge(said, get_config().getint("resources", engine.resource, 1)):
+        yield Line("warehouse", state, "; ".join(filter(None, (told, text))), remedy)
 
 
 def logs(settings: Settings) -> Iterator[Line]:
@@ -153,18 +123,13 @@ def missing_months(loaded: Mapping[str, set[date]], today: date, lag_months: int
     return {name: [month for month in months if month not in loaded.get(name, ())] for name in names}
 
 
-def duckdb_path(settings: Settings) -> Path:
-    """The file of a DuckDB warehouse."""
-    return Path(settings.warehouse.partition("://")[2][1:]).absolute()
-
-
 def _file_systems(settings: Settings) -> list[tuple[list[Path], int, int]]:
     """Folders of this machine by file system; how often raw bytes stay there, and how often a month's at once."""
     here = "://" not in settings.lake
     folder = Path(settings.lake if here else settings.scratch).absolute()
     growing = [(folder, _LAKE_SHARE if here else 0, _LAKE_SHARE)]
-    if settings.warehouse.startswith("duckdb:"):
-        growing.append((duckdb_path(settings).parent, _WAREHOUSE_SHARE, _WAREHOUSE_SHARE))
+    if path := engine_of(settings.warehouse).local_file(settings.warehouse):
+        growing.append((path.parent, _WAREHOUSE_SHARE, _WAREHOUSE_SHARE))
     found: dict[int, tuple[list[Path], int, int]] = {}
     for path, share, at_once in growing:
         device = _existing(path).stat().st_dev

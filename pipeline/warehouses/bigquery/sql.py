@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from pipeline.datasets.base import Column
@@ -46,7 +46,7 @@ def names_of(select: str) -> list[str]:
     return list(parsed.named_selects) if isinstance(parsed, exp.Query) else []
 
 
-def refuse_unless_reading(sql: str) -> None:
+def validate_reading(sql: str) -> None:
     """Let one statement pass that only reads.
 
     Raises:
@@ -71,19 +71,22 @@ def insertion(
     records: Sequence[LoadRecord | MartRecord],
     *,
     revoked: bool = False,
+    lost: bool = False,
     rows: Callable[[Any], str] | None = None,
 ) -> str:
     """An INSERT of these records as the newest of their keys; `rows` gives an expression for their number of rows.
 
     A record that is revoked has no number of rows. The time is the server's, since the clocks of several machines
-    differ, and the newest counts.
+    differ, and the newest counts. A record that is `lost` is revoked as of its own time, so that one which another
+    worker writes meanwhile counts.
     """
     columns = LEDGER[table][1]
 
     def value(record: LoadRecord | MartRecord, column: Column) -> str:
         if column.type == MOMENT:
-            return "CURRENT_TIMESTAMP()"
-        if column.name == "rows" and (revoked or rows):
+            after = timedelta(microseconds=1)
+            return literal(getattr(record, column.name) + after) if lost else "CURRENT_TIMESTAMP()"
+        if column.name == "rows" and (revoked or lost or rows):
             return rows(record) if rows else "NULL"
         return literal(getattr(record, column.name))
 

@@ -18,7 +18,7 @@ from pipeline.warehouses.base import Mart
 from pipeline.warehouses.bigquery.jobs import new_job_id, patient, run_job
 from pipeline.warehouses.bigquery.schema import DECLARATION_LABEL, Table, evolved, ledger_tables, table_of
 from pipeline.warehouses.bigquery.sql import names_of, translate
-from pipeline.warehouses.tables import LEDGER, MONTH, TRIPS_DOC, trips_view
+from pipeline.warehouses.tables import MONTH, TRIPS_DOC, trips_view
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -44,17 +44,19 @@ class Tables:
 
         return bigquery.DatasetReference(self.client.project, self.dataset)
 
-    def names(self) -> set[str]:
-        """The tables that are there."""
-        return set(self._labels_there())
-
-    def rows(self, name: str) -> Iterator[dict[str, Any]]:
-        """The rows of a ledger table; none when it is not there."""
+    def rows(self, name: str, labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """The rows of a ledger table; none when the listed `labels` lack it."""
         from google.api_core.exceptions import NotFound
 
-        fields = next(table for table in ledger_tables() if table.name == name).fields()
-        columns = [column.name for column in LEDGER[name][1]]
+        table = next(table for table in ledger_tables() if table.name == name)
+        if name not in labels:
+            return
+        fields = table.fields()
         try:
+            if labels[name] != table.label:  # Made by another version of the package: it may lack a column.
+                declared = {field.name for field in fields}
+                fields = [field for field in self._get(name).schema if field.name in declared]
+            columns = [field.name for field in fields]
             yield from (
                 dict(zip(columns, row.values(), strict=True))
                 for row in self.client.list_rows(self.reference.table(name), selected_fields=fields, retry=patient())
@@ -64,7 +66,7 @@ class Tables:
 
     def ensure(self, datasets: Iterable[Dataset], zones: Dataset) -> None:
         """Make what is missing: the dataset, its tables and their new columns, the view `trips`."""
-        there = self._labels_there()
+        there = self.labels_there()
         if not there:
             self._make_dataset()
         datasets = list(datasets)
@@ -72,6 +74,12 @@ class Tables:
             if there.get(table.name) != table.label:
                 self._make_or_evolve(table, table.name in there)
         self._ensure_view(there, {dataset.name: dataset for dataset in datasets})
+
+    def evolve_ledger(self, labels: Mapping[str, str]) -> None:
+        """Add what an older version of the package did not know to those of the listed tables that are the ledger."""
+        for table in ledger_tables():
+            if labels.get(table.name, table.label) != table.label:
+                self._make_or_evolve(table, there=True)
 
     def make_staging(self, table: Table, name: str) -> None:
         """Make an empty table that is laid out like another one; it expires after a day if nobody deletes it."""
@@ -88,7 +96,7 @@ class Tables:
         names = names_of(select)
         # The table's shape is the SELECT's, whatever month it is bound to.
         label = hashlib.sha256(f"{mart.doc} {mart.sql}".encode()).hexdigest()[:16]
-        there = self._labels_there()
+        there = self.labels_there()
         if mart.name not in there:
             self._create_as(mart.name, mart.doc, label, select)
         elif there[mart.name] != label:
@@ -109,7 +117,7 @@ class Tables:
         from google.cloud import bigquery
 
         wanted = self._external(lake, [*datasets, zones])
-        there = self._labels_there()
+        there = self.labels_there()
         if not there:
             self._make_dataset()
         for name, (configuration, label, doc) in wanted.items():
@@ -126,7 +134,7 @@ class Tables:
     def has_external(self, lake: str, datasets: Iterable[Dataset], zones: Dataset) -> bool:
         """Whether all of them are there, as declared."""
         wanted = self._external(lake, [*datasets, zones])
-        there = self._labels_there()
+        there = self.labels_there()
         return all(there.get(name) == label for name, (_, label, _) in wanted.items())
 
     def _external(self, lake: str, datasets: Iterable[Dataset]) -> dict[str, tuple[Any, str, str]]:
@@ -161,8 +169,8 @@ class Tables:
     def _get(self, name: str) -> bigquery.Table:
         return self.client.get_table(self.reference.table(name), retry=patient())
 
-    def _labels_there(self) -> dict[str, str]:
-        """By table: the label of the declaration by which it was made; none without a dataset. One request."""
+    def labels_there(self) -> dict[str, str]:
+        """The tables that exist, each with the label of its declaration; none without a dataset. One request."""
         from google.api_core.exceptions import NotFound
 
         try:

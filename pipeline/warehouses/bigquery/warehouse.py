@@ -14,8 +14,9 @@ https://cloud.google.com/bigquery/docs/data-manipulation-language
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,30 @@ from pipeline.warehouses.bigquery.sql import (
     insertion,
     match,
     newest,
-    refuse_unless_reading,
     replacement,
     translate,
+    validate_reading,
 )
 from pipeline.warehouses.bigquery.tables import Tables
 from pipeline.warehouses.ledger import Ledger
-from pipeline.warehouses.load_file import Arrival, inspect, load_name, refuse_marts_of_others
+from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
 from pipeline.warehouses.tables import LEDGER, bind_mart
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The newest records of the ledger, and the tables that exist."""
+
+    loads: Sequence[LoadRecord]
+    marts: Sequence[MartRecord]
+    tables: Set[str]
+
+    def counted(self) -> Ledger:
+        """The ledger as far as it counts."""
+        return Ledger.counted(self.loads, self.marts, self.tables)
 
 
 #: Tables by way of which months are loaded with `load=staged` begin so.
@@ -69,37 +83,32 @@ class BigQueryWarehouse:
     def _tables(self) -> Tables:
         return Tables(self._client, self._place.dataset, self._place.expiration_days, self._place.labels)
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """One load job in place of the partition; between record and record nobody is told that the month is there."""
-        return self._replace(dataset, month, trips)
-
-    def replace_zones(self, zones: StoredFile) -> int:
-        """One load job in place of the table; when the zones are others than before, every mart goes."""
-        with zones.open_local() as path:
-            _refuse_doubled_zones(path)
-        return self._replace(self._zones, None, zones)
-
-    def _replace(self, dataset: Dataset, month: date | None, stored: StoredFile) -> int:
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """One load job replaces the partition, or the zones; between revocation and record the load does not count."""
         subject = load_name(dataset, month)
-        if not stored.uri.startswith("gs://"):
-            raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {stored.uri}")
-        with stored.open() as file:
-            arrival = inspect(file, dataset, month, where=stored.uri)
+        if month is None:
+            with file.open_local() as path:
+                _validate_zones(path)
+        if not file.uri.startswith("gs://"):
+            raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
+        with file.open() as opened:
+            load_file = inspect(opened, dataset, month, where=file.uri)
         with self._faults(subject):
+            records = self._records(writing=True)
+            self._revoke_lost(subject, "loads", [load for load in records.loads if load.dataset not in records.tables])
             self._tables.ensure(self._datasets.values(), self._zones)
-            ledger = self._read()
-            former = ledger.loads.get((dataset.name, month))
-            # The same zones anew leave the marts as they are.
-            keeps_marts = month is None and former is not None and former.fingerprint == stored.fingerprint
-            self._forget(subject, ledger, dataset.name, month, marts=not keeps_marts)
-            job = self._load(subject, table_of(dataset), month, stored.uri)
-            if job.output_rows != arrival.rows:
+            former = records.counted().loads.get((dataset.name, month))
+            # The same zones again leave the marts as they are.
+            keeps_marts = month is None and former is not None and former.fingerprint == file.fingerprint
+            self._forget(subject, records, dataset.name, month, marts=not keeps_marts)
+            job = self._load(subject, table_of(dataset), month, file.uri)
+            if job.output_rows != load_file.rows:
                 raise WarehouseError(
-                    f"{subject}: {job.output_rows} rows arrived of the {arrival.rows} that {stored.uri} has; "
+                    f"{subject}: {job.output_rows} rows arrived of the {load_file.rows} that {file.uri} has; "
                     f"job {job.job_id}"
                 )
-            self._record(subject, dataset.name, month, arrival, stored.fingerprint)
-        return int(arrival.rows)
+            self._record(subject, dataset.name, month, load_file, file.fingerprint)
+        return int(load_file.rows)
 
     def _load(self, subject: str, table: Table, month: date | None, uri: str) -> Any:
         """Load the file in place of what the table, or the month's partition, holds; returns the load job."""
@@ -142,40 +151,52 @@ class BigQueryWarehouse:
             ),
         )
 
-    def _record(self, subject: str, name: str, month: date | None, arrival: Arrival, fingerprint: str) -> None:
+    def _record(self, subject: str, name: str, month: date | None, load_file: LoadFile, fingerprint: str) -> None:
         record = LoadRecord(
-            name, month, arrival.rows, arrival.source_sha256, arrival.declaration, fingerprint, _now(), __version__
+            name,
+            month,
+            load_file.rows,
+            load_file.source_sha256,
+            load_file.declaration,
+            fingerprint,
+            _now(),
+            __version__,
         )
         self._run(subject, "record", insertion("loads", [record]))
 
-    def forget_month(self, dataset: Dataset, month: date) -> None:
+    def forget(self, dataset: Dataset, month: date | None) -> None:
         """Records go first, then marts, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
-            ledger = self._read()
-            if (dataset.name, month) in ledger.loads:
-                self._forget(subject, ledger, dataset.name, month, marts=True)
-                self._run(subject, "forget", f"DELETE FROM {dataset.name} WHERE {match(month=month)}")
+            records = self._records(writing=True)
+            self._forget(subject, records, dataset.name, month)
+            if (dataset.name, month) in records.counted().loads:
+                self._run(
+                    subject, "forget", f"DELETE FROM {dataset.name} WHERE {match(month=month) if month else 'TRUE'}"
+                )
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Records go first, then rows."""
         subject = load_name(dataset, month)
         with self._faults(subject):
-            self._forget(subject, Ledger(marts=self._read().marts), dataset.name, month, marts=True)
+            self._forget(subject, replace(self._records(writing=True), loads=[]), dataset.name, month)
 
-    def _forget(self, subject: str, ledger: Ledger, name: str, month: date | None, *, marts: bool) -> None:
+    def _forget(self, subject: str, records: _Records, name: str, month: date | None, *, marts: bool = True) -> None:
         """Revoke the month's records (for the zones, those of all marts), then delete the rows of those marts."""
-        stale = [
-            record for key, record in ledger.marts.items() if marts and (month is None or key[1:] == (name, month))
-        ]
+        stale = [of for of in records.marts if marts and (month is None or (of.dataset, of.month) == (name, month))]
+        loads = [load for load in records.loads if (load.dataset, load.month) == (name, month)]
         if stale:
             self._run(subject, "forget", insertion("mart_loads", stale, revoked=True))
-        if load := ledger.loads.get((name, month)):
-            self._run(subject, "forget", insertion("loads", [load], revoked=True))
+        if loads:
+            self._run(subject, "forget", insertion("loads", loads, revoked=True))
         where = "TRUE" if month is None else match(dataset=name, month=month)
-        there = self._tables.names() if stale else set()
-        for mart in sorted({record.mart for record in stale} & there):
+        for mart in sorted({record.mart for record in stale} & records.tables):
             self._run(subject, "forget", f"DELETE FROM {mart} WHERE {where}")
+
+    def _revoke_lost(self, subject: str, table: str, lost: Sequence[LoadRecord | MartRecord]) -> None:
+        """Revoke records whose table was dropped, before it is made again."""
+        if lost:
+            self._run(subject, "forget", insertion(table, lost, lost=True))
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """The month of each mart by one statement; records are revoked before the first, written after the last.
@@ -183,44 +204,48 @@ class BigQueryWarehouse:
         BigQuery checks all statements, free of charge, before anything is changed.
         """
         subject = load_name(dataset, month)
-        refuse_marts_of_others(subject, dataset, marts)
+        validate_marts(subject, dataset, marts)
         with self._faults(subject):
-            ledger = self._read()
-            load = ledger.loads.get((dataset.name, month))
+            records = self._records(writing=True)
+            load = records.counted().loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
+            lost = [record for record in records.marts if record.mart not in records.tables]
+            self._revoke_lost(subject, "mart_loads", lost)
             where = match(dataset=dataset.name, month=month)
-            merges, records, counts = [], [], {}
+            merges, built, counts = [], [], {}
             for mart in marts:
                 select = translate(bind_mart(mart.sql, dataset.name, month), self._place.project, self._place.dataset)
                 names = self._tables.ensure_mart(mart, select)
                 merges.append(replacement(mart.name, dataset.name, month, select, names))
-                records.append(MartRecord(mart.name, dataset.name, month, 0, load.fingerprint, _now(), __version__))
+                built.append(
+                    MartRecord(
+                        mart.name, dataset.name, month, 0, load.fingerprint, _now(), __version__, mart.definition
+                    )
+                )
                 counts[mart.name] = f"(SELECT COUNT(*) FROM {mart.name} WHERE {where})"
             for merge in merges:
                 self._check(subject, merge)
-            former = [ledger.marts[key] for mart in marts if (key := (mart.name, dataset.name, month)) in ledger.marts]
+            former = [
+                of for of in records.marts if of.mart in counts and (of.dataset, of.month) == (dataset.name, month)
+            ]
             if former:
                 self._run(subject, "forget", insertion("mart_loads", former, revoked=True))
             for merge in merges:
                 self._run(subject, "mart", merge)
-            self._run(subject, "record", insertion("mart_loads", records, rows=lambda record: counts[record.mart]))
-            built = self._read().marts
-        return {mart.name: built[mart.name, dataset.name, month].rows for mart in marts}
+            self._run(subject, "record", insertion("mart_loads", built, rows=lambda record: counts[record.mart]))
+            now = self._read().marts
+        return {mart.name: now[mart.name, dataset.name, month].rows for mart in marts}
 
     def compact(self) -> None:
         """Delete the rows of the ledger that newer ones replaced or revoked more than an hour ago."""
         with self._faults("ledger"):
-            for table in sorted(set(LEDGER) & self._tables.names()):
+            for table in sorted(LEDGER.keys() & self._tables.labels_there().keys()):
                 self._run("ledger", "compact", compaction(table))
 
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
-        """The months that `loads` names."""
-        return self._ledger().loaded_months(dataset.name)
-
-    def loaded_zones(self) -> LoadRecord | None:
-        """The zones' row of `loads`."""
-        return self._ledger().loads.get((self._zones.name, None))
+    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
+        """The months that `loads` names and whose table exists."""
+        return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The months that `mart_loads` names."""
@@ -238,7 +263,7 @@ class BigQueryWarehouse:
 
     def query(self, sql: str) -> pa.Table:
         """Run one statement that only reads."""
-        refuse_unless_reading(sql)
+        validate_reading(sql)
         with self._faults("query"):
             job = self._run("query", "", sql)
             return job.to_arrow(create_bqstorage_client=False)
@@ -249,13 +274,20 @@ class BigQueryWarehouse:
             return self._believed.get(self._read)
 
     def _read(self) -> Ledger:
-        """Both tables, one request each (and a further one for each further page); free of charge."""
-        loads = [LoadRecord(**row) for row in newest(self._tables.rows("loads"), "loaded_at")]
-        marts = [MartRecord(**row) for row in newest(self._tables.rows("mart_loads"), "built_at")] if loads else []
-        return Ledger(
-            {(record.dataset, record.month): record for record in loads},
-            {(record.mart, record.dataset, record.month): record for record in marts},
-        )
+        return self._records().counted()
+
+    def _records(self, *, writing: bool = False) -> _Records:
+        """A listing and both tables, one request each (and a further one for each further page); free of charge."""
+        there = self._tables.labels_there()
+        if writing:
+            self._tables.evolve_ledger(there)
+        loads = [LoadRecord(**row) for row in newest(self._tables.rows("loads", there), "loaded_at")]
+        rows = self._tables.rows("mart_loads", there) if loads else ()
+        marts = [MartRecord(**row) for row in newest(rows, "built_at")]
+        if not {load.dataset for load in loads} | {mart.mart for mart in marts} <= there.keys():
+            # Another worker may have made the table after the listing, and loaded a month.
+            there = self._tables.labels_there()
+        return _Records(loads, marts, there.keys())
 
     def _run(self, subject: str, what: str, sql: str) -> Any:
         """Run one statement; `what` it does is part of the job's id, and empty where it only reads."""
@@ -291,7 +323,7 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _refuse_doubled_zones(path: Any) -> None:
+def _validate_zones(path: Any) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

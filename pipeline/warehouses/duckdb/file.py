@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.disk import explained, has_no_locks, sync
 from pipeline.errors import WarehouseError
+from pipeline.warehouses.base import Locked
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 #: Between two attempts to open a database that another process holds: from, to.
 _PAUSE_S = (0.01, 0.25)
 _SETTING = "[pipeline] warehouse"
-
-
-class Locked(WarehouseError):
-    """Another process has the database; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class DuckDBFile:
             except driver.Error as error:
                 holder = _holder(str(error))
                 if holder is None:
-                    self._refuse_other_formats(subject)
+                    self._validate_format(subject)
                     raise WarehouseError(f"{subject}: cannot open {self.path}: {_refusal(error)}") from error
                 if time.monotonic() >= deadline:
                     raise Locked(
@@ -98,7 +95,7 @@ class DuckDBFile:
             time.sleep(min(pause_s * random.uniform(0.5, 1), max(0.0, deadline - time.monotonic())))  # noqa: S311
             pause_s = min(2 * pause_s, _PAUSE_S[1])
 
-    def _refuse_other_formats(self, subject: str) -> None:
+    def _validate_format(self, subject: str) -> None:
         """Say of what kind a file is that is no DuckDB database, by its first bytes.
 
         Only once DuckDB has refused it: to close the file again drops a lock that this process may hold on it.

@@ -18,14 +18,14 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.disk import explained
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.duckdb.file import DuckDBFile, Locked, import_duckdb
+from pipeline.warehouses.base import LoadRecord, Locked, Mart, MartRecord, StoredFile
+from pipeline.warehouses.duckdb.file import DuckDBFile, import_duckdb
 from pipeline.warehouses.duckdb.schema import DuckDBDialect, drop_rows, insert_rows
 from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
-from pipeline.warehouses.load_file import inspect, load_name, refuse_marts_of_others
+from pipeline.warehouses.load_file import inspect, load_name, validate_marts
 from pipeline.warehouses.queries import refuse, split_explain
 from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, missing, refuse_changed_types, table_of
+from pipeline.warehouses.schema import evolve, missing, table_of, validate_types
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,55 +55,46 @@ class DuckDBWarehouse:
         self._datasets = datasets
         self._zones = zones
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """Delete and insert in one transaction with the record; the month's marts go, since they were of other rows."""
-        return self._replace(dataset, month, trips)
-
-    def replace_zones(self, zones: StoredFile) -> int:
-        """Put the zones in place; when they are others than before, every mart goes, since marts name the zones."""
-        return self._replace(self._zones, None, zones)
-
-    def _replace(self, dataset: Dataset, month: date | None, stored: StoredFile) -> int:
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """Delete and insert in one transaction with the record; marts of other rows or other zones are deleted."""
         subject = load_name(dataset, month)
-        with stored.open_local() as path:
-            arrival = inspect(path, dataset, month, where=str(path))
+        with file.open_local() as path:
+            load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
                 had = _DIALECT.tables(connection)[dataset.name]
-                refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+                validate_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
                 former = before.loads.get((dataset.name, month))
-                if month is not None:
-                    drop_marts(connection, _DIALECT, before, dataset.name, month)
-                elif former is None or former.fingerprint != stored.fingerprint:
-                    drop_marts(connection, _DIALECT, before)
+                if month or former is None or former.fingerprint != file.fingerprint:
+                    drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
-                if rows != arrival.rows:
-                    raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {path} has")
+                if rows != load_file.rows:
+                    raise WarehouseError(f"{subject}: {rows} rows arrived of the {load_file.rows} that {path} has")
                 if month is None:
-                    _refuse_doubled_zones(connection)
-                record_load(connection, dataset.name, month, arrival, stored.fingerprint)
+                    _validate_zones(connection)
+                record_load(connection, dataset.name, month, load_file, file.fingerprint)
         return rows
 
-    def forget_month(self, dataset: Dataset, month: date) -> None:
-        """Rows, marts and records go in one transaction."""
+    def forget(self, dataset: Dataset, month: date | None) -> None:
+        """Rows, marts and records are deleted in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, before):
-                drop_marts(connection, _DIALECT, before, dataset.name, month)
+            with self._writing(load_name(dataset, month)) as (connection, _):
+                drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Rows and records go in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, before):
-                drop_marts(connection, _DIALECT, before, dataset.name, month)
+            with self._writing(load_name(dataset, month)) as (connection, _):
+                drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        refuse_marts_of_others(subject, dataset, marts)
+        validate_marts(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
             load = before.loads.get((dataset.name, month))
             if load is None:
@@ -111,19 +102,15 @@ class DuckDBWarehouse:
             columns = {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
             return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
+    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
         """From `loads`, or its copy."""
-        return self._ledger().loaded_months(dataset.name)
-
-    def loaded_zones(self) -> LoadRecord | None:
-        """From `loads`, or its copy."""
-        return self._ledger().loads.get((self._zones.name, None))
+        return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
         """From `mart_loads`, or its copy."""
         return self._ledger().mart_months(dataset.name)
 
-    def refuse_foreign(self) -> None:
+    def validate_shared(self) -> None:
         """By what a load would have to make."""
         with self._file.opened("warehouse", read_only=True) as connection:
             missing(connection, _DIALECT, self._datasets.values(), self._zones)
@@ -136,7 +123,7 @@ class DuckDBWarehouse:
             for setting in _BOUNDS:
                 connection.execute(f"SET {setting}")
             explain, statement = split_explain(sql)
-            _refuse_unless_reading(connection, statement)
+            _validate_reading(connection, statement)
             relation = connection.sql(f"{explain} {statement}")
             # A statement without rows has no relation in DuckDB 1.
             return pa.table({}) if relation is None else relation.to_arrow_table()
@@ -206,11 +193,12 @@ class DuckDBWarehouse:
 
 
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    tables = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main'"
+    names = {name for (name,) in connection.execute(tables).fetchall()}
     return read_ledger(connection, names, lambda record: record.dataset)
 
 
-def _refuse_unless_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     """COPY may write files even if the database is read-only: by itself, in EXPLAIN ANALYZE, or in a WITH."""
     kinds = [found.type.name for found in connection.extract_statements(statement)]
     if kinds != ["SELECT"]:
@@ -229,7 +217,7 @@ def _translated(subject: str) -> Iterator[None]:
         raise WarehouseError(f"{subject}: {explained(error, '[pipeline] warehouse')}") from error
 
 
-def _refuse_doubled_zones(connection: duckdb.DuckDBPyConnection) -> None:
+def _validate_zones(connection: duckdb.DuckDBPyConnection) -> None:
     doubled = connection.execute(
         "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
     ).fetchall()

@@ -54,7 +54,7 @@ def copy_rows(connection: psycopg.Connection[Any], table: str, path: Path) -> in
         return int(cursor.rowcount)
 
 
-def bring(
+def stage(
     connection: psycopg.Connection[Any], dataset: Dataset, table: Table, month: date, path: Path, limit_s: float
 ) -> int:
     """Make the table `<partition>_incoming` of the file's rows, ready to be put in place; returns their number."""
@@ -82,11 +82,11 @@ def bring(
     return rows
 
 
-def put_in_place(connection: psycopg.Connection[Any], dataset: Dataset, month: date) -> None:
+def attach_partition(connection: psycopg.Connection[Any], dataset: Dataset, month: date) -> None:
     """Make the incoming table the month's partition, in place of the one that may be there; in a transaction."""
     partition = partition_of(dataset.name, month)
     incoming = partition + _INCOMING
-    take_out(connection, dataset, month)
+    drop_partition(connection, dataset, month)
     connection.execute(f'ALTER TABLE "{incoming}" RENAME TO "{partition}"')
     for (index,) in connection.execute(
         "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = to_regclass($1)", [partition]
@@ -108,7 +108,7 @@ def _free_name(connection: psycopg.Connection[Any], wanted: str) -> str:
     return name
 
 
-def take_out(connection: psycopg.Connection[Any], dataset: Dataset, month: date) -> None:
+def drop_partition(connection: psycopg.Connection[Any], dataset: Dataset, month: date) -> None:
     """Drop the month's partition if it is there; in a transaction."""
     connection.execute(f'DROP TABLE IF EXISTS "{partition_of(dataset.name, month)}"')
 

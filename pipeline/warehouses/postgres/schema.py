@@ -105,12 +105,14 @@ def names_in(connection: Any) -> set[str]:
     return {name for (name,) in found}
 
 
-def refuse_foreign(connection: Any, subject: str, dataset: Dataset, month: date) -> None:
-    """Let pass when the month's partition is ours, or not there.
+def validate_ours(connection: Any, subject: str, dataset: Dataset, month: date | None) -> None:
+    """Let pass when the month's partition is ours, or does not exist; the zones have none.
 
     Raises:
         WarehouseError: a table of somebody else's has its name, or that of the dataset.
     """
+    if month is None:
+        return
     parent, partition = dataset.name, partition_of(dataset.name, month)
     found = dict(
         connection.execute(

@@ -216,7 +216,7 @@ class Server:
         return f"{subject} in Postgres at {self.place(connection.pgconn)}: {'; '.join(parts)}"
 
 
-def refuse_unless_url(url: str) -> None:
+def validate_url(url: str) -> None:
     """Let pass what libpq can read; nothing is asked of any server.
 
     Raises:

@@ -18,20 +18,28 @@ from pipeline.errors import WarehouseError
 from pipeline.lake.planning import Believed
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.ledger import Ledger
-from pipeline.warehouses.load_file import Arrival, inspect, load_name, refuse_marts_of_others
-from pipeline.warehouses.postgres.month import alone, bring, copy_rows, hold, insisting, put_in_place, take_out
+from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
+from pipeline.warehouses.postgres.month import (
+    alone,
+    attach_partition,
+    copy_rows,
+    drop_partition,
+    hold,
+    insisting,
+    stage,
+)
 from pipeline.warehouses.postgres.rows import read_rows
 from pipeline.warehouses.postgres.schema import (
     PostgresDialect,
     names_in,
     partition_of,
-    refuse_foreign,
     table_of_load,
+    validate_ours,
 )
 from pipeline.warehouses.postgres.server import Server, transaction
 from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, missing, refuse_changed_types, table_of
-from pipeline.warehouses.tables import MONTH
+from pipeline.warehouses.schema import evolve, missing, table_of, validate_types
+from pipeline.warehouses.tables import LEDGER, MONTH
 
 if TYPE_CHECKING:
     import psycopg
@@ -52,78 +60,63 @@ class PostgresWarehouse:
         self._limit_s = lock_timeout_s
         self._believed: Believed[Ledger] = Believed()
 
-    def replace_month(self, dataset: Dataset, month: date, trips: StoredFile) -> int:
-        """Copy into a new table, which then takes the partition's place, together with the record."""
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """A month is copied into a new table, which then becomes its partition; the zones are deleted and copied.
+
+        The record is written in the same transaction. Marts of other rows or other zones are deleted.
+        """
         subject = load_name(dataset, month)
-        with trips.open_local() as path:
-            arrival = inspect(path, dataset, month, where=str(path))
+        with file.open_local() as path:
+            load_file = inspect(path, dataset, month, where=str(path))
 
             def work(connection: psycopg.Connection[Any]) -> int:
-                refuse_foreign(connection, subject, dataset, month)
+                validate_ours(connection, subject, dataset, month)
                 self._ensure(connection, subject)
                 hold(connection, subject, self._limit_s)
                 self._refuse(connection, subject, dataset)
-                refuse_foreign(connection, subject, dataset, month)
-                table = _DIALECT.tables(connection)[dataset.name]
-                rows = bring(connection, dataset, table, month, path, self._limit_s)
-                _compare(subject, rows, arrival, str(path))
+                validate_ours(connection, subject, dataset, month)
+                if month:
+                    table = _DIALECT.tables(connection)[dataset.name]
+                    rows = stage(connection, dataset, table, month, path, self._limit_s)
+                    _compare(subject, rows, load_file, str(path))
 
                 def swap() -> None:
-                    drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                    former = _read(connection).loads.get((dataset.name, month))
+                    if month or former is None or former.fingerprint != file.fingerprint:
+                        drop_marts(connection, _DIALECT, dataset.name, month)
                     forget_load(connection, dataset.name, month)
-                    record_load(connection, dataset.name, month, arrival, trips.fingerprint)
-                    put_in_place(connection, dataset, month)
+                    record_load(connection, dataset.name, month, load_file, file.fingerprint)
+                    if month:
+                        attach_partition(connection, dataset, month)
+                    else:
+                        connection.execute(f'DELETE FROM "{dataset.name}"')
+                        _compare(subject, copy_rows(connection, dataset.name, path), load_file, str(path))
+                        _validate_zones(connection)
 
-                tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
-                insisting(connection, subject, tables, self._limit_s, swap)
-                return arrival.rows
+                insisting(connection, subject, _tables(dataset, month), self._limit_s, swap)
+                return load_file.rows
 
             return self._run(subject, work)
 
-    def replace_zones(self, zones: StoredFile) -> int:
-        """Put the zones in place; when they are others than before, every mart goes, since marts name the zones."""
-        name = self._zones.name
-        with zones.open_local() as path:
-            arrival = inspect(path, self._zones, None, where=str(path))
-
-            def work(connection: psycopg.Connection[Any]) -> int:
-                self._ensure(connection, name)
-                hold(connection, name, self._limit_s)
-                self._refuse(connection, name, self._zones)
-
-                def swap() -> None:
-                    before = _read(connection)
-                    former = before.loads.get((name, None))
-                    if former is None or former.fingerprint != zones.fingerprint:
-                        drop_marts(connection, _DIALECT, before)
-                    connection.execute(f'DELETE FROM "{name}"')
-                    _compare(name, copy_rows(connection, name, path), arrival, str(path))
-                    _refuse_doubled_zones(connection)
-                    forget_load(connection, name, None)
-                    record_load(connection, name, None, arrival, zones.fingerprint)
-
-                insisting(connection, name, [name], self._limit_s, swap)
-                return arrival.rows
-
-            return self._run(name, work)
-
-    def forget_month(self, dataset: Dataset, month: date) -> None:
-        """Partition, marts and records go in one transaction."""
+    def forget(self, dataset: Dataset, month: date | None) -> None:
+        """Rows, marts and records are deleted in one transaction."""
         subject = load_name(dataset, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
-            if (dataset.name, month) not in _read(connection).loads:
+            if not names_in(connection) >= LEDGER.keys():
                 return
             hold(connection, subject, self._limit_s)
-            refuse_foreign(connection, subject, dataset, month)
+            validate_ours(connection, subject, dataset, month)
 
             def change() -> None:
-                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                drop_marts(connection, _DIALECT, dataset.name, month)
                 forget_load(connection, dataset.name, month)
-                take_out(connection, dataset, month)
+                if month:
+                    drop_partition(connection, dataset, month)
+                else:
+                    connection.execute(f'DELETE FROM "{dataset.name}"')
 
-            tables = [dataset.name, partition_of(dataset.name, month), "loads", "mart_loads"]
-            insisting(connection, subject, tables, self._limit_s, change)
+            insisting(connection, subject, _tables(dataset, month), self._limit_s, change)
 
         self._run(subject, work)
 
@@ -132,22 +125,21 @@ class PostgresWarehouse:
         subject = load_name(dataset, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
-            built = _read(connection).mart_months(dataset.name).get(month)
-            if not built:
+            if not names_in(connection) >= LEDGER.keys():
                 return
             hold(connection, subject, self._limit_s)
 
             def change() -> None:
-                drop_marts(connection, _DIALECT, _read(connection), dataset.name, month)
+                drop_marts(connection, _DIALECT, dataset.name, month)
 
-            insisting(connection, subject, sorted(built), self._limit_s, change)
+            insisting(connection, subject, ["mart_loads"], self._limit_s, change)
 
         self._run(subject, work)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
         subject = load_name(dataset, month)
-        refuse_marts_of_others(subject, dataset, marts)
+        validate_marts(subject, dataset, marts)
 
         def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
             hold(connection, subject, self._limit_s)
@@ -155,6 +147,7 @@ class PostgresWarehouse:
             load = _read(connection).loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
+            self._ensure(connection, subject)
 
             def change() -> dict[str, list[str]]:
                 alone(connection, "tables")
@@ -171,19 +164,15 @@ class PostgresWarehouse:
 
         return self._run(subject, work)
 
-    def loaded_months(self, dataset: Dataset) -> dict[date, LoadRecord]:
-        """From `loads`; a month whose partition somebody dropped is not there."""
-        return self._ledger().loaded_months(dataset.name)
-
-    def loaded_zones(self) -> LoadRecord | None:
-        """From `loads`."""
-        return self._ledger().loads.get((self._zones.name, None))
+    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
+        """From `loads`; a month whose partition was dropped does not count."""
+        return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """From `mart_loads`."""
         return self._ledger().mart_months(dataset.name)
 
-    def refuse_foreign(self) -> None:
+    def validate_shared(self) -> None:
         """By what a load would have to make."""
         self._server.run("warehouse", lambda found: missing(found, _DIALECT, self._datasets.values(), self._zones))
 
@@ -211,21 +200,28 @@ class PostgresWarehouse:
             insisting(connection, subject, [*self._datasets, "trips"], self._limit_s, change)
 
     def _refuse(self, connection: psycopg.Connection[Any], subject: str, dataset: Dataset) -> None:
-        remedy = f"load into another database or schema, or load all of it anew here, after DROP TABLE {dataset.name}"
+        remedy = (
+            f"load into another database or schema, or all of it again here, after DROP TABLE {dataset.name} CASCADE"
+        )
         had = _DIALECT.tables(connection)[dataset.name]
-        refuse_changed_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+        validate_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
 
 
 def _read(connection: psycopg.Connection[Any]) -> Ledger:
     return read_ledger(connection, names_in(connection), table_of_load)
 
 
-def _compare(subject: str, rows: int, arrival: Arrival, where: str) -> None:
-    if rows != arrival.rows:
-        raise WarehouseError(f"{subject}: {rows} rows arrived of the {arrival.rows} that {where} has")
+def _tables(dataset: Dataset, month: date | None) -> list[str]:
+    """The tables that a load changes."""
+    return [dataset.name, *([partition_of(dataset.name, month)] if month else []), "loads", "mart_loads"]
 
 
-def _refuse_doubled_zones(connection: psycopg.Connection[Any]) -> None:
+def _compare(subject: str, rows: int, load_file: LoadFile, where: str) -> None:
+    if rows != load_file.rows:
+        raise WarehouseError(f"{subject}: {rows} rows arrived of the {load_file.rows} that {where} has")
+
+
+def _validate_zones(connection: psycopg.Connection[Any]) -> None:
     doubled = connection.execute(
         "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
     ).fetchall()

@@ -1,0 +1,446 @@
+"""What every warehouse keeps: tests for any engine, to be imported into a test module with all their names.
+
+That module also defines two fixtures: `url`, the URL of an empty warehouse, and `drop`, a function that drops one of
+its tables. docs/extending.md shows how.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cloud import warehouse_at
+from conftest import Folder
+from loading import FEB, GREEN, JAN, MAR, YELLOW, File, many_trips, trips, write, zones
+
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets.base import Dataset
+from pipeline.errors import WarehouseError
+from pipeline.marts import marts_of
+from pipeline.version import __version__
+from pipeline.warehouses import Warehouse, open_warehouse
+from pipeline.warehouses.base import Mart
+from pipeline.warehouses.tables import LEDGER
+
+
+@pytest.fixture
+def warehouse(url: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return warehouse_at(url, tmp_path_factory.mktemp("scratch"), lock_timeout_s=30)
+
+
+def totals(warehouse: Warehouse, dataset: Dataset, month: date) -> list[float]:
+    sql = f"SELECT total_amount FROM {dataset.name} WHERE month = DATE '{month}' ORDER BY total_amount"
+    return warehouse.query(sql).column(0).to_pylist()
+
+
+def loading(url: str, dataset: Dataset, month: date, file: File) -> subprocess.Popen[str]:
+    """A process that loads the month, once it is about to begin."""
+    program = [sys.executable, str(Path(__file__).parent / "loading.py"), url, dataset.name, f"{month:%Y-%m}"]
+    process = subprocess.Popen([*program, str(file.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n", process.communicate()
+    return process
+
+
+def test_a_warehouse_that_is_not_there_has_nothing_and_asking_does_not_make_it(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    assert warehouse.loads(GREEN) == {}
+    assert warehouse.loads(ZONES).get(None) is None
+    assert warehouse.mart_months(GREEN) == {}
+    warehouse.forget(GREEN, JAN)
+    warehouse.forget_marts(GREEN, JAN)
+    with pytest.raises(WarehouseError):
+        warehouse.query("SELECT * FROM green")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loaded_month_holds_the_rows_of_the_file_and_its_record(warehouse: Warehouse, tmp_path: Path) -> None:
+    file = trips(tmp_path, GREEN, JAN, [10.0, 20.0, 30.0])
+    before = datetime.now(timezone.utc)
+    assert warehouse.replace(GREEN, JAN, file) == 3
+    assert totals(warehouse, GREEN, JAN) == [10.0, 20.0, 30.0]
+    months = warehouse.loads(GREEN)
+    assert set(months) == {JAN}
+    record = months[JAN]
+    assert (record.dataset, record.month, record.rows, record.version) == ("green", JAN, 3, __version__)
+    assert (record.source_sha256, record.declaration, record.fingerprint) == ("5" * 64, "d" * 16, file.fingerprint)
+    assert before <= record.loaded_at <= datetime.now(timezone.utc)
+    assert warehouse.loads(YELLOW) == {}
+
+
+def test_loading_a_month_again_replaces_it_and_nothing_else(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [7.0]))
+    for values in ([10.0, 20.0], [10.0, 20.0], [5.0]):
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, values))
+        assert totals(warehouse, GREEN, JAN) == values
+        assert warehouse.loads(GREEN)[JAN].rows == len(values)
+    assert totals(warehouse, GREEN, FEB) == [7.0]
+    # In BigQuery `loads` keeps what was recorded before, too.
+    assert warehouse.query("SELECT DISTINCT month FROM loads ORDER BY month").to_pylist() == [
+        {"month": JAN},
+        {"month": FEB},
+    ]
+
+
+def test_a_row_that_occurs_twice_stays_twice(warehouse: Warehouse, tmp_path: Path) -> None:
+    day = [datetime(2024, 1, 1)] * 2
+    file = trips(tmp_path, GREEN, JAN, [10.0, 10.0], pickup_datetime=day, dropoff_datetime=day)
+    warehouse.replace(GREEN, JAN, file)
+    assert totals(warehouse, GREEN, JAN) == [10.0, 10.0]
+
+
+def test_strays_belong_to_the_month_of_their_file(warehouse: Warehouse, tmp_path: Path) -> None:
+    stray = [datetime(2009, 5, 1)]
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0], pickup_datetime=stray))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
+    assert warehouse.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 1}]
+
+
+def test_a_month_of_no_rows_is_loaded(warehouse: Warehouse, tmp_path: Path) -> None:
+    assert warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [])) == 0
+    assert warehouse.loads(GREEN)[JAN].rows == 0
+
+
+def test_a_column_that_the_file_lacks_is_null(warehouse: Warehouse, tmp_path: Path) -> None:
+    file = trips(tmp_path, GREEN, JAN, [10.0], drop=("cbd_congestion_fee", "request_source"))
+    warehouse.replace(GREEN, JAN, file)
+    assert warehouse.query("SELECT cbd_congestion_fee AS fee FROM green").to_pylist() == [{"fee": None}]
+
+
+def test_a_file_of_another_month_or_dataset_is_refused_with_every_problem(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    other = trips(tmp_path, YELLOW, FEB, [99.0])
+    with pytest.raises(WarehouseError, match=r"green 2024-01: .*'yellow'.*'2024-02'.*airport_fee"):
+        warehouse.replace(GREEN, JAN, other)
+    assert totals(warehouse, GREEN, JAN) == [10.0]
+
+
+def test_a_file_that_says_nothing_of_itself_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    pq.write_table(GREEN.schema.empty_table().replace_schema_metadata(None), tmp_path / "raw.parquet")
+    with pytest.raises(WarehouseError, match="no conformed file"):
+        warehouse.replace(GREEN, JAN, File(tmp_path / "raw.parquet"))
+    (tmp_path / "no.parquet").write_text("not Parquet")
+    with pytest.raises(WarehouseError, match="not a readable Parquet file"):
+        warehouse.replace(GREEN, JAN, File(tmp_path / "no.parquet"))
+    assert warehouse.loads(GREEN) == {}
+
+
+def test_a_value_of_another_type_a_doubled_column_or_a_null_in_a_required_one_is_refused(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    table = GREEN.schema.empty_table()
+    table = table.set_column(table.schema.get_field_index("extra"), "extra", table.column("store_and_fwd_flag"))
+    with pytest.raises(WarehouseError, match="extra is string, declared double"):
+        warehouse.replace(GREEN, JAN, write(tmp_path / "a.parquet", GREEN, JAN, table))
+    twice = GREEN.schema.empty_table().append_column("extra", pa.array([], pa.float64()))
+    with pytest.raises(WarehouseError, match=r"columns \['extra'\] occur more than once"):
+        warehouse.replace(GREEN, JAN, write(tmp_path / "b.parquet", GREEN, JAN, twice))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    with pytest.raises(WarehouseError, match="pickup_datetime"):
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0], pickup_datetime=[None]))
+    assert totals(warehouse, GREEN, JAN) == [10.0]
+    assert warehouse.loads(GREEN)[JAN].rows == 1
+
+
+def test_forgetting_takes_the_month_out_and_no_other(warehouse: Warehouse, tmp_path: Path) -> None:
+    for month in (JAN, FEB):
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+    warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    warehouse.forget(GREEN, JAN)
+    warehouse.forget(GREEN, JAN)
+    assert set(warehouse.loads(GREEN)) == {FEB}
+    assert totals(warehouse, GREEN, JAN) == []
+    assert totals(warehouse, GREEN, FEB) == [10.0]
+    assert warehouse.mart_months(GREEN) == {}
+    assert warehouse.query("SELECT COUNT(*) AS n FROM daily_trips").to_pylist() == [{"n": 0}]
+
+
+def test_what_was_loaded_into_a_table_that_was_dropped_counts_no_more_and_can_be_loaded_again(
+    warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
+) -> None:
+    files = {month: trips(tmp_path, GREEN, month, [10.0]) for month in (JAN, FEB)}
+    yellow = trips(tmp_path, YELLOW, JAN, [1.0])
+    for dataset, month, file in ((GREEN, JAN, files[JAN]), (GREEN, FEB, files[FEB]), (YELLOW, JAN, yellow)):
+        warehouse.replace(dataset, month, file)
+        warehouse.replace_mart_month(dataset, month, marts_of(dataset.name))
+    drop("green")
+    assert (warehouse.loads(GREEN), warehouse.mart_months(GREEN)) == ({}, {})
+    assert (set(warehouse.loads(YELLOW)), set(warehouse.mart_months(YELLOW))) == ({JAN}, {JAN})
+    with pytest.raises(WarehouseError, match="green 2024-01: is not loaded"):
+        warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    warehouse.replace(GREEN, FEB, files[FEB])
+    assert (set(warehouse.loads(GREEN)), warehouse.mart_months(GREEN)) == ({FEB}, {}), "not the old record"
+    warehouse.replace(GREEN, JAN, files[JAN])
+    assert (set(warehouse.loads(GREEN)), warehouse.mart_months(GREEN)) == ({JAN, FEB}, {})
+    assert totals(warehouse, GREEN, JAN) == [10.0]
+    assert warehouse.query("SELECT * FROM daily_trips WHERE dataset = 'green'").num_rows == 0
+    for month in (JAN, FEB):
+        assert warehouse.replace_mart_month(GREEN, month, marts_of("green"))["daily_trips"] == 1
+    assert set(warehouse.mart_months(GREEN)) == {JAN, FEB}
+
+
+def test_a_backfill_loads_all_months_again_after_their_table_was_dropped(
+    url: str, folder: Folder, drop: Callable[[str], object], request: pytest.FixtureRequest
+) -> None:
+    folder.environment["PIPELINE_WAREHOUSE"] = url
+    if url.startswith("bigquery"):
+        request.getfixturevalue("cloud").use(folder)
+    backfill = ("backfill", "green", "2024-01..2024-02")
+    for _ in range(2):
+        ended = folder.pipeline(*backfill)
+        assert ended.returncode == 0, ended.stderr
+        found = open_warehouse(url)
+        assert set(found.loads(GREEN)) == set(found.mart_months(GREEN)) == {JAN, FEB}
+        assert found.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 4000}]
+        drop("green")
+
+
+def test_a_mart_whose_table_was_dropped_is_built_month_by_month_again(
+    warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
+) -> None:
+    for month in (JAN, FEB):
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+        warehouse.replace_mart_month(GREEN, month, marts_of("green"))
+    drop("daily_trips")
+    assert set(warehouse.mart_months(GREEN)[JAN]) == {"monthly_zone_revenue"}
+    warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    assert {month: len(built) for month, built in warehouse.mart_months(GREEN).items()} == {JAN: 2, FEB: 1}
+
+
+def test_zones_whose_table_was_dropped_are_missing_and_so_are_all_marts(
+    warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
+) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    drop("zones")
+    assert (warehouse.loads(ZONES).get(None), warehouse.mart_months(GREEN)) == (None, {})
+    assert set(warehouse.loads(GREEN)) == {JAN}
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    assert warehouse.mart_months(GREEN) == {}
+    assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))["daily_trips"] == 1
+    assert (set(warehouse.mart_months(GREEN)), warehouse.loads(ZONES).get(None) is None) == ({JAN}, False)
+
+
+def test_the_view_of_all_trips_works_with_green_alone_and_names_the_zones(warehouse: Warehouse, tmp_path: Path) -> None:
+    ends = {"pickup_location_id": [1, 264], "dropoff_location_id": [2, None]}
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0, 20.0], **ends))
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    columns = "dataset, month, total_amount, pickup_zone, pickup_borough, dropoff_zone, dropoff_borough"
+    rows = [tuple(row.values()) for row in warehouse.query(f"SELECT {columns} FROM trips ORDER BY 3").to_pylist()]
+    assert rows == [
+        ("green", JAN, 10.0, "Astoria", "Queens", "Corona", "Queens"),
+        ("green", JAN, 20.0, None, None, None, None),
+    ]
+    warehouse.replace(YELLOW, JAN, trips(tmp_path, YELLOW, JAN, [30.0]))
+    counts = warehouse.query("SELECT dataset, COUNT(*) AS n FROM trips GROUP BY dataset ORDER BY 1").to_pylist()
+    assert counts == [{"dataset": "green", "n": 2}, {"dataset": "yellow", "n": 1}]
+
+
+def test_every_dataset_has_its_empty_table_after_the_first_load(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    for dataset in DATASETS.values():
+        table = warehouse.query(f"SELECT * FROM {dataset.name}")
+        assert (table.num_rows, table.column_names) == (0, [*dataset.by_name, "month"])
+    assert warehouse.query("SELECT * FROM trips").num_rows == 0
+
+
+def test_zones_are_replaced_as_a_whole(warehouse: Warehouse, tmp_path: Path) -> None:
+    assert warehouse.replace(ZONES, None, zones(tmp_path)) == 2
+    file = zones(tmp_path, {1: "Astoria", 2: "Elmhurst", 3: "Jamaica"})
+    assert warehouse.replace(ZONES, None, file) == 3
+    names = warehouse.query("SELECT zone FROM zones ORDER BY location_id").column(0).to_pylist()
+    assert names == ["Astoria", "Elmhurst", "Jamaica"]
+    record = warehouse.loads(ZONES).get(None)
+    assert record is not None
+    assert (record.dataset, record.month, record.rows, record.fingerprint) == ("zones", None, 3, file.fingerprint)
+
+
+def test_zones_with_a_number_twice_are_refused_since_they_would_double_trips(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    with pytest.raises(WarehouseError, match=r"\[7\]"):
+        warehouse.replace(ZONES, None, zones(tmp_path, ids=[7, 7]))
+    assert warehouse.loads(ZONES).get(None) is None
+
+
+def test_a_mart_is_built_for_the_month_with_the_fingerprint_of_its_load(warehouse: Warehouse, tmp_path: Path) -> None:
+    file = trips(tmp_path, GREEN, JAN, [10.0, 20.0, 30.0])
+    warehouse.replace(GREEN, JAN, file)
+    warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
+    marts = marts_of("green")
+    built = warehouse.replace_mart_month(GREEN, JAN, marts)
+    assert built == {"daily_trips": 3, "monthly_zone_revenue": 2}
+    assert warehouse.replace_mart_month(GREEN, JAN, marts) == built
+    assert warehouse.replace_mart_month(GREEN, FEB, marts)["daily_trips"] == 1
+    months = warehouse.mart_months(GREEN)
+    assert {month: set(of) for month, of in months.items()} == {JAN: set(built), FEB: set(built)}
+    assert (months[JAN]["daily_trips"].rows, months[JAN]["daily_trips"].fingerprint) == (3, file.fingerprint)
+    rows = warehouse.query("SELECT dataset, month, day, trips FROM daily_trips WHERE month = DATE '2024-02-01'")
+    assert [tuple(row.values()) for row in rows.to_pylist()] == [("green", FEB, FEB, 1)]
+
+
+def test_a_mart_is_recorded_with_the_hash_of_its_sql_also_where_an_older_version_made_the_ledger(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [daily, _] = marts = marts_of("green")
+    with monkeypatch.context() as older:
+        doc, columns = LEDGER["mart_loads"]
+        older.setitem(LEDGER, "mart_loads", (doc, tuple(column for column in columns if column.name != "definition")))
+        for month in (JAN, FEB):
+            warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+            warehouse.replace_mart_month(GREEN, month, marts)
+    assert {built["daily_trips"].definition for built in warehouse.mart_months(GREEN).values()} == {None}
+    warehouse.forget_marts(GREEN, JAN)
+    warehouse.replace_mart_month(GREEN, JAN, marts)
+    built = {month: of["daily_trips"].definition for month, of in warehouse.mart_months(GREEN).items()}
+    assert built == {JAN: daily.definition, FEB: None}
+
+
+def test_the_hash_of_a_mart_is_of_its_sql_and_not_of_its_comments() -> None:
+    one = Mart("m", "Doc.", "-- Doc.\n--\nSELECT 1 AS n\nFROM trips\n", ("green",))
+    same = Mart("m", "Doc.", "-- Other words.\nSELECT 1 AS n\n  FROM trips", ("green",))
+    assert one.definition == same.definition
+    assert one.definition != Mart("m", "Doc.", "SELECT 2 AS n FROM trips", ("green",)).definition
+
+
+def test_a_mart_is_built_whatever_numbers_a_month_holds(warehouse: Warehouse, tmp_path: Path) -> None:
+    extremes: dict[pa.DataType, list[float]] = {
+        pa.int64(): [10**9, -(10**9), 10**9 + 1, 2**63 - 1, -(2**63)],
+        pa.float64(): [1e9, 1e9, 1e16, -1e300, 1e308],
+    }
+    values = {column.name: extremes[column.type] for column in GREEN.columns if column.type in extremes}
+    values |= {"pickup_location_id": [1] * 5, "total_amount": [1.0] * 5}
+    day = [datetime(2024, 1, 5)] * 5
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0] * 5, pickup_datetime=day, **values))
+    assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green")) == {"daily_trips": 1, "monthly_zone_revenue": 1}
+    for mart in marts_of("green"):
+        [row] = warehouse.query(f"SELECT * FROM {mart.name}").to_pylist()
+        assert (row["trips"], row["passengers"], row["trip_miles"], row["fare_amount"]) == (5, 0, None, 2 * 10**9)
+
+
+def test_loading_a_month_again_takes_its_marts_out(warehouse: Warehouse, tmp_path: Path) -> None:
+    for month in (JAN, FEB):
+        warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
+        warehouse.replace_mart_month(GREEN, month, marts_of("green"))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
+    assert set(warehouse.mart_months(GREEN)) == {FEB}
+    assert warehouse.query("SELECT DISTINCT month FROM daily_trips").column(0).to_pylist() == [FEB]
+
+
+def test_a_month_can_be_taken_out_of_its_marts_alone(warehouse: Warehouse, tmp_path: Path) -> None:
+    for dataset, month in ((GREEN, JAN), (GREEN, FEB), (YELLOW, JAN)):
+        warehouse.replace(dataset, month, trips(tmp_path, dataset, month, [10.0, 20.0]))
+        warehouse.replace_mart_month(dataset, month, marts_of(dataset.name))
+    record = warehouse.loads(GREEN)[JAN]
+    for _ in range(2):
+        warehouse.forget_marts(GREEN, JAN)
+        assert (set(warehouse.mart_months(GREEN)), set(warehouse.mart_months(YELLOW))) == ({FEB}, {JAN})
+        left = warehouse.query("SELECT DISTINCT dataset, month FROM daily_trips ORDER BY 1, 2").to_pylist()
+        assert [tuple(row.values()) for row in left] == [("green", FEB), ("yellow", JAN)]
+    assert totals(warehouse, GREEN, JAN) == [10.0, 20.0]
+    assert warehouse.loads(GREEN)[JAN] == record, "not loaded anew"
+    assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))["daily_trips"] == 2
+
+
+def test_other_zones_take_the_marts_out_and_the_same_zones_do_not(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    assert set(warehouse.mart_months(GREEN)) == {JAN}
+    warehouse.replace(ZONES, None, zones(tmp_path, {1: "Elsewhere"}))
+    assert warehouse.mart_months(GREEN) == {}
+    assert warehouse.query("SELECT * FROM monthly_zone_revenue").num_rows == 0
+
+
+def test_of_several_marts_all_are_built_or_none(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    broken = Mart("broken", "Fails.", "SELECT no_such_column FROM trips", ("green",))
+    with pytest.raises(WarehouseError, match="no_such_column"):
+        warehouse.replace_mart_month(GREEN, JAN, [*marts_of("green"), broken])
+    assert warehouse.mart_months(GREEN) == {}
+
+
+def test_a_mart_of_a_month_that_is_not_loaded_or_of_another_dataset_is_refused(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    with pytest.raises(WarehouseError, match="green 2024-02: is not loaded"):
+        warehouse.replace_mart_month(GREEN, FEB, marts_of("green"))
+    with pytest.raises(WarehouseError, match="daily_trips"):
+        warehouse.replace_mart_month(DATASETS["fhv"], JAN, marts_of("green"))
+
+
+def test_a_query_cannot_change_anything_and_its_error_is_the_engines(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    for statement in ("DELETE FROM green", "DROP TABLE green", "INSERT INTO loads SELECT * FROM loads"):
+        with pytest.raises(WarehouseError):
+            warehouse.query(statement)
+    with pytest.raises(WarehouseError, match="no_such_table"):
+        warehouse.query("SELECT * FROM no_such_table")
+    assert totals(warehouse, GREEN, JAN) == [10.0]
+
+
+def test_a_load_that_raises_midway_leaves_the_old_month(warehouse: Warehouse, tmp_path: Path) -> None:
+    twice = GREEN.schema.empty_table().append_column("extra", pa.array([], pa.float64()))
+    with pytest.raises(WarehouseError, match=r"columns \['extra'\] occur more than once"):
+        warehouse.replace(GREEN, JAN, write(tmp_path / "b.parquet", GREEN, JAN, twice))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    with pytest.raises(WarehouseError, match="pickup_datetime"):
+        warehouse.replace(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 200_000, last_pickup=False))
+    assert totals(warehouse, GREEN, JAN) == [10.0]
+    assert warehouse.loads(GREEN)[JAN].rows == 1
+
+
+def test_a_load_killed_at_any_moment_leaves_the_old_month_or_the_new(
+    url: str, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    old, new = trips(tmp_path, GREEN, JAN, [10.0, 20.0]), many_trips(tmp_path, GREEN, JAN, 150_000)
+    warehouse.replace(GREEN, JAN, old)
+    started = time.monotonic()
+    assert loading(url, GREEN, JAN, new).communicate()[0] == "150000\n"
+    whole_s = time.monotonic() - started
+    chance = random.Random(7)
+    for _ in range(8):
+        warehouse.replace(GREEN, JAN, old)
+        process = loading(url, GREEN, JAN, new)
+        time.sleep(chance.uniform(0, whole_s))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        record = warehouse.loads(GREEN).get(JAN)
+        if record is None:  # Where rows and record cannot share a transaction, the record goes first and comes last.
+            assert url.startswith("bigquery")
+            assert len(totals(warehouse, GREEN, JAN)) in (2, 150_000)
+            continue
+        assert record.rows in (2, 150_000)
+        assert len(totals(warehouse, GREEN, JAN)) == record.rows
+        assert record.fingerprint == (old if record.rows == 2 else new).fingerprint
+    warehouse.replace(GREEN, JAN, old)
+    assert totals(warehouse, GREEN, JAN) == [10.0, 20.0]
+
+
+def test_loads_by_four_processes_at_once_take_turns_from_the_first_moment_on(
+    url: str, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    plan = [(GREEN, JAN), (GREEN, FEB), (YELLOW, JAN), (GREEN, JAN), (YELLOW, MAR), (GREEN, JAN)]
+    files = [trips(tmp_path, dataset, month, [float(n)] * (n + 1)) for n, (dataset, month) in enumerate(plan)]
+    processes = [loading(url, *what, file) for what, file in zip(plan, files, strict=True)]
+    with ThreadPoolExecutor() as pool:
+        outputs = list(pool.map(lambda process: process.communicate(), processes))
+    assert [out for out, _ in outputs] == [f"{n + 1}\n" for n in range(len(plan))], outputs
+    assert set(warehouse.loads(GREEN)) == {JAN, FEB}
+    assert set(warehouse.loads(YELLOW)) == {JAN, MAR}
+    assert totals(warehouse, GREEN, JAN) in ([0.0], [3.0] * 4, [5.0] * 6)
+    assert warehouse.loads(GREEN)[JAN].rows == len(totals(warehouse, GREEN, JAN))
