@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import socket
+import struct
 import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -123,3 +131,28 @@ def running_luigid(folder: Folder, port: int = 0) -> Iterator[Luigid]:
         heard.rest()
         process.stdout and process.stdout.close()
         process.stderr and process.stderr.close()
+
+
+def on_terminal(folder: Folder, *arguments: str, columns: int = 80, **environment: str) -> tuple[str, int]:
+    """What the command shows on a terminal of that width, as it comes, and its exit code."""
+    mine, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    ours = ("PIPELINE_", "LUIGI_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    command = [str(Path(sys.executable).parent / "pipeline"), *arguments]
+    environment = {**kept, "TERM": "xterm-256color", **folder.environment, **environment}
+    said = b""
+    with subprocess.Popen(command, cwd=folder.path, env=environment, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        try:
+            while part := os.read(mine, 1 << 16):
+                said += part
+        except OSError:  # how Linux says that the other side is closed
+            pass
+    os.close(mine)
+    return said.decode().replace("\r\n", "\n"), process.returncode
+
+
+def bare(text: str) -> list[str]:
+    """The lines without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cloud import Cloud
+from commands import bare, on_terminal
 from conftest import ROOT, Folder, make_folder
 from loading import FEB, GREEN, JAN, YELLOW, File, many_trips, trips, write, zones
 from postgres import Database
@@ -62,31 +58,6 @@ def fill(url: str, folder: Path) -> None:
     warehouse = open_warehouse(url)
     warehouse.replace(ZONES, None, zones(folder))
     warehouse.replace(GREEN, JAN, trips(folder, GREEN, JAN, TOTALS))
-
-
-def on_terminal(folder: Folder, *arguments: str, columns: int = 80, **environment: str) -> tuple[str, int]:
-    """What the command shows on a terminal of that width, as it comes, and its exit code."""
-    mine, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    ours = ("PIPELINE_", "LUIGI_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
-    command = [str(Path(sys.executable).parent / "pipeline"), *arguments]
-    environment = {**kept, "TERM": "xterm-256color", **folder.environment, **environment}
-    said = b""
-    with subprocess.Popen(command, cwd=folder.path, env=environment, stdin=its, stdout=its, stderr=its) as process:
-        os.close(its)
-        try:
-            while part := os.read(mine, 1 << 16):
-                said += part
-        except OSError:  # how Linux says that the other side is closed
-            pass
-    os.close(mine)
-    return said.decode().replace("\r\n", "\n"), process.returncode
-
-
-def bare(text: str) -> list[str]:
-    """The lines without colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
 # --- check

@@ -23,7 +23,7 @@ from pipeline.months import format_month
 from pipeline.places import inventory_of
 from pipeline.runs import runner
 from pipeline.sample import SampleSite
-from pipeline.settings import adopt, current_settings, resolve
+from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.state.inventory import Inventory, MonthStatus
 from pipeline.state.steps import STEPS, steps_left
 from pipeline.tasks.base import task_of
@@ -86,9 +86,8 @@ CHANGES = st.one_of(
 
 def _adopt(folder: Path, source: str) -> None:
     lake, warehouse, logs = (str(folder / name) for name in ("lake", "warehouse.duckdb", "logs"))
-    adopt(
-        resolve(source=source, lake=lake, warehouse=f"duckdb:///{warehouse}", logs=logs, workers=1, retry_wait_s="0.01")
-    )
+    adopt_context(RunContext(workers=1))
+    adopt(resolve(source=source, lake=lake, warehouse=f"duckdb:///{warehouse}", logs=logs, retry_wait_s="0.01"))
 
 
 def _backfill(through: str) -> Backfill:
@@ -108,6 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy(path, folder / "published")
     yield folder
     adopt(None)
+    adopt_context(None)
     planning._at_work = None
 
 

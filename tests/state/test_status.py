@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cloud import Cloud
+from commands import bare, on_terminal
 from conftest import ROOT, Folder, make_folder
 from postgres import PASSWORD, Database
-from test_data_commands import bare, on_terminal
 
 from pipeline import lake
 from pipeline.cli.cells import CELLS
