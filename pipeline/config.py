@@ -25,7 +25,7 @@ from luigi.configuration import get_config
 
 from pipeline.errors import UsageError
 from pipeline.lake import BEGINS_AS_ADDRESS, open_store
-from pipeline.source.retries import Politeness, can_be_asked, redact
+from pipeline.source.retries import RetryPolicy, can_be_asked, redact
 from pipeline.source.site import FORMATS, TLC_SITE, make_source
 from pipeline.warehouses import open_warehouse
 
@@ -306,7 +306,7 @@ _TRIALS: dict[str, Callable[[Any], object]] = {
     "logs": _refuse_no_folder,
     "notify_url": _refuse_no_address,
     "warehouse": open_warehouse,
-    "source": lambda base: make_source(base, "auto", 0, Politeness(1, 0, 0)),
+    "source": lambda base: make_source(base, "auto", 0, RetryPolicy(1, 0, 0)),
     "load_memory": lambda amount: open_warehouse(_WAREHOUSE, memory_limit=amount),
 }
 

@@ -34,8 +34,8 @@ _PLACES = "--lake --warehouse --source --source-format"
 _SAYS = "--quiet --verbose"
 #: The commands of `pipeline`, each with its options.
 COMMANDS = {
-    "backfill": f"--workers --through --newest-first --oldest-first --keep-going --fail-fast --no-space-check --scheduler"
-    f" {_PLACES} {_SAYS}",
+    "backfill": "--workers --through --newest-first --oldest-first --keep-going --fail-fast --no-space-check "
+    f"--scheduler {_PLACES} {_SAYS}",
     "plan": f"--through --json {_PLACES} {_SAYS}",
     "status": f"--json --html {_PLACES} {_SAYS}",
     "redo": f"--from --yes --workers --scheduler {_PLACES} {_SAYS}",

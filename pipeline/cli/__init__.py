@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         _fail(str(error), 2)
     except PipelineError as error:
-        _fail(f"{type(error).__name__}: {error}", 5)
+        _fail(error.words, 5)
     except OutputLost:
         pass
     except SystemExit:  # The code tells what became of the work.

@@ -142,7 +142,7 @@ def _failures(settings: config.Settings) -> dict[tuple[str, str], tuple[str, str
             for done in run.months_done:
                 dataset, _, month = done.partition(" ")
                 found.pop((dataset, month), None)
-            failures = [of for of in run.failures if of.kind != "NotPublished"]
+            failures = [of for of in run.failures if not of.waits]
             found |= {(of.dataset, of.month): (of.step, of.kind, of.error) for of in failures}
     return found
 
@@ -179,7 +179,7 @@ def _absent(found: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
     """Young months of which nothing is here and which the source lacks, and those about which it did not answer."""
     source, now = source_of(config.settings()), date.today().replace(day=1)
     # A plan can do without an answer, so it is not as patient as a run.
-    source = replace(source, politeness=replace(source.politeness, retries=min(1, source.politeness.retries)))
+    source = replace(source, policy=replace(source.policy, retries=min(1, source.policy.retries)))
     young = [(each.dataset, each.month) for of in found.values() for each in of if each.young and each.month]
     absent = {month for month in young if month[1] > now}
     left = [month for month in young if month not in absent]

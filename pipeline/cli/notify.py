@@ -78,7 +78,7 @@ def _errors_raised() -> Iterator[None]:
 
 def message(run: Run) -> str:
     """What was done, failed, warned: a line for the subject, then one for each failure and warning."""
-    failed = [failure for failure in run.failures if failure.kind != "NotPublished"]
+    failed = [failure for failure in run.failures if not failure.waits]
     waiting = len(run.failures) - len(failed)
     parts = [counted(len(run.months_done), "month") + " done"]
     parts += [f"{counted_months((of.dataset, of.month or None) for of in failed)} failed"] if failed else []

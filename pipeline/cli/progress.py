@@ -23,8 +23,7 @@ from rich.text import Text
 from pipeline import config
 from pipeline.cli.cells import grid, legend
 from pipeline.cli.options import console
-from pipeline.cli.summary import words_for
-from pipeline.errors import visible
+from pipeline.errors import CheckFailed, PipelineError, visible
 from pipeline.months import format_month
 from pipeline.state.status import MonthStatus
 from pipeline.tasks.base import log
@@ -135,11 +134,12 @@ class Progress:
         month = (report.dataset, report.month)
         subject = " ".join(part for part in (report.step, *month) if part)
         if report.state == "failed":
-            self._stages[month] = "refused" if report.message == "CheckFailed" else "failed"
+            error = PipelineError.from_dict(report.error or {})
+            self._stages[month] = "refused" if isinstance(error, CheckFailed) else "failed"
             if self._live:
-                self._live.console.print(Text(visible(f"{subject} failed: {words_for(report.message)}"), style="red"))
+                self._live.console.print(Text(visible(f"{subject} failed: {error.meaning}"), style="red"))
             return
-        if "warning" in report.message:
+        if report.warnings:
             self.warnings.append(f"{subject}: {report.message}")
             if self._live:
                 self._live.console.print(Text(visible(f"{subject}: {report.message}"), style="yellow"))

@@ -171,7 +171,7 @@ def _bring_zones(workers: int, scheduler: str | None) -> int:
                 step.run()
         LoadZones().run()
     except PipelineError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+        click.echo(error.words, err=True)
         return 1
     lost = {name: missing_months(DATASETS[name], sorted(of)) for name, of in built.items()}
     lost = {name: of for name, of in lost.items() if of}

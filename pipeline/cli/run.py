@@ -20,7 +20,7 @@ from pipeline.cli.streams import OutputLost
 from pipeline.cli.summary import counted, print_summary
 from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import NotPublished, PipelineError, UnexpectedError, UsageError
 from pipeline.months import add_months, format_month, month_range
 from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.runner import Outcome, Stopped, run
@@ -193,7 +193,9 @@ def _note(noted: Run, outcomes: Sequence[Outcome]) -> None:
             noted.months_done.append(name)
         if outcome.failed:
             month = format_month(outcome.month) if outcome.month else ""
-            noted.failures.append(Failure(outcome.step, outcome.dataset, month, outcome.kind, outcome.error))
+            error = (outcome.error or UnexpectedError()).to_dict()
+            names = {"step": outcome.step, "dataset": outcome.dataset, "month": month, "error": error.pop("message")}
+            noted.failures.append(Failure(**names, **error))
         noted.seconds[outcome.step] = round(noted.seconds.get(outcome.step, 0) + outcome.seconds, 3)
 
 
@@ -242,9 +244,9 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """The code for what became of the steps; see the top of `pipeline/cli/__init__.py`."""
-    kinds = {outcome.kind for outcome in outcomes if outcome.failed}
-    if kinds - {"NotPublished"}:
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    if any(not isinstance(outcome.error, NotPublished) for outcome in failed):
         return 1
-    if kinds:
+    if failed:
         return 3
     return 4 if any(outcome.status != "DONE" for outcome in outcomes) else 0

@@ -18,7 +18,7 @@ from pipeline.cli.grid import spans
 from pipeline.cli.options import console
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
-from pipeline.errors import visible
+from pipeline.errors import CheckFailed, NotPublished, SchemaError, visible
 from pipeline.lake import Store
 from pipeline.months import format_month, parse_month
 from pipeline.runs.history import Failure
@@ -29,17 +29,6 @@ from pipeline.units import size
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
-#: What an error of each class means, for a table.
-_MEANINGS = {
-    "NotPublished": "not published yet",
-    "CheckFailed": "refused by its checks",
-    "SchemaError": "unknown columns or values",
-    "SourceError": "the source failed",
-    "StoreError": "the lake failed",
-    "Overtaken": "changed by another process",
-    "WarehouseError": "the warehouse failed",
-    "UsageError": "a setting is invalid",
-}
 
 
 def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[Failure], settings: Settings) -> None:
@@ -54,13 +43,8 @@ def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[F
     _print_errors(out, failures)
     left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
     # What follows from a failure needs no words of its own.
-    if left and (not failures or any(outcome.error for outcome in left)):
+    if left and (not failures or any(outcome.why for outcome in left)):
         _print_left(out, left)
-
-
-def words_for(kind: str) -> str:
-    """What an error of this class means, in a few words; the error itself says more."""
-    return _MEANINGS.get(kind, "unexpected error")
 
 
 def counted(count: int, noun: str) -> str:
@@ -88,18 +72,18 @@ def _same(others: Sequence[Failure]) -> str:
 
 def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
     """The errors, those that want a person first."""
-    failures = sorted(failures, key=lambda of: (_waits(of), of.dataset, of.month))
+    failures = sorted(failures, key=lambda failure: (failure.waits, failure.dataset, failure.month))
     found = causes(failures)
     for failure, others in found[:_MOST_ERRORS]:
-        style = "yellow" if _waits(failure) else "red"
+        style = "yellow" if failure.waits else "red"
         console.print(Text(visible(f"{failure.kind}: {failure.error}{others}"), style=style))
     if len(found) > _MOST_ERRORS:
         console.print(f"… and {len(found) - _MOST_ERRORS} more, which pipeline history --last 1 --json has")
-    failed = [failure for failure in failures if not _waits(failure)]
+    failed = [failure for failure in failures if not failure.waits]
     if failed:
         months = counted_months((failure.dataset, failure.month or None) for failure in failed)
         console.print(f"{months} failed. The same command tries only what is missing.")
-    if refused := [failure for failure in failed if failure.kind in ("SchemaError", "CheckFailed")]:
+    if refused := [failure for failure in failed if failure.code in (SchemaError.code, CheckFailed.code)]:
         _print_remedy(console, refused)
     if len(failed) < len(failures):
         console.print(f"{len(failures) - len(failed)} not published yet: not a failure, come back later.")
@@ -125,15 +109,11 @@ def counted_months(months: Iterable[tuple[str, object]]) -> str:
 
 def _print_left(console: Console, left: Sequence[Outcome]) -> None:
     """Why some steps were not run, and what to do about it."""
-    why = next((outcome.error for outcome in left if outcome.error), "")
+    why = next((outcome.why for outcome in left if outcome.why), "")
     if not why and all(outcome.status == "RUNNING" for outcome in left):
         why = "another worker is busy with them"
     words = f"{counted(len(left), 'step')} not run{why and f': {why}'}"
     console.print(Text(visible(f"{words}. What is done is kept; run the same command again.")))
-
-
-def _waits(outcome: Outcome | Failure) -> bool:
-    return outcome.kind == "NotPublished"
 
 
 def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Settings) -> None:
@@ -171,8 +151,9 @@ def _line(store: Store, settings: Settings, name: str, month: date | None, steps
 
 
 def _remark(failed: Outcome | None, steps: Sequence[Outcome], checks: Mapping[str, Any]) -> str:
-    if failed is not None:
-        return words_for(failed.kind) if _waits(failed) else f"{failed.step} failed: {words_for(failed.kind)}"
+    if failed is not None and failed.error is not None:
+        waits, meaning = isinstance(failed.error, NotPublished), failed.error.meaning
+        return meaning if waits else f"{failed.step} failed: {meaning}"
     undone = next((step.step for step in steps if step.status != "DONE"), None)
     found = [str(finding["rule"]).replace("_", " ") for finding in checks.get("findings", [])]
     return f"{undone} not run" if undone else ", ".join(found)

@@ -16,18 +16,31 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import NotPublished, code_of
 from pipeline.version import __version__
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A step that failed: whose, the kind of error, and its text."""
+    """A step that failed, and its error: class name, message, and what else an error knows about itself."""
 
     step: str
     dataset: str
     month: str
     kind: str
     error: str
+    #: Empty in the record of an older version, for which the class name says it.
+    code: str = ""
+    retryable: bool = False
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", self.code or code_of(self.kind))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is only that TLC has not published the month yet."""
+        return self.code == NotPublished.code
 
 
 @dataclass

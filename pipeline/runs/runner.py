@@ -18,7 +18,7 @@ from luigi.rpc import RemoteScheduler, RPCError
 from luigi.scheduler import Scheduler
 from luigi.worker import Worker
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import NotPublished, PipelineError, UsageError, error_from_json
 from pipeline.lake.planning import work_was_done
 from pipeline.runs.stopping import Stopped as Stopped
 from pipeline.runs.stopping import stoppable
@@ -31,7 +31,7 @@ _LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step: its status in Luigi's words, and, for a failure, the error's class and text.
+    """What became of one step: its status in Luigi's words, and the error of one that failed.
 
     DONE is what this run did, and what its target says at the end of the run, whichever process did it.
     """
@@ -41,8 +41,9 @@ class Outcome:
     month: date | None
     status: str
     seconds: float
-    kind: str = ""
-    error: str = ""
+    error: PipelineError | None = None
+    #: Why it was not run, where that is known.
+    why: str = ""
 
     @property
     def failed(self) -> bool:
@@ -145,30 +146,26 @@ def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:
 
 def _outcome(step: Step, known: dict[str, Any], done: set[str], factory: _Factory) -> Outcome:
     id, status = step.task_id, known.get("status", "UNKNOWN")
-    kind = error = ""
+    error, why = None, ""
     if id in done:
         status = "DONE"
     elif id in factory.failures:
-        status, (kind, error) = "FAILED", _told(factory.failures[id])
+        status, error = "FAILED", _error(factory.failures[id])
     elif status in _FAILED:
-        kind, error = _told(factory.scheduler.fetch_error(id).get("error"))
+        error = _error(factory.scheduler.fetch_error(id).get("error"))
     else:  # Done in another lake or warehouse, if luigid says so.
-        status, error = "PENDING" if status == "DONE" else status, factory.away
+        status, why = "PENDING" if status == "DONE" else status, factory.away
     began, ended = known.get("time_running"), known.get("last_updated")
     seconds = ended - began if began and ended else 0.0
-    return Outcome(step.step_name, step.spec.name, step.month, status, seconds, kind, error)
+    return Outcome(step.step_name, step.spec.name, step.month, status, seconds, error, why)
 
 
-def _told(error: str | None) -> tuple[str, str]:
-    """The error's kind and text, out of what the scheduler keeps: `Step.on_failure`'s words, as JSON."""
+def _error(explanation: str | None) -> PipelineError:
+    """The error that `Step.on_failure` described, out of what Luigi made of that: JSON again."""
     try:
-        told = str(json.loads(error or '""')).strip()
+        return error_from_json(str(json.loads(explanation or '""')))
     except ValueError:
-        told = str(error)
-    if "Traceback (most recent call last):" in told:  # It was said when it happened.
-        told = told.splitlines()[-1]
-    kind, _, text = told.partition(": ")
-    return (kind, text) if kind.isidentifier() else ("Failed", told or "nobody said why")
+        return error_from_json(str(explanation))
 
 
 class _Factory:
@@ -246,7 +243,8 @@ class _Worker(Worker):
         elif named.get("status") == "DONE":
             self.factory.done.add(named["task_id"])
         super()._add_task(*arguments, **named)
-        if self.fail_fast and named.get("status") == "FAILED" and _told(named.get("expl"))[0] != "NotPublished":
+        failed = self.fail_fast and named.get("status") == "FAILED"
+        if failed and not isinstance(_error(named.get("expl")), NotPublished):
             self._start_phasing_out()
 
     def _start_phasing_out(self) -> None:

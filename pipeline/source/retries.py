@@ -1,6 +1,6 @@
 """How a site is asked over HTTP: what may pass, what is final, how long to wait, and what errors may say of an address.
 
-An attempt that failed in a way that may pass raises `Again`; everything that is final is a SourceError at once. May
+An attempt that failed in a way that may pass raises `RetryableError`; everything final is a SourceError at once. May
 pass: no or a broken connection, a time-out, a name that is not known (resolvers fail, too), most statuses from 500 on.
 Final: a certificate or a bundle of them, what is no TLS, a refusal by the proxy or by this machine, other statuses.
 """
@@ -35,7 +35,7 @@ _EXPIRED, _NOT_YET_VALID, _OTHER_NAMES = 10, 9, (62, 64)
 
 
 @dataclass(frozen=True)
-class Politeness:
+class RetryPolicy:
     """How patient to be with a site: attempts in a row without progress, the waits around them, the longest file."""
 
     timeout_s: float
@@ -44,7 +44,7 @@ class Politeness:
     limit_bytes: float = 10e9
 
 
-class Again(Exception):
+class RetryableError(Exception):
     """An attempt failed in a way that may pass; `wait_s` is how long the site wants to be left alone."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
@@ -53,8 +53,8 @@ class Again(Exception):
 
 
 @contextmanager
-def asking(where: str) -> Iterator[None]:
-    """Turn what a request raises into `Again`, or SourceError where asking again is in vain."""
+def translate_request_errors(where: str) -> Iterator[None]:
+    """Turn what a request raises into `RetryableError`, or SourceError where asking again is in vain."""
     try:
         yield
     except (ValueError, requests.TooManyRedirects) as error:
@@ -65,7 +65,7 @@ def asking(where: str) -> Iterator[None]:
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         if remedy := _remedy(error):
             raise SourceError(f"{where}: {reason(error)}; {remedy}") from error
-        raise Again(reason(error)) from error
+        raise RetryableError(reason(error)) from error
 
 
 def ca_bundle() -> str | bool:
@@ -110,29 +110,29 @@ def can_be_asked(url: str) -> bool:
 
 
 def refuse_unless_ok(response: requests.Response, where: str) -> None:
-    """Raise Again for a status that may pass, SourceError for any other that does not announce the file."""
+    """Raise RetryableError for a status that may pass, SourceError for any other that does not announce the file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
     if response.status_code in _PASSING or (response.status_code >= 500 and response.status_code not in _LASTING):
-        raise Again(status, _retry_after_s(response))
+        raise RetryableError(status, _retry_after_s(response))
     if response.status_code in (407, 511):
         raise SourceError(f"{where}: {status}; look at the proxy that the environment names, or log in to the network")
     if response.status_code not in (200, 206):
         raise SourceError(f"{where}: {status}; look at [pipeline] source")
 
 
-def wait(again: Again, failures: int, politeness: Politeness, where: str) -> None:
+def wait(again: RetryableError, failures: int, policy: RetryPolicy, where: str) -> None:
     """Wait before the next attempt, after so many failures in a row.
 
     Raises:
         SourceError: enough is enough, or the site wants to be left alone for longer than is worth waiting.
     """
-    if failures > politeness.retries:
+    if failures > policy.retries:
         attempts = f"{failures} attempt{'s' * (failures != 1)}"
         raise SourceError(f"{where}: {again}; gave up after {attempts}, come back later") from again
     if again.wait_s > _LONGEST_WAIT_S:
         raise SourceError(f"{where}: {again}; asks to be left alone for {again.wait_s:,.0f} s, come back later")
     # Half as long to half as long again, so that many workers do not come back all at once.
-    backoff = politeness.first_wait_s * 2.0 ** min(failures - 1, 30) * random.uniform(0.5, 1.5)  # noqa: S311
+    backoff = policy.first_wait_s * 2.0 ** min(failures - 1, 30) * random.uniform(0.5, 1.5)  # noqa: S311
     sleep(max(again.wait_s, min(backoff, _LONGEST_WAIT_S)))
 
 

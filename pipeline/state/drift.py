@@ -25,7 +25,7 @@ from pipeline.months import format_month
 from pipeline.source.parts import Version
 from pipeline.source.site import Sidecar, Source
 from pipeline.state.invalidation import Month, Months, raw_of
-from pipeline.state.status import STEPS, MonthStatus, sidecar_of, statuses
+from pipeline.state.status import OLDER_RAW, STEPS, MonthStatus, sidecar_of, statuses
 from pipeline.warehouses.base import Warehouse
 
 _THREADS = 4
@@ -205,7 +205,7 @@ class _Dates:
 
     def of(self, month: Month, status: MonthStatus) -> datetime | None:
         name, of = month
-        if "older raw" in status.stale.get("conform", ""):
+        if status.stale.get("conform") == OLDER_RAW:
             return _iso_time(self._sidecars[month].fetched_at) if month in self._sidecars else None
         if status.stale_from == "mart" and of:
             return min((mart.built_at for mart in self._marts(name).get(of, {}).values()), default=None)

@@ -154,7 +154,7 @@ def clear_the_way(
             try:
                 needs_source = _prove(store, source, month, step, redo)
             except (SourceError, StoreError) as error:
-                errors.append(f"{type(error).__name__}: {error}; {kept}")
+                errors.append(f"{error.words}; {kept}")
                 handled.add(month)
                 continue
             try:
@@ -167,7 +167,7 @@ def clear_the_way(
                     continue  # With a later step the month has its turn again.
                 todo.append(month)
             except (NotPublished, SourceError) as error:
-                errors.append(f"{type(error).__name__}: {error}; {kept}")
+                errors.append(f"{error.words}; {kept}")
             handled.add(month)
     return todo, errors
 

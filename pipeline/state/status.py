@@ -25,6 +25,8 @@ from pipeline.warehouses.base import LoadRecord, MartRecord, Warehouse
 
 #: In place of the SHA-256 of a sidecar that cannot be read.
 _UNREADABLE = "unreadable"
+#: Why trips are out of date for which other raw bytes have arrived.
+OLDER_RAW = "conformed from older raw bytes"
 #: The steps of a month, first to last; a dataset without marts ends with load.
 STEPS = ("download", "conform", "load", "mart")
 
@@ -188,7 +190,7 @@ class _DatasetView:
             return "not a trips file that says what it was made of"
         source = self._source_sha256(raw) if raw else None
         if source not in (None, _UNREADABLE, facts[SOURCE_KEY]):
-            return "conformed from older raw bytes"
+            return OLDER_RAW
         declaration = facts[DECLARATION_KEY]
         if declaration not in self._current:
             # Files with the same hash have the same columns, so that one of them speaks for all.

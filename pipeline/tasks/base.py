@@ -7,10 +7,12 @@ command line holds there, too, under fork, forkserver and spawn.
 from __future__ import annotations
 
 import html
+import json
 import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from functools import lru_cache
@@ -23,14 +25,14 @@ from luigi.rpc import RPCError
 from pipeline import config, lake
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, as_pipeline_error
 from pipeline.lake import Store, open_store
 from pipeline.months import format_month
-from pipeline.source.retries import Politeness, redact
+from pipeline.source.retries import RetryPolicy, redact
 from pipeline.source.site import Source, make_source
 from pipeline.tasks import logs
-from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, words_of
 from pipeline.tasks.messages import log as log
+from pipeline.tasks.messages import log_alike, log_levels
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import Report, send
 from pipeline.tasks.targets import LakeFile
@@ -38,6 +40,8 @@ from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
+#: So much of an error's message is in its report, which is a datagram; the scheduler has more.
+_MOST_CHARACTERS = 1_000
 
 
 class WithSettings:
@@ -113,7 +117,15 @@ class Step(WithSettings, luigi.Task):
         return logs.log_path(self.settings.logs, self.spec.name, self.month, self.step_name)
 
     def report(
-        self, fraction: float | None, message: str, *, rows: int = 0, moved: int = 0, state: str = "goes"
+        self,
+        fraction: float | None,
+        message: str,
+        *,
+        rows: int = 0,
+        moved: int = 0,
+        state: str = "goes",
+        error: PipelineError | None = None,
+        warnings: Sequence[str] = (),
     ) -> None:
         """Tell scheduler and watcher how far the step is: a share of 1 (None when unknown), a text, rows, bytes."""
         now = time.monotonic()
@@ -121,10 +133,12 @@ class Step(WithSettings, luigi.Task):
             return
         self._reported_at = now
         month = format_month(self.month) if self.month else ""
-        send(
-            self.settings.reports, Report(self.step_name, self.spec.name, month, fraction, message, rows, moved, state)
+        data = error.to_dict(_MOST_CHARACTERS) if error else None
+        report = Report(
+            self.step_name, self.spec.name, month, fraction, message, rows, moved, state, data, list(warnings)
         )
-        message = f"{message} (log: {self.log_path})"
+        send(self.settings.reports, report)
+        message = f"{message or state} (log: {self.log_path})"
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
         with suppress(RPCError):  # A step goes on while luigid is away.
             if callable(getattr(self, "set_status_message", None)):
@@ -132,22 +146,25 @@ class Step(WithSettings, luigi.Task):
             if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
                 self.set_progress_percentage(round(100 * min(fraction, 1)))
 
-    def done(self, message: str, *, rows: int = 0, moved: int = 0) -> None:
+    def done(self, message: str, *, rows: int = 0, moved: int = 0, warnings: Sequence[str] = ()) -> None:
         """Report the step as finished, in the log, too."""
-        self.report(1, message, rows=rows, moved=moved, state="done")
+        self.report(1, message, rows=rows, moved=moved, state="done", warnings=warnings)
         log.info("%s: %s", self.subject, message)
 
     def on_failure(self, exception: BaseException) -> str:
-        """The error's kind and text, for the visualiser and the command; a traceback where nobody foresaw it."""
-        foreseen = isinstance(exception, PipelineError)
-        told = words_of(exception) if foreseen else str(super().on_failure(exception))
-        if len(told) > 2 * MOST_CHARACTERS:
-            told = words_of(exception)
-        if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
-            # Where the summary of the run goes to the same place, that is where the words are.
-            short = foreseen and self.settings.reports and _same_stream()
-            log.error(f"{self.subject} failed: {type(exception).__name__}" if short else told)
-        return Told(told)
+        """The error as JSON, as it is sent to the scheduler."""
+        error = self._as_error(exception)
+        if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has logged it just now.
+            # Where the summary of the run goes to the same place, it has the message.
+            short = isinstance(exception, PipelineError) and self.settings.reports and _same_stream()
+            log.error(f"{self.subject} failed: {error.kind}" if short else error.words)
+        return json.dumps(error.to_dict(), ensure_ascii=False)
+
+    def _as_error(self, exception: BaseException) -> PipelineError:
+        if isinstance(exception, PipelineError):
+            return exception
+        words = ("logs", *self.subject.split()[1:], "--step", self.step_name, "--all")
+        return as_pipeline_error(exception, config.command(*words))
 
 
 def _same_stream() -> bool:
@@ -156,11 +173,6 @@ def _same_stream() -> bool:
         return os.path.sameopenfile(1, 2)
     except OSError:
         return False
-
-
-def _note_lost_process(step: Step, what: str) -> None:
-    """Note that a step's process was killed, which only its parent can tell."""
-    note(f"{step.subject}: {what}")
 
 
 def _stop_when_nobody_can_tell(step: Step) -> None:
@@ -193,15 +205,13 @@ def _warn_of_log(step: Step, problem: str) -> None:
 def _end_log(step: Step, error: BaseException | None = None) -> None:
     if error is not None:
         logs.write_failure(step.subject, error)
-        step.report(None, type(error).__name__, state="failed")
+        step.report(None, "", state="failed", error=step._as_error(error))
     _warn_of_log(step, logs.end())
 
 
 Step.event_handler(luigi.Event.START)(_begin_log)
 for event in (luigi.Event.SUCCESS, luigi.Event.FAILURE):
     Step.event_handler(event)(_end_log)
-for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
-    Step.event_handler(event)(_note_lost_process)
 # For tasks that can be run, as all of ours can, Luigi says so when `complete` raised, and only then.
 Step.event_handler(luigi.Event.DEPENDENCY_MISSING)(_stop_when_nobody_can_tell)
 
@@ -254,5 +264,5 @@ def warehouse_of(settings: config.Settings) -> Warehouse:
 def source_of(settings: config.Settings) -> Source:
     """The source that the settings name."""
     limit_bytes = settings.download_limit_gb * 1e9
-    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
-    return make_source(settings.source, settings.source_format, settings.publication_lag_months, politeness)
+    policy = RetryPolicy(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
+    return make_source(settings.source, settings.source_format, settings.publication_lag_months, policy)

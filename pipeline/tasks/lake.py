@@ -21,7 +21,7 @@ from pipeline.datasets.base import (
     VERSION_KEY,
     WARNINGS_KEY,
 )
-from pipeline.errors import Overtaken, SourceError
+from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
@@ -121,7 +121,7 @@ def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
     try:
         with step.store.publish(key, _facts(step, sidecar)) as text:
             text.write_text(sidecar.to_json(), encoding="utf-8")
-    except Overtaken:
+    except ConcurrentWriteError:
         with step.store.entry(key).open_local() as there:
             if Sidecar.from_json(there.read_bytes(), key).sha256 != sidecar.sha256:
                 raise
@@ -163,9 +163,9 @@ def conform(step: Step) -> None:
             document = checks_document(measures, findings)
             text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         enforce(step.spec, step.month, findings)
-    rules = ", ".join(finding.rule.replace("_", " ") for finding in findings)
-    warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}: {rules}" if findings else ""
-    step.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows)
+    rules = [finding.rule.replace("_", " ") for finding in findings]
+    warnings = f", {len(rules)} warning{'s' * (len(rules) != 1)}: {', '.join(rules)}" if rules else ""
+    step.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows, warnings=rules)
 
 
 @contextmanager
@@ -179,5 +179,5 @@ def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
         except SourceError as error:
             month = [format_month(step.month)] if step.month else []
             again = config.command("redo", step.spec.name, *month, "--from", "download")
-            raise SourceError(f"{error}; to fetch it again, run: {again}") from error
+            raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
         yield path, sidecar

@@ -14,9 +14,10 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 _MOST_BYTES = 8_192
 _PREFIX, _NAME = "taxi-", "reports"
@@ -37,6 +38,10 @@ class Report:
     bytes: int = 0
     #: began, goes, done or failed; or unlogged, of a step whose log cannot be written.
     state: str = "goes"
+    #: Of a step that failed: `PipelineError.to_dict()`.
+    error: dict[str, Any] | None = None
+    #: The rules about which a month that passed its checks has warnings.
+    warnings: list[str] = field(default_factory=list)
 
 
 class Inbox:

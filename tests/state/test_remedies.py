@@ -22,7 +22,7 @@ from rich.console import Console
 from pipeline import config
 from pipeline.cli import summary
 from pipeline.cli.summary import counted_months
-from pipeline.runs.runner import Outcome
+from pipeline.runs.history import Failure
 from pipeline.sample import SampleSite
 
 #: Given on the command line; luigi.cfg and environment name others.
@@ -249,10 +249,9 @@ def test_months_and_zones_are_counted_apart() -> None:
 
 
 def test_the_summary_counts_months_not_steps() -> None:
-    jan, feb = date(2024, 1, 1), date(2024, 2, 1)
     failed = [
-        Outcome("download", dataset, month, "FAILED", 1.0, "SourceError", "no")
-        for dataset, month in (("green", jan), ("green", feb), ("zones", None))
+        Failure("download", dataset, month, "SourceError", "no")
+        for dataset, month in (("green", "2024-01"), ("green", "2024-02"), ("zones", ""))
     ]
     said = io.StringIO()
     summary._print_errors(Console(file=said, width=200), failed)

@@ -35,7 +35,7 @@ from pipeline.datasets.published import estimated_bytes
 from pipeline.lake import open_store
 from pipeline.months import add_months, month_range
 from pipeline.sample import SampleSite
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source
 from pipeline.state import status
 from pipeline.state.status import STEPS, MonthStatus, statuses
@@ -65,7 +65,7 @@ def own(made: Folder, tmp_path: Path) -> Folder:
 
 
 def look(folder: Folder, dataset: Dataset = GREEN, *months: date | None) -> list[MonthStatus]:
-    source = make_source(folder.source, "auto", 4, Politeness(10, 0, 0))
+    source = make_source(folder.source, "auto", 4, RetryPolicy(10, 0, 0))
     wanted = {dataset.name: months or (JAN,)}
     warehouse = open_warehouse(f"duckdb:///{folder.database}")
     return statuses(open_store(str(folder.lake)), warehouse, source, wanted, TODAY)[dataset.name]
