@@ -31,8 +31,8 @@ ARROWS = """
     __main__    cli
 
     cli         runs state tasks conform config datasets lake marts source warehouses sample.process
-    runs        tasks lake.planning state.status config source.retries
-    tasks       state conform config datasets lake marts source warehouses
+    runs        tasks lake.planning state.status config source.retries datasets marts warehouses.base
+    tasks       runs.events state conform config datasets lake marts source warehouses
     read        config datasets lake
     state       conform.check datasets lake marts source warehouses.base
     config      lake source warehouses

@@ -13,7 +13,6 @@ import click
 from pipeline import config
 from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
@@ -23,7 +22,7 @@ from pipeline.runs.history import History
 from pipeline.source.retries import redact
 from pipeline.state.status import STEPS, MonthStatus, statuses
 from pipeline.tasks.base import source_of, store_of, warehouse_of
-from pipeline.units import size
+from pipeline.units import counted, size
 
 Month = tuple[str, date]
 

@@ -1,4 +1,4 @@
-"""The command that prints what runs `Latest` every day: for cron, systemd, Kubernetes and Compose."""
+"""The command that prints what runs `pipeline latest` every day: for cron, systemd, Kubernetes and Compose."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _HEAD = """\
 
 
 def _cron(job: Job) -> str:
-    words = shlex.join([str(job.program), *job.arguments, "--log-level", "WARNING"])
+    words = shlex.join([str(job.program), *job.arguments, "--quiet"]) + " > /dev/null"
     command = f"cd {shlex.quote(str(job.folder))} && {words}"
     # To cron a percent sign is the end of the line.
     return (
@@ -114,7 +114,7 @@ WantedBy=timers.target
 
 
 def _kubernetes(job: Job) -> str:
-    words = json.dumps(["luigi", *job.arguments], ensure_ascii=False)
+    words = json.dumps(["pipeline", *job.arguments], ensure_ascii=False)
     return f"""\
 # kubectl apply -f - ; the image is one with the package in it, under a name of yours.
 # The volume holds luigi.cfg, and data/ when lake and warehouse are a folder and DuckDB: then it must be kept, and one
@@ -150,7 +150,7 @@ spec:
 
 def _compose(job: Job) -> str:
     # Another dollar sign keeps Compose from looking for a variable.
-    loop = f"while :; do {shlex.join(['luigi', *job.arguments])}; sleep 86400; done"
+    loop = f"while :; do {shlex.join(['pipeline', *job.arguments])}; sleep 86400; done"
     return f"""\
 # Compose knows no times of day: it runs when it starts, then every 24 hours. The image is one with the package in it.
 services:
@@ -175,19 +175,13 @@ _TEXTS: dict[str, Callable[[Job], str]] = {
 
 
 def _job(datasets: str, workers: int, scheduler: str | None) -> Job:
-    from pipeline.cli.doctor.services import configured_scheduler
-
-    folder, program = Path.cwd(), Path(sys.executable).parent / "luigi"
+    folder, program = Path.cwd(), Path(sys.executable).parent / "pipeline"
     for path in (folder, program):
         if not str(path).isprintable():
             raise UsageError(f"{str(path)!r}: no schedule can be written for a path with such characters")
     names = DatasetsParameter().parse(datasets)
-    arguments = ["--module", "pipeline", "Latest", "--datasets", ",".join(names) if names != (*DATASETS,) else "all"]
-    arguments += ["--workers", str(workers)]
-    if scheduler:
-        arguments += ["--scheduler-url", scheduler]
-    elif not configured_scheduler():
-        arguments += ["--local-scheduler"]
+    arguments = ["latest", *(names if names != (*DATASETS,) else ["all"]), "--workers", str(workers)]
+    arguments += ["--scheduler", scheduler] if scheduler else []
     hour, minute = _time_of_day(f"{socket.gethostname()}:{folder}")
     return Job(program, folder, tuple(arguments), hour, minute)
 

@@ -3,71 +3,68 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline import config, lake
-from pipeline.cli.grid import spans
 from pipeline.cli.options import console
+from pipeline.cli.streams import OutputLost
 from pipeline.config import Settings
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import CheckFailed, NotPublished, SchemaError, visible
 from pipeline.lake import Store
-from pipeline.months import format_month, parse_month
-from pipeline.runs.history import Failure
-from pipeline.runs.runner import Outcome
+from pipeline.months import format_month, parse_month, spans
+from pipeline.runs.events import Event, Outcome, RunFinished, RunStarted
+from pipeline.runs.history import Failure, Run, causes, counted_months
 from pipeline.source.retries import redact
 from pipeline.tasks.base import source_of, store_of
-from pipeline.units import size
+from pipeline.units import counted, size
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
 
 
-def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[Failure], settings: Settings) -> None:
-    """Print what became of so many months, the errors, and where everything lies."""
-    out = console(soft_wrap=True)
-    if not outcomes:
-        out.print(f"Nothing to do: all {wanted} months are there.")
-    else:
-        _print_months(out, outcomes, settings)
-    out.print(f"lake       {store_of(settings).location}")
-    out.print(f"warehouse  {redact(settings.warehouse)}")
-    _print_errors(out, failures)
-    left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
-    # What follows from a failure needs no words of its own.
-    if left and (not failures or any(outcome.why for outcome in left)):
-        _print_left(out, left)
+class Summary:
+    """Prints, at the end of a run, what became of its months, the errors, and where everything is."""
 
+    def __init__(self) -> None:
+        self._wanted = 0
 
-def counted(count: int, noun: str) -> str:
-    """Such as 1 month, 2 months."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    def hear(self, event: Event) -> None:
+        """Take in how many months were asked for, and the end."""
+        if isinstance(event, RunStarted):
+            self._wanted += event.wanted
+        # A run that was stopped or could not be planned has an error message of its own.
+        if isinstance(event, RunFinished) and event.record.exit_code in (0, 1, 3, 4):
+            with suppress(OutputLost):  # Whether it can be read or not, the run is done.
+                self._print(event.record, event.outcomes)
 
+    def tick(self) -> None:
+        """Nothing to do."""
 
-def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
-    """The first failure of each cause, and for which others it is the same, such as ` (same for 2 others: …)`."""
-    alike: dict[tuple[str, ...], list[Failure]] = {}
-    for of in failures:
-        # What differs between months of one cause: their names, and addresses of objects.
-        cause = re.sub(rf"{of.dataset}|{of.month or of.dataset}|0x[0-9a-f]+", "", of.error)
-        alike.setdefault((of.step, of.kind, cause), []).append(of)
-    return [(first, _same(others)) for first, *others in alike.values()]
-
-
-def _same(others: Sequence[Failure]) -> str:
-    months: dict[str, list[date]] = defaultdict(list)
-    for of in others:
-        months[of.dataset] += [parse_month(of.month)] if of.month else []
-    names = ", ".join(" ".join([name, ", ".join(spans(found))]).rstrip() for name, found in months.items())
-    return f" (same for {counted(len(others), 'other')}: {names})" if others else ""
+    def _print(self, record: Run, outcomes: Sequence[Outcome]) -> None:
+        out, settings = console(soft_wrap=True), config.settings()
+        if outcomes:
+            _print_months(out, outcomes, settings)
+        elif self._wanted:
+            out.print(f"Nothing to do: all {self._wanted} months are there.")
+        out.print(f"lake       {store_of(settings).location}")
+        out.print(f"warehouse  {redact(settings.warehouse)}")
+        _print_errors(out, record.failures)
+        left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
+        # What follows from a failure needs no words of its own.
+        if left and (not record.failures or any(outcome.why for outcome in left)):
+            _print_left(out, left)
+        for error in record.errors:
+            click.echo(visible(error), err=True)
 
 
 def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
@@ -97,14 +94,6 @@ def _print_remedy(console: Console, refused: Sequence[Failure]) -> None:
         for period in spans(months) or [""]:
             command = config.command("redo", *f"{name} {period}".split(), "--from", "download")
             console.print(Text(visible(f"    {command}")))
-
-
-def counted_months(months: Iterable[tuple[str, object]]) -> str:
-    """Such as 3 months and the zones."""
-    distinct = set(months)
-    count = sum(month is not None for _, month in distinct)
-    zones = "the zones" if len(distinct) > count else ""
-    return " and ".join(filter(None, [counted(count, "month") if count or not zones else "", zones]))
 
 
 def _print_left(console: Console, left: Sequence[Outcome]) -> None:

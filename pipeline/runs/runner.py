@@ -8,8 +8,6 @@ import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import luigi
@@ -20,35 +18,14 @@ from luigi.worker import Worker
 
 from pipeline.errors import NotPublished, PipelineError, UsageError, error_from_json
 from pipeline.lake.planning import work_was_done
+from pipeline.runs.events import Outcome as Outcome
 from pipeline.runs.stopping import Stopped as Stopped
 from pipeline.runs.stopping import stoppable
 from pipeline.tasks.base import Step
 from pipeline.tasks.runs import missing_months
 
 _FAILED = ("FAILED", "DISABLED")
-_LOOK_S = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one step: its status in Luigi's words, and the error of one that failed.
-
-    DONE is what this run did, and what its target says at the end of the run, whichever process did it.
-    """
-
-    step: str
-    dataset: str
-    month: date | None
-    status: str
-    seconds: float
-    error: PipelineError | None = None
-    #: Why it was not run, where that is known.
-    why: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ran and failed."""
-        return self.status in _FAILED
+_RETRY_S = 1.0
 
 
 def run(
@@ -56,13 +33,13 @@ def run(
     *,
     workers: int,
     scheduler_url: str | None,
-    look: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], None] = lambda: None,
     fail_fast: bool = False,
 ) -> list[Outcome]:
     """Run the tasks with all that they need; returns what became of each step that was missing.
 
-    `look` is called in this thread several times a second; no thread may run beside one that forks. With `fail_fast` no
-    further step is begun after the first failure; those that run are finished.
+    `on_tick` is called in this thread several times a second; no thread may run beside one that forks. With `fail_fast`
+    no further step is begun after the first failure; those that run are finished.
 
     Raises:
         UsageError: nobody answers at the scheduler's address.
@@ -73,7 +50,9 @@ def run(
     steps: dict[str, Step] = {}
     for root in roots:
         _missing(root, steps)
-    factory = _Factory(look, fail_fast)
+        if isinstance(root, Step) and not root.complete():
+            steps[root.task_id] = root
+    factory = _Factory(on_tick, fail_fast)
     with stoppable():
         try:
             known, done = _build(roots, steps, factory, workers, scheduler_url or "")
@@ -83,7 +62,7 @@ def run(
             for child in multiprocessing.active_children():
                 child.join()
             raise
-    look()
+    on_tick()
     return [_outcome(step, known.get(step.task_id, {}), done, factory) for step in steps.values()]
 
 
@@ -171,8 +150,8 @@ def _error(explanation: str | None) -> PipelineError:
 class _Factory:
     """Luigi's way to choose scheduler and worker; keeps the scheduler, which knows what became of each task."""
 
-    def __init__(self, look: Callable[[], None], fail_fast: bool) -> None:
-        self._look, self._fail_fast = look, fail_fast
+    def __init__(self, on_tick: Callable[[], None], fail_fast: bool) -> None:
+        self._on_tick, self._fail_fast = on_tick, fail_fast
         self.scheduler: Any = None
         self.phasing_out = False
         #: Why nothing more is known of the scheduler.
@@ -200,7 +179,7 @@ class _Factory:
             raise UsageError(
                 f"processes cannot share a lock: {error}; make /dev/shm a file system that can be written"
             ) from error
-        worker.look, worker.fail_fast, worker.factory = self._look, self._fail_fast, self
+        worker.on_tick, worker.fail_fast, worker.factory = self._on_tick, self._fail_fast, self
         return worker
 
 
@@ -222,19 +201,19 @@ class _Luigid(RemoteScheduler):
                 if once or self._given_up or time.monotonic() > until:
                     self._given_up = self._given_up or not once
                     raise RPCError(f"luigid at {self._url} does not answer", error) from error
-            time.sleep(_LOOK_S)
+            time.sleep(_RETRY_S)
 
 
 class _Worker(Worker):
     """Luigi's worker, which looks up whenever it waits for a step to end."""
 
-    look: Callable[[], None]
+    on_tick: Callable[[], None]
     fail_fast: bool
     factory: _Factory
 
     def _handle_next_task(self) -> None:
         super()._handle_next_task()
-        self.look()
+        self.on_tick()
 
     def _add_task(self, *arguments: Any, **named: Any) -> None:
         # The only way by which Luigi's worker hears of, and passes on, what became of a step.

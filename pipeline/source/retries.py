@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import random
 import re
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from time import sleep
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -36,12 +38,16 @@ _EXPIRED, _NOT_YET_VALID, _OTHER_NAMES = 10, 9, (62, 64)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How patient to be with a site: attempts in a row without progress, the waits around them, the longest file."""
+    """How often to try: retries in a row without progress, the waits between them; and the longest file.
+
+    `on_retry` is called before each wait, with the number of the next attempt, of all of them, seconds, and the reason.
+    """
 
     timeout_s: float
     retries: int
     first_wait_s: float
     limit_bytes: float = 10e9
+    on_retry: Callable[[int, int, float, str], None] | None = field(default=None, compare=False)
 
 
 class RetryableError(Exception):
@@ -101,6 +107,26 @@ def _remedy(error: BaseException) -> str:
     return ""
 
 
+def name_is_known(url: str, policy: RetryPolicy) -> bool:
+    """Whether the host of an address has an IP address, after all retries; true where a proxy looks it up."""
+    host = urlsplit(url).hostname or ""
+    if requests.utils.get_environ_proxies(url):
+        return True
+    failures = 0
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return True
+        except UnicodeError:  # Its request says what is wrong with it.
+            return True
+        except OSError as error:
+            failures += 1
+            try:
+                wait(RetryableError(reason(error)), failures, policy, host)
+            except SourceError:
+                return False
+
+
 def can_be_asked(url: str) -> bool:
     """Whether it is an address of which a host could be asked at all."""
     try:
@@ -133,13 +159,18 @@ def wait(again: RetryableError, failures: int, policy: RetryPolicy, where: str) 
         raise SourceError(f"{where}: {again}; asks to be left alone for {again.wait_s:,.0f} s, come back later")
     # Half as long to half as long again, so that many workers do not come back all at once.
     backoff = policy.first_wait_s * 2.0 ** min(failures - 1, 30) * random.uniform(0.5, 1.5)  # noqa: S311
-    sleep(max(again.wait_s, min(backoff, _LONGEST_WAIT_S)))
+    seconds = max(again.wait_s, min(backoff, _LONGEST_WAIT_S))
+    if policy.on_retry is not None:
+        policy.on_retry(failures + 1, policy.retries + 1, seconds, str(again))
+    sleep(seconds)
 
 
 def reason(error: BaseException) -> str:
     """The innermost cause in a line; the outer layers only repeat it."""
     through = "through a proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
     error = innermost(error)
+    if isinstance(error, socket.gaierror):
+        return f"{through}name not known"
     return f"{through}{type(error).__name__}: {error}" if str(error) else f"{through}{type(error).__name__}"
 
 

@@ -28,7 +28,7 @@ from pipeline.months import format_month
 from pipeline.raw.reader import verify_head, verify_raw
 from pipeline.source.folder import copy_file, state_of
 from pipeline.source.parts import Part, Version
-from pipeline.source.retries import RetryPolicy, can_be_asked, redact
+from pipeline.source.retries import RetryPolicy, can_be_asked, name_is_known, redact
 from pipeline.source.transfer import Answer, Progress, fetch_url, head_url
 
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
@@ -146,6 +146,10 @@ class Source:
             raise self._lacking(subject, month, url)
         fetched_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return Sidecar(redact(url), answer.etag, answer.last_modified, answer.bytes, answer.sha256, fetched_at)
+
+    def name_is_known(self) -> bool:
+        """Whether the site's name can be looked up, after all retries; true for a folder."""
+        return self.is_folder or name_is_known(self.base, self.policy)
 
     def has(self, dataset: Dataset, month: date) -> bool:
         """Whether the source has the month now: one HEAD request.

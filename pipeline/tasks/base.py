@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -28,19 +29,29 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, as_pipeline_error
 from pipeline.lake import Store, open_store
 from pipeline.months import format_month
+from pipeline.runs.events import (
+    LogLost,
+    Progress,
+    RetryScheduled,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    retry_message,
+)
 from pipeline.source.retries import RetryPolicy, redact
 from pipeline.source.site import Source, make_source
 from pipeline.tasks import logs
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.messages import log_alike, log_levels
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
-from pipeline.tasks.reports import Report, send
+from pipeline.tasks.reports import send
 from pipeline.tasks.targets import LakeFile
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
-#: So much of an error's message is in its report, which is a datagram; the scheduler has more.
+#: So much of an error's message is in its event, which is a datagram; the scheduler has more.
 _MOST_CHARACTERS = 1_000
 
 
@@ -83,7 +94,8 @@ class Step(WithSettings, luigi.Task):
     @property
     def source(self) -> Source:
         """Where raw files come from."""
-        return source_of(self.settings)
+        source = source_of(self.settings)
+        return replace(source, policy=replace(source.policy, on_retry=self.retry))
 
     @property
     def threads(self) -> int:
@@ -116,29 +128,13 @@ class Step(WithSettings, luigi.Task):
         """Where the step's log lies."""
         return logs.log_path(self.settings.logs, self.spec.name, self.month, self.step_name)
 
-    def report(
-        self,
-        fraction: float | None,
-        message: str,
-        *,
-        rows: int = 0,
-        moved: int = 0,
-        state: str = "goes",
-        error: PipelineError | None = None,
-        warnings: Sequence[str] = (),
-    ) -> None:
-        """Tell scheduler and watcher how far the step is: a share of 1 (None when unknown), a text, rows, bytes."""
-        now = time.monotonic()
-        if fraction != 1 and state == "goes" and now - getattr(self, "_reported_at", 0.0) < _REPORT_EVERY_S:
-            return
-        self._reported_at = now
+    def emit(self, kind: type[StepEvent], **values: Any) -> None:
+        """Send an event of this step to the process that watches the run, and its message to the scheduler."""
         month = format_month(self.month) if self.month else ""
-        data = error.to_dict(_MOST_CHARACTERS) if error else None
-        report = Report(
-            self.step_name, self.spec.name, month, fraction, message, rows, moved, state, data, list(warnings)
-        )
-        send(self.settings.reports, report)
-        message = f"{message or state} (log: {self.log_path})"
+        event = kind(step=self.step_name, dataset=self.spec.name, month=month, **values)
+        send(self.settings.reports, event)
+        message = f"{getattr(event, 'message', 'failed')} (log: {self.log_path})"
+        fraction = 1 if isinstance(event, StepFinished) else getattr(event, "fraction", None)
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
         with suppress(RPCError):  # A step goes on while luigid is away.
             if callable(getattr(self, "set_status_message", None)):
@@ -146,9 +142,22 @@ class Step(WithSettings, luigi.Task):
             if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
                 self.set_progress_percentage(round(100 * min(fraction, 1)))
 
+    def progress(self, fraction: float | None, message: str, *, rows: int = 0, moved: int = 0) -> None:
+        """Report how far the step is, not too often: a share of 1 (None when unknown), a text, rows, bytes."""
+        now = time.monotonic()
+        if fraction == 1 or now - getattr(self, "_reported_at", 0.0) >= _REPORT_EVERY_S:
+            self._reported_at = now
+            self.emit(Progress, fraction=fraction, message=message, rows=rows, bytes=moved)
+
+    def retry(self, attempt: int, attempts: int, wait_s: float, reason: str) -> None:
+        """Report that a request failed and is made again, in the log, too."""
+        values = {"attempt": attempt, "attempts": attempts, "wait_s": round(wait_s, 1), "reason": reason}
+        self.emit(RetryScheduled, **values)
+        log.info("%s: %s", self.subject, retry_message(attempt, attempts, wait_s, reason))
+
     def done(self, message: str, *, rows: int = 0, moved: int = 0, warnings: Sequence[str] = ()) -> None:
         """Report the step as finished, in the log, too."""
-        self.report(1, message, rows=rows, moved=moved, state="done", warnings=warnings)
+        self.emit(StepFinished, message=message, rows=rows, bytes=moved, warnings=warnings)
         log.info("%s: %s", self.subject, message)
 
     def on_failure(self, exception: BaseException) -> str:
@@ -189,7 +198,7 @@ def _begin_log(step: Step) -> None:
     lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
     warehouse = f", warehouse {redact(settings.warehouse)}" if step.step_name in ("load", "mart") else ""
     _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
-    step.report(None, step.doing, state="began")
+    step.emit(StepStarted, message=step.doing)
 
 
 def _warn_of_log(step: Step, problem: str) -> None:
@@ -197,7 +206,7 @@ def _warn_of_log(step: Step, problem: str) -> None:
     if problem:
         message = f"logs cannot be written: {problem}"
         if step.settings.reports:
-            step.report(None, message, state="unlogged")
+            step.emit(LogLost, message=message)
         else:
             log.warning(message)
 
@@ -205,7 +214,7 @@ def _warn_of_log(step: Step, problem: str) -> None:
 def _end_log(step: Step, error: BaseException | None = None) -> None:
     if error is not None:
         logs.write_failure(step.subject, error)
-        step.report(None, "", state="failed", error=step._as_error(error))
+        step.emit(StepFailed, error=step._as_error(error).to_dict(_MOST_CHARACTERS))
     _warn_of_log(step, logs.end())
 
 
@@ -264,5 +273,9 @@ def warehouse_of(settings: config.Settings) -> Warehouse:
 def source_of(settings: config.Settings) -> Source:
     """The source that the settings name."""
     limit_bytes = settings.download_limit_gb * 1e9
-    policy = RetryPolicy(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
+    policy = RetryPolicy(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes, _log_retry)
     return make_source(settings.source, settings.source_format, settings.publication_lag_months, policy)
+
+
+def _log_retry(attempt: int, attempts: int, wait_s: float, reason: str) -> None:
+    log.info("asking the source: %s", retry_message(attempt, attempts, wait_s, reason))

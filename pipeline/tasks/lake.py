@@ -101,7 +101,7 @@ def download(step: Step) -> None:
 
     def report(got: int, total: int | None, rate: float) -> None:
         of = f" of {size(total)}" if total else ""
-        step.report(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
+        step.progress(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
 
     raw = step.raw
     with step.store.part(raw.key, wait_s=step.settings.lock_timeout_s) as path:
@@ -142,7 +142,7 @@ def conform(step: Step) -> None:
     facts: dict[str, str] = {}
 
     def report(fraction: float, rows: int) -> None:
-        step.report(fraction, f"{rows:,} rows", rows=rows)
+        step.progress(fraction, f"{rows:,} rows", rows=rows)
 
     with _verified(step) as (path, sidecar), step.trips.publish(facts) as draft:
         measures = conform_file(

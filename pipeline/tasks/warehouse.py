@@ -11,7 +11,7 @@ from pipeline.tasks.base import MonthTask, Step, WithSettings, ZonesTask, store_
 from pipeline.tasks.lake import Conform, ConformZones
 from pipeline.tasks.messages import log
 from pipeline.tasks.targets import ExternalTables, WarehouseMart, WarehouseMonth, WarehouseZones
-from pipeline.warehouses.base import Exposing
+from pipeline.warehouses.base import Exposing, Warehouse
 
 
 class _Writing(Step):
@@ -61,6 +61,23 @@ class LoadZones(_Writing, ZonesTask):
         """Replace the zones."""
         rows = self.warehouse.replace_zones(self.trips.entry())
         self.done(f"{rows:,} zones")
+
+
+class ReloadZones(LoadZones):
+    """The zones again, although some are loaded; done once their record is another than before."""
+
+    before: str = luigi.Parameter(description="when the zones were loaded that are to be replaced")
+    step_name = "load"
+
+    def complete(self) -> bool:
+        """Whether other zones are loaded, or the same ones again."""
+        return loaded_zones_at(self.warehouse) not in ("", self.before)
+
+
+def loaded_zones_at(warehouse: Warehouse) -> str:
+    """When the zones were loaded; empty when they are not."""
+    record = warehouse.loaded_zones()
+    return record.loaded_at.isoformat() if record else ""
 
 
 class Mart(_Writing, MonthTask):

@@ -21,11 +21,11 @@ from state import rows
 
 from pipeline import config
 from pipeline.cli.doctor import installation, places
-from pipeline.cli.notify import message
 from pipeline.cli.page import escape
 from pipeline.errors import SourceError, UsageError, visible
 from pipeline.runs import runner as outcome
 from pipeline.runs.history import Failure, History, Run
+from pipeline.runs.notification import message
 from pipeline.sample import SampleSite
 from pipeline.tasks import logs
 

@@ -21,8 +21,7 @@ from rich.console import Console
 
 from pipeline import config
 from pipeline.cli import summary
-from pipeline.cli.summary import counted_months
-from pipeline.runs.history import Failure
+from pipeline.runs.history import Failure, counted_months
 from pipeline.sample import SampleSite
 
 #: Given on the command line; luigi.cfg and environment name others.

@@ -28,12 +28,12 @@ from test_data_commands import bare, on_terminal
 
 from pipeline import lake
 from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import print_remarks, remarks, spans
+from pipeline.cli.grid import print_remarks, remarks
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Column, Dataset
 from pipeline.datasets.published import estimated_bytes
 from pipeline.lake import open_store
-from pipeline.months import add_months, month_range
+from pipeline.months import add_months, month_range, spans
 from pipeline.sample import SampleSite
 from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source

@@ -1,0 +1,278 @@
+"""A run from its plan to its exit code, with history, events and notification, however it was started.
+
+Promise: a run that began is in the history, whatever ends it, and its end is notified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+
+import luigi
+
+from pipeline import config
+from pipeline.datasets import DATASETS
+from pipeline.datasets.published import estimated_bytes
+from pipeline.errors import NotPublished, PipelineError, UnexpectedError, UsageError
+from pipeline.marts import marts_of
+from pipeline.months import format_month, month_ranges
+from pipeline.runs.events import (
+    Event,
+    Listener,
+    LogLost,
+    MonthPlan,
+    Moved,
+    Outcome,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    StepEvent,
+    StepFinished,
+)
+from pipeline.runs.history import Failure, History, Run
+from pipeline.runs.notification import notify
+from pipeline.runs.runner import run
+from pipeline.runs.stopping import Stopped
+from pipeline.source.retries import redact
+from pipeline.state.status import STEPS, statuses
+from pipeline.tasks import logs
+from pipeline.tasks.base import log, source_of, store_of, warehouse_of
+from pipeline.tasks.reports import Inbox
+from pipeline.tasks.runs import Backfill, missing_months
+from pipeline.tasks.warehouse import ReloadZones, loaded_zones_at
+from pipeline.warehouses.base import Warehouse
+
+
+@dataclass
+class Plan:
+    """What a run is to bring up to date; `errors` say what could not even be begun."""
+
+    months: Mapping[str, Sequence[date]] = field(default_factory=dict)
+    zones: bool = False
+    errors: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes about it. With `asks_source`, its plan asks the source."""
+
+    through: str = STEPS[-1]
+    workers: int = 2
+    scheduler: str | None = None
+    oldest_first: bool = False
+    fail_fast: bool = False
+    asks_source: bool = False
+
+
+def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: Sequence[Listener]) -> int:
+    """Do what the plan says; returns the exit code. `asked` is the command line, for the history.
+
+    Raises:
+        PipelineError: the run could not be planned.
+        Stopped: SIGINT or SIGTERM arrived; every child has ended.
+    """
+    config.adopt(replace(config.settings(), oldest_first=options.oldest_first))
+    settings = config.settings()
+    if problem := logs.problem(Path(settings.logs), make=True):
+        log.warning(f"no logs and no history: {problem}")
+    history = History(settings.logs, silent=bool(problem))
+    # A URL may have a password in it.
+    lake, warehouse = store_of(settings).location, redact(settings.warehouse)
+    record = history.begin(asked, lake=lake, warehouse=warehouse)
+    recorder = _Recorder(record)
+    everyone = _Everyone([recorder, *listeners])
+    code, outcomes = 2, list[Outcome]()
+    try:
+        with _reports(everyone):
+            outcomes, errors = _run(record, plan, options, everyone)
+        recorder.finish(outcomes)
+        record.errors = list(errors)
+        code = 1 if errors else exit_code(outcomes)
+    except Stopped as stopped:
+        code = 128 + stopped.number
+        raise
+    except PipelineError as error:
+        code = 2 if isinstance(error, UsageError) else 5
+        record.errors = [error.words]
+        raise
+    finally:
+        history.end(record, code)
+        everyone.hear(RunFinished(record=record, outcomes=outcomes))
+        if code < 128 and code != 2:
+            notify(record, settings.notify_url)
+    return code
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """The code for what became of the steps; see the top of `pipeline/cli/__init__.py`."""
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    if any(not isinstance(outcome.error, NotPublished) for outcome in failed):
+        return 1
+    if failed:
+        return 3
+    return 4 if any(outcome.status != "DONE" for outcome in outcomes) else 0
+
+
+def _run(
+    record: Run, plan: Callable[[], Plan], options: Options, everyone: _Everyone
+) -> tuple[list[Outcome], Sequence[str]]:
+    """Plan, then run: the zones first, since the marts that they invalidate are months to do."""
+    if options.asks_source:
+        _look_up_name(everyone)
+    planned = plan()
+    months, outcomes = dict(planned.months), list[Outcome]()
+    if planned.zones:
+        built = {name: list(_warehouse().mart_months(spec)) for name, spec in DATASETS.items() if marts_of(name)}
+        everyone.hear(RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
+        outcomes += _luigi([ReloadZones(before=loaded_zones_at(_warehouse()))], options, everyone)
+        for name, before in built.items():
+            lost = missing_months(DATASETS[name], before)
+            months[name] = sorted({*months.get(name, ()), *lost})
+    months = {name: wanted for name, wanted in months.items() if wanted}
+    if months or not planned.zones:
+        started = _started(record, months, options.through)
+        everyone.hear(started)
+        if not options.asks_source and any("download" in month.steps for month in started.months):
+            _look_up_name(everyone)
+        roots = [
+            Backfill(datasets=(name,), first=span[0], last=span[-1], through=options.through)
+            for name, wanted in months.items()
+            for span in month_ranges(wanted)
+        ]
+        outcomes += _luigi(roots, options, everyone)
+    return outcomes, planned.errors
+
+
+def _luigi(roots: Sequence[luigi.Task], options: Options, everyone: _Everyone) -> list[Outcome]:
+    return run(
+        roots,
+        workers=options.workers,
+        scheduler_url=options.scheduler,
+        on_tick=everyone.tick,
+        fail_fast=options.fail_fast,
+    )
+
+
+def _started(record: Run, months: Mapping[str, Sequence[date]], through: str) -> RunStarted:
+    """What is missing of the months, before anything is done."""
+    settings = config.settings()
+    missing = {name: missing_months(DATASETS[name], list(wanted), through) for name, wanted in months.items()}
+    missing = {name: wanted for name, wanted in missing.items() if wanted}
+    known = statuses(
+        store_of(settings),
+        # Not needed for steps that end in the lake, and perhaps not reachable.
+        _warehouse() if through in ("load", "mart") else None,
+        source_of(settings),
+        missing,
+        date.today(),
+    )
+    plans = [
+        MonthPlan(name, format_month(each.month), each.stage, list(each.missing_through(through)))
+        for name, wanted in known.items()
+        for each in wanted
+        if each.month
+    ]
+    total = sum(estimated_bytes(name, wanted) for name, wanted in missing.items())
+    count = sum(map(len, months.values()))
+    return RunStarted(run=record.id, asked=record.asked, wanted=count, bytes=round(total), months=plans)
+
+
+def _look_up_name(listener: Listener) -> None:
+    """Find out once, not once for each file, that the source's name is unknown: then no step waits for it again."""
+
+    def retry(attempt: int, attempts: int, wait_s: float, reason: str) -> None:
+        event = RetryScheduled(
+            step="download", dataset="", month="", attempt=attempt, attempts=attempts, wait_s=wait_s, reason=reason
+        )
+        log.info(f"{event.subject}: {event.message}")
+        listener.hear(event)
+        listener.tick()
+
+    settings = config.settings()
+    source = source_of(settings)
+    if not replace(source, policy=replace(source.policy, on_retry=retry)).name_is_known():
+        config.adopt(replace(settings, retries=0))
+
+
+def _warehouse() -> Warehouse:
+    return warehouse_of(config.settings())
+
+
+class _Everyone:
+    """All listeners as one; it also reads what steps have sent."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+        self.inbox: Inbox | None = None
+
+    def hear(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener.hear(event)
+
+    def tick(self) -> None:
+        for event in self.inbox.read() if self.inbox else ():
+            self.hear(event)
+        for listener in self._listeners:
+            listener.tick()
+
+
+def _reports(everyone: _Everyone) -> ExitStack:
+    """Within the block, steps send their events here."""
+    stack = ExitStack()
+    inbox = everyone.inbox = stack.enter_context(Inbox(everyone.tick))
+    stack.callback(lambda: config.adopt(replace(config.settings(), reports="")))
+    stack.callback(everyone.tick)
+    config.adopt(replace(config.settings(), reports=inbox.path))
+    return stack
+
+
+class _Recorder:
+    """Fills the record of a run from its events; of a run that is stopped this is all that is known."""
+
+    def __init__(self, record: Run) -> None:
+        self._record = record
+        self._left: dict[tuple[str, str], list[str]] = {}
+        self._moved = Moved()
+        self._log_lost = False
+
+    def hear(self, event: Event) -> None:
+        record = self._record
+        rows, moved = self._moved.since(event)
+        record.rows, record.bytes = record.rows + rows, record.bytes + moved
+        if isinstance(event, RunStarted):
+            self._left |= {(month.dataset, month.month): list(month.steps) for month in event.months}
+        elif isinstance(event, LogLost) and not self._log_lost:
+            self._log_lost = True
+            record.warnings.append(event.message)
+        elif isinstance(event, StepFinished):
+            if event.warnings:
+                record.warnings.append(f"{event.subject}: {event.message}")
+            self._finish(event)
+
+    def tick(self) -> None:
+        """Nothing to do."""
+
+    def _finish(self, event: StepEvent) -> None:
+        left = self._left.get((event.dataset, event.month), [])
+        if event.step in left:
+            left.remove(event.step)
+            if not left:
+                self._record.months_done.append(f"{event.dataset} {event.month}")
+
+    def finish(self, outcomes: Sequence[Outcome]) -> None:
+        """Write down what became of each step, as lake, warehouse and scheduler have it."""
+        record = self._record
+        undone = {(outcome.dataset, outcome.month) for outcome in outcomes if outcome.status != "DONE"}
+        done = [outcome for outcome in outcomes if outcome.month and (outcome.dataset, outcome.month) not in undone]
+        names = dict.fromkeys(f"{outcome.dataset} {format_month(outcome.month)}" for outcome in done if outcome.month)
+        record.months_done = list(names)
+        for outcome in outcomes:
+            record.seconds[outcome.step] = round(record.seconds.get(outcome.step, 0) + outcome.seconds, 3)
+            if outcome.failed:
+                month = format_month(outcome.month) if outcome.month else ""
+                error = (outcome.error or UnexpectedError()).to_dict()
+                message = error.pop("message")
+                record.failures.append(Failure(outcome.step, outcome.dataset, month, error=message, **error))
