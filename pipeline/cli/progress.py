@@ -27,6 +27,7 @@ from pipeline.errors import CheckFailed, PipelineError, visible
 from pipeline.months import parse_month
 from pipeline.runs.events import (
     Event,
+    Listener,
     LogLost,
     MonthPlan,
     Moved,
@@ -50,7 +51,7 @@ _MOST_RUNNING = 8
 _STAGES = {"download": "raw", "conform": "conformed", "load": "loaded", "mart": "complete"}
 
 
-class Display:
+class Display(Listener):
     """The picture of a run, in a terminal; elsewhere what is to be said as lines."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -171,16 +172,13 @@ class Display:
         return lines
 
 
-class JsonLines:
+class JsonLines(Listener):
     """Every event as a line of JSON on standard output."""
 
     def hear(self, event: Event) -> None:
         """Print it; a reader that has left does not end the run."""
         with suppress(OutputLost):
             click.echo(to_json(event))
-
-    def tick(self) -> None:
-        """Nothing to do."""
 
 
 def _clock(seconds: float) -> str:

@@ -22,7 +22,7 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import CheckFailed, NotPublished, SchemaError, visible
 from pipeline.lake import Store
 from pipeline.months import format_month, parse_month, spans
-from pipeline.runs.events import Event, Outcome, RunFinished, RunStarted
+from pipeline.runs.events import Event, Listener, Outcome, RunFinished, RunStarted
 from pipeline.runs.history import Failure, Run, causes, counted_months
 from pipeline.source.retries import redact
 from pipeline.tasks.base import source_of, store_of
@@ -32,7 +32,7 @@ _MOST_LINES = 60
 _MOST_ERRORS = 10
 
 
-class Summary:
+class Summary(Listener):
     """Prints, at the end of a run, what became of its months, the errors, and where everything is."""
 
     def __init__(self) -> None:
@@ -46,9 +46,6 @@ class Summary:
         if isinstance(event, RunFinished) and event.record.exit_code in (0, 1, 3, 4):
             with suppress(OutputLost):  # Whether it can be read or not, the run is done.
                 self._print(event.record, event.outcomes)
-
-    def tick(self) -> None:
-        """Nothing to do."""
 
     def _print(self, record: Run, outcomes: Sequence[Outcome]) -> None:
         out, settings = console(soft_wrap=True), config.settings()

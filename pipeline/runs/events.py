@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import PipelineError
 
@@ -195,11 +195,12 @@ def step_event(line: bytes) -> StepEvent:
     return kind(**{each.name: values[each.name] for each in fields(kind)})
 
 
-class Listener(Protocol):
+class Listener:
     """Reads the events of a run, in the thread that forks its steps."""
 
     def hear(self, event: Event) -> None:
         """Take in an event."""
+        raise NotImplementedError
 
     def tick(self) -> None:
         """Called several times a second while steps run."""

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
-
-import luigi
 
 from pipeline import config
 from pipeline.datasets import DATASETS
@@ -29,7 +28,6 @@ from pipeline.runs.events import (
     RetryScheduled,
     RunFinished,
     RunStarted,
-    StepEvent,
     StepFinished,
 )
 from pipeline.runs.history import Failure, History, Run
@@ -123,11 +121,13 @@ def _run(
     if options.asks_source:
         _look_up_name(everyone)
     planned = plan()
+    scheduler, fail_fast = options.scheduler, options.fail_fast
+    do = partial(run, workers=options.workers, scheduler_url=scheduler, on_tick=everyone.tick, fail_fast=fail_fast)
     months, outcomes = dict(planned.months), list[Outcome]()
     if planned.zones:
         built = {name: list(_warehouse().mart_months(spec)) for name, spec in DATASETS.items() if marts_of(name)}
         everyone.hear(RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
-        outcomes += _luigi([ReloadZones(before=loaded_zones_at(_warehouse()))], options, everyone)
+        outcomes += do([ReloadZones(before=loaded_zones_at(_warehouse()))])
         for name, before in built.items():
             lost = missing_months(DATASETS[name], before)
             months[name] = sorted({*months.get(name, ()), *lost})
@@ -142,18 +142,8 @@ def _run(
             for name, wanted in months.items()
             for span in month_ranges(wanted)
         ]
-        outcomes += _luigi(roots, options, everyone)
+        outcomes += do(roots) if roots else []
     return outcomes, planned.errors
-
-
-def _luigi(roots: Sequence[luigi.Task], options: Options, everyone: _Everyone) -> list[Outcome]:
-    return run(
-        roots,
-        workers=options.workers,
-        scheduler_url=options.scheduler,
-        on_tick=everyone.tick,
-        fail_fast=options.fail_fast,
-    )
 
 
 def _started(record: Run, months: Mapping[str, Sequence[date]], through: str) -> RunStarted:
@@ -201,7 +191,7 @@ def _warehouse() -> Warehouse:
     return warehouse_of(config.settings())
 
 
-class _Everyone:
+class _Everyone(Listener):
     """All listeners as one; it also reads what steps have sent."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
@@ -229,7 +219,7 @@ def _reports(everyone: _Everyone) -> ExitStack:
     return stack
 
 
-class _Recorder:
+class _Recorder(Listener):
     """Fills the record of a run from its events; of a run that is stopped this is all that is known."""
 
     def __init__(self, record: Run) -> None:
@@ -250,17 +240,10 @@ class _Recorder:
         elif isinstance(event, StepFinished):
             if event.warnings:
                 record.warnings.append(f"{event.subject}: {event.message}")
-            self._finish(event)
-
-    def tick(self) -> None:
-        """Nothing to do."""
-
-    def _finish(self, event: StepEvent) -> None:
-        left = self._left.get((event.dataset, event.month), [])
-        if event.step in left:
-            left.remove(event.step)
-            if not left:
-                self._record.months_done.append(f"{event.dataset} {event.month}")
+            left = self._left.get((event.dataset, event.month), [])
+            if event.step in left:
+                left.remove(event.step)
+                record.months_done += [] if left else [f"{event.dataset} {event.month}"]
 
     def finish(self, outcomes: Sequence[Outcome]) -> None:
         """Write down what became of each step, as lake, warehouse and scheduler have it."""

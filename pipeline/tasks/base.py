@@ -151,8 +151,7 @@ class Step(WithSettings, luigi.Task):
 
     def retry(self, attempt: int, attempts: int, wait_s: float, reason: str) -> None:
         """Report that a request failed and is made again, in the log, too."""
-        values = {"attempt": attempt, "attempts": attempts, "wait_s": round(wait_s, 1), "reason": reason}
-        self.emit(RetryScheduled, **values)
+        self.emit(RetryScheduled, attempt=attempt, attempts=attempts, wait_s=round(wait_s, 1), reason=reason)
         log.info("%s: %s", self.subject, retry_message(attempt, attempts, wait_s, reason))
 
     def done(self, message: str, *, rows: int = 0, moved: int = 0, warnings: Sequence[str] = ()) -> None:
