@@ -75,7 +75,8 @@ class PipelineError(Exception):
 
     def to_dict(self, most: int = MOST_CHARACTERS) -> dict[str, Any]:
         """The error as plain values, with at most so many characters of its message."""
-        message = cut(str(self), most)
+        text = str(self)  # What says how long it was has room, so that it is not cut again.
+        message = text if len(text) <= most else cut(text, most - 50)
         names = {"kind": self.kind, "code": self.code, "message": message}
         return {**names, "retryable": self.retryable, "remedy": self.remedy}
 
