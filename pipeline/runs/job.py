@@ -40,7 +40,7 @@ from pipeline.tasks import logs
 from pipeline.tasks.base import log, source_of, store_of, warehouse_of
 from pipeline.tasks.reports import Inbox
 from pipeline.tasks.runs import Backfill, missing_months
-from pipeline.tasks.warehouse import ReloadZones, loaded_zones_at
+from pipeline.tasks.warehouse import LoadZones, loaded_zones_at
 from pipeline.warehouses.base import Warehouse
 
 
@@ -127,7 +127,7 @@ def _run(
     if planned.zones:
         built = {name: list(_warehouse().mart_months(spec)) for name, spec in DATASETS.items() if marts_of(name)}
         everyone.hear(RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
-        outcomes += do([ReloadZones(before=loaded_zones_at(_warehouse()))])
+        outcomes += do([LoadZones(before=loaded_zones_at(_warehouse()))])
         for name, before in built.items():
             lost = missing_months(DATASETS[name], before)
             months[name] = sorted({*months.get(name, ()), *lost})

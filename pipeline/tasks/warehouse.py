@@ -49,6 +49,16 @@ class Load(_Writing, MonthTask):
 class LoadZones(_Writing, ZonesTask):
     """The zones in the warehouse."""
 
+    before: str = luigi.Parameter(
+        default="",
+        significant=False,
+        description="when the zones were loaded that must be loaded again; empty for none",
+    )
+
+    def complete(self) -> bool:
+        """Whether zones are loaded, and not still those from before."""
+        return super().complete() and not (self.before and loaded_zones_at(self.warehouse) == self.before)
+
     def requires(self) -> luigi.Task:
         """The zones file."""
         return self.clone(ConformZones)
@@ -61,17 +71,6 @@ class LoadZones(_Writing, ZonesTask):
         """Replace the zones."""
         rows = self.warehouse.replace_zones(self.trips.entry())
         self.done(f"{rows:,} zones")
-
-
-class ReloadZones(LoadZones):
-    """The zones again, although some are loaded; done once their record is another than before."""
-
-    before: str = luigi.Parameter(description="when the zones were loaded that are to be replaced")
-    step_name = "load"
-
-    def complete(self) -> bool:
-        """Whether other zones are loaded, or the same ones again."""
-        return loaded_zones_at(self.warehouse) not in ("", self.before)
 
 
 def loaded_zones_at(warehouse: Warehouse) -> str:
