@@ -9,7 +9,8 @@ child=
 trap 'if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null || true; wait "$child" || true; fi; exit 0' TERM INT
 while :; do
   echo running > "$state"
-  python /opt/taxi/latest.py &
+  # shellcheck disable=SC2086 # Datasets may have spaces or commas between them.
+  pipeline latest ${TAXI_DATASETS:-all} --months "${TAXI_MONTHS:-12}" --workers 1 &
   child=$!
   code=0
   wait "$child" || code=$?

@@ -1,24 +1,31 @@
-"""Everything that can go wrong, as one tree, told apart by what a person should do about it.
+"""The exception tree. Every error is data, too: it crosses processes as `to_dict()` and is rebuilt by `from_dict()`.
 
 PipelineError
-├── UsageError        an option, a setting or an argument that cannot be: mend the command or luigi.cfg
+├── UsageError        an option, setting or argument that is invalid: correct the command or luigi.cfg
 ├── NotPublished      TLC has no such month yet: come back later; not a failure of a scheduled run
-├── SourceError       the site misbehaved after all retries, sent what is not a trips file, or refuses a month
+├── SourceError       the site failed after all retries, sent what is not a trips file, or refuses a month
 │                     that is long due: come back later
-├── SchemaError       columns or values that no declared era explains: a person must decide
-├── CheckFailed       the month is not believable: a person must decide
+├── SchemaError       columns or values that no declared era explains: you must decide
+├── CheckFailed       the month failed its checks: you must decide
 ├── StoreError        the lake
-│   └── Overtaken     somebody else has published other bytes meanwhile: run again
-└── WarehouseError    the warehouse
+│   └── ConcurrentWriteError   another process has published other bytes in the meantime: run again
+├── WarehouseError    the warehouse
+└── UnexpectedError   stands for any other exception outside the process that raised it
 
-A message has subject, what was found, what was allowed, and where to act; all problems, not the first.
+A message has subject, what was found, what was allowed, and where to act; all problems, not the first. Code tells
+errors apart by their class or `code`, never by their text.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+#: So much of a message is shown, and kept in the history.
+MOST_CHARACTERS = 10_000
 
 
 def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = str) -> str:
@@ -59,40 +66,135 @@ class PipelineError(Exception):
     A message quotes servers, files and settings: it is text, whatever they hold.
     """
 
+    #: The name of the kind of error, for programs; it never changes.
+    code: ClassVar[str] = "error"
+    #: Whether the same command may succeed later although nothing was changed.
+    retryable: ClassVar[bool] = False
+    #: What it means, in a few words for a table.
+    meaning: ClassVar[str] = "unexpected error"
+
+    def __init__(self, message: object = "", *, remedy: str = "") -> None:
+        super().__init__(message)
+        #: The command to run, where one is known; it is part of the message as well.
+        self.remedy = remedy
+
     def __str__(self) -> str:
         return visible(super().__str__())
 
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+        return type(self).__name__
+
+    @property
+    def words(self) -> str:
+        """Its kind and message, cut where a library has quoted something huge in it."""
+        return f"{self.kind}: {cut(str(self), MOST_CHARACTERS)}"
+
+    def to_dict(self, most: int = MOST_CHARACTERS) -> dict[str, Any]:
+        """The error as plain values, with at most so many characters of its message."""
+        text = str(self)  # What says how long it was has room, so that it is not cut again.
+        message = text if len(text) <= most else cut(text, most - 50)
+        names = {"kind": self.kind, "code": self.code, "message": message}
+        return {**names, "retryable": self.retryable, "remedy": self.remedy}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> PipelineError:
+        """The error that `to_dict` described; UnexpectedError for a code that this version does not know."""
+        message, remedy = str(values.get("message", "")), str(values.get("remedy", ""))
+        known = _by("code").get(values.get("code", ""))
+        if known is None or known is UnexpectedError:
+            return UnexpectedError(message, kind=str(values.get("kind", "Failed")), remedy=remedy)
+        return known(message, remedy=remedy)
+
 
 class UsageError(PipelineError):
-    """An option, a setting or an argument that cannot be."""
+    """An option, a setting or an argument that is invalid."""
+
+    code, meaning = "usage", "a setting is invalid"
 
 
 class NotPublished(PipelineError):
     """TLC has no such month yet; a scheduled run does not count it as a failure."""
 
+    code, retryable, meaning = "not_published", True, "not published yet"
+
 
 class SourceError(PipelineError):
-    """The site misbehaved after all retries, or what it sent is not what its name claims."""
+    """The site failed after all retries, or what it sent is not what its name claims."""
+
+    code, retryable, meaning = "source", True, "the source failed"
 
 
 class SchemaError(PipelineError):
     """Columns or values that no declared era explains."""
 
+    code, meaning = "schema", "unknown columns or values"
+
 
 class CheckFailed(PipelineError):
-    """The month is not believable; nothing of it was published."""
+    """The month failed its checks; nothing of it was published."""
+
+    code, meaning = "check_failed", "refused by its checks"
 
 
 class StoreError(PipelineError):
     """The lake could not be read or written."""
 
+    code, meaning = "store", "the lake failed"
 
-class Overtaken(StoreError):
-    """Somebody else has published other bytes at the key since the work on it began."""
+
+class ConcurrentWriteError(StoreError):
+    """Another process has published other bytes at the key since the work on it began."""
+
+    code, retryable, meaning = "concurrent_write", True, "changed by another process"
 
 
 class WarehouseError(PipelineError):
     """The warehouse could not be read or written."""
+
+    code, meaning = "warehouse", "the warehouse failed"
+
+
+class UnexpectedError(PipelineError):
+    """An exception that nothing here raises on purpose, or what Luigi reports by itself, as of a killed process."""
+
+    code = "unexpected"
+
+    def __init__(self, message: object = "", *, kind: str = "Failed", remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self._kind = kind
+
+    @property
+    def kind(self) -> str:
+        """The name of the exception's class."""
+        return self._kind
+
+
+def as_pipeline_error(error: BaseException, remedy: str = "") -> PipelineError:
+    """The error itself, or an UnexpectedError in place of any other."""
+    if isinstance(error, PipelineError):
+        return error
+    return UnexpectedError(error, kind=type(error).__name__, remedy=remedy)
+
+
+def error_from_json(text: str) -> PipelineError:
+    """The error whose `to_dict()` is in the JSON; any other text is the message of an UnexpectedError."""
+    try:
+        return PipelineError.from_dict(json.loads(text))
+    except (ValueError, AttributeError):  # What Luigi reports by itself; a traceback was shown when it happened.
+        lines = text.strip().splitlines() or ["no reason was given"]
+        return UnexpectedError(lines[-1] if lines[0].startswith("Traceback") else "\n".join(lines))
+
+
+def code_of(kind: str) -> str:
+    """The code of the error class of this name."""
+    return _by("__name__").get(kind, UnexpectedError).code
+
+
+def _by(name: str) -> dict[str, type[PipelineError]]:
+    classes = [*PipelineError.__subclasses__(), *StoreError.__subclasses__()]
+    return {getattr(each, name): each for each in classes}
 
 
 def did_you_mean(words: Iterable[object], allowed: Iterable[str]) -> str:

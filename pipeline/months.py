@@ -6,6 +6,7 @@ Nothing here knows what TLC has published; see `pipeline.datasets` for that.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import MAXYEAR, MINYEAR, date
 
 from pipeline.errors import UsageError
@@ -87,3 +88,22 @@ def _ends(part: str, whole: str) -> tuple[date, date]:
             raise
         raise UsageError(f"{whole!r} is not a period; write {_ALLOWED}") from error
     return month, month
+
+
+def spans(months: Iterable[date]) -> list[str]:
+    """The months as few periods: 2021-01..2021-03, 2022-05."""
+    return ["..".join(map(format_month, span)) for span in month_ranges(months)]
+
+
+def month_ranges(months: Iterable[date]) -> Iterator[tuple[date, ...]]:
+    """The months as ranges without gaps: first and last, or a single one."""
+    span: tuple[date, ...] = ()
+    for month in sorted(months):
+        if span and add_months(span[-1], 1) == month:
+            span = (span[0], month)
+            continue
+        if span:
+            yield span
+        span = (month,)
+    if span:
+        yield span

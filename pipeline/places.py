@@ -6,16 +6,17 @@ nothing. The same settings in the same working folder give the same object, whic
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
 from pipeline.lake import Store, is_address, open_store
 from pipeline.settings import Settings, validate_with
-from pipeline.source.retries import Politeness, can_be_asked
+from pipeline.source.retries import RetryPolicy, can_be_asked, retry_message
 from pipeline.source.site import Source, make_source
 from pipeline.state.inventory import Inventory
 from pipeline.state.steps import BY_NAME, STEPS
@@ -51,8 +52,12 @@ def warehouse_of(settings: Settings) -> Warehouse:
 def source_of(settings: Settings) -> Source:
     """Where raw files come from."""
     limit_bytes = settings.download_limit_gb * 1e9
-    politeness = Politeness(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes)
-    return make_source(settings.source, settings.source_format, settings.publication_lag_months, politeness)
+    policy = RetryPolicy(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes, _log_retry)
+    return make_source(settings.source, settings.source_format, settings.publication_lag_months, policy)
+
+
+def _log_retry(*attempt: Any) -> None:
+    logging.getLogger("luigi-interface.pipeline").info("asking the source: %s", retry_message(*attempt))
 
 
 def _validate(settings: Settings, invalid: Collection[str]) -> dict[str, str]:

@@ -11,3 +11,8 @@ def size(count: float) -> str:
         if count >= 0.99995 * unit:  # Less would be rounded to 1,000.0 of the next unit.
             return f"{count / unit:,.1f} {name}"
     return f"{count:,.0f} bytes"
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as 1 month, 2 months."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

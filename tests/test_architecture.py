@@ -31,8 +31,8 @@ ARROWS = """
     __main__    cli
 
     cli         runs state tasks conform places settings datasets lake marts source warehouses sample.process
-    runs        tasks lake.planning state places settings
-    tasks       state conform places settings datasets lake marts source warehouses
+    runs        tasks lake.planning state places settings source.retries datasets marts warehouses.base
+    tasks       runs.events state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake
     state       conform.check datasets lake marts source warehouses.base
     places      settings lake source warehouses state

@@ -35,7 +35,8 @@ _SAYS = "--quiet --verbose"
 #: The commands of `pipeline`, each with its options.
 COMMANDS = {
     "backfill": f"--workers --through --newest-first --oldest-first --keep-going --fail-fast --no-space-check"
-    f" --scheduler {_PLACES} {_SAYS}",
+    f" --scheduler --json {_PLACES} {_SAYS}",
+    "latest": f"--months --last --workers --scheduler --json {_PLACES} {_SAYS}",
     "plan": f"--through --json {_PLACES} {_SAYS}",
     "status": f"--json --html {_PLACES} {_SAYS}",
     "redo": f"--from --yes --workers --scheduler {_PLACES} {_SAYS}",

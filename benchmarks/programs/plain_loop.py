@@ -19,11 +19,11 @@ from pipeline.marts import marts_of
 from pipeline.months import month_range, parse_month
 from pipeline.source.parts import Part
 from pipeline.source.site import make_source
-from pipeline.source.transfer import Politeness
+from pipeline.source.transfer import RetryPolicy
 from pipeline.warehouses import open_warehouse
 
 site, folder, first, last = sys.argv[1:]
-source = make_source(site, "parquet", 4, Politeness(60, 5, 1))
+source = make_source(site, "parquet", 4, RetryPolicy(60, 5, 1))
 store = open_store(f"{folder}/data/lake")
 warehouse = open_warehouse(f"duckdb:///{folder}/data/warehouse.duckdb")
 seconds = Counter()

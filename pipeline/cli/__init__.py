@@ -30,10 +30,10 @@ from pipeline.cli.explain import check
 from pipeline.cli.look import plan, status
 from pipeline.cli.past import completion, history, logs
 from pipeline.cli.renew import redo, refresh
-from pipeline.cli.run import exit_code
 from pipeline.cli.schedule import schedule
 from pipeline.cli.streams import OutputLost, broken_pipe, output_error, prepare_streams
 from pipeline.errors import PipelineError, UsageError, visible
+from pipeline.runs.job import exit_code
 from pipeline.runs.stopping import Stopped, stoppable
 from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
@@ -56,7 +56,7 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    *(run.backfill, run.demo, plan, status, redo, refresh, check, describe, head, sql),
+    *(run.backfill, run.latest, run.demo, plan, status, redo, refresh, check, describe, head, sql),
     *(doctor, schedule, history, logs, completion),
 )
 for _command in _COMMANDS:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         _fail(str(error), 2)
     except PipelineError as error:
-        _fail(f"{type(error).__name__}: {error}", 5)
+        _fail(error.words, 5)
     except OutputLost:
         pass
     except SystemExit:  # The code tells what became of the work.

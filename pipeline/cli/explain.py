@@ -14,16 +14,15 @@ from rich.text import Text
 
 from pipeline import lake
 from pipeline.cli.compare import Checked, checked
-from pipeline.cli.grid import spans
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.errors import StoreError
 from pipeline.lake import Store
-from pipeline.months import format_month, parse_month
+from pipeline.months import format_month, parse_month, spans
 from pipeline.places import store_of
 from pipeline.settings import current_settings, suggested_command
+from pipeline.units import counted
 
 _STYLES = {"error": "red", "warning": "yellow"}
 

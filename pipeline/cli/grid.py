@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from typing import Any
@@ -12,7 +12,7 @@ from pipeline.cli.cells import CELLS, grid, legend
 from pipeline.cli.options import console
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.errors import redact
-from pipeline.months import add_months, format_month
+from pipeline.months import format_month, spans
 from pipeline.places import store_of
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.inventory import MonthStatus
@@ -121,24 +121,6 @@ def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:
         if of:
             print_line(f"{label}  {name} {', '.join(spans(map(_month, of)))}")
             label = " " * len(label)
-
-
-def spans(months: Iterable[date]) -> list[str]:
-    """The months as few periods: 2021-01..2021-03, 2022-05."""
-    return ["..".join(map(format_month, span)) for span in _spans(months)]
-
-
-def _spans(months: Iterable[date]) -> Iterator[tuple[date, ...]]:
-    span: tuple[date, ...] = ()
-    for month in sorted(months):
-        if span and add_months(span[-1], 1) == month:
-            span = (span[0], month)
-            continue
-        if span:
-            yield span
-        span = (month,)
-    if span:
-        yield span
 
 
 def _why(of: MonthStatus) -> str:

@@ -12,7 +12,6 @@ import click
 
 from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.summary import counted
 from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
@@ -23,7 +22,7 @@ from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
 from pipeline.state.inventory import MonthStatus
 from pipeline.state.steps import STEPS, bytes_to_keep, step_before
-from pipeline.units import size
+from pipeline.units import counted, size
 
 Month = tuple[str, date]
 
@@ -136,7 +135,7 @@ def _failures(settings: Settings) -> dict[tuple[str, str], tuple[str, str, str]]
             for done in run.months_done:
                 dataset, _, month = done.partition(" ")
                 found.pop((dataset, month), None)
-            failures = [of for of in run.failures if of.kind != "NotPublished"]
+            failures = [of for of in run.failures if not of.waits]
             found |= {(of.dataset, of.month): (of.step, of.kind, of.error) for of in failures}
     return found
 
@@ -173,7 +172,7 @@ def _absent(found: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
     """Young months of which nothing is here and which the source lacks, and those about which it did not answer."""
     source, now = source_of(current_settings()), date.today().replace(day=1)
     # A plan can do without an answer, so it is not as patient as a run.
-    source = replace(source, politeness=replace(source.politeness, retries=min(1, source.politeness.retries)))
+    source = replace(source, policy=replace(source.policy, retries=min(1, source.policy.retries)))
     young = [(each.dataset, each.month) for of in found.values() for each in of if each.young and each.month]
     absent = {month for month in young if month[1] > now}
     left = [month for month in young if month not in absent]

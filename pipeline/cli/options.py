@@ -151,6 +151,11 @@ def _newest(source: Source, name: str, today: date) -> date | None:
     return next((month for month in months if source.has(DATASETS[name], month)), None)
 
 
+def complete_datasets(context: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
+    """Names of datasets that begin with the text."""
+    return [CompletionItem(word) for word in (*DATASETS, "all") if word.startswith(text)]
+
+
 def _complete(context: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
     year = date.today().year
     words = [*DATASETS, "all", "latest", *(str(year - back) for back in range(3))]

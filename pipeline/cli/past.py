@@ -10,16 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.options import as_json, parse_what, print_json, what, with_settings
-from pipeline.cli.summary import causes, counted
 from pipeline.cli.tables import print_line, print_table
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.errors import UsageError, visible
 from pipeline.months import parse_months
-from pipeline.runs.history import History, Run, last_runs
+from pipeline.runs.history import History, Run, causes, last_runs
 from pipeline.settings import current_settings
 from pipeline.state.steps import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
-from pipeline.units import size
+from pipeline.units import counted, size
 
 _STYLES = {"done": "green", "failed": "red", "killed": "red", "running": "yellow"}
 

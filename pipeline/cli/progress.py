@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
-from types import TracebackType
 
+import click
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -22,15 +22,26 @@ from rich.text import Text
 
 from pipeline.cli.cells import grid, legend
 from pipeline.cli.options import console
-from pipeline.cli.summary import words_for
-from pipeline.errors import visible
-from pipeline.months import format_month
-from pipeline.settings import adopt_context, run_context
-from pipeline.state.inventory import MonthStatus
+from pipeline.cli.streams import OutputLost
+from pipeline.errors import CheckFailed, PipelineError, visible
+from pipeline.months import parse_month
+from pipeline.runs.events import (
+    Event,
+    Listener,
+    LogLost,
+    MonthPlan,
+    Moved,
+    RunFinished,
+    RunStarted,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    to_json,
+)
+from pipeline.state.inventory import last_step_of
 from pipeline.state.steps import BY_NAME
 from pipeline.tasks.base import log
-from pipeline.tasks.reports import Inbox, Report
-from pipeline.units import size
+from pipeline.units import counted, size
 
 _REDRAW_S = 0.2
 #: Rates are of the last seconds.
@@ -38,114 +49,92 @@ _WINDOW_S = 10.0
 _MOST_RUNNING = 8
 
 
-class Progress:
-    """What is known of the run, and its picture; in use as a context around the run."""
+class Display(Listener):
+    """The picture of a run, in a terminal; elsewhere what is to be said as lines."""
 
-    def __init__(self, statuses: Mapping[str, Sequence[MonthStatus]], through: str, *, quiet: bool) -> None:
-        self.rows = self.bytes = 0
-        self.warnings: list[str] = []
-        self._unlogged = False
-        self._months = [status for of in statuses.values() for status in of if status.month]
-        self._stages = {(status.dataset, _text(status.month)): status.stage for status in self._months}
-        self._left = {
-            (status.dataset, _text(status.month)): list(status.missing_through(through)) for status in self._months
-        }
-        self._last_steps = {(status.dataset, _text(status.month)): status.last_step for status in self._months}
-        self._left = {key: steps for key, steps in self._left.items() if steps}
-        self._total, self._weight = len(self._left), self._weight_left() or 1
-        self._running: dict[tuple[str, str, str], Report] = {}
-        self._moved: deque[tuple[float, int, int]] = deque()
-        self._began = self._drawn = time.monotonic()
+    def __init__(self, *, quiet: bool) -> None:
         out = console(stderr=True)
-        self._live = (
-            Live(console=out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-            if out.is_terminal and not quiet and self._total
-            else None
-        )
+        self._out = out if out.is_terminal and not quiet else None
+        self._live: Live | None = None
         self._handlers = list(log.handlers)
-        self._inbox = Inbox(self.look)
+        self._log_lost = False
+        self._plans: list[MonthPlan] = []
+        self._stages: dict[tuple[str, str], str] = {}
+        self._left: dict[tuple[str, str], list[str]] = {}
+        self._weight = 1
+        self._running: dict[tuple[str, str, str], StepEvent] = {}
+        self._moved, self._movements = Moved(), deque[tuple[float, int, int]]()
+        self._began = self._drawn = time.monotonic()
 
-    def __enter__(self) -> Progress:
-        self._inbox.__enter__()
-        adopt_context(replace(run_context(), reports=self._inbox.path))
-        if self._live:
-            # Lines of steps would run through the picture; their log files have them.
-            log.handlers = [logging.NullHandler()]
-            self._live.start()
-        return self
+    def hear(self, event: Event) -> None:
+        """Take in an event."""
+        if isinstance(event, RunStarted):
+            self._start(event)
+        elif isinstance(event, RunFinished):
+            self._stop()
+        elif isinstance(event, LogLost):
+            if not self._log_lost:  # Every step may have to say it.
+                self._say(event.message, "yellow", log.warning)
+            self._log_lost = True
+        elif isinstance(event, (StepFinished, StepFailed)):
+            self._running.pop(event.key, None)
+            self._end(event)
+        elif isinstance(event, StepEvent):
+            self._running[event.key] = event
+        now, moved = time.monotonic(), self._moved.since(event)
+        self._movements.append((now, *moved))
+        while now - self._movements[0][0] > _WINDOW_S:
+            self._movements.popleft()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._take()
-        if self._live:
-            self._live.update(self._picture(), refresh=True)
-            self._live.stop()
-            log.handlers = self._handlers
-        adopt_context(replace(run_context(), reports=""))
-        self._inbox.__exit__(kind, error, trace)
-
-    @property
-    def months_done(self) -> list[str]:
-        """The months, such as green 2024-01, of which no step is left."""
-        return [f"{dataset} {month}" for (dataset, month), steps in self._left.items() if not steps]
-
-    def look(self) -> None:
-        """Take in what has been reported, and draw if it is time."""
-        self._take()
+    def tick(self) -> None:
+        """Draw, if it is time."""
         now = time.monotonic()
         if self._live and now - self._drawn >= _REDRAW_S:
             self._drawn = now
             self._live.update(self._picture(), refresh=True)
 
-    def _take(self) -> None:
-        now = time.monotonic()
-        for report in self._inbox.read():
-            if report.state == "unlogged":
-                self._warn_once(report.message)
-                continue
-            key = (report.dataset, report.month, report.step)
-            before = self._running.get(key)
-            rows = max(0, report.rows - (before.rows if before else 0)) if report.step == "conform" else 0
-            moved = max(0, report.bytes - (before.bytes if before else 0))
-            self.rows, self.bytes = self.rows + rows, self.bytes + moved
-            self._moved.append((now, rows, moved))
-            if report.state in ("done", "failed"):
-                self._running.pop(key, None)
-                self._end(report)
-            else:
-                self._running[key] = report
-        while self._moved and now - self._moved[0][0] > _WINDOW_S:
-            self._moved.popleft()
+    def _start(self, event: RunStarted) -> None:
+        count = len(event.months)
+        if count:
+            about = f"; at TLC's site these are about {size(event.bytes)}" if event.bytes else ""
+            log.info(f"{counted(count, 'month')} to do{about}")
+        self._plans = event.months
+        self._stages = {(each.dataset, each.month): each.stage for each in event.months}
+        self._left = {(each.dataset, each.month): list(each.steps) for each in event.months}
+        self._weight = self._weight_left() or 1
+        self._began = time.monotonic()
+        if count and self._out and not self._live:
+            self._live = Live(console=self._out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            # Lines of steps would run through the picture; their log files have them.
+            log.handlers = [logging.NullHandler()]
+            self._live.start()
 
-    def _warn_once(self, message: str) -> None:
-        """Pass on what every step may have to say, in the words of the first."""
-        if self._unlogged:
-            return
-        self._unlogged = True
-        self.warnings.append(message)
+    def _stop(self) -> None:
         if self._live:
-            self._live.console.print(Text(visible(message), style="yellow"))
-        else:
-            log.warning(message)
+            self._live.update(self._picture(), refresh=True)
+            self._live.stop()
+            self._live, log.handlers = None, self._handlers
 
-    def _end(self, report: Report) -> None:
-        month = (report.dataset, report.month)
-        subject = " ".join(part for part in (report.step, *month) if part)
-        if report.state == "failed":
-            self._stages[month] = "refused" if report.message == "CheckFailed" else "failed"
-            if self._live:
-                self._live.console.print(Text(visible(f"{subject} failed: {words_for(report.message)}"), style="red"))
+    def _say(self, message: str, style: str, elsewhere: Callable[[str], object] = lambda message: None) -> None:
+        if self._live:
+            self._live.console.print(Text(visible(message), style=style))
+        else:
+            elsewhere(message)
+
+    def _end(self, event: StepFinished | StepFailed) -> None:
+        month = (event.dataset, event.month)
+        if isinstance(event, StepFailed):
+            error = PipelineError.from_dict(event.error)
+            self._stages[month] = "refused" if isinstance(error, CheckFailed) else "failed"
+            self._say(f"{event.subject} failed: {error.meaning}", "red")
             return
-        if "warning" in report.message:
-            self.warnings.append(f"{subject}: {report.message}")
-            if self._live:
-                self._live.console.print(Text(visible(f"{subject}: {report.message}"), style="yellow"))
-        if report.step in self._left.get(month, ()):
-            self._left[month].remove(report.step)
+        if event.warnings:
+            self._say(f"{event.subject}: {event.message}", "yellow")
         if month in self._stages:
-            is_last = report.step == self._last_steps[month]
-            self._stages[month] = "complete" if is_last else BY_NAME[report.step].stage
+            is_last = event.step == last_step_of(event.dataset)
+            self._stages[month] = "complete" if is_last else BY_NAME[event.step].stage
+        if event.step in self._left.get(month, ()):
+            self._left[month].remove(event.step)
 
     def _weight_left(self) -> int:
         return sum(BY_NAME[step].time_share for steps in self._left.values() for step in steps)
@@ -156,9 +145,8 @@ class Progress:
             if (dataset, month) in stages:
                 stages[dataset, month] = "running"
         cells: dict[str, dict[date, str]] = {}
-        for status in self._months:
-            if status.month:
-                cells.setdefault(status.dataset, {})[status.month] = stages[status.dataset, _text(status.month)]
+        for plan in self._plans:
+            cells.setdefault(plan.dataset, {})[parse_month(plan.month)] = stages[plan.dataset, plan.month]
         return Group(grid(cells), legend(stages.values()), self._bar(), *self._steps())
 
     def _bar(self) -> RenderableType:
@@ -166,8 +154,8 @@ class Progress:
         share = 1 - left / self._weight
         spent_s = time.monotonic() - self._began
         seconds = max(1.0, min(_WINDOW_S, spent_s))
-        rates = [sum(move[place] for move in self._moved) / seconds for place in (1, 2)]
-        words = [f"{done}/{self._total} months"]
+        rates = [sum(move[index] for move in self._movements) / seconds for index in (1, 2)]
+        words = [f"{done}/{len(self._left)} months"]
         words += [f"{rates[0]:,.0f} rows/s"] if rates[0] else []
         words += [f"{size(rates[1])}/s"] if rates[1] else []
         words += [f"{_clock(spent_s * left / (self._weight - left))} left"] if 0 < left < self._weight else []
@@ -177,14 +165,20 @@ class Progress:
 
     def _steps(self) -> list[Text]:
         lines = []
-        for (dataset, month, step), report in list(self._running.items())[:_MOST_RUNNING]:
-            share = f"{report.fraction:4.0%}" if report.fraction is not None else "    "
-            lines.append(Text(f"  {step:<8} {dataset:<6} {month:<7} {share}  {visible(report.message)}", no_wrap=True))
+        for (dataset, month, step), event in list(self._running.items())[:_MOST_RUNNING]:
+            fraction, message = getattr(event, "fraction", None), getattr(event, "message", "")
+            share = f"{fraction:4.0%}" if fraction is not None else "    "
+            lines.append(Text(f"  {step:<8} {dataset:<6} {month:<7} {share}  {visible(message)}", no_wrap=True))
         return lines
 
 
-def _text(month: date | None) -> str:
-    return format_month(month) if month else ""
+class JsonLines(Listener):
+    """Every event as a line of JSON on standard output."""
+
+    def hear(self, event: Event) -> None:
+        """Print it; a reader that has left does not end the run."""
+        with suppress(OutputLost):
+            click.echo(to_json(event))
 
 
 def _clock(seconds: float) -> str:

@@ -11,28 +11,21 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pipeline.cli.grid import spans
 from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.run import run_months, scheduler_option, workers_option
+from pipeline.cli.run import events_option, run_plan, scheduler_option, workers_option
 from pipeline.cli.streams import OutputLost
-from pipeline.cli.summary import counted_months
 from pipeline.datasets import DATASETS, ZONES, dataset_named
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.months import month_range
+from pipeline.months import month_range, spans
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
+from pipeline.runs.history import counted_months
+from pipeline.runs.job import Options, Plan
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.drift import Comparison, Finding, compare
-from pipeline.state.invalidation import (
-    DeletionPlan,
-    Month,
-    Months,
-    deletion_plans,
-    invalidate,
-    name_of,
-)
+from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate, name_of
 from pipeline.state.steps import STEPS
-from pipeline.tasks.base import log, task_of
+from pipeline.tasks.base import log
 from pipeline.tasks.runs import start_of
 from pipeline.units import size
 from pipeline.warehouses.base import Compacting
@@ -44,8 +37,9 @@ from pipeline.warehouses.base import Compacting
 @click.option("--yes", is_flag=True, help="Do not ask before anything is deleted.")
 @workers_option
 @scheduler_option
+@events_option
 @with_settings
-def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None) -> None:
+def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None, as_json: bool) -> None:
     """Delete a step and all after it, and run them again.
 
     DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
@@ -62,7 +56,7 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
     months = _named(what, step)
     plan = [found for found in deletion_plans(inventory_of(current_settings()), months, step) if found]
     if plan:
-        with suppress(OutputLost):  # Its readers do not decide.
+        with suppress(OutputLost), redirect_stdout(sys.stderr if as_json else sys.stdout):  # Its readers do not decide.
             _print_deletions(plan)
         if not yes and not sys.stdin.isatty():
             raise UsageError("nobody can be asked whether this may go, as this is no terminal; add --yes")
@@ -70,9 +64,14 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
             click.echo("Nothing was changed.")
             return
     there = [(found.dataset.name, found.month) for found in plan]
-    done, errors = _invalidate({step: there}, always=True)
-    every = [(name, month) for name, of in months.items() for month in of]
-    sys.exit(_bring([month for month in every if month in done or month not in there], errors, workers, scheduler))
+
+    def invalidate_and_plan() -> Plan:
+        done, errors = _invalidate({step: there}, always=True)
+        every = [(name, month) for name, of in months.items() for month in of]
+        return _plan([month for month in every if month in done or month not in there], errors)
+
+    options = Options(workers=workers, scheduler=scheduler, asks_source=step == "download" and bool(there))
+    sys.exit(run_plan(invalidate_and_plan, options, as_json=as_json))
 
 
 @click.command()
@@ -137,9 +136,15 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
     for found in findings:
         if found.redo_from and found.what != "new":
             wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
-    done, kept = _invalidate(wanted)
-    errors += kept
-    code = _bring([*done, *todo], kept, workers, scheduler)
+    if not wanted and not todo:
+        return 0
+
+    def plan() -> Plan:
+        done, kept = _invalidate(wanted)
+        errors.extend(kept)
+        return _plan([*done, *todo], kept)
+
+    code = run_plan(plan, Options(workers=workers, scheduler=scheduler, asks_source="download" in wanted))
     warehouse = warehouse_of(current_settings())
     if isinstance(warehouse, Compacting):
         warehouse.compact()
@@ -157,36 +162,12 @@ def _redo_command(month: Month, step: str) -> str:
     return suggested_command("redo", *name_of(*month).split(), "--from", step)
 
 
-def _bring(months: Sequence[Month], errors: Sequence[str], workers: int, scheduler: str | None) -> int:
-    """Run what these months lack, and say what could not be done; returns the exit code."""
-    code = 0
-    if (ZONES.name, None) in months:
-        code = _bring_zones(workers, scheduler)
+def _plan(months: Sequence[Month], errors: Sequence[str]) -> Plan:
+    """What a run is to do about these months and the zones, and what could not be done."""
     by_name: dict[str, list[date]] = {}
     for name, month in sorted((name, month) for name, month in set(months) if month):
         by_name.setdefault(name, []).append(month)
-    if by_name:
-        code = run_months(by_name, workers=workers, scheduler=scheduler) or code
-    for error in errors:
-        click.echo(error, err=True)
-    return 1 if errors else code
-
-
-def _bring_zones(workers: int, scheduler: str | None) -> int:
-    """Make the zones anew, in this process, and the marts that go when they are others than before."""
-    before = inventory_of(current_settings())
-    built = {name: list(before.marts(spec)) for name, spec in DATASETS.items()}
-    try:
-        for step in before.left(ZONES, None, "conform"):
-            task_of(step, ZONES.name, None).run()
-        task_of("load", ZONES.name, None).run()
-    except PipelineError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        return 1
-    after = inventory_of(current_settings())
-    lost = {name: after.missing(DATASETS[name], sorted(of)) for name, of in built.items()}
-    lost = {name: of for name, of in lost.items() if of}
-    return run_months(lost, workers=workers, scheduler=scheduler) if lost else 0
+    return Plan(by_name, zones=(ZONES.name, None) in months, errors=errors)
 
 
 def _named(words: Sequence[str], step: str) -> Months:

@@ -1,34 +1,30 @@
-"""The commands that run steps, and the run itself: what it shows, keeps and tells."""
+"""The commands that run steps."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 import click
 
-from pipeline.cli.notify import notify
-from pipeline.cli.options import months_of, parse_what, quiet_now, verbose_now, what, with_settings
-from pipeline.cli.progress import Progress
-from pipeline.cli.streams import OutputLost
-from pipeline.cli.summary import counted, print_summary
+from pipeline.cli.doctor.services import configured_scheduler
+from pipeline.cli.options import complete_datasets, months_of, parse_what, quiet_now, verbose_now, what, with_settings
+from pipeline.cli.progress import Display, JsonLines
+from pipeline.cli.summary import Summary
 from pipeline.datasets import DATASETS
-from pipeline.datasets.published import estimated_bytes
-from pipeline.errors import PipelineError, UsageError, redact
-from pipeline.months import add_months, format_month, month_range
-from pipeline.places import inventory_of, store_of
-from pipeline.runs.history import Failure, History, Run
-from pipeline.runs.runner import Outcome, Stopped, run
-from pipeline.settings import RunContext, Settings, adopt, adopt_context, current_settings, resolve, run_context
+from pipeline.errors import UsageError, redact
+from pipeline.months import month_range, parse_month
+from pipeline.places import inventory_of
+from pipeline.runs.events import Listener
+from pipeline.runs.job import Options, Plan, execute
+from pipeline.settings import Settings, adopt, current_settings, resolve
 from pipeline.state.steps import STEPS, bytes_to_keep
-from pipeline.tasks import logs
 from pipeline.tasks.base import log
-from pipeline.tasks.runs import Backfill
+from pipeline.tasks.parameters import DatasetsParameter
+from pipeline.tasks.runs import Latest
 from pipeline.units import size
 
 workers_option = click.option(
@@ -37,6 +33,8 @@ workers_option = click.option(
 scheduler_option = click.option(
     "--scheduler", metavar="URL", help="A luigid, such as http://localhost:8082; none is needed."
 )
+
+events_option = click.option("--json", "as_json", is_flag=True, help="Events on standard output, a line of JSON each.")
 
 
 @click.command()
@@ -49,6 +47,7 @@ scheduler_option = click.option(
 )
 @click.option("--no-space-check", is_flag=True, help="Begin although the disk looks too small.")
 @scheduler_option
+@events_option
 @with_settings
 def backfill(
     what: tuple[str, ...],
@@ -58,6 +57,7 @@ def backfill(
     keep_going: bool,
     no_space_check: bool,
     scheduler: str | None,
+    as_json: bool,
 ) -> None:
     """Bring months up to date, doing only what is missing.
 
@@ -73,15 +73,43 @@ def backfill(
     months = months_of(names, period, ask=True)
     if not no_space_check:
         _refuse_without_room(months, through)
-    code = run_months(
-        months,
+    options = Options(
         through=through,
         workers=workers,
         scheduler=scheduler,
         oldest_first=not newest_first,
         fail_fast=not keep_going,
     )
-    sys.exit(code)
+    sys.exit(run_plan(lambda: Plan(months), options, as_json=as_json))
+
+
+@click.command()
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...", shell_complete=complete_datasets)
+@click.option("--months", type=click.IntRange(1), help="How many months to look back.  [default: 12]")
+@click.option("--last", metavar="MONTH", help="The last of them, instead of this month.")
+@workers_option
+@scheduler_option
+@events_option
+@with_settings
+def latest(
+    datasets: tuple[str, ...], months: int | None, last: str | None, workers: int, scheduler: str | None, as_json: bool
+) -> None:
+    """Bring the latest published months up to date.
+
+    This is the command for a schedule (pipeline schedule). A month that is not published yet is no failure. DATASET is
+    yellow, green, fhv, fhvhv or all, which is the default. Where the newest loaded month of a dataset is older than
+    --months, as after a pause, all months from it on are done. A luigid in [core] scheduler_url is used.
+
+    \b
+    pipeline latest
+    pipeline latest green yellow --months 3
+    """  # noqa: D301
+    names = DatasetsParameter().parse(",".join(datasets) or "all")
+    # What is not given may be in [Latest] of luigi.cfg.
+    given = {"months": months, "last": parse_month(last) if last else None}
+    task = Latest(datasets=names, **{name: value for name, value in given.items() if value})
+    options = Options(workers=workers, scheduler=scheduler or configured_scheduler() or None, asks_source=True)
+    sys.exit(run_plan(lambda: Plan(task.published), options, as_json=as_json))
 
 
 @click.command()
@@ -97,7 +125,6 @@ def demo(workers: int, scale: float, data: str) -> None:
     from pipeline.sample.process import sample_process
 
     with sample_process("--scale", str(scale)) as url:
-        adopt_context(RunContext(workers=workers))
         adopt(
             resolve(
                 source=url,
@@ -108,7 +135,7 @@ def demo(workers: int, scale: float, data: str) -> None:
             )
         )
         months = month_range(date(2024, 1, 1), date(2024, 3, 1))
-        code = run_months({"yellow": months, "green": months}, workers=workers, scheduler=None)
+        code = run_plan(lambda: Plan({"yellow": months, "green": months}), Options(workers=workers))
     click.echo(
         f"\nIts grid:\n    pipeline status yellow green 2024 --lake {data}/lake --warehouse "
         f"duckdb:///{data}/warehouse.duckdb\nThe same from TLC's real site:\n"
@@ -117,94 +144,11 @@ def demo(workers: int, scale: float, data: str) -> None:
     sys.exit(code)
 
 
-def run_months(
-    months: Mapping[str, Sequence[date]],
-    *,
-    through: str = STEPS[-1],
-    workers: int,
-    scheduler: str | None,
-    oldest_first: bool = False,
-    fail_fast: bool = False,
-) -> int:
-    """Bring these months of each dataset up to date, show it, note it, tell of it; returns the exit code."""
-    adopt_context(replace(run_context(), oldest_first=oldest_first))
-    settings, today = current_settings(), date.today()
-    roots = [
-        Backfill(datasets=(name,), first=first, last=last, through=through)
-        for name, of in months.items()
-        for first, last in _ranges(of)
-    ]
-    if problem := logs.problem(Path(settings.logs), make=True):
-        log.warning(f"no logs and no history: {problem}")
-    history = History(settings.logs, silent=bool(problem))
-    # A URL may have a password in it.
-    noted = history.begin(
-        " ".join(["pipeline", *map(redact, sys.argv[1:])]),
-        lake=store_of(settings).location,
-        warehouse=redact(settings.warehouse),
-    )
-    code = 2
-    try:
-        inventory = inventory_of(settings, through)
-        missing = {name: inventory.missing(DATASETS[name], of, through) for name, of in months.items()}
-        _announce(missing)
-        known = inventory.statuses({name: of for name, of in missing.items() if of}, today)
-        progress = Progress(known, through, quiet=quiet_now() or verbose_now())
-        try:
-            with progress:
-                outcomes = run(roots, workers=workers, scheduler_url=scheduler, look=progress.look, fail_fast=fail_fast)
-        finally:  # Of a run that is stopped this is all that is known.
-            noted.months_done = progress.months_done
-            noted.rows, noted.bytes, noted.warnings = progress.rows, progress.bytes, progress.warnings
-        code = exit_code(outcomes)
-        _note(noted, outcomes)
-        with suppress(OutputLost):  # Whoever reads it or not, the run is done and told of.
-            print_summary(sum(map(len, months.values())), outcomes, noted.failures, settings)
-        notify(noted, settings.notify_url)
-    except Stopped as stopped:
-        code = 128 + stopped.number
-        raise
-    except PipelineError as error:
-        code = 2 if isinstance(error, UsageError) else 5
-        raise
-    finally:
-        history.end(noted, code)
-    return code
-
-
-def _note(noted: Run, outcomes: Sequence[Outcome]) -> None:
-    """Write into the run's record what became of its steps."""
-    noted.months_done = []
-    undone = {(outcome.dataset, outcome.month) for outcome in outcomes if outcome.status != "DONE"}
-    for outcome in outcomes:
-        name = f"{outcome.dataset} {format_month(outcome.month)}" if outcome.month else outcome.dataset
-        key = (outcome.dataset, outcome.month)
-        if outcome.month and key not in undone and name not in noted.months_done:
-            noted.months_done.append(name)
-        if outcome.failed:
-            month = format_month(outcome.month) if outcome.month else ""
-            noted.failures.append(Failure(outcome.step, outcome.dataset, month, outcome.kind, outcome.error))
-        noted.seconds[outcome.step] = round(noted.seconds.get(outcome.step, 0) + outcome.seconds, 3)
-
-
-def _ranges(months: Sequence[date]) -> list[tuple[date, date]]:
-    """The months as ranges without gaps."""
-    ranges: list[tuple[date, date]] = []
-    for month in sorted(months):
-        if ranges and add_months(ranges[-1][1], 1) == month:
-            ranges[-1] = ranges[-1][0], month
-        else:
-            ranges.append((month, month))
-    return ranges
-
-
-def _announce(missing: Mapping[str, Sequence[date]]) -> None:
-    """Say how much there is to do, unless it is nothing."""
-    count = sum(map(len, missing.values()))
-    if count:
-        total = sum(estimated_bytes(name, months) for name, months in missing.items() if months)
-        about = f"; at TLC's site these are about {size(total)}" if total else ""
-        log.info(f"{counted(count, 'month')} to do{about}")
+def run_plan(plan: Callable[[], Plan], options: Options, *, as_json: bool = False) -> int:
+    """Run what the plan says, show it, and return the exit code; with `as_json` its events are all that is shown."""
+    quiet = as_json or quiet_now() or verbose_now()
+    listeners: list[Listener] = [Display(quiet=quiet), JsonLines() if as_json else Summary()]
+    return execute(" ".join(["pipeline", *map(redact, sys.argv[1:])]), plan, options, listeners)
 
 
 def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> None:
@@ -233,13 +177,3 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
         log.warning(f"{words}, if they are as large as TLC's")
         return
     raise UsageError(f"{words}; ask for fewer months or a shorter --through, make room, or add --no-space-check")
-
-
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """The code for what became of the steps; see the top of `pipeline/cli/__init__.py`."""
-    kinds = {outcome.kind for outcome in outcomes if outcome.failed}
-    if kinds - {"NotPublished"}:
-        return 1
-    if kinds:
-        return 3
-    return 4 if any(outcome.status != "DONE" for outcome in outcomes) else 0

@@ -1,4 +1,4 @@
-"""The command that prints what runs `Latest` every day: for cron, systemd, Kubernetes and Compose."""
+"""The command that prints what runs `pipeline latest` every day: for cron, systemd, Kubernetes and Compose."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _HEAD = """\
 
 
 def _cron(job: Job) -> str:
-    words = shlex.join([str(job.program), *job.arguments, "--log-level", "WARNING"])
+    words = shlex.join([str(job.program), *job.arguments, "--quiet"]) + " > /dev/null"
     command = f"cd {shlex.quote(str(job.folder))} && {words}"
     # To cron a percent sign is the end of the line.
     return (
@@ -117,7 +117,7 @@ WantedBy=timers.target
 
 
 def _kubernetes(job: Job) -> str:
-    words = json.dumps(["luigi", *job.arguments], ensure_ascii=False)
+    words = json.dumps(["pipeline", *job.arguments], ensure_ascii=False)
     return f"""\
 # kubectl apply -f - ; the image is built by: docker build -f docker/Dockerfile -t taxi-pipeline .
 # Push it to a registry that the cluster reads, and write its name there below.
@@ -177,7 +177,7 @@ spec:
 
 def _compose(job: Job) -> str:
     # Another dollar sign keeps Compose from looking for a variable.
-    loop = f"while :; do {shlex.join(['luigi', *job.arguments])} && sleep 86400 || sleep 900; done"
+    loop = f"while :; do {shlex.join(['pipeline', *job.arguments])} && sleep 86400 || sleep 900; done"
     return f"""\
 # Compose knows no times of day: it runs when it starts, then every 24 hours, and after a failure in 15 minutes.
 # The image is built by: docker build -f docker/Dockerfile -t taxi-pipeline . ; docker/README.md has a stack with more.
@@ -209,19 +209,13 @@ _TEXTS: dict[str, Callable[[Job], str]] = {
 
 
 def _job(datasets: str, workers: int, scheduler: str | None) -> Job:
-    from pipeline.cli.doctor.services import configured_scheduler
-
-    folder, program = Path.cwd(), Path(sys.executable).parent / "luigi"
+    folder, program = Path.cwd(), Path(sys.executable).parent / "pipeline"
     for path in (folder, program):
         if not str(path).isprintable():
             raise UsageError(f"{str(path)!r}: no schedule can be written for a path with such characters")
     names = DatasetsParameter().parse(datasets)
-    arguments = ["--module", "pipeline", "Latest", "--datasets", ",".join(names) if names != (*DATASETS,) else "all"]
-    arguments += ["--workers", str(workers)]
-    if scheduler:
-        arguments += ["--scheduler-url", scheduler]
-    elif not configured_scheduler():
-        arguments += ["--local-scheduler"]
+    arguments = ["latest", *(names if names != (*DATASETS,) else ["all"]), "--workers", str(workers)]
+    arguments += ["--scheduler", scheduler] if scheduler else []
     hour, minute = _time_of_day(f"{socket.gethostname()}:{folder}")
     return Job(program, folder, tuple(arguments), hour, minute, workers)
 

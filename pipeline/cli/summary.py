@@ -3,102 +3,80 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline import lake
-from pipeline.cli.grid import spans
 from pipeline.cli.options import console
+from pipeline.cli.streams import OutputLost
 from pipeline.datasets import DATASETS, ZONES
-from pipeline.errors import redact, visible
+from pipeline.errors import CheckFailed, NotPublished, SchemaError, redact, visible
 from pipeline.lake import Store
-from pipeline.months import format_month, parse_month
+from pipeline.months import format_month, parse_month, spans
 from pipeline.places import source_of, store_of
-from pipeline.runs.history import Failure
-from pipeline.runs.runner import Outcome
-from pipeline.settings import Settings, suggested_command
-from pipeline.units import size
+from pipeline.runs.events import Event, Listener, Outcome, RunFinished, RunStarted
+from pipeline.runs.history import Failure, Run, causes, counted_months
+from pipeline.settings import Settings, current_settings, suggested_command
+from pipeline.units import counted, size
 
 _MOST_LINES = 60
 _MOST_ERRORS = 10
-#: What an error of each class means, for a table.
-_MEANINGS = {
-    "NotPublished": "not published yet",
-    "CheckFailed": "refused by its checks",
-    "SchemaError": "unknown columns or values",
-    "SourceError": "the source failed",
-    "StoreError": "the lake failed",
-    "Overtaken": "changed by another process",
-    "WarehouseError": "the warehouse failed",
-    "UsageError": "a setting is invalid",
-}
 
 
-def print_summary(wanted: int, outcomes: Sequence[Outcome], failures: Sequence[Failure], settings: Settings) -> None:
-    """Print what became of so many months, the errors, and where everything lies."""
-    out = console(soft_wrap=True)
-    if not outcomes:
-        out.print(f"Nothing to do: all {wanted} months are there.")
-    else:
-        _print_months(out, outcomes, settings)
-    out.print(f"lake       {store_of(settings).location}")
-    out.print(f"warehouse  {redact(settings.warehouse)}")
-    _print_errors(out, failures)
-    left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
-    # What follows from a failure needs no words of its own.
-    if left and (not failures or any(outcome.error for outcome in left)):
-        _print_left(out, left)
+class Summary(Listener):
+    """Prints, at the end of a run, what became of its months, the errors, and where everything is."""
 
+    def __init__(self) -> None:
+        self._wanted = 0
 
-def words_for(kind: str) -> str:
-    """What an error of this class means, in a few words; the error itself says more."""
-    return _MEANINGS.get(kind, "unexpected error")
+    def hear(self, event: Event) -> None:
+        """Take in how many months were asked for, and the end."""
+        if isinstance(event, RunStarted):
+            self._wanted += event.wanted
+        # A run that was stopped or could not be planned has an error message of its own.
+        if isinstance(event, RunFinished) and event.record.exit_code in (0, 1, 3, 4):
+            with suppress(OutputLost):  # Whether it can be read or not, the run is done.
+                self._print(event.record, event.outcomes)
 
-
-def counted(count: int, noun: str) -> str:
-    """Such as 1 month, 2 months."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
-def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
-    """The first failure of each cause, and for which others it is the same, such as ` (same for 2 others: …)`."""
-    alike: dict[tuple[str, ...], list[Failure]] = {}
-    for of in failures:
-        # What differs between months of one cause: their names, and addresses of objects.
-        cause = re.sub(rf"{of.dataset}|{of.month or of.dataset}|0x[0-9a-f]+", "", of.error)
-        alike.setdefault((of.step, of.kind, cause), []).append(of)
-    return [(first, _same(others)) for first, *others in alike.values()]
-
-
-def _same(others: Sequence[Failure]) -> str:
-    months: dict[str, list[date]] = defaultdict(list)
-    for of in others:
-        months[of.dataset] += [parse_month(of.month)] if of.month else []
-    names = ", ".join(" ".join([name, ", ".join(spans(found))]).rstrip() for name, found in months.items())
-    return f" (same for {counted(len(others), 'other')}: {names})" if others else ""
+    def _print(self, record: Run, outcomes: Sequence[Outcome]) -> None:
+        out, settings = console(soft_wrap=True), current_settings()
+        if outcomes:
+            _print_months(out, outcomes, settings)
+        elif self._wanted:
+            out.print(f"Nothing to do: all {self._wanted} months are there.")
+        out.print(f"lake       {store_of(settings).location}")
+        out.print(f"warehouse  {redact(settings.warehouse)}")
+        _print_errors(out, record.failures)
+        left = [outcome for outcome in outcomes if not outcome.failed and outcome.status != "DONE"]
+        # What follows from a failure needs no words of its own.
+        if left and (not record.failures or any(outcome.why for outcome in left)):
+            _print_left(out, left)
+        for error in record.errors:
+            click.echo(visible(error), err=True)
 
 
 def _print_errors(console: Console, failures: Sequence[Failure]) -> None:
     """The errors, those that want a person first."""
-    failures = sorted(failures, key=lambda of: (_waits(of), of.dataset, of.month))
+    failures = sorted(failures, key=lambda failure: (failure.waits, failure.dataset, failure.month))
     found = causes(failures)
     for failure, others in found[:_MOST_ERRORS]:
-        style = "yellow" if _waits(failure) else "red"
+        style = "yellow" if failure.waits else "red"
         console.print(Text(visible(f"{failure.kind}: {failure.error}{others}"), style=style))
     if len(found) > _MOST_ERRORS:
         console.print(f"… and {len(found) - _MOST_ERRORS} more, which pipeline history --last 1 --json has")
-    failed = [failure for failure in failures if not _waits(failure)]
+    failed = [failure for failure in failures if not failure.waits]
     if failed:
         months = counted_months((failure.dataset, failure.month or None) for failure in failed)
         console.print(f"{months} failed. The same command tries only what is missing.")
-    if refused := [failure for failure in failed if failure.kind in ("SchemaError", "CheckFailed")]:
+    if refused := [failure for failure in failed if failure.code in (SchemaError.code, CheckFailed.code)]:
         _print_remedy(console, refused)
     if len(failed) < len(failures):
         console.print(f"{len(failures) - len(failed)} not published yet: not a failure, come back later.")
@@ -114,25 +92,13 @@ def _print_remedy(console: Console, refused: Sequence[Failure]) -> None:
             console.print(Text(visible(f"    {command}")))
 
 
-def counted_months(months: Iterable[tuple[str, object]]) -> str:
-    """Such as 3 months and the zones."""
-    distinct = set(months)
-    count = sum(month is not None for _, month in distinct)
-    zones = "the zones" if len(distinct) > count else ""
-    return " and ".join(filter(None, [counted(count, "month") if count or not zones else "", zones]))
-
-
 def _print_left(console: Console, left: Sequence[Outcome]) -> None:
     """Why some steps were not run, and what to do about it."""
-    why = next((outcome.error for outcome in left if outcome.error), "")
+    why = next((outcome.why for outcome in left if outcome.why), "")
     if not why and all(outcome.status == "RUNNING" for outcome in left):
         why = "another worker is busy with them"
     words = f"{counted(len(left), 'step')} not run{why and f': {why}'}"
     console.print(Text(visible(f"{words}. What is done is kept; run the same command again.")))
-
-
-def _waits(outcome: Outcome | Failure) -> bool:
-    return outcome.kind == "NotPublished"
 
 
 def _print_months(console: Console, outcomes: Sequence[Outcome], settings: Settings) -> None:
@@ -170,8 +136,9 @@ def _line(store: Store, settings: Settings, name: str, month: date | None, steps
 
 
 def _remark(failed: Outcome | None, steps: Sequence[Outcome], checks: Mapping[str, Any]) -> str:
-    if failed is not None:
-        return words_for(failed.kind) if _waits(failed) else f"{failed.step} failed: {words_for(failed.kind)}"
+    if failed is not None and failed.error is not None:
+        waits, meaning = isinstance(failed.error, NotPublished), failed.error.meaning
+        return meaning if waits else f"{failed.step} failed: {meaning}"
     undone = next((step.step for step in steps if step.status != "DONE"), None)
     found = [str(finding["rule"]).replace("_", " ") for finding in checks.get("findings", [])]
     return f"{undone} not run" if undone else ", ".join(found)

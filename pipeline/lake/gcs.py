@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.disk import explained
-from pipeline.errors import Overtaken, StoreError
+from pipeline.errors import ConcurrentWriteError, StoreError
 from pipeline.lake.drafts import Drafts
 from pipeline.lake.google_cloud import storage_client, translated
 from pipeline.lake.keys import folder_of
@@ -112,7 +112,7 @@ class GcsStore:
         """Yield a draft on the local disk; a clean exit uploads it, with `facts` as the object's metadata.
 
         Raises:
-            Overtaken: meanwhile somebody else has published other bytes at the key.
+            ConcurrentWriteError: meanwhile somebody else has published other bytes at the key.
         """
         with self.faults(key):
             there = self._bucket().get_blob(self._prefix + key, retry=self._retry(), timeout=_TIMEOUT_S)
@@ -167,7 +167,7 @@ class GcsStore:
             # An upload whose last answer was lost meets its own object here, too.
             now = self._bucket().get_blob(self._prefix + key, retry=self._retry(), timeout=_TIMEOUT_S)
             if now is None or now.crc32c != _crc32c(draft) or now.size != draft.stat().st_size:
-                raise Overtaken(
+                raise ConcurrentWriteError(
                     f"{key}: somebody else has changed it in {self.location} since this run began to make it, and to "
                     "other bytes; run again"
                 ) from error

@@ -9,25 +9,42 @@ import fcntl
 import json
 import logging
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import NotPublished, code_of
+from pipeline.months import parse_month, spans
+from pipeline.units import counted
 from pipeline.version import __version__
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A step that failed: whose, the kind of error, and its text."""
+    """A step that failed, and its error: class name, message, and what else an error knows about itself."""
 
     step: str
     dataset: str
     month: str
     kind: str
     error: str
+    #: Empty in the record of an older version, for which the class name says it.
+    code: str = ""
+    retryable: bool = False
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", self.code or code_of(self.kind))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is only that TLC has not published the month yet."""
+        return self.code == NotPublished.code
 
 
 @dataclass
@@ -47,6 +64,8 @@ class Run:
     #: The months that are now as asked, such as green 2024-01.
     months_done: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    #: Why the run could not be planned, or what of the plan could not be begun.
+    errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
@@ -125,6 +144,32 @@ class History:
 def last_runs(runs: Sequence[Run], count: int) -> list[Run]:
     """The last so many, newest first."""
     return list(reversed(runs[-count:])) if count else []
+
+
+def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
+    """The first failure of each cause, and for which others it is the same, such as ` (same for 2 others: …)`."""
+    alike: dict[tuple[str, ...], list[Failure]] = {}
+    for of in failures:
+        # What differs between months of one cause: their names, and addresses of objects.
+        cause = re.sub(rf"{of.dataset}|{of.month or of.dataset}|0x[0-9a-f]+", "", of.error)
+        alike.setdefault((of.step, of.kind, cause), []).append(of)
+    return [(first, _same(others)) for first, *others in alike.values()]
+
+
+def _same(others: Sequence[Failure]) -> str:
+    months: dict[str, list[date]] = defaultdict(list)
+    for of in others:
+        months[of.dataset] += [parse_month(of.month)] if of.month else []
+    names = ", ".join(" ".join([name, ", ".join(spans(found))]).rstrip() for name, found in months.items())
+    return f" (same for {counted(len(others), 'other')}: {names})" if others else ""
+
+
+def counted_months(months: Iterable[tuple[str, object]]) -> str:
+    """Such as 3 months and the zones."""
+    distinct = set(months)
+    count = sum(month is not None for _, month in distinct)
+    zones = "the zones" if len(distinct) > count else ""
+    return " and ".join(filter(None, [counted(count, "month") if count or not zones else "", zones]))
 
 
 def _now() -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import luigi
@@ -18,38 +15,18 @@ from luigi.rpc import RemoteScheduler, RPCError
 from luigi.scheduler import Scheduler
 from luigi.worker import Worker
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import NotPublished, PipelineError, UsageError
 from pipeline.lake.planning import work_was_done
 from pipeline.places import inventory_of
+from pipeline.runs.events import Outcome as Outcome
 from pipeline.runs.stopping import Stopped as Stopped
 from pipeline.runs.stopping import stoppable
 from pipeline.settings import current_settings
 from pipeline.tasks.base import Step
-from pipeline.tasks.messages import of_lost_process
+from pipeline.tasks.messages import step_error
 
 _FAILED = ("FAILED", "DISABLED")
-_LOOK_S = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one step: its status in Luigi's words, and, for a failure, the error's class and text.
-
-    DONE is what this run did, and what its target says at the end of the run, whichever process did it.
-    """
-
-    step: str
-    dataset: str
-    month: date | None
-    status: str
-    seconds: float
-    kind: str = ""
-    error: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ran and failed."""
-        return self.status in _FAILED
+_RETRY_S = 1.0
 
 
 def run(
@@ -57,13 +34,13 @@ def run(
     *,
     workers: int,
     scheduler_url: str | None,
-    look: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], None] = lambda: None,
     fail_fast: bool = False,
 ) -> list[Outcome]:
     """Run the tasks with all that they need; returns what became of each step that was missing.
 
-    `look` is called in this thread several times a second; no thread may run beside one that forks. With `fail_fast` no
-    further step is begun after the first failure; those that run are finished.
+    `on_tick` is called in this thread several times a second; no thread may run beside one that forks. With `fail_fast`
+    no further step is begun after the first failure; those that run are finished.
 
     Raises:
         UsageError: nobody answers at the scheduler's address.
@@ -74,7 +51,9 @@ def run(
     steps: dict[str, Step] = {}
     for root in roots:
         _missing(root, steps)
-    factory = _Factory(look, fail_fast)
+        if isinstance(root, Step) and not root.complete():
+            steps[root.task_id] = root
+    factory = _Factory(on_tick, fail_fast)
     with stoppable():
         try:
             known, done = _build(roots, steps, factory, workers, scheduler_url or "")
@@ -84,7 +63,7 @@ def run(
             for child in multiprocessing.active_children():
                 child.join()
             raise
-    look()
+    on_tick()
     return [_outcome(step, known.get(step.task_id, {}), done, factory) for step in steps.values()]
 
 
@@ -126,10 +105,10 @@ def _done(steps: Collection[Step], known: Mapping[str, Any]) -> set[str]:
     work_was_done()
     try:
         inventory = inventory_of(current_settings())
-        # A task of the user's own may leave something else.
-        own = {step.task_id for step in steps if step.step_name != step.row and step.complete()}
-        ours = [step for step in steps if step.step_name == step.row]
-        return own | {step.task_id for step in ours if inventory.done(step.row, step.spec, step.month)}
+        # A task of the user's own may leave something else, and that of the zones may have to load them again.
+        own = [step for step in steps if step.step_name != step.row or step.month is None]
+        ours = [step for step in steps if step not in own and inventory.done(step.row, step.spec, step.month)]
+        return {step.task_id for step in (*ours, *(step for step in own if step.complete()))}
     except PipelineError:  # Lake or warehouse do not answer any more: then the scheduler's word counts.
         return {step.task_id for step in steps if known.get(step.task_id, {}).get("status") == "DONE"}
 
@@ -145,39 +124,25 @@ def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:
 
 def _outcome(step: Step, known: dict[str, Any], done: set[str], factory: _Factory) -> Outcome:
     id, status = step.task_id, known.get("status", "UNKNOWN")
-    kind = error = ""
+    error, why = None, ""
     if id in done:
         status = "DONE"
     elif id in factory.failures:
-        status, (kind, error) = "FAILED", _told(factory.failures[id])
+        status, error = "FAILED", step_error(step.subject, factory.failures[id])
     elif status in _FAILED:
-        kind, error = _told(factory.scheduler.fetch_error(id).get("error"))
+        error = step_error(step.subject, factory.scheduler.fetch_error(id).get("error"))
     else:  # Done in another lake or warehouse, if luigid says so.
-        status, error = "PENDING" if status == "DONE" else status, factory.away
-    if kind == "Failed":  # Luigi's words, not the step's.
-        error = f"{step.subject}: {of_lost_process(error)}"
+        status, why = "PENDING" if status == "DONE" else status, factory.away
     began, ended = known.get("time_running"), known.get("last_updated")
     seconds = ended - began if began and ended else 0.0
-    return Outcome(step.step_name, step.spec.name, step.month, status, seconds, kind, error)
-
-
-def _told(error: str | None) -> tuple[str, str]:
-    """The error's kind and text, out of what the scheduler keeps: `Step.on_failure`'s words, as JSON."""
-    try:
-        told = str(json.loads(error or '""')).strip()
-    except ValueError:
-        told = str(error)
-    if "Traceback (most recent call last):" in told:  # It was said when it happened.
-        told = told.splitlines()[-1]
-    kind, _, text = told.partition(": ")
-    return (kind, text) if kind.isidentifier() else ("Failed", told or "nobody said why")
+    return Outcome(step.step_name, step.spec.name, step.month, status, seconds, error, why)
 
 
 class _Factory:
     """Luigi's way to choose scheduler and worker; keeps the scheduler, which knows what became of each task."""
 
-    def __init__(self, look: Callable[[], None], fail_fast: bool) -> None:
-        self._look, self._fail_fast = look, fail_fast
+    def __init__(self, on_tick: Callable[[], None], fail_fast: bool) -> None:
+        self._on_tick, self._fail_fast = on_tick, fail_fast
         self.scheduler: Any = None
         self.phasing_out = False
         #: Why nothing more is known of the scheduler.
@@ -205,7 +170,7 @@ class _Factory:
             raise UsageError(
                 f"processes cannot share a lock: {error}; make /dev/shm a file system that can be written"
             ) from error
-        worker.look, worker.fail_fast, worker.factory = self._look, self._fail_fast, self
+        worker.on_tick, worker.fail_fast, worker.factory = self._on_tick, self._fail_fast, self
         return worker
 
 
@@ -227,19 +192,19 @@ class _Luigid(RemoteScheduler):
                 if once or self._given_up or time.monotonic() > until:
                     self._given_up = self._given_up or not once
                     raise RPCError(f"luigid at {self._url} does not answer", error) from error
-            time.sleep(_LOOK_S)
+            time.sleep(_RETRY_S)
 
 
 class _Worker(Worker):
     """Luigi's worker, which looks up whenever it waits for a step to end."""
 
-    look: Callable[[], None]
+    on_tick: Callable[[], None]
     fail_fast: bool
     factory: _Factory
 
     def _handle_next_task(self) -> None:
         super()._handle_next_task()
-        self.look()
+        self.on_tick()
 
     def _add_task(self, *arguments: Any, **named: Any) -> None:
         # The only way by which Luigi's worker hears of, and passes on, what became of a step.
@@ -248,7 +213,8 @@ class _Worker(Worker):
         elif named.get("status") == "DONE":
             self.factory.done.add(named["task_id"])
         super()._add_task(*arguments, **named)
-        if self.fail_fast and named.get("status") == "FAILED" and _told(named.get("expl"))[0] != "NotPublished":
+        failed = self.fail_fast and named.get("status") == "FAILED"
+        if failed and not isinstance(step_error("", named.get("expl")), NotPublished):
             self._start_phasing_out()
 
     def _start_phasing_out(self) -> None:

@@ -1,6 +1,6 @@
 """How a site is asked over HTTP: what may pass, what is final, how long to wait, and what errors may say of an address.
 
-An attempt that failed in a way that may pass raises `Again`; everything that is final is a SourceError at once. May
+An attempt that failed in a way that may pass raises `RetryableError`; everything final is a SourceError at once. May
 pass: no or a broken connection, a time-out, a name that is not known (resolvers fail, too), most statuses from 500 on.
 Final: a certificate or a bundle of them, what is no TLS, a refusal by the proxy or by this machine, other statuses.
 """
@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import random
 import re
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from time import sleep
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -35,16 +37,20 @@ _EXPIRED, _NOT_YET_VALID, _OTHER_NAMES = 10, 9, (62, 64)
 
 
 @dataclass(frozen=True)
-class Politeness:
-    """How patient to be with a site: attempts in a row without progress, the waits around them, the longest file."""
+class RetryPolicy:
+    """How often to try: retries in a row without progress, the waits between them; and the longest file.
+
+    `on_retry` is called before each wait, with the number of the next attempt, of all of them, seconds, and the reason.
+    """
 
     timeout_s: float
     retries: int
     first_wait_s: float
     limit_bytes: float = 10e9
+    on_retry: Callable[[int, int, float, str], None] | None = field(default=None, compare=False)
 
 
-class Again(Exception):
+class RetryableError(Exception):
     """An attempt failed in a way that may pass; `wait_s` is how long the site wants to be left alone."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
@@ -53,8 +59,8 @@ class Again(Exception):
 
 
 @contextmanager
-def asking(where: str) -> Iterator[None]:
-    """Turn what a request raises into `Again`, or SourceError where asking again is in vain."""
+def translate_request_errors(where: str) -> Iterator[None]:
+    """Turn what a request raises into `RetryableError`, or SourceError where asking again is in vain."""
     try:
         yield
     except (ValueError, requests.TooManyRedirects) as error:
@@ -65,7 +71,7 @@ def asking(where: str) -> Iterator[None]:
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         if remedy := _remedy(error):
             raise SourceError(f"{where}: {reason(error)}; {remedy}") from error
-        raise Again(reason(error)) from error
+        raise RetryableError(reason(error)) from error
 
 
 def ca_bundle() -> str | bool:
@@ -101,6 +107,26 @@ def _remedy(error: BaseException) -> str:
     return ""
 
 
+def name_is_known(url: str, policy: RetryPolicy) -> bool:
+    """Whether the host of an address has an IP address, after all retries; true where a proxy looks it up."""
+    host = urlsplit(url).hostname or ""
+    if requests.utils.get_environ_proxies(url):
+        return True
+    failures = 0
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return True
+        except UnicodeError:  # Its request says what is wrong with it.
+            return True
+        except OSError as error:
+            failures += 1
+            try:
+                wait(RetryableError(reason(error)), failures, policy, host)
+            except SourceError:
+                return False
+
+
 def can_be_asked(url: str) -> bool:
     """Whether it is an address of which a host could be asked at all."""
     try:
@@ -110,36 +136,46 @@ def can_be_asked(url: str) -> bool:
 
 
 def refuse_unless_ok(response: requests.Response, where: str) -> None:
-    """Raise Again for a status that may pass, SourceError for any other that does not announce the file."""
+    """Raise RetryableError for a status that may pass, SourceError for any other that does not announce the file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
     if response.status_code in _PASSING or (response.status_code >= 500 and response.status_code not in _LASTING):
-        raise Again(status, _retry_after_s(response))
+        raise RetryableError(status, _retry_after_s(response))
     if response.status_code in (407, 511):
         raise SourceError(f"{where}: {status}; look at the proxy that the environment names, or log in to the network")
     if response.status_code not in (200, 206):
         raise SourceError(f"{where}: {status}; look at [pipeline] source")
 
 
-def wait(again: Again, failures: int, politeness: Politeness, where: str) -> None:
+def wait(again: RetryableError, failures: int, policy: RetryPolicy, where: str) -> None:
     """Wait before the next attempt, after so many failures in a row.
 
     Raises:
         SourceError: enough is enough, or the site wants to be left alone for longer than is worth waiting.
     """
-    if failures > politeness.retries:
+    if failures > policy.retries:
         attempts = f"{failures} attempt{'s' * (failures != 1)}"
         raise SourceError(f"{where}: {again}; gave up after {attempts}, come back later") from again
     if again.wait_s > _LONGEST_WAIT_S:
         raise SourceError(f"{where}: {again}; asks to be left alone for {again.wait_s:,.0f} s, come back later")
     # Half as long to half as long again, so that many workers do not come back all at once.
-    backoff = politeness.first_wait_s * 2.0 ** min(failures - 1, 30) * random.uniform(0.5, 1.5)  # noqa: S311
-    sleep(max(again.wait_s, min(backoff, _LONGEST_WAIT_S)))
+    backoff = policy.first_wait_s * 2.0 ** min(failures - 1, 30) * random.uniform(0.5, 1.5)  # noqa: S311
+    seconds = max(again.wait_s, min(backoff, _LONGEST_WAIT_S))
+    if policy.on_retry is not None:
+        policy.on_retry(failures + 1, policy.retries + 1, seconds, str(again))
+    sleep(seconds)
+
+
+def retry_message(attempt: int, attempts: int, wait_s: float, reason: str) -> str:
+    """Such as `attempt 2 of 6 in 4 s: name not known`."""
+    return f"attempt {attempt} of {attempts} in {wait_s:.3g} s: {reason}"
 
 
 def reason(error: BaseException) -> str:
     """The innermost cause in a line; the outer layers only repeat it."""
     through = "through a proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
     error = innermost(error)
+    if isinstance(error, socket.gaierror):
+        return f"{through}name not known"
     return f"{through}{type(error).__name__}: {error}" if str(error) else f"{through}{type(error).__name__}"
 
 

@@ -28,7 +28,7 @@ from pipeline.months import format_month
 from pipeline.raw.reader import verify_head, verify_raw
 from pipeline.source.folder import copy_file, state_of
 from pipeline.source.parts import Part, Version
-from pipeline.source.retries import Politeness, can_be_asked
+from pipeline.source.retries import RetryPolicy, can_be_asked, name_is_known
 from pipeline.source.transfer import Answer, Progress, fetch_url, head_url
 
 #: Named here because a sidecar's `bytes` hides the type.
@@ -88,7 +88,7 @@ class Source:
     base: str
     format: str
     lag_months: int
-    politeness: Politeness
+    policy: RetryPolicy
 
     @property
     def is_folder(self) -> bool:
@@ -143,11 +143,15 @@ class Source:
             # What is named .gz is often called gzip-encoded by mistake.
             options: dict[str, Any] = {"check": check, "decode": not name.endswith(".gz"), "progress": progress}
             look = partial(verified, verify_head)
-            answer = fetch_url(url, part, self.politeness, subject, look=look, **options)
+            answer = fetch_url(url, part, self.policy, subject, look=look, **options)
         if answer is None:
             raise self._lacking(subject, month, url)
         fetched_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return Sidecar(redact(url), answer.etag, answer.last_modified, answer.bytes, answer.sha256, fetched_at)
+
+    def name_is_known(self) -> bool:
+        """Whether the site's name can be looked up, after all retries; true for a folder."""
+        return self.is_folder or name_is_known(self.base, self.policy)
 
     def has(self, dataset: Dataset, month: date) -> bool:
         """Whether the source has the month now: one HEAD request.
@@ -171,7 +175,7 @@ class Source:
             modified = datetime.fromtimestamp(state.st_mtime, timezone.utc)
             return Version(url, None, format_datetime(modified, usegmt=True), state.st_size)
         decode = not self.file_name(dataset, month).endswith(".gz")
-        return head_url(url, self.politeness, _subject(dataset, month), decode=decode)
+        return head_url(url, self.policy, _subject(dataset, month), decode=decode)
 
     def is_young(self, month: date, today: date) -> bool:
         """Whether the month may still be unpublished without anything being wrong."""
@@ -189,7 +193,7 @@ class Source:
         )
 
 
-def make_source(base: str, source_format: str, lag_months: int, politeness: Politeness) -> Source:
+def make_source(base: str, source_format: str, lag_months: int, policy: RetryPolicy) -> Source:
     """The source that the settings describe; `auto` takes csv.gz from the mirror of old CSVs, Parquet elsewhere.
 
     Raises:
@@ -202,7 +206,7 @@ def make_source(base: str, source_format: str, lag_months: int, politeness: Poli
         base = _folder(base)
     if source_format == "auto":
         source_format = "csv.gz" if base.rstrip("/").endswith("/releases/download") else "parquet"
-    return Source(base, source_format, lag_months, politeness)
+    return Source(base, source_format, lag_months, policy)
 
 
 def _is_address(base: str) -> bool:

@@ -24,7 +24,16 @@ import urllib3
 
 from pipeline.errors import SourceError, StoreError, redact
 from pipeline.source.parts import Part, Version, hash_of, write_all
-from pipeline.source.retries import Again, Politeness, asking, ca_bundle, number, reason, refuse_unless_ok, wait
+from pipeline.source.retries import (
+    RetryableError,
+    RetryPolicy,
+    ca_bundle,
+    number,
+    reason,
+    refuse_unless_ok,
+    translate_request_errors,
+    wait,
+)
 from pipeline.version import __version__
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"taxi-pipeline/{__version__}"}
@@ -57,7 +66,7 @@ class Answer:
 def fetch_url(
     url: str,
     path: Path,
-    politeness: Politeness,
+    policy: RetryPolicy,
     subject: str,
     *,
     check: Callable[[Answer], None],
@@ -77,7 +86,7 @@ def fetch_url(
         StoreError: the part file cannot be written.
     """
     part, failures = Part(path), 0
-    download = _Download(url, part, politeness, f"{subject}: {redact(url)}", decode, look, progress)
+    download = _Download(url, part, policy, f"{subject}: {redact(url)}", decode, look, progress)
     # Progress is what goes beyond all that was ever there; else a site that sends now more, now less has no end. Nor
     # would one that sends a few bytes at a time, were each of them progress.
     most = part.size
@@ -89,14 +98,14 @@ def fetch_url(
                     most = max(most, answer.bytes)
                     _check(partial(check, answer), part)
                 return answer
-            except Again as again:
+            except RetryableError as again:
                 if part.size - most >= download.step_bytes:
                     failures, most = 0, part.size
                 failures += 1
-                wait(again, failures, politeness, download.where)
+                wait(again, failures, policy, download.where)
 
 
-def head_url(url: str, politeness: Politeness, subject: str, *, decode: bool = True) -> Version | None:
+def head_url(url: str, policy: RetryPolicy, subject: str, *, decode: bool = True) -> Version | None:
     """The version of the file that the site has now; None when it has none (403, 404). `decode` is as for `fetch_url`.
 
     Not under a condition such as If-None-Match: an answer to HEAD has no body that could be saved.
@@ -107,17 +116,17 @@ def head_url(url: str, politeness: Politeness, subject: str, *, decode: bool = T
     failures, where = 0, f"{subject}: {redact(url)}"
     while True:
         try:
-            with asking(where), _Session() as session:
+            with translate_request_errors(where), _Session() as session:
                 response = session.head(
-                    url, headers=_HEADERS, timeout=politeness.timeout_s, allow_redirects=True, verify=ca_bundle()
+                    url, headers=_HEADERS, timeout=policy.timeout_s, allow_redirects=True, verify=ca_bundle()
                 )
             if response.status_code in _ABSENT:
                 return None
             refuse_unless_ok(response, where)
             return _version(url, response, encoded=decode and _is_encoded(response))
-        except Again as again:
+        except RetryableError as again:
             failures += 1
-            wait(again, failures, politeness, where)
+            wait(again, failures, policy, where)
 
 
 @cache
@@ -181,7 +190,7 @@ class _Download:
 
     url: str
     part: Part
-    politeness: Politeness
+    policy: RetryPolicy
     where: str
     decode: bool
     look: Callable[[bytes], None] | None
@@ -194,8 +203,8 @@ class _Download:
         headers = dict(_HEADERS)
         if held is not None:
             headers |= {"Range": f"bytes={self.part.size}-", "If-Range": held.validator or ""}
-        with asking(self.where):
-            timeout_s, verify = self.politeness.timeout_s, ca_bundle()
+        with translate_request_errors(self.where):
+            timeout_s, verify = self.policy.timeout_s, ca_bundle()
             response = session.get(self.url, headers=headers, stream=True, timeout=timeout_s, verify=verify)
         with response:
             if response.status_code in _ABSENT:
@@ -210,12 +219,12 @@ class _Download:
         start, stop, version, encoded = self._announced(response, held)
         if version.bytes is not None:
             self.step_bytes = min(_STEP_BYTES, max(1, version.bytes / 100))
-            if version.bytes > self.politeness.limit_bytes:
+            if version.bytes > self.policy.limit_bytes:
                 raise self._too_long(f"announces {version.bytes:,} bytes")
         began, got, looked = monotonic(), 0, self.look is None
         with self.part.opened(version, anew=not start) as file:
             digest = hash_of(file)
-            for chunk in _body(response, self.politeness.timeout_s, decode=encoded):
+            for chunk in _body(response, self.policy.timeout_s, decode=encoded):
                 self._refuse_more(start + got + len(chunk), stop)
                 digest.update(chunk)
                 write_all(file, chunk)
@@ -227,7 +236,7 @@ class _Download:
                     self.progress(start + got, version.bytes, got / max(monotonic() - began, 1e-6))
         due = stop if version.bytes is None else version.bytes
         if due is not None and start + got != due:
-            raise Again(f"sent {start + got:,} of {due:,} bytes")
+            raise RetryableError(f"sent {start + got:,} of {due:,} bytes")
         # A length that is no number announces nothing, and that of a piece says nothing of the file.
         framed = number(response.headers.get("Content-Length", "")) is not None or (
             response.headers.get("Transfer-Encoding", "").lower() == "chunked"
@@ -239,13 +248,13 @@ class _Download:
         """Keep no more than was announced, or than is allowed; whatever the site sends is worth nothing then."""
         if stop is not None and bytes_ > stop:
             self.part.discard()
-            raise Again(f"sent more than the {stop:,} bytes that it announced")
-        if bytes_ > self.politeness.limit_bytes:
+            raise RetryableError(f"sent more than the {stop:,} bytes that it announced")
+        if bytes_ > self.policy.limit_bytes:
             self.part.discard()
             raise self._too_long("does not announce its length and sends more")
 
     def _too_long(self, found: str) -> SourceError:
-        limit = f"download_limit_gb = {self.politeness.limit_bytes / 10**9:g}"
+        limit = f"download_limit_gb = {self.policy.limit_bytes / 10**9:g}"
         return SourceError(f"{self.where}: {found}; allowed is {limit}: look at [pipeline] source, or raise the limit")
 
     def _announced(self, response: requests.Response, held: Version | None) -> tuple[int, int | None, Version, bool]:
@@ -259,11 +268,11 @@ class _Download:
             fits = start is not None and last is not None and self.part.size == start <= last < (size or last + 1)
             if encoded or held is None or last is None or not fits or not held.covers(etag, modified, size):
                 self.part.discard()
-                raise Again("answered with a part that does not fit what was asked for")
+                raise RetryableError("answered with a part that does not fit what was asked for")
             return self.part.size, last + 1, replace(held, bytes=held.bytes or size), False
         if held is not None and not (etag or modified) and headers.get("Content-Type", "").startswith(_PAGES):
             # The page of a hotel's network, say: no reason to give up what is there.
-            raise Again("answered with a page in place of the rest")
+            raise RetryableError("answered with a page in place of the rest")
         version = _version(self.url, response, encoded=encoded)
         return 0, version.bytes, version, encoded
 
@@ -282,7 +291,7 @@ def _version(url: str, response: requests.Response, *, encoded: bool) -> Version
 def _body(response: requests.Response, window_s: float, *, decode: bool) -> Iterator[bytes]:
     """The body in pieces as they come: a full read would lose what had come of it when the connection breaks.
 
-    Raises Again for one that breaks, and for a trickle.
+    Raises RetryableError for one that breaks, and for a trickle.
     """
     try:
         began, got = monotonic(), 0
@@ -291,10 +300,12 @@ def _body(response: requests.Response, window_s: float, *, decode: bool) -> Iter
             got += len(chunk)
             if (passed_s := monotonic() - began) >= window_s:
                 if got < _LOWEST_RATE * passed_s:
-                    raise Again(f"sent {got:,} bytes in {passed_s:.1f} s; less than {_LOWEST_RATE:,} a second is none")
+                    raise RetryableError(
+                        f"sent {got:,} bytes in {passed_s:.1f} s; less than {_LOWEST_RATE:,} a second is none"
+                    )
                 began, got = monotonic(), 0
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise Again(reason(error)) from error
+        raise RetryableError(reason(error)) from error
 
 
 def _whole_already(response: requests.Response, held: Version | None, part: Part) -> Answer:
@@ -303,7 +314,7 @@ def _whole_already(response: requests.Response, held: Version | None, part: Part
     same = held is not None and response.headers.get("ETag", held.etag) == held.etag
     if held is None or not same or not held.bytes == number(total) == part.size:
         part.discard()
-        raise Again("HTTP 416 for the rest of a file")
+        raise RetryableError("HTTP 416 for the rest of a file")
     return Answer(held.etag, held.last_modified, part.size, part.sha256())
 
 
@@ -312,6 +323,6 @@ def _check(check: Callable[[], None], part: Part) -> None:
         check()
     except SourceError as error:
         part.discard()
-        raise Again(str(error)) from error
+        raise RetryableError(str(error)) from error
     except OSError as error:
         raise StoreError(f"{part.path}: cannot be read: {error.strerror}; mend that and run again") from error

@@ -138,7 +138,7 @@ def invalidate(
             try:
                 needs_source = _verify(store, source, month, step, redo)
             except (SourceError, StoreError) as error:
-                errors.append(f"{type(error).__name__}: {error}; {kept}")
+                errors.append(f"{error.words}; {kept}")
                 handled.add(month)
                 continue
             try:
@@ -151,7 +151,7 @@ def invalidate(
                     continue  # With a later step the month has its turn again.
                 todo.append(month)
             except (NotPublished, SourceError) as error:
-                errors.append(f"{type(error).__name__}: {error}; {kept}")
+                errors.append(f"{error.words}; {kept}")
             handled.add(month)
     return todo, errors
 

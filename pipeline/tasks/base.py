@@ -7,11 +7,14 @@ command line holds there, too, under fork, forkserver and spawn.
 from __future__ import annotations
 
 import html
+import json
 import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,23 +25,35 @@ from luigi.rpc import RPCError
 from pipeline import lake
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, redact
+from pipeline.errors import PipelineError, as_pipeline_error, redact
 from pipeline.lake import Store
 from pipeline.months import format_month
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
-from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context
+from pipeline.runs.events import (
+    LogLost,
+    Progress,
+    RetryScheduled,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+)
+from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context, suggested_command
+from pipeline.source.retries import retry_message
 from pipeline.source.site import Source
 from pipeline.state.inventory import files_of
 from pipeline.state.steps import STEPS, step_before
 from pipeline.tasks import logs
-from pipeline.tasks.messages import MOST_CHARACTERS, Told, log_alike, log_levels, note, of_lost_process, words_of
 from pipeline.tasks.messages import log as log
+from pipeline.tasks.messages import log_alike, log_levels
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
-from pipeline.tasks.reports import Report, send
+from pipeline.tasks.reports import send
 from pipeline.tasks.targets import LakeFile, WarehouseRecord
 from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
+#: So much of an error's message is in its event, which is a datagram; the scheduler has more.
+_MOST_CHARACTERS = 1_000
 #: By name in lower case: the task of each step, and of each step of the zones.
 _TASKS: dict[str, type[Step]] = {}
 
@@ -117,7 +132,8 @@ class Step(WithSettings, luigi.Task):
     @property
     def source(self) -> Source:
         """Where raw files come from."""
-        return source_of(self.settings)
+        source = source_of(self.settings)
+        return replace(source, policy=replace(source.policy, on_retry=self.retry))
 
     @property
     def threads(self) -> int:
@@ -150,19 +166,13 @@ class Step(WithSettings, luigi.Task):
         """Where the step's log lies."""
         return logs.log_path(self.settings.logs, self.spec.name, self.month, self.step_name)
 
-    def report(
-        self, fraction: float | None, message: str, *, rows: int = 0, moved: int = 0, state: str = "goes"
-    ) -> None:
-        """Tell scheduler and watcher how far the step is: a share of 1 (None when unknown), a text, rows, bytes."""
-        now = time.monotonic()
-        if fraction != 1 and state == "goes" and now - getattr(self, "_reported_at", 0.0) < _REPORT_EVERY_S:
-            return
-        self._reported_at = now
+    def emit(self, kind: type[StepEvent], **values: Any) -> None:
+        """Send an event of this step to the process that watches the run, and its message to the scheduler."""
         month = format_month(self.month) if self.month else ""
-        send(
-            run_context().reports, Report(self.step_name, self.spec.name, month, fraction, message, rows, moved, state)
-        )
-        message = f"{message} (log: {self.log_path})"
+        event = kind(step=self.step_name, dataset=self.spec.name, month=month, **values)
+        send(run_context().reports, event)
+        message = f"{getattr(event, 'message', 'failed')} (log: {self.log_path})"
+        fraction = 1 if isinstance(event, StepFinished) else getattr(event, "fraction", None)
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
         with suppress(RPCError):  # A step goes on while luigid is away.
             if callable(getattr(self, "set_status_message", None)):
@@ -170,22 +180,37 @@ class Step(WithSettings, luigi.Task):
             if fraction is not None and callable(getattr(self, "set_progress_percentage", None)):
                 self.set_progress_percentage(round(100 * min(fraction, 1)))
 
-    def done(self, message: str, *, rows: int = 0, moved: int = 0) -> None:
+    def progress(self, fraction: float | None, message: str, *, rows: int = 0, moved: int = 0) -> None:
+        """Report how far the step is, not too often: a share of 1 (None when unknown), a text, rows, bytes."""
+        now = time.monotonic()
+        if fraction == 1 or now - getattr(self, "_reported_at", 0.0) >= _REPORT_EVERY_S:
+            self._reported_at = now
+            self.emit(Progress, fraction=fraction, message=message, rows=rows, bytes=moved)
+
+    def retry(self, attempt: int, attempts: int, wait_s: float, reason: str) -> None:
+        """Report that a request failed and is made again, in the log, too."""
+        self.emit(RetryScheduled, attempt=attempt, attempts=attempts, wait_s=round(wait_s, 1), reason=reason)
+        log.info("%s: %s", self.subject, retry_message(attempt, attempts, wait_s, reason))
+
+    def done(self, message: str, *, rows: int = 0, moved: int = 0, warnings: Sequence[str] = ()) -> None:
         """Report the step as finished, in the log, too."""
-        self.report(1, message, rows=rows, moved=moved, state="done")
+        self.emit(StepFinished, message=message, rows=rows, bytes=moved, warnings=warnings)
         log.info("%s: %s", self.subject, message)
 
     def on_failure(self, exception: BaseException) -> str:
-        """The error's kind and text, for the visualiser and the command; a traceback where nobody foresaw it."""
-        foreseen = isinstance(exception, PipelineError)
-        told = words_of(exception) if foreseen else str(super().on_failure(exception))
-        if len(told) > 2 * MOST_CHARACTERS:
-            told = words_of(exception)
-        if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has said it just now.
-            # Where the summary of the run goes to the same place, that is where the words are.
-            short = foreseen and run_context().reports and _same_stream()
-            log.error(f"{self.subject} failed: {type(exception).__name__}" if short else told)
-        return Told(told)
+        """The error as JSON, as it is sent to the scheduler."""
+        error = self._as_error(exception)
+        if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Else Luigi has logged it just now.
+            # Where the summary of the run goes to the same place, it has the message.
+            short = isinstance(exception, PipelineError) and run_context().reports and _same_stream()
+            log.error(f"{self.subject} failed: {error.kind}" if short else error.words)
+        return json.dumps(error.to_dict(), ensure_ascii=False)
+
+    def _as_error(self, exception: BaseException) -> PipelineError:
+        if isinstance(exception, PipelineError):
+            return exception
+        words = ("logs", *self.subject.split()[1:], "--step", self.step_name, "--all")
+        return as_pipeline_error(exception, suggested_command(*words))
 
 
 def _same_stream() -> bool:
@@ -194,11 +219,6 @@ def _same_stream() -> bool:
         return os.path.sameopenfile(1, 2)
     except OSError:
         return False
-
-
-def _note_lost_process(step: Step, what: str) -> None:
-    """Note that a step's process was killed, which only its parent can tell."""
-    note(f"{step.subject}: {of_lost_process(what)}")
 
 
 def _stop_when_nobody_can_tell(step: Step) -> None:
@@ -215,7 +235,7 @@ def _begin_log(step: Step) -> None:
     lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
     warehouse = f", warehouse {redact(settings.warehouse)}" if step.step_name in ("load", "mart") else ""
     _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
-    step.report(None, step.doing, state="began")
+    step.emit(StepStarted, message=step.doing)
 
 
 def _warn_of_log(step: Step, problem: str) -> None:
@@ -223,7 +243,7 @@ def _warn_of_log(step: Step, problem: str) -> None:
     if problem:
         message = f"logs cannot be written: {problem}"
         if run_context().reports:
-            step.report(None, message, state="unlogged")
+            step.emit(LogLost, message=message)
         else:
             log.warning(message)
 
@@ -231,15 +251,13 @@ def _warn_of_log(step: Step, problem: str) -> None:
 def _end_log(step: Step, error: BaseException | None = None) -> None:
     if error is not None:
         logs.write_failure(step.subject, error)
-        step.report(None, type(error).__name__, state="failed")
+        step.emit(StepFailed, error=step._as_error(error).to_dict(_MOST_CHARACTERS))
     _warn_of_log(step, logs.end())
 
 
 Step.event_handler(luigi.Event.START)(_begin_log)
 for event in (luigi.Event.SUCCESS, luigi.Event.FAILURE):
     Step.event_handler(event)(_end_log)
-for event in (luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
-    Step.event_handler(event)(_note_lost_process)
 # For tasks that can be run, as all of ours can, Luigi says so when `complete` raised, and only then.
 Step.event_handler(luigi.Event.DEPENDENCY_MISSING)(_stop_when_nobody_can_tell)
 

@@ -19,14 +19,14 @@ from pipeline.datasets.base import (
     VERSION_KEY,
     WARNINGS_KEY,
 )
-from pipeline.errors import Overtaken, SourceError
+from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month
 from pipeline.settings import suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.inventory import sidecar_of
 from pipeline.tasks.base import OfZones, Step
-from pipeline.units import size
+from pipeline.units import counted, size
 from pipeline.version import __version__
 
 
@@ -40,7 +40,7 @@ class Download(Step):
 
         def report(got: int, total: int | None, rate: float) -> None:
             of = f" of {size(total)}" if total else ""
-            self.report(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
+            self.progress(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
 
         raw = self.raw
         with self.store.part(raw.key, wait_s=self.settings.lock_timeout_s) as path:
@@ -64,7 +64,7 @@ class Conform(Step):
         facts: dict[str, str] = {}
 
         def report(fraction: float, rows: int) -> None:
-            self.report(fraction, f"{rows:,} rows", rows=rows)
+            self.progress(fraction, f"{rows:,} rows", rows=rows)
 
         with _verified(self) as (path, sidecar), self.trips.publish(facts) as draft:
             measures = conform_file(
@@ -85,9 +85,9 @@ class Conform(Step):
                 document = checks_document(measures, findings)
                 text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             enforce(self.spec, self.month, findings)
-        rules = ", ".join(finding.rule.replace("_", " ") for finding in findings)
-        warnings = f", {len(findings)} warning{'s' * (len(findings) != 1)}: {rules}" if findings else ""
-        self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows)
+        rules = [finding.rule.replace("_", " ") for finding in findings]
+        warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
+        self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows, warnings=rules)
 
 
 class DownloadZones(OfZones, Download):
@@ -104,7 +104,7 @@ def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
     try:
         with step.store.publish(key, {**_facts(step, sidecar), **sidecar.facts}) as text:
             text.write_text(sidecar.to_json(), encoding="utf-8")
-    except Overtaken:
+    except ConcurrentWriteError:
         with step.store.entry(key).open_local() as there:
             if Sidecar.from_json(there.read_bytes(), key).sha256 != sidecar.sha256:
                 raise
@@ -131,5 +131,5 @@ def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
         except SourceError as error:
             month = [format_month(step.month)] if step.month else []
             again = suggested_command("redo", step.spec.name, *month, "--from", "download")
-            raise SourceError(f"{error}; to fetch it again, run: {again}") from error
+            raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
         yield path, sidecar

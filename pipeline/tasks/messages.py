@@ -1,21 +1,27 @@
-"""What plain `luigi` says of an error: its text instead of a traceback, and once more as the last thing of all.
+"""What plain `luigi` prints about an error: its message instead of a traceback, and again at the very end of the run.
 
-Promise: whoever looks at the end of a run that failed reads why, whichever process it happened in. Where nobody
-foresaw the error, the traceback stays where it happened, and its last line ends the run.
+Promise: the end of the output of a failed run says why it failed, whichever process the error happened in. For an error
+that nothing here raises on purpose, the traceback stays where it happened, and the message ends the run.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import signal
+import sys
 import traceback
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType
 
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
+from luigi.scheduler import FAILED
+from luigi.worker import Worker
 
-from pipeline.errors import PipelineError, cut, visible
+from pipeline.errors import PipelineError, UnexpectedError, error_from_json, visible
 
 log = logging.getLogger("luigi-interface.pipeline")
 _luigi = logging.getLogger("luigi-interface")
@@ -31,8 +37,8 @@ _NOT_RUN = (
     "disable_persist seconds ago and luigid holds them back; its visualiser says which"
 )
 _TRACEBACK = "Traceback (most recent call last):"
-#: An error that needs no traceback at the end of one that Luigi has made a text of.
-_AS_TEXT = re.compile(
+#: While it plans, Luigi logs the traceback of an error as a text; of one of ours the message is enough.
+_OURS_AS_TEXT = re.compile(
     rf"{re.escape(_TRACEBACK)}.*^(?:pipeline\.errors|luigi\.parameter)\.(\w+: .*)", re.DOTALL | re.MULTILINE
 )
 
@@ -43,46 +49,31 @@ _KILLED = (
     "the machine or container more memory (mem_limit in docker/compose.yaml), use fewer --workers, or a smaller "
     "load_memory under [pipeline]"
 )
-
-#: So much of an error is shown and kept in the history.
-MOST_CHARACTERS = 10_000
-
-#: What went wrong in this run, in the order in which this process learnt it; each once.
-_learnt: dict[str, None] = {}
+#: What went wrong in this process before any step ran, in its order; each once.
+_planning_errors: dict[str, None] = {}
 
 
-class Told(str):
-    """The words of an error on their way from a step's process: whoever receives them notes them, too."""
+def step_error(subject: str, explanation: str | None) -> PipelineError:
+    """The error of a step, out of what the scheduler has of it: what `Step.on_failure` described, as JSON again.
 
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _receive, (str(self),)
-
-
-def words_of(error: BaseException) -> str:
-    """The error's kind and text, cut where a library has quoted something huge in it."""
-    return f"{type(error).__name__}: {cut(str(error), MOST_CHARACTERS)}"
-
-
-def of_lost_process(words: str) -> str:
-    """Luigi's words of a process that is gone, with what the signal means that ended it; other words as they are."""
-    if not (found := _LOST.search(words)):
-        return words
-    number = int(found[1])
-    if number == signal.SIGKILL:
-        return _KILLED
-    return f"the step's process was ended by signal {number} ({signal.strsignal(number) or 'unknown'})"
-
-
-def note(words: str) -> None:
-    """Remember what is to be said again at the end; of a traceback its last line."""
-    words = words.strip()
-    _learnt[words.splitlines()[-1] if _TRACEBACK in words else words] = None
+    Of a process that is gone the scheduler has Luigi's words; then this says what the signal means that ended it.
+    """
+    text = explanation or ""
+    with suppress(ValueError):
+        text = str(json.loads(text))
+    error = error_from_json(text)
+    if error.kind != "Failed":
+        return error
+    message = str(error)
+    if found := _LOST.search(message):
+        number = int(found[1])
+        message = f"the step's process was ended by signal {number} ({signal.strsignal(number) or 'unknown'})"
+        message = _KILLED if number == signal.SIGKILL else message
+    return UnexpectedError(f"{subject}: {message}")
 
 
 def log_levels() -> dict[str, int]:
-    """From which level on each logger speaks, for a process that does not inherit it."""
+    """The level of each logger, for a process that does not inherit it."""
     return {logger.name: logger.level for logger in (_luigi, log)}
 
 
@@ -95,40 +86,48 @@ def log_alike(levels: dict[str, int]) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def _receive(words: str) -> str:
-    note(words)
-    return words
-
-
 class _MessageOnly(logging.Filter):
-    """Turns an error that a person can understand into its words, and ends Luigi's summary with all that were noted."""
+    """Replaces the traceback of an error that its message explains, and ends Luigi's summary with all errors."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        if words := _understandable(error):
-            note(words)
-            _replace(record, f"{text}\n{words}")
-            record.exc_info = None
+        if words := _explained(error):
+            text, record.exc_info = f"{text}\n{words}", None
+            _planning_errors[words] = None
         elif text.startswith(_NO_ANSWER):
-            _replace(record, f"{text}. {_NO_SCHEDULER}")
-            record.exc_info = None
-        elif found := _AS_TEXT.search(text):
-            note(found[1])
-            _replace(record, text[: found.start()] + found[1].rstrip())
+            text, record.exc_info = f"{text}. {_NO_SCHEDULER}", None
+        elif match := _OURS_AS_TEXT.search(text):
+            _planning_errors[match[1].rstrip()] = None
+            text = text[: match.start()] + match[1].rstrip()
         elif _TRACEBACK in text:
-            note(text)
-        elif _SUMMARY in text and (last := [*_learnt, *([_NOT_RUN] if _NOT_GRANTED in text else [])]):
-            _replace(record, "\n".join([text.rstrip(), "", *last]))
-        if (shown := visible(text := record.getMessage())) != text:
-            _replace(record, shown)
+            _planning_errors[text.strip().splitlines()[-1]] = None
+        elif _SUMMARY in text:
+            last = dict.fromkeys([*_planning_errors, *_failures(), *([_NOT_RUN] if _NOT_GRANTED in text else [])])
+            text = "\n".join([text.rstrip(), *([""] if last else []), *last])
+        if (text := visible(text)) != record.getMessage():
+            record.msg, record.args = text, ()
         return True
 
 
-def _understandable(error: BaseException | None) -> str:
+def _failures() -> Iterator[str]:
+    """What the scheduler knows of the steps that failed in the run of which Luigi logs the summary."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not isinstance(frame.f_locals.get("worker"), Worker):
+        frame = frame.f_back
+    if frame is None:
+        return
+    worker = frame.f_locals["worker"]
+    for task in dict.fromkeys(task for task, status, _ in worker._add_task_history if status == FAILED):
+        with suppress(RPCError):
+            error = step_error(task.subject, worker._scheduler.fetch_error(task.task_id)["error"])
+            yield str(error) if error.kind == "Failed" else error.words
+
+
+def _explained(error: BaseException | None) -> str:
     """The words of an error that needs no traceback; empty for any other."""
     if isinstance(error, PipelineError):
-        return words_of(error)
+        return error.words
     if isinstance(error, ParameterException):
         return f"UsageError: {error}"
     if isinstance(error, RPCError):
@@ -139,15 +138,11 @@ def _understandable(error: BaseException | None) -> str:
 
 
 def _unparsed(error: BaseException) -> str:
-    """The option of the command line whose value Luigi, by its own words, could not make anything of."""
+    """The option of the command line whose value Luigi could not parse, from the frame in which it tried."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_get_task_kwargs":
             return f"--{frame.f_locals['param_name'].replace('_', '-')} {frame.f_locals['attr']}"
     return "a value of the command line or luigi.cfg" if "Error when parsing the default value" in str(error) else ""
-
-
-def _replace(record: logging.LogRecord, text: str) -> None:
-    record.msg, record.args = text, ()
 
 
 _luigi.addFilter(_MessageOnly())

@@ -1,12 +1,12 @@
-"""What steps tell the process that watches a run, while they run: datagrams from wherever they are.
+"""How the events of steps reach the process that watches a run: as datagrams, from whichever process runs a step.
 
-Luigi's local scheduler hears nothing from a step that runs in a process of its own. A report is a small datagram to a
-socket of the watching process, whose path the run context has; nobody waits for it, and one that is lost is not missed.
+Luigi's local scheduler hears nothing from a step that runs in a process of its own. An event is a small datagram to a
+socket of the watching process, whose path the run context has. Nothing waits for it; the run does without one that is
+lost.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -14,40 +14,26 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from pipeline.runs.events import StepEvent, StepFailed, StepFinished, step_event, to_json
+
 _MOST_BYTES = 8_192
 _PREFIX, _NAME = "taxi-", "reports"
-#: How long a step waits with its last report while the socket is full, which it is after ten on some systems.
+#: How long a step waits with its last event while the socket is full, which it is after ten on some systems.
 _LAST_S = 2.0
 
 
-@dataclass(frozen=True)
-class Report:
-    """How far a step is: a share of 1 (None when unknown), a short text, and what it has moved so far."""
-
-    step: str
-    dataset: str
-    month: str
-    fraction: float | None
-    message: str
-    rows: int = 0
-    bytes: int = 0
-    #: began, goes, done or failed; or unlogged, of a step whose log cannot be written.
-    state: str = "goes"
-
-
 class Inbox:
-    """Where a run's reports arrive; in use as a context.
+    """Where the events of a run's steps arrive; in use as a context.
 
     A step of this very process, as there are with one worker, calls `heard` whenever it has put one in.
     """
 
     def __init__(self, heard: Callable[[], None] = lambda: None) -> None:
         self._heard = heard
-        self._own: deque[Report] = deque()
+        self._own: deque[StepEvent] = deque()
 
     def __enter__(self) -> Inbox:
         # Not TMPDIR as it is: a socket's path may have 108 characters at most.
@@ -69,22 +55,22 @@ class Inbox:
         self._socket.close()
         self._folder.cleanup()
 
-    def read(self) -> list[Report]:
+    def read(self) -> list[StepEvent]:
         """What has arrived since the last call."""
-        reports = []
+        events: list[StepEvent] = []
         while self._own:
-            reports.append(self._own.popleft())
+            events.append(self._own.popleft())
         while True:
             try:
-                reports.append(Report(**json.loads(self._socket.recv(_MOST_BYTES))))
+                events.append(step_event(self._socket.recv(_MOST_BYTES)))
             except BlockingIOError:
-                return reports
-            except (ValueError, TypeError):
+                return events
+            except (ValueError, TypeError, KeyError):
                 continue
 
-    def put(self, report: Report) -> None:
-        """Put in a report of this process itself, past the socket, which nobody reads while the step runs."""
-        self._own.append(report)
+    def put(self, event: StepEvent) -> None:
+        """Put in an event of this process itself, past the socket, which nobody reads while the step runs."""
+        self._own.append(event)
         self._heard()
 
 
@@ -104,14 +90,14 @@ def _sweep(folder: Path) -> None:
 _inboxes: dict[str, tuple[int, Inbox]] = {}
 
 
-def send(path: str, report: Report) -> None:
+def send(path: str, event: StepEvent) -> None:
     """Tell the process whose inbox is at the path, if there is one."""
     if not path:
         return
     process, inbox = _inboxes.get(path, (0, None))
     if inbox is not None and process == os.getpid():
-        inbox.put(report)
+        inbox.put(event)
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.settimeout(_LAST_S if report.state in ("done", "failed") else 0.0)
-        sender.sendto(json.dumps(asdict(report)).encode()[:_MOST_BYTES], path)
+        sender.settimeout(_LAST_S if isinstance(event, (StepFinished, StepFailed)) else 0.0)
+        sender.sendto(to_json(event).encode()[:_MOST_BYTES], path)

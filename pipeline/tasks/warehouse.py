@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import luigi
 
+from pipeline.datasets import ZONES
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
@@ -11,7 +12,7 @@ from pipeline.settings import current_settings
 from pipeline.tasks.base import OfZones, Step, WithSettings
 from pipeline.tasks.messages import log
 from pipeline.tasks.targets import ExternalTables
-from pipeline.warehouses.base import Exposing
+from pipeline.warehouses.base import Exposing, Warehouse
 from pipeline.warehouses.registry import engine_of
 
 
@@ -40,6 +41,22 @@ class Load(_Writing):
 
 class LoadZones(OfZones, Load):
     """The zones in the warehouse."""
+
+    before: str = luigi.Parameter(
+        default="",
+        significant=False,
+        description="when the zones were loaded that must be loaded again; empty for none",
+    )
+
+    def complete(self) -> bool:
+        """Whether zones are loaded, and not still those from before."""
+        return super().complete() and not (self.before and loaded_zones_at(self.warehouse) == self.before)
+
+
+def loaded_zones_at(warehouse: Warehouse) -> str:
+    """When the zones were loaded; empty when they are not."""
+    record = warehouse.loads(ZONES).get(None)
+    return record.loaded_at.isoformat() if record else ""
 
 
 class Mart(_Writing):

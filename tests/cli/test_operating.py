@@ -26,13 +26,15 @@ from postgres import PASSWORD, Database
 from state import processes_in, rows
 
 from pipeline.cli import run as cli_run
-from pipeline.errors import UsageError, WarehouseError
+from pipeline.errors import UsageError, WarehouseError, error_from_json
 from pipeline.months import add_months, format_month, month_range
+from pipeline.runs.events import Progress as ProgressEvent
+from pipeline.runs.events import StepEvent, StepFinished
 from pipeline.sample import SampleSite
 from pipeline.settings import Settings
 from pipeline.tasks.base import log
 from pipeline.tasks.lake import Conform
-from pipeline.tasks.reports import Inbox, Report, send
+from pipeline.tasks.reports import Inbox, send
 
 _STEP = re.compile(r"^(?:download|conform|load|mart) (?:green|yellow|fhvhv) \d{4}-\d\d", re.MULTILINE)
 _PATIENCE_S = 60
@@ -410,19 +412,21 @@ def test_order_and_reports_reach_steps_however_their_process_begins(own: Folder,
 
 def test_no_last_report_is_lost_however_many_came_before_it() -> None:
     tell = (
-        "import sys; from pipeline.tasks.reports import Report, send\n"
-        "for turn in range(600): send(sys.argv[1], Report('load', 'green', '2024-01', None, str(turn)))\n"
-        "print('full', flush=True); send(sys.argv[1], Report('load', 'green', '2024-01', 1, '', rows=7, state='done'))"
+        "import sys; from pipeline.runs.events import *; from pipeline.tasks.reports import send\n"
+        "step = {'step': 'load', 'dataset': 'green', 'month': '2024-01'}\n"
+        "for turn in range(600): send(sys.argv[1], Progress(**step, message=str(turn)))\n"
+        "print('full', flush=True); send(sys.argv[1], StepFinished(**step, message='', rows=7))"
     )
     with Inbox() as inbox:
         for turn in range(600):
-            send(inbox.path, Report("conform", "green", "2024-01", None, str(turn)))
+            send(inbox.path, ProgressEvent(step="conform", dataset="green", month="2024-01", message=str(turn)))
         assert len(inbox.read()) == 600, "none of this very process"
         with subprocess.Popen([sys.executable, "-c", tell, inbox.path], stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == b"full\n"
-            found: list[Report] = []
-            _wait(lambda: found.extend(inbox.read()) or (found and found[-1].state == "done"))  # type: ignore[func-returns-value]
+            found: list[StepEvent] = []
+            _wait(lambda: found.extend(inbox.read()) or (found and isinstance(found[-1], StepFinished)))  # type: ignore[func-returns-value]
+    assert isinstance(found[-1], StepFinished)
     assert found[-1].rows == 7
 
 
@@ -430,7 +434,7 @@ def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.settings._adopted", None)
     monkeypatch.setattr("pipeline.settings._context", None)
-    monkeypatch.setattr(cli_run, "run_months", lambda *_, **__: 0)  # TLC's site would be asked.
+    monkeypatch.setattr(cli_run, "run_plan", lambda *_, **__: 0)  # TLC's site would be asked.
     monkeypatch.setattr(log, "level", logging.INFO)
     said: list[str] = []
     monkeypatch.setattr(log, "warning", said.append)
@@ -440,7 +444,7 @@ def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: 
     def begin(*options: str, source: str = Settings.source) -> object:
         with pytest.raises((UsageError, SystemExit)) as ended:
             cli_run.backfill.main(["yellow", "2023", "--source", source, *options], standalone_mode=False)
-        return getattr(ended.value, "code", str(ended.value))
+        return ended.value.code if isinstance(ended.value, SystemExit) else str(ended.value)
 
     assert re.match(r"these months take about \d\.\d GB, and the disk of data/lake has 1.0 MB free; ", str(begin()))
     assert said == []
@@ -472,7 +476,8 @@ def test_an_error_that_quotes_something_huge_is_shown_and_kept_in_part(kind: typ
     try:
         raise kind("it says " + "x" * 3_000_000)
     except kind as error:
-        words = step.on_failure(error)
-    assert words.startswith(f"{kind.__name__}: it says xxx")
-    assert words.endswith("xxx… (3,000,008 characters)")
-    assert len(words) < 11_000
+        sent = step.on_failure(error)
+    found = error_from_json(sent)
+    assert found.words.startswith(f"{kind.__name__}: it says xxx")
+    assert found.words.endswith("xxx… (3,000,008 characters)")
+    assert len(sent) < 11_000

@@ -120,9 +120,7 @@ def test_the_units_for_systemd_name_folder_command_and_time(awkward: Folder) -> 
     assert list(found) == ["taxi-latest.service", "taxi-latest.timer"]
     service = dict(line.split("=", 1) for line in found["taxi-latest.service"].splitlines() if "=" in line)
     assert service["WorkingDirectory"].replace("%%", "%") == str(awkward.path)
-    assert service["ExecStart"] == (
-        f"{BIN}/luigi --module pipeline Latest --datasets all --workers 2 --local-scheduler"
-    )
+    assert service["ExecStart"] == (f"{BIN}/pipeline latest all --workers 2")
     assert re.search(r"^OnCalendar=\*-\*-\* 0[2-5]:[0-5]\d:00$", found["taxi-latest.timer"], re.MULTILINE)
     assert "Persistent=true" in found["taxi-latest.timer"]
 
@@ -130,11 +128,11 @@ def test_the_units_for_systemd_name_folder_command_and_time(awkward: Folder) -> 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
 @pytest.mark.parametrize("name", ["plain", "with 100% spaces", "with 'all' \"$HOME\""])
 def test_systemd_takes_its_units_for_awkward_folders_and_programs(tmp_path: Path, name: str) -> None:
-    program = tmp_path / name / "luigi"
+    program = tmp_path / name / "pipeline"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    text = _systemd(Job(program, tmp_path / AWKWARD, ("--scheduler-url", "http://x/?a=%20$b;"), 4, 7))
+    text = _systemd(Job(program, tmp_path / AWKWARD, ("--scheduler", "http://x/?a=%20$b;"), 4, 7))
     for file, content in units(text).items():
         (tmp_path / file).write_text(content)
     verify = ["systemd-analyze", "verify", *(str(tmp_path / file) for file in units(text))]
@@ -156,7 +154,7 @@ def documents(text: str) -> Any:
 @pytest.mark.skipif(importlib.util.find_spec("yaml") is None, reason="nothing here reads YAML")
 def test_the_yaml_is_what_kubernetes_and_compose_expect(awkward: Folder) -> None:
     found = printed(awkward, "--datasets", "fhv", "--scheduler", "http://luigid:8082")
-    words = "luigi --module pipeline Latest --datasets fhv --workers 2 --scheduler-url http://luigid:8082"
+    words = "pipeline latest fhv --workers 2 --scheduler http://luigid:8082"
     job = documents(found["kubernetes"])
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
     minute, hour, *_ = cron_line(found["cron"]).split(" ")
@@ -203,7 +201,6 @@ def test_the_yaml_is_indented_by_twos_and_has_each_key_once(awkward: Folder) -> 
 
 
 def test_with_a_luigid_in_luigi_cfg_no_scheduler_is_named(folder: Folder) -> None:
-    assert "--local-scheduler" in printed(folder, "cron")["cron"]
     file = folder.path / "luigi.cfg"
     file.write_text(file.read_text().replace("#scheduler_url =", "scheduler_url ="))
     assert "scheduler" not in cron_line(printed(folder, "cron")["cron"])

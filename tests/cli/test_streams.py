@@ -20,11 +20,11 @@ from listeners import serving, webhook
 from state import rows
 
 from pipeline.cli.doctor import installation, places
-from pipeline.cli.notify import message
 from pipeline.cli.page import escape
 from pipeline.errors import SourceError, UsageError, visible
 from pipeline.runs import runner as outcome
 from pipeline.runs.history import Failure, History, Run
+from pipeline.runs.notification import message
 from pipeline.sample import SampleSite
 from pipeline.settings import resolve
 from pipeline.tasks import logs

@@ -29,7 +29,7 @@ from pipeline.sample.csv_eras import csv_layout
 from pipeline.sample.csv_files import write_csv
 from pipeline.sample.eras import FIRST_MONTHS, LAST_CSV_MONTH, parquet_columns
 from pipeline.sample.files import order, write_parquet
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source
 
 YELLOW_2009 = (
@@ -368,7 +368,7 @@ def test_the_apps_leave_fhv_for_fhvhv_in_2019_02() -> None:
 def test_a_403_means_not_published_yet_for_a_young_month_and_an_error_for_an_old_one(tmp_path: Path) -> None:
     young, old = date.today().replace(day=1), date(2024, 1, 1)
     with SampleSite(rows=50, last=date(2023, 12, 1)) as site:
-        source = make_source(site.url, "auto", 4, Politeness(timeout_s=10, retries=0, first_wait_s=0))
+        source = make_source(site.url, "auto", 4, RetryPolicy(timeout_s=10, retries=0, first_wait_s=0))
         with pytest.raises(NotPublished, match=r"not published yet at .* come back later"):
             source.fetch(DATASETS["green"], young, tmp_path / "part")
         with pytest.raises(SourceError, match=r"green 2024-01: .* is refused or absent though long due"):

@@ -25,7 +25,7 @@ from emulators import GcsEmulator
 from google.cloud.storage import retry as library_retry
 
 from pipeline.datasets import DATASETS
-from pipeline.errors import Overtaken, StoreError, UsageError
+from pipeline.errors import ConcurrentWriteError, StoreError, UsageError
 from pipeline.lake import Store, gcs, google_cloud, open_store, planning
 from pipeline.lake.keys import raw_key, trips_key
 from pipeline.months import add_months, parse_month
@@ -283,11 +283,11 @@ def test_bytes_that_are_not_those_that_were_uploaded_are_refused_and_nothing_is_
 def test_of_two_writers_of_other_bytes_the_later_is_told_and_the_first_one_s_object_stays(
     cloud: Cloud, store: Store, tmp_path: Path
 ) -> None:
-    with pytest.raises(Overtaken, match=f"{KEY}: somebody else"), store.publish(KEY) as draft:
+    with pytest.raises(ConcurrentWriteError, match=f"{KEY}: somebody else"), store.publish(KEY) as draft:
         draft.write_bytes(b"mine")
         publish(open_store(cloud.lake, str(tmp_path / "scratch")), b"theirs")
     assert content_of(store) == b"theirs"
-    with pytest.raises(Overtaken), store.publish(KEY) as draft:
+    with pytest.raises(ConcurrentWriteError), store.publish(KEY) as draft:
         draft.write_bytes(b"mine")
         store.delete(KEY)
     assert not store.exists(KEY)

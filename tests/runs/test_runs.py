@@ -18,7 +18,7 @@ from state import rows, state
 from pipeline import lake
 from pipeline.cli import exit_code
 from pipeline.datasets import DATASETS
-from pipeline.errors import UsageError
+from pipeline.errors import CheckFailed, NotPublished, PipelineError, UsageError
 from pipeline.months import parse_month
 from pipeline.runs.runner import Outcome
 from pipeline.sample import SampleSite
@@ -238,12 +238,12 @@ def test_a_folder_that_cannot_be_written_is_one_message_and_no_traceback(folder:
     assert re.search(r"(Store|Warehouse)Error: .*Not a directory", ended.stdout + ended.stderr), ended.stderr
 
 
-def _outcome(status: str, kind: str = "") -> Outcome:
-    return Outcome("load", "green", None, status, 0.0, kind, "")
+def _outcome(status: str, error: PipelineError | None = None) -> Outcome:
+    return Outcome("load", "green", None, status, 0.0, error)
 
 
 def test_every_outcome_has_its_exit_code() -> None:
-    done, late, broken = _outcome("DONE"), _outcome("FAILED", "NotPublished"), _outcome("DISABLED", "CheckFailed")
+    done, late, broken = _outcome("DONE"), _outcome("FAILED", NotPublished()), _outcome("DISABLED", CheckFailed())
     waiting = _outcome("PENDING")
     assert exit_code([]) == exit_code([done]) == 0
     assert exit_code([done, broken, late, waiting]) == 1

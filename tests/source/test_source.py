@@ -31,13 +31,13 @@ from pipeline.months import add_months
 from pipeline.sample import SampleSite
 from pipeline.settings import Settings
 from pipeline.source.parts import Part
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import Sidecar, Source, make_source
 
 GREEN, YELLOW = DATASETS["green"], DATASETS["yellow"]
 MONTH = date(2024, 1, 1)
 NAME = "green_tripdata_2024-01.parquet"
-HASTY = Politeness(timeout_s=10, retries=2, first_wait_s=0)
+HASTY = RetryPolicy(timeout_s=10, retries=2, first_wait_s=0)
 MIRROR = "https://example.org/tlc/releases/download"
 XML = b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
@@ -499,7 +499,7 @@ def test_what_a_proxy_compressed_is_undone_but_for_files_that_are_gzip_themselve
 
 def test_a_cut_month_is_taken_up_by_the_next_call(site: SampleSite, part: Path) -> None:
     whole = served(site)
-    patient, hasty = source(site.url), make_source(site.url, "auto", 4, Politeness(10, 0, 0))
+    patient, hasty = source(site.url), make_source(site.url, "auto", 4, RetryPolicy(10, 0, 0))
     site.faults.add("*", "cut", 7000)
     with pytest.raises(SourceError, match=r"^green 2024-01: http.*/green_tripdata_2024-01.parquet: IncompleteRead: "):
         hasty.fetch(GREEN, MONTH, part)
@@ -606,12 +606,12 @@ from datetime import date
 from pathlib import Path
 from pipeline.datasets import DATASETS
 from pipeline.errors import SourceError
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source
 if os.getuid() == 0:
     os.setuid(65534)
 try:
-    make_source(sys.argv[1], "auto", 4, Politeness(1, 0, 0)).fetch(DATASETS["green"], date(2024, 1, 1), Path("part"))
+    make_source(sys.argv[1], "auto", 4, RetryPolicy(1, 0, 0)).fetch(DATASETS["green"], date(2024, 1, 1), Path("part"))
 except SourceError as error:
     print(error)
 """

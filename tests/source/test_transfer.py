@@ -33,12 +33,12 @@ from pipeline.errors import SourceError, StoreError, redact
 from pipeline.sample import SampleSite
 from pipeline.source import retries
 from pipeline.source.parts import Part, Version
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.transfer import Answer, Progress, fetch_url, head_url
 
 GREEN = "/trip-data/green_tripdata_2024-01.parquet"
-HASTY = Politeness(timeout_s=10, retries=3, first_wait_s=0)
-ONCE = Politeness(timeout_s=10, retries=0, first_wait_s=0)
+HASTY = RetryPolicy(timeout_s=10, retries=3, first_wait_s=0)
+ONCE = RetryPolicy(timeout_s=10, retries=0, first_wait_s=0)
 BODY = random.Random(1).randbytes(300_000)
 TAG, DATE = 'ETag: "one"', "Last-Modified: Wed, 01 May 2024 10:00:00 GMT"
 LATER = "Last-Modified: Thu, 02 May 2024 10:00:00 GMT"
@@ -53,23 +53,23 @@ def served(site: SampleSite, edition: int = 0) -> bytes:
 def fetch(
     url: str,
     path: Path,
-    politeness: Politeness = HASTY,
+    policy: RetryPolicy = HASTY,
     *,
     check: Callable[[Answer], None] = lambda answer: None,
     progress: Progress | None = None,
     decode: bool = True,
 ) -> Answer:
-    got = fetch_url(url, path, politeness, "green 2024-01", check=check, decode=decode, progress=progress)
+    got = fetch_url(url, path, policy, "green 2024-01", check=check, decode=decode, progress=progress)
     assert got is not None
     assert got.bytes == path.stat().st_size
     assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     return got
 
 
-def give_up(url: str, path: Path, politeness: Politeness = ONCE, **options: Callable[[Answer], None]) -> str:
+def give_up(url: str, path: Path, policy: RetryPolicy = ONCE, **options: Callable[[Answer], None]) -> str:
     """The message of the SourceError that a download ends with."""
     with pytest.raises(SourceError) as caught:
-        fetch_url(url, path, politeness, "green 2024-01", check=options.get("check", lambda answer: None))
+        fetch_url(url, path, policy, "green 2024-01", check=options.get("check", lambda answer: None))
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"green 2024-01: {redact(url)}: ")
@@ -143,9 +143,9 @@ def test_what_came_survives_the_one_who_gave_up(site: SampleSite, path: Path) ->
 _CHILD = """
 import sys
 from pathlib import Path
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.transfer import fetch_url
-fetch_url(sys.argv[1], Path(sys.argv[2]), Politeness(30, 0, 0), "green", check=lambda answer: None)
+fetch_url(sys.argv[1], Path(sys.argv[2]), RetryPolicy(30, 0, 0), "green", check=lambda answer: None)
 """
 
 
@@ -405,11 +405,11 @@ def test_dropped_connections_are_asked_again(site: SampleSite, path: Path) -> No
 def test_an_answer_that_does_not_come_in_time_is_asked_for_again(site: SampleSite, path: Path) -> None:
     served(site)
     site.faults.add("*", "delay", 60)
-    fetch(site.url + GREEN, path, Politeness(timeout_s=0.2, retries=1, first_wait_s=0))
+    fetch(site.url + GREEN, path, RetryPolicy(timeout_s=0.2, retries=1, first_wait_s=0))
     assert len(site.requests) == 2
     site.faults.add("*", "delay", 60)
     path.unlink()
-    assert "TimeoutError: timed out" in give_up(site.url + GREEN, path, Politeness(0.2, 0, 0))
+    assert "TimeoutError: timed out" in give_up(site.url + GREEN, path, RetryPolicy(0.2, 0, 0))
 
 
 def _then(began: bytes, wait: Callable[[], object], end: Callable[[socket.socket], None]) -> Callable[..., None]:
@@ -434,7 +434,7 @@ def test_a_reset_or_a_stall_in_the_middle_loses_none_of_the_bytes_that_came(path
         fetch(
             site.url + "/a",
             path,
-            Politeness(timeout_s=0.5, retries=1, first_wait_s=0),
+            RetryPolicy(timeout_s=0.5, retries=1, first_wait_s=0),
             progress=lambda got, total, rate: arrived.set(),
         )
         assert site.header(1, "Range") == "bytes=1000-"
@@ -449,7 +449,7 @@ def test_a_reset_names_itself(path: Path) -> None:
 def test_failures_are_counted_anew_on_progress(site: SampleSite, path: Path) -> None:
     whole = served(site)
     site.faults.add("*", "cut", 1000, times=15)
-    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=1, first_wait_s=0))
+    fetch(site.url + GREEN, path, RetryPolicy(timeout_s=10, retries=1, first_wait_s=0))
     assert path.read_bytes() == whole
     assert ranges(site) == [None, *(f"bytes={count * 1000}-" for count in range(1, 16))]
 
@@ -479,7 +479,7 @@ def test_cuts_and_damage_in_turns_have_an_end(site: SampleSite, path: Path) -> N
 
 def test_waits_grow_twofold_with_jitter_and_have_a_longest(site: SampleSite, path: Path, waits: list[float]) -> None:
     site.faults.add("*", 500, times=math.inf)
-    give_up(site.url + GREEN, path, Politeness(timeout_s=10, retries=40, first_wait_s=1))
+    give_up(site.url + GREEN, path, RetryPolicy(timeout_s=10, retries=40, first_wait_s=1))
     assert len(waits) == 40
     for count, wait in enumerate(waits):
         assert min(600, 0.5 * 2**count) <= wait <= min(600, 1.5 * 2**count)
@@ -490,7 +490,7 @@ def test_waits_begin_anew_on_progress(site: SampleSite, path: Path, waits: list[
     site.faults.add("*", 500, times=3)
     site.faults.add("*", "cut", 1000)
     site.faults.add("*", 500)
-    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=5, first_wait_s=1))
+    fetch(site.url + GREEN, path, RetryPolicy(timeout_s=10, retries=5, first_wait_s=1))
     bounds = [(0.5, 1.5), (1, 3), (2, 6), (0.5, 1.5), (1, 3)]
     assert all(low <= wait <= high for wait, (low, high) in zip(waits, bounds, strict=True))
 
@@ -500,13 +500,13 @@ def test_a_wait_that_the_site_asks_for_in_seconds_is_kept(
     site: SampleSite, path: Path, waits: list[float], status: int
 ) -> None:
     site.faults.add("*", status, 17)
-    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=1, first_wait_s=0.01))
+    fetch(site.url + GREEN, path, RetryPolicy(timeout_s=10, retries=1, first_wait_s=0.01))
     assert waits == [17]
 
 
 def test_a_wait_is_never_shorter_than_our_own(site: SampleSite, path: Path, waits: list[float]) -> None:
     site.faults.add("*", 429, 1)
-    fetch(site.url + GREEN, path, Politeness(timeout_s=10, retries=1, first_wait_s=100))
+    fetch(site.url + GREEN, path, RetryPolicy(timeout_s=10, retries=1, first_wait_s=100))
     assert 50 <= waits[0] <= 150
 
 
@@ -651,7 +651,7 @@ def test_a_file_that_is_gzipped_itself_stays_so_whatever_it_is_called(path: Path
 
 # --- all has an end
 
-LIMITED = Politeness(timeout_s=10, retries=3, first_wait_s=0, limit_bytes=100_000)
+LIMITED = RetryPolicy(timeout_s=10, retries=3, first_wait_s=0, limit_bytes=100_000)
 
 
 def _endless(head: bytes, piece: bytes = b"x" * 10_000, pause_s: float = 0) -> Callable[[socket.socket], None]:
@@ -766,7 +766,7 @@ def test_progress_that_does_not_reach_the_end_has_an_end(path: Path) -> None:
 def test_a_trickle_is_given_up(path: Path) -> None:
     head = answer(b"", "200 OK", TAG, length=len(BODY))
     with ScriptedSite(_endless(head, b"x", 0.02)) as site:
-        message = give_up(site.url + "/a", path, Politeness(timeout_s=0.3, retries=1, first_wait_s=0))
+        message = give_up(site.url + "/a", path, RetryPolicy(timeout_s=0.3, retries=1, first_wait_s=0))
         assert len(site.requests) == 2
     assert re.search(
         r"sent \d+ bytes in \d+\.\d s; less than 1,000 a second is none; gave up after 2 attempts", message
@@ -776,10 +776,10 @@ def test_a_trickle_is_given_up(path: Path) -> None:
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX: "])
 def test_a_trickle_of_headers_is_given_up(path: Path, head: bytes) -> None:
     with ScriptedSite(_endless(head, b"x", 0.02)) as site:
-        politeness = Politeness(timeout_s=0.3, retries=1, first_wait_s=0)
-        assert "TimeoutError: timed out; gave up after 2 attempts" in give_up(site.url + "/a", path, politeness)
+        policy = RetryPolicy(timeout_s=0.3, retries=1, first_wait_s=0)
+        assert "TimeoutError: timed out; gave up after 2 attempts" in give_up(site.url + "/a", path, policy)
         with pytest.raises(SourceError, match="TimeoutError: timed out; gave up after 2 attempts"):
-            head_url(site.url + "/a", politeness, "green")
+            head_url(site.url + "/a", policy, "green")
         assert len(site.requests) == 4
 
 
@@ -927,7 +927,7 @@ def test_a_trickle_of_headers_is_given_up_over_tls_too(
             _endless(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.02)(wrapped)
 
     with ScriptedSite(trickle, first=False) as site:
-        message = give_up(site.url.replace("http", "https") + "/a", path, Politeness(0.5, 0, 0))
+        message = give_up(site.url.replace("http", "https") + "/a", path, RetryPolicy(0.5, 0, 0))
     assert "TimeoutError: timed out; gave up after 1 attempt" in message
 
 
@@ -994,7 +994,7 @@ def test_a_redirect_to_nowhere_is_an_error_at_once(path: Path, location: str, ki
         ("http:///a", "cannot be asked for (InvalidURL)"),
         ("http://a..b/a", "cannot be asked for (LocationParseError)"),
         ("http://127.0.0.1:1/a?sig=hush", "ConnectionRefusedError: [Errno"),
-        ("http://user:hush@no-such-host.invalid/a", "gaierror: [Errno"),
+        ("http://user:hush@no-such-host.invalid/a", "name not known;"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_one_clear_error(path: Path, url: str, found: str) -> None:

@@ -22,7 +22,7 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import DECLARATION_KEY
 from pipeline.months import parse_month
 from pipeline.sample import SampleSite
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source
 
 MONTH = "/trip-data/green_tripdata_2024-01.parquet"
@@ -244,12 +244,12 @@ def test_of_a_folder_size_and_time_are_compared(own: Folder) -> None:
 def test_what_a_source_says_of_a_file_is_what_the_sidecar_says_once_it_has_come(
     site: SampleSite, tmp_path: Path, kind: str, dataset: Any
 ) -> None:
-    politeness = Politeness(timeout_s=10, retries=0, first_wait_s=0)
-    source = make_source(site.url, "auto", 4, politeness)
+    policy = RetryPolicy(timeout_s=10, retries=0, first_wait_s=0)
+    source = make_source(site.url, "auto", 4, policy)
     month = parse_month("2024-01") if dataset.first_month else None
     sidecar = source.fetch(dataset, month, tmp_path / source.file_name(dataset, month))
     if kind == "folder":
-        source = make_source(str(tmp_path), "parquet", 4, politeness)
+        source = make_source(str(tmp_path), "parquet", 4, policy)
         sidecar = source.fetch(dataset, month, tmp_path / "part")
     version = source.version(dataset, month)
     assert version is not None

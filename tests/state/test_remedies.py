@@ -20,8 +20,7 @@ from conftest import Folder, make_folder
 from rich.console import Console
 
 from pipeline.cli import summary
-from pipeline.cli.summary import counted_months
-from pipeline.runs.history import Failure
+from pipeline.runs.history import Failure, counted_months
 from pipeline.sample import SampleSite
 from pipeline.settings import FIELDS, adopt, resolve, suggested_command
 

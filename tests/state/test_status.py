@@ -28,14 +28,14 @@ from postgres import PASSWORD, Database
 
 from pipeline import lake
 from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import print_remarks, remarks, spans
+from pipeline.cli.grid import print_remarks, remarks
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Column, Dataset
 from pipeline.datasets.published import estimated_bytes
 from pipeline.lake import open_store
-from pipeline.months import add_months, month_range
+from pipeline.months import add_months, month_range, spans
 from pipeline.sample import SampleSite
-from pipeline.source.retries import Politeness
+from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source
 from pipeline.state import inventory
 from pipeline.state.inventory import Inventory, MonthStatus
@@ -66,7 +66,7 @@ def own(made: Folder, tmp_path: Path) -> Folder:
 
 
 def look(folder: Folder, dataset: Dataset = GREEN, *months: date | None) -> list[MonthStatus]:
-    source = make_source(folder.source, "auto", 4, Politeness(10, 0, 0))
+    source = make_source(folder.source, "auto", 4, RetryPolicy(10, 0, 0))
     wanted = {dataset.name: months or (JAN,)}
     warehouse = open_warehouse(f"duckdb:///{folder.database}")
     return Inventory(open_store(str(folder.lake)), source, warehouse).statuses(wanted, TODAY)[dataset.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -21,6 +22,7 @@ from conftest import Folder, make_folder
 from state import rows, works_in
 
 from pipeline.datasets import DATASETS
+from pipeline.errors import SourceError, error_from_json
 from pipeline.months import add_months, parse_month
 from pipeline.sample import SampleSite
 from pipeline.tasks.runs import Latest
@@ -422,7 +424,9 @@ def test_luigid_knows_why_a_step_failed_and_a_run_right_after_says_why_it_does_n
     load = ("Load", "--dataset", "green", "--month", "2024-01", *luigid.options)
     assert own.luigi(*load, local=False).returncode == 1
     (failed,) = luigid.tasks("DISABLED")
-    assert "SourceError: green 2024-01" in luigid.ask("fetch_error", task_id=failed)["error"]
+    error = error_from_json(json.loads(luigid.ask("fetch_error", task_id=failed)["error"]))
+    assert isinstance(error, SourceError)
+    assert str(error).startswith("green 2024-01: ")
     site.faults.clear()
     held_back = own.luigi(*load, local=False)
     assert held_back.returncode == 4

@@ -23,7 +23,7 @@ from pipeline.errors import SourceError, redact
 from pipeline.months import format_month, parse_month
 from pipeline.places import source_of
 from pipeline.settings import Settings
-from pipeline.source.retries import Again, asking, ca_bundle, refuse_unless_ok
+from pipeline.source.retries import RetryableError, ca_bundle, refuse_unless_ok, translate_request_errors
 from pipeline.source.site import Source
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
@@ -51,13 +51,13 @@ def _site(place: Source, url: str, wanted: str) -> Iterator[Line]:
     where, began = redact(url), time.time()
     through = f" through the proxy {redact(proxy)}" if (proxy := _proxy(url)) else ""
     try:
-        with asking(where):
+        with translate_request_errors(where):
             # As runs ask, but once, and with little patience.
-            answer = requests.head(url, timeout=place.politeness.timeout_s, allow_redirects=True, verify=ca_bundle())
+            answer = requests.head(url, timeout=place.policy.timeout_s, allow_redirects=True, verify=ca_bundle())
         taken_s = time.time() - began
         if answer.status_code not in (403, 404):
             refuse_unless_ok(answer, where)
-    except (Again, SourceError) as error:
+    except (RetryableError, SourceError) as error:
         message = str(error).removeprefix(f"{where}: ").partition("; ")[0]
         remedy = "look at the network, the proxy that the environment names, and [pipeline] source; or come back later"
         yield failed("source", f"{where}{through}: {message}", remedy)
@@ -128,13 +128,13 @@ def configured_scheduler() -> str:
 def _limits(url: str) -> tuple[set[str] | None, str]:
     """The resources that a luigid knows, and what serves it; None, and why, where none answers."""
     try:
-        with asking("luigid"):
+        with translate_request_errors("luigid"):
             answer = requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=_LIMIT_S)
         refuse_unless_ok(answer, "luigid")
         limits = {str(entry["name"]) for entry in answer.json()["response"]}
     except (ValueError, KeyError, TypeError):
         return None, "what answers there is no luigid"
-    except (Again, SourceError) as error:
+    except (RetryableError, SourceError) as error:
         return None, str(error).partition("; ")[0].removeprefix("luigid: ")
     return limits, answer.headers.get("Server", "no server named")
 

@@ -12,12 +12,11 @@ import luigi.notifications
 import requests
 from luigi.configuration import get_config
 
-from pipeline.cli.summary import causes, counted, counted_months
 from pipeline.errors import visible
-from pipeline.runs.history import Run
+from pipeline.runs.history import Run, causes, counted_months
 from pipeline.source.retries import ca_bundle
 from pipeline.tasks.base import log
-from pipeline.units import size
+from pipeline.units import counted, size
 
 _TIMEOUT_S = 10
 _MOST = 10
@@ -29,7 +28,7 @@ def notify(run: Run, url: str) -> None:
     E-mail goes to [email] receiver, by whatever means the section says; with `force_send` unset Luigi sends none from a
     terminal.
     """
-    if not (run.months_done or run.failures):
+    if not (run.months_done or run.failures or run.errors):
         return
     text = message(run)
     if url:
@@ -78,15 +77,17 @@ def _errors_raised() -> Iterator[None]:
 
 def message(run: Run) -> str:
     """What was done, failed, warned: a line for the subject, then one for each failure and warning."""
-    failed = [failure for failure in run.failures if failure.kind != "NotPublished"]
+    failed = [failure for failure in run.failures if not failure.waits]
     waiting = len(run.failures) - len(failed)
     parts = [counted(len(run.months_done), "month") + " done"]
     parts += [f"{counted_months((of.dataset, of.month or None) for of in failed)} failed"] if failed else []
+    parts += [counted(len(run.errors), "error")] if run.errors else []
     parts += [f"{waiting} not published yet"] if waiting else []
     parts += [counted(len(run.warnings), "warning")] if run.warnings else []
     lines = [f"taxi-pipeline: {', '.join(parts)} ({run.asked})".replace("\n", " ")]
     if run.rows or run.bytes:
         lines.append(f"{run.rows:,} rows conformed, {size(run.bytes)} downloaded")
+    lines += [f"ERROR {error}" for error in run.errors[:_MOST]]
     found = causes(failed)
     lines += [f"FAILED {of.step} {of.dataset} {of.month}: {of.kind}: {of.error}{same}" for of, same in found[:_MOST]]
     lines += [f"… and {len(found) - _MOST} more"] if len(found) > _MOST else []
