@@ -309,8 +309,8 @@ def scheduled(tmp_path: Path, seconds: float, **environment: str) -> str:
 
 
 def test_after_a_failure_the_schedule_tries_again_soon_and_at_growing_intervals(tmp_path: Path) -> None:
-    (tmp_path / "python").write_text(f"#!/bin/sh\necho run >> {tmp_path}/runs\n[ $(wc -l < {tmp_path}/runs) = 3 ]\n")
-    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "pipeline").write_text(f"#!/bin/sh\necho run >> {tmp_path}/runs\n[ $(wc -l < {tmp_path}/runs) = 3 ]\n")
+    (tmp_path / "pipeline").chmod(0o755)
     said = scheduled(tmp_path, 4.5, TAXI_EVERY="9000").splitlines()
     assert said == [
         "schedule: ended with 1; the next run is in 1 s",
