@@ -172,7 +172,7 @@ def _absent(found: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
     """Young months of which nothing is here and which the source lacks, and those about which it did not answer."""
     source, now = source_of(current_settings()), date.today().replace(day=1)
     # A plan can do without an answer, so it is not as patient as a run.
-    source = replace(source, policy=replace(source.policy, retries=min(1, source.policy.retries)))
+    source = replace(source, policy=replace(source.policy, retries=min(1, source.policy.retries), on_retry=None))
     young = [(each.dataset, each.month) for of in found.values() for each in of if each.young and each.month]
     absent = {month for month in young if month[1] > now}
     left = [month for month in young if month not in absent]

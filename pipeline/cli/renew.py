@@ -136,15 +136,14 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
     for found in findings:
         if found.redo_from and found.what != "new":
             wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
-    if not wanted and not todo:
-        return 0
 
     def plan() -> Plan:
         done, kept = _invalidate(wanted)
         errors.extend(kept)
         return _plan([*done, *todo], kept)
 
-    code = run_plan(plan, Options(workers=workers, scheduler=scheduler, asks_source="download" in wanted))
+    options = Options(workers=workers, scheduler=scheduler, asks_source="download" in wanted)
+    code = run_plan(plan, options) if wanted or todo else 0
     warehouse = warehouse_of(current_settings())
     if isinstance(warehouse, Compacting):
         warehouse.compact()

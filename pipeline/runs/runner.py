@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import luigi
@@ -76,8 +75,7 @@ def _build(
     while True:
         known: dict[str, Any] = {}
         try:
-            # Luigi's own summary asks once more what is done, perhaps of a server that is gone.
-            with suppress(PipelineError):
+            try:
                 luigi.build(
                     list(roots),
                     worker_scheduler_factory=factory,
@@ -86,6 +84,9 @@ def _build(
                     scheduler_url=scheduler_url,
                     log_level="INFO" if verbose else "CRITICAL",
                 )
+            except PipelineError:  # Luigi's own summary asks once more what is done, perhaps of a server that is gone.
+                if not factory.has_worker:
+                    raise
             known = factory.scheduler.task_list("", "", limit=False)
         except RPCError:
             factory.away = f"luigid at {scheduler_url} does not answer any more"
@@ -144,7 +145,7 @@ class _Factory:
     def __init__(self, on_tick: Callable[[], None], fail_fast: bool) -> None:
         self._on_tick, self._fail_fast = on_tick, fail_fast
         self.scheduler: Any = None
-        self.phasing_out = False
+        self.phasing_out = self.has_worker = False
         #: Why nothing more is known of the scheduler.
         self.away = ""
         self.done: set[str] = set()
@@ -171,6 +172,7 @@ class _Factory:
                 f"processes cannot share a lock: {error}; make /dev/shm a file system that can be written"
             ) from error
         worker.on_tick, worker.fail_fast, worker.factory = self._on_tick, self._fail_fast, self
+        self.has_worker = True
         return worker
 
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline.cli.look import _plan
-from pipeline.cli.run import exit_code
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.lake import planning
 from pipeline.months import format_month
 from pipeline.places import inventory_of
 from pipeline.runs import runner
+from pipeline.runs.job import exit_code
 from pipeline.sample import SampleSite
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.state.inventory import Inventory, MonthStatus
