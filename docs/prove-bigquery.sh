@@ -1,4 +1,4 @@
-#!/usr/bin/env bash
+#!/bin/bash
 # Proves on a real project what the emulators cannot: months of green loaded into BigQuery, by every way there is.
 #
 #   make prove-bigquery PROJECT=my-project [LOCATION=US]

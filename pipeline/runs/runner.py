@@ -18,7 +18,7 @@ from luigi.rpc import RemoteScheduler, RPCError
 from luigi.scheduler import Scheduler
 from luigi.worker import Worker
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, StoreError, UsageError, WarehouseError
 from pipeline.lake.planning import work_was_done
 from pipeline.places import inventory_of
 from pipeline.runs.stopping import Stopped as Stopped
@@ -98,7 +98,7 @@ def _build(
         known: dict[str, Any] = {}
         try:
             # Luigi's own summary asks once more what is done, perhaps of a server that is gone.
-            with suppress(PipelineError):
+            with suppress(StoreError, WarehouseError):
                 luigi.build(
                     list(roots),
                     worker_scheduler_factory=factory,
