@@ -15,7 +15,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -126,8 +126,15 @@ def running_luigid(folder: Folder, port: int = 0) -> Iterator[Luigid]:
         heard.until(lambda line: "Scheduler starting up" in line)
         yield Luigid(port, process)
     finally:
-        process.terminate()
-        process.wait(_PATIENCE_S)
+        for _ in range(6):
+            # Python drops the exception of a signal that comes within a finalizer: then it is sent again.
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE_S / 6)
+                break
+        else:
+            process.kill()
+            process.wait()
         heard.rest()
         process.stdout and process.stdout.close()
         process.stderr and process.stderr.close()

@@ -51,7 +51,11 @@ class TaskProcessContext:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._parent is not None and kind is KeyboardInterrupt:
+        if self._parent is None:
+            return
+        # The process is about to end; an exception in what Python does then would be a traceback.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if kind is KeyboardInterrupt:
             sys.exit(128 + signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
