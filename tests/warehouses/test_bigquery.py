@@ -38,6 +38,7 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's own retries and ours, with shorter pauses."""
     quick = library_retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
     monkeypatch.setattr(library_retry, "DEFAULT_RETRY", quick)
+    monkeypatch.setattr(bigquery_jobs, "_FIRST_LOOK_S", 0.01)
     monkeypatch.setattr(bigquery_jobs, "_FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 10)
     monkeypatch.setattr(bigquery_jobs, "_LONGEST_WAIT_S", 0.01)

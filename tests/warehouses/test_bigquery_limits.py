@@ -53,7 +53,7 @@ class CloudFile:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedBigQuery]:
-    for name in ("_FIRST_WAIT_S", "_LONGEST_WAIT_S", "_PATIENCE_S"):
+    for name in ("_FIRST_WAIT_S", "_LONGEST_WAIT_S", "_PATIENCE_S", "_LONGEST_LOOK_S"):
         monkeypatch.setattr(bigquery_jobs, name, getattr(bigquery_jobs, name) * SCALE)
     quick = library_retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
     monkeypatch.setattr(library_retry, "DEFAULT_RETRY", quick)

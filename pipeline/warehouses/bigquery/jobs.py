@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PATIENCE_S = 1_800.0
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
+#: After how long a job is looked at again that has not ended; each time half as long again.
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 5.0
 #: How long one call is tried again.
 _DEADLINE_S = 300
 _PASSING_REASONS = {"rateLimitExceeded", "jobRateLimitExceeded", "backendError", "jobBackendError", "internalError"}
@@ -56,7 +58,7 @@ def run_job(
     Raises:
         WarehouseError: the job failed, and would fail again.
     """
-    from google.api_core.exceptions import Conflict, GoogleAPICallError
+    from google.api_core.exceptions import Conflict
 
     retry, began = patient(), time.monotonic()
     for attempt in itertools.count(1):
@@ -66,17 +68,17 @@ def run_job(
         except Conflict:
             # An earlier request made it, and its answer was lost.
             job = client.get_job(name, retry=retry)
-        try:
-            job.result(retry=retry)
+        # Not by `job.result()`: it asks for rows, too, and takes the refusal of a job for that of the question.
+        pause_s = _FIRST_LOOK_S
+        while not job.done(retry=retry):
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_LOOK_S)
+        if not job.error_result:
             return job
-        except GoogleAPICallError as error:
-            if not job.error_result:
-                job.reload(retry=retry)  # A question about the rows fails with the error of the job, too.
-            if not job.error_result:  # It is not the job that failed, but the asking for it.
-                raise
-            reasons = [entry for entry in (job.errors or []) if isinstance(entry, dict)]
-            if time.monotonic() - began > _PATIENCE_S or not _passes(reasons):
-                raise WarehouseError(f"{subject}: {_told(reasons, error)}; job {_where(client, job)}") from error
+        reasons = [entry for entry in (job.errors or []) if isinstance(entry, dict)]
+        if time.monotonic() - began > _PATIENCE_S or not _passes(reasons):
+            error = job.exception()
+            raise WarehouseError(f"{subject}: {_told(reasons, error)}; job {_where(client, job)}") from error
         # Half as long to half as long again, so that many workers do not come back all at once.
         time.sleep(min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.5))  # noqa: S311
     raise AssertionError
