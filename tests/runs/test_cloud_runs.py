@@ -148,6 +148,8 @@ def _write_ledger(cloud: Cloud, loads: list[LoadRecord], marts: list[MartRecord]
 
     client = bigquery_client(PROJECT, "EU")
     config = bigquery.QueryJobConfig(default_dataset=f"{PROJECT}.{cloud.dataset}")
+    for mart in sorted({record.mart for record in marts}):  # A mart counts while its table exists.
+        client.query(f"CREATE TABLE {mart} (dataset STRING, month DATE)", job_config=config).result()
     for table, records in (("loads", loads), ("mart_loads", marts)):
         client.query(insertion(table, records), job_config=config).result()
 
