@@ -23,14 +23,14 @@ from typing import NoReturn
 import click
 
 from pipeline.cli import run
+from pipeline.cli.check import check
 from pipeline.cli.data import head, sql
 from pipeline.cli.describe import describe
 from pipeline.cli.doctor.command import doctor
-from pipeline.cli.explain import check
-from pipeline.cli.look import plan, status
-from pipeline.cli.past import completion, history, logs
-from pipeline.cli.renew import redo, refresh
+from pipeline.cli.history import completion, history, logs
+from pipeline.cli.refresh import redo, refresh
 from pipeline.cli.schedule import schedule
+from pipeline.cli.status import plan, status
 from pipeline.cli.streams import OutputLost, broken_pipe, output_error, prepare_streams
 from pipeline.errors import PipelineError, UsageError, visible
 from pipeline.runs.job import exit_code

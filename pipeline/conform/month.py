@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.conform.layout import Layout, Problems, match_columns
-from pipeline.conform.profile import Measures, Tally
+from pipeline.conform.profile import Measures, Profiler
 from pipeline.conform.writer import TripsWriter
 from pipeline.datasets import dataset_named
 from pipeline.datasets.base import (
@@ -91,7 +91,7 @@ def _convert(
 ) -> Measures:
     """Convert, count and write batch by batch; once a value did not fit, only go on counting such values."""
     dataset, problems = layout.dataset, Problems(layout.dataset)
-    tally, rows = Tally(measures, dataset), 0
+    tally, rows = Profiler(measures, dataset), 0
     schema = dataset.schema.with_metadata(_metadata(measures))
     with (
         TripsWriter(draft, schema) as writer,

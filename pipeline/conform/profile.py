@@ -53,7 +53,7 @@ class Measures:
     columns_in_source: tuple[str, ...] = ()
 
 
-class Tally:
+class Profiler:
     """Counts batches of trips; `measures` is what they add up to."""
 
     def __init__(self, measures: Measures, dataset: Dataset) -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import ConcurrentWriteError, StoreError
 from pipeline.lake.drafts import Drafts
 from pipeline.lake.google_cloud import storage_client, translated
 from pipeline.lake.keys import folder_of
-from pipeline.lake.planning import Believed, planning
+from pipeline.lake.planning import TtlCache, planning
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Bucket
@@ -47,7 +47,7 @@ class GcsStore:
     def __init__(self, bucket: str, prefix: str, scratch: Path) -> None:
         self._bucket_name, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.drafts = Drafts(scratch, _SETTING)
-        self._listings = defaultdict[str, Believed[set[str]]](Believed)
+        self._listings = defaultdict[str, TtlCache[set[str]]](TtlCache)
 
     def __repr__(self) -> str:
         return f"GcsStore({self.location!r})"

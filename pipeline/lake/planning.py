@@ -41,7 +41,7 @@ def recent(read_at: float) -> bool:
     return read_at > _changed_at and time.monotonic() - read_at < _BELIEVED_S
 
 
-class Believed(Generic[_T]):
+class TtlCache(Generic[_T]):
     """What was read last; while a run is planned it is believed for a moment, else it is read anew."""
 
     def __init__(self) -> None:

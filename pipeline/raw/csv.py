@@ -159,7 +159,7 @@ class _Lines:
         return f"{self.title}: {self.count:,}, in lines {', '.join(self.shown)}{more}"
 
 
-def refuse_cut(name: str, last: bytes) -> None:
+def validate_line_end(name: str, last: bytes) -> None:
     """Raise SourceError when the last byte of a text does not end a line."""
     if last != b"\n":
         raise SourceError(
@@ -221,7 +221,7 @@ class _WholeText(io.RawIOBase):
         if got:
             self._last = bytes(buffer[got - 1 : got])
         else:
-            refuse_cut(self._name, self._last)
+            validate_line_end(self._name, self._last)
         return got
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, UsageError
-from pipeline.raw.csv import CsvRaw, gzip_faults, refuse_cut, whole_gzip
+from pipeline.raw.csv import CsvRaw, gzip_faults, validate_line_end, whole_gzip
 
 #: Rows of a batch from Parquet: one row group of a trips file, so that nothing needs to be copied together later.
 BATCH_ROWS = 122_880
@@ -243,7 +243,7 @@ def _refuse_impostor(path: Path, name: str) -> None:
         line = head.count(b"\n", 0, place) + 1
         raise SourceError(f"{name}: a NUL in line {line}, at byte {place + 1:,}: damaged, or not a text in UTF-8")
     if not name.endswith(".gz"):
-        refuse_cut(name, last)
+        validate_line_end(name, last)
 
 
 def _looks_like_csv(head: bytes) -> bool:

@@ -135,7 +135,7 @@ def can_be_asked(url: str) -> bool:
         return False
 
 
-def refuse_unless_ok(response: requests.Response, where: str) -> None:
+def validate_response(response: requests.Response, where: str) -> None:
     """Raise RetryableError for a status that may pass, SourceError for any other that does not announce the file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
     if response.status_code in _PASSING or (response.status_code >= 500 and response.status_code not in _LASTING):

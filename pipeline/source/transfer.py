@@ -30,8 +30,8 @@ from pipeline.source.retries import (
     ca_bundle,
     number,
     reason,
-    refuse_unless_ok,
     translate_request_errors,
+    validate_response,
     wait,
 )
 from pipeline.version import __version__
@@ -122,7 +122,7 @@ def head_url(url: str, policy: RetryPolicy, subject: str, *, decode: bool = True
                 )
             if response.status_code in _ABSENT:
                 return None
-            refuse_unless_ok(response, where)
+            validate_response(response, where)
             return _version(url, response, encoded=decode and _is_encoded(response))
         except RetryableError as again:
             failures += 1
@@ -211,7 +211,7 @@ class _Download:
                 return None
             if response.status_code == 416:
                 return _whole_already(response, held, self.part)
-            refuse_unless_ok(response, self.where)
+            validate_response(response, self.where)
             return self._receive(response, held)
 
     def _receive(self, response: requests.Response, held: Version | None) -> Answer:

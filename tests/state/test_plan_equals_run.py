@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline.cli.look import _plan
+from pipeline.cli.status import _plan
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.lake import planning
 from pipeline.months import format_month

@@ -23,7 +23,7 @@ from pipeline.errors import SourceError, redact
 from pipeline.months import format_month, parse_month
 from pipeline.places import source_of
 from pipeline.settings import Settings
-from pipeline.source.retries import RetryableError, ca_bundle, refuse_unless_ok, translate_request_errors
+from pipeline.source.retries import RetryableError, ca_bundle, translate_request_errors, validate_response
 from pipeline.source.site import Source
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 
@@ -56,7 +56,7 @@ def _site(place: Source, url: str, wanted: str) -> Iterator[Line]:
             answer = requests.head(url, timeout=place.policy.timeout_s, allow_redirects=True, verify=ca_bundle())
         taken_s = time.time() - began
         if answer.status_code not in (403, 404):
-            refuse_unless_ok(answer, where)
+            validate_response(answer, where)
     except (RetryableError, SourceError) as error:
         message = str(error).removeprefix(f"{where}: ").partition("; ")[0]
         remedy = "look at the network, the proxy that the environment names, and [pipeline] source; or come back later"
@@ -130,7 +130,7 @@ def _limits(url: str) -> tuple[set[str] | None, str]:
     try:
         with translate_request_errors("luigid"):
             answer = requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=_LIMIT_S)
-        refuse_unless_ok(answer, "luigid")
+        validate_response(answer, "luigid")
         limits = {str(entry["name"]) for entry in answer.json()["response"]}
     except (ValueError, KeyError, TypeError):
         return None, "what answers there is no luigid"

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import bigquery_client, translated
-from pipeline.lake.planning import Believed
+from pipeline.lake.planning import TtlCache
 from pipeline.version import __version__
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.bigquery.jobs import new_job_id, patient, run_job
@@ -73,7 +73,7 @@ class BigQueryWarehouse:
         self._place = place
         self._datasets = datasets
         self._zones = zones
-        self._believed: Believed[Ledger] = Believed()
+        self._cached_ledger: TtlCache[Ledger] = TtlCache()
 
     @property
     def _client(self) -> bigquery.Client:
@@ -271,7 +271,7 @@ class BigQueryWarehouse:
     def _ledger(self) -> Ledger:
         """What is there; a plan reads it once, however many months it asks about."""
         with self._faults("loads"):
-            return self._believed.get(self._read)
+            return self._cached_ledger.get(self._read)
 
     def _read(self) -> Ledger:
         return self._records().counted()
@@ -292,7 +292,7 @@ class BigQueryWarehouse:
     def _run(self, subject: str, what: str, sql: str) -> Any:
         """Run one statement; `what` it does is part of the job's id, and empty where it only reads."""
         if what:
-            self._believed.forget()
+            self._cached_ledger.forget()
         config = self._config()
         return run_job(
             self._client,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
-from pipeline.lake.planning import Believed
+from pipeline.lake.planning import TtlCache
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.ledger import Ledger
 from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
@@ -58,7 +58,7 @@ class PostgresWarehouse:
         self._datasets = datasets
         self._zones = zones
         self._limit_s = lock_timeout_s
-        self._believed: Believed[Ledger] = Believed()
+        self._cached_ledger: TtlCache[Ledger] = TtlCache()
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """A month is copied into a new table, which then becomes its partition; the zones are deleted and copied.
@@ -181,12 +181,12 @@ class PostgresWarehouse:
         return self._server.run("query", lambda connection: read_rows(connection, sql))
 
     def _run(self, subject: str, work: Callable[[psycopg.Connection[Any]], _T]) -> _T:
-        self._believed.forget()
+        self._cached_ledger.forget()
         return self._server.run(subject, work)
 
     def _ledger(self) -> Ledger:
         """What is there; a plan reads it once, however many months it asks about."""
-        return self._believed.get(lambda: self._server.run("loads", _read))
+        return self._cached_ledger.get(lambda: self._server.run("loads", _read))
 
     def _ensure(self, connection: psycopg.Connection[Any], subject: str) -> None:
         """Make the tables that are missing, and evolve those that are there; mostly nothing is to be done."""
