@@ -1,0 +1,168 @@
+"""docs/extending.md works as it stands: its code blocks are applied to a copy of the package, which then runs a backfill."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.datasets import DATASETS
+from pipeline.sample.zones import zones_csv
+
+ROOT = Path(__file__).parent.parent
+GREEN = DATASETS["green"]
+
+#: A command of the copy, then what is in its in-memory warehouse: it is gone when the process ends.
+PROGRAM = """
+import json, sys
+from pipeline.cli import main
+from pipeline.warehouses.memory import LOADS, MARTS
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+rows = {f"{name} {month}": table.num_rows for (name, month), (table, _) in LOADS.items()}
+marts = {f"{mart} {month}": table.to_pylist() for (mart, _, month), (table, _) in MARTS.items()}
+print("\\n" + json.dumps([code, rows, marts]))
+"""
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """Language, file and text of each code block that names a file in its first line."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    found = re.findall(r"^( *)```(\w+)\n *(?:#|--) (pipeline/\S+)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    return [(language, file, re.sub(rf"^{indent}", "", text, flags=re.M)) for indent, language, file, text in found]
+
+
+def apply(language: str, path: Path, text: str) -> None:
+    """Write a new file, or replace the lines of a diff's context by those with its additions."""
+    if language != "diff":
+        assert not path.exists(), path
+        path.write_text(text, encoding="utf-8")
+        return
+    before, after = (
+        "\n".join(line[1:] for line in text.splitlines() if not line or line[0] in kept) for kept in (" -", " +")
+    )
+    code = path.read_text(encoding="utf-8")
+    assert code.count(before) == 1, f"{path.name}: {code.count(before)} times:\n{before}"
+    path.write_text(code.replace(before, after), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with every change of the page, and raw files for it in a folder."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "pipeline", checkout / "pipeline", ignore=ignore)
+    shutil.copy(ROOT / "luigi.cfg", checkout)
+    (checkout / "pipeline" / "warehouses" / "memory").mkdir()
+    shutil.copy(ROOT / "tests" / "memory_warehouse.py", checkout / "pipeline" / "warehouses" / "memory" / "__init__.py")
+    for language, file, text in blocks():
+        apply(language, checkout / file, text)
+    site = checkout / "site"
+    site.mkdir()
+    (site / "taxi_zone_lookup.csv").write_bytes(zones_csv())
+    for month, stations in ((1, ["A", "A", "B"]), (2, ["C"])):
+        time = pa.array([datetime(2024, month, 1)] * len(stations), pa.timestamp("us"))
+        columns = {"started_at": time, "ended_at": time, "start_station_name": stations}
+        pq.write_table(pa.table(columns), site / f"bikes_tripdata_2024-{month:02}.parquet")
+    names = [column for column in GREEN.columns if column.expected(datetime(2024, 1, 1).date(), parquet=True)]
+    green: dict[str, Any] = {column.name: pa.nulls(2, column.type) for column in names}
+    green |= dict.fromkeys(
+        ("pickup_datetime", "dropoff_datetime"), pa.array([datetime(2024, 1, 1)] * 2, pa.timestamp("us"))
+    )
+    pq.write_table(pa.table({**green, "Weather": ["rain", None]}), site / "green_tripdata_2024-01.parquet")
+    return checkout
+
+
+def pipeline(checkout: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """Run a command of the copy; its end, and the exit code, rows and marts of the program above."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
+    environment = {
+        **kept,
+        "PYTHONPATH": str(checkout),
+        "PIPELINE_SOURCE": str(checkout / "site"),
+        "PIPELINE_WAREHOUSE": "memory://",
+        **environment,
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), *arguments],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process, json.loads(process.stdout.splitlines()[-1])
+
+
+def test_every_recipe_names_the_files_that_it_touches() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^## ", page, re.MULTILINE)) == 10
+    named = set(re.findall(r"`((?:pipeline|tests)/[\w./]+\.(?:py|csv))`", page))
+    added = {file for language, file, _ in blocks() if language != "diff"}
+    assert [file for file in sorted(named - added) if not (ROOT / file).exists()] == []
+
+
+def test_a_new_dataset_step_mart_check_and_warehouse_take_part_in_a_backfill(checkout: Path) -> None:
+    process, (code, rows, marts) = pipeline(checkout, "backfill", "bikes", "2024-01..2024-02", "--workers", "1")
+    assert code == 0, process.stderr
+    assert rows == {"bikes 2024-01-01": 3, "bikes 2024-02-01": 1, "zones None": 265}
+    stations = {month: {row["station"]: row["trips"] for row in table} for month, table in marts.items()}
+    assert stations == {"bike_stations 2024-01-01": {"A": 2, "B": 1}, "bike_stations 2024-02-01": {"C": 1}}
+    lake = checkout / "data" / "lake"
+    counts = {path.name: json.loads(path.read_text())["rows"] for path in (lake / "counts" / "bikes").iterdir()}
+    assert counts == {"2024-01-01.json": 3, "2024-02-01.json": 1}
+    document = json.loads((lake / "checks" / "bikes" / "2024-01.json").read_text())
+    assert [finding["rule"] for finding in document["findings"]] == ["few_rows"]
+
+
+def test_a_new_column_is_conformed_loaded_and_described(checkout: Path) -> None:
+    process, (code, rows, _) = pipeline(
+        checkout, "backfill", "green", "2024-01", "--workers", "1", "--through", "load", PIPELINE_LAKE="data/green"
+    )
+    assert code == 0, process.stderr
+    assert rows["green 2024-01-01"] == 2
+    trips = checkout / "data" / "green" / "trips" / "green" / "month=2024-01-01" / "green_2024-01.parquet"
+    assert pq.read_table(trips, partitioning=None)["weather"].to_pylist() == ["rain", None]
+    process, _ = pipeline(checkout, "describe", "green")
+    assert "Weather at the pickup." in process.stdout
+
+
+def test_a_new_store_keeps_the_lake(checkout: Path) -> None:
+    lake = checkout / "data" / "other"
+    process, (code, rows, _) = pipeline(
+        checkout, "backfill", "bikes", "2024-01", "--workers", "1", PIPELINE_LAKE=f"other:/{lake}"
+    )
+    assert code == 0, process.stderr
+    assert rows["bikes 2024-01-01"] == 3
+    assert (lake / "trips" / "bikes" / "month=2024-01-01" / "bikes_2024-01.parquet").exists()
+
+
+def test_status_plan_and_redo_know_the_new_step(checkout: Path) -> None:
+    environment = {"PIPELINE_LAKE": "data/redone"}
+    pipeline(checkout, "backfill", "bikes", "2024-01", "--workers", "1", "--through", "count", **environment)
+    process, _ = pipeline(checkout, "status", "bikes", "2024-01", **environment)
+    assert "counted, not loaded" in process.stdout
+    process, _ = pipeline(checkout, "plan", "bikes", "2024-01", "--json", **environment)
+    assert json.loads("\n".join(process.stdout.splitlines()[:-1]))
+    count = checkout / "data" / "redone" / "counts" / "bikes" / "2024-01-01.json"
+    count.unlink()
+    _, (code, _, _) = pipeline(
+        checkout, "redo", "bikes", "2024-01", "--from", "count", "--yes", "--workers", "1", **environment
+    )
+    assert code == 0
+    assert count.exists()
