@@ -134,7 +134,8 @@ def _why(of: MonthStatus) -> str:
 def _facts(of: MonthStatus) -> dict[str, Any]:
     known = asdict(of)
     month, done = format_month(of.month) if of.month else None, known.pop("done")
-    steps = {step.stage: step.name in done for step in TABLE}
+    # A dataset without marts has all of them as soon as it is loaded.
+    steps = {step.stage: min(step.name, of.last_step, key=STEPS.index) in done for step in TABLE}
     return {**known, "month": month, **steps, "stage": of.stage, "mark": of.mark}
 
 

@@ -1,0 +1,91 @@
+"""A lake and a DuckDB file that version 0.1.0 made are taken over as they are.
+
+tests/data/version_0.1.0.tar.gz holds them with the folder of raw files that they were made from: the sample site's green
+2024-01 and 2024-02, yellow 2024-01 and fhvhv 2024-01 of 30 rows each, and the zones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import duckdb
+import pytest
+from conftest import ROOT, Folder, make_folder
+
+from pipeline.marts import marts_of
+
+MONTHS = {"green": ["2024-01", "2024-02"], "yellow": ["2024-01"], "fhvhv": ["2024-01"]}
+#: What `status --json` of 0.1.0 reported of each of these months, besides its rows and raw bytes.
+COMPLETE = {
+    **dict.fromkeys(("raw", "conformed", "loaded", "marts"), True),
+    "failed": [],
+    "stale": {},
+    "young": False,
+    "stage": "complete",
+}
+RAW_BYTES = {("green", "2024-01"): 7951, ("green", "2024-02"): 7961, ("yellow", "2024-01"): 7739}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Folder:
+    """A working folder as version 0.1.0 left it; the source is the folder of raw files."""
+    with tarfile.open(ROOT / "tests" / "data" / "version_0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return make_folder(tmp_path, str(tmp_path / "site"))
+
+
+def contents(folder: Folder) -> dict[str, str]:
+    files = [name for name in folder.files() if not name.endswith(".loads.json")]
+    return {name: hashlib.sha256((folder.path / "data" / name).read_bytes()).hexdigest() for name in files}
+
+
+def definitions(folder: Folder) -> dict[tuple[str, str], str | None]:
+    """The recorded hash of each mart's SQL; empty where the ledger has no such column yet."""
+    with duckdb.connect(str(folder.database), read_only=True) as connection:
+        columns = {name for name, *_ in connection.execute("DESCRIBE mart_loads").fetchall()}
+        if "definition" not in columns:
+            return {}
+        rows = connection.execute("SELECT mart, dataset || ' ' || month, definition FROM mart_loads").fetchall()
+    return {(mart, month): definition for mart, month, definition in rows}
+
+
+def test_status_reports_every_month_as_the_old_version_did(old: Folder) -> None:
+    status = json.loads(old.pipeline("status", "--json").stdout)
+    months = {(month["dataset"], month["month"]): month for each in status["datasets"] for month in each["months"]}
+    complete = {key for key, month in months.items() if month["stage"] == "complete"}
+    assert complete == {(name, month) for name, listed in MONTHS.items() for month in listed}
+    for key in complete:
+        assert {name: months[key][name] for name in COMPLETE} == COMPLETE
+        assert months[key]["rows"] == 30
+    assert {key: months[key]["raw_bytes"] for key in RAW_BYTES} == RAW_BYTES
+    assert (status["zones"]["stage"], status["zones"]["rows"]) == ("complete", 265)
+    assert status["totals"]["rows"] == 120
+
+
+def test_backfill_does_nothing_and_refresh_finds_nothing(old: Folder) -> None:
+    before = contents(old)
+    for name, months in MONTHS.items():
+        done = old.pipeline("backfill", name, f"{months[0]}..{months[-1]}")
+        assert done.returncode == 0, done.stderr
+        assert "othing to do" in done.stdout + done.stderr
+    done = old.luigi("Backfill", "--datasets", "green", "--first", "2024-01", "--last", "2024-02")
+    assert done.returncode == 0, done.stderr
+    refreshed = old.pipeline("refresh", "green", "2024-01..2024-02", "--json")
+    assert refreshed.returncode == 0, refreshed.stderr
+    assert json.loads(refreshed.stdout)["findings"] == []
+    assert contents(old) == before
+
+
+def test_the_next_load_records_the_sql_of_its_marts_and_the_old_marts_count_on(old: Folder) -> None:
+    assert definitions(old) == {}
+    done = old.pipeline("redo", "green", "2024-02", "--from", "load", "--yes")
+    assert done.returncode == 0, done.stderr
+    recorded = definitions(old)
+    for mart in marts_of("green"):
+        assert recorded[mart.name, "green 2024-02-01"] == mart.definition
+        assert recorded[mart.name, "green 2024-01-01"] is None
+    status = json.loads(old.pipeline("status", "green", "2024-01..2024-02", "--json").stdout)
+    assert {month["stage"] for each in status["datasets"] for month in each["months"]} == {"complete"}
