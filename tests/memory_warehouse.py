@@ -1,6 +1,6 @@
 """The smallest warehouse: Arrow tables in the memory of one process, queried with DuckDB.
 
-tests/test_extending.py adds it to a copy of the package as docs/extending.md says. Nothing is left when the process ends.
+tests/test_extending.py adds it to a copy of the package as docs/extending.md says. Its rows end with the process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/extending.md works as it stands: its code blocks are applied to a copy of the package, which then runs a backfill."""
+"""docs/extending.md works as it stands: its code blocks are applied to a copy of the package, which runs a backfill."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A lake and a DuckDB file that version 0.1.0 made are taken over as they are.
 
-tests/data/version_0.1.0.tar.gz holds them with the folder of raw files that they were made from: the sample site's green
-2024-01 and 2024-02, yellow 2024-01 and fhvhv 2024-01 of 30 rows each, and the zones.
+tests/data/version_0.1.0.tar.gz holds them with the raw files that they were made from: of the sample site, green
+2024-01 and 2024-02, yellow 2024-01 and fhvhv 2024-01 with 30 rows each, and the zones.
 """
 
 from __future__ import annotations
