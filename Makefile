@@ -46,7 +46,7 @@ lint: $(VENV)/ready  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(VENV)/ready  ## mend formatting and what lint can mend
+format: $(VENV)/ready  ## fix formatting and what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -125,7 +125,7 @@ def _print(runs: dict[str, list[Usage]], ways: dict[str, Way], options: argparse
     print_table(("way", *measured, "checks", "resumes", "whole or nothing", "repeatable"), lines)
 
 
-#: dlt reports each run to its makers unless told not to.
+#: dlt reports each run to its makers by default.
 QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false"}
 
 
