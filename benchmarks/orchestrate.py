@@ -5,8 +5,8 @@
 100 yellow months of twenty rows each go from the sample site to the marts: by `pipeline backfill` with one and with two
 workers, and by benchmarks/programs/plain_loop.py, which calls the same functions (fetch, conform, check, publish,
 load, mart) in one process. All are whole processes that take turns; the table has medians, the fastest run, and the
-median of wall times relative to the loop's in the same round. The second table says where the loop's time goes: what is
-left when Luigi is taken away.
+median of wall times relative to the loop's in the same round. The second table splits the loop's time by step: the work
+without Luigi.
 """
 
 from __future__ import annotations
