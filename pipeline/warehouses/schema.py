@@ -66,7 +66,7 @@ class Dialect(Protocol):
 
     def elsewhere(self, connection: Connection) -> str:
         """The end of a message: where else to load, if other tables have our names."""
-        return "name another one in [pipeline] warehouse"
+        return "name another file in [pipeline] warehouse"
 
     def view(self, select: str) -> str:
         """The statement that creates or replaces the view `trips`."""
