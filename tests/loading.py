@@ -1,4 +1,4 @@
-"""Trips files of a few rows for the tests of warehouses, and a program that loads them in a process of its own:
+"""Trips files of a few rows for the tests of warehouses, and a program that loads one in its own process:
 
 python tests/loading.py <warehouse url> <dataset> <month> <file> [lock_timeout_s]
 """
@@ -51,10 +51,10 @@ class File:
 
 def write(path: Path, dataset: Dataset, month: date | None, table: pa.Table, **metadata: str) -> File:
     """The table as a conformed file."""
-    said = {DATASET_KEY: dataset.name, MONTH_KEY: f"{month:%Y-%m}" if month else ""}
-    said |= {SOURCE_KEY: "5" * 64, DECLARATION_KEY: "d" * 16, **metadata}
+    provenance = {DATASET_KEY: dataset.name, MONTH_KEY: f"{month:%Y-%m}" if month else ""}
+    provenance |= {SOURCE_KEY: "5" * 64, DECLARATION_KEY: "d" * 16, **metadata}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata(said), path, row_group_size=122_880)
+    pq.write_table(table.replace_schema_metadata(provenance), path, row_group_size=122_880)
     return File(path)
 
 
@@ -78,7 +78,7 @@ def trips(
 
 
 def many_trips(folder: Path, dataset: Dataset, month: date, rows: int, *, last_pickup: bool = True) -> File:
-    """As many trips, all of different totals, that need a moment to load; the last may lack its required pickup."""
+    """Enough trips, with different totals, to take a moment to load; the last may have no pickup, which is required."""
     moment = pa.repeat(pa.scalar(datetime(month.year, month.month, 2), pa.timestamp("us")), rows)
     pickups = moment if last_pickup else pa.concat_arrays([moment[1:], pa.nulls(1, moment.type)])
     values = {
@@ -108,9 +108,9 @@ def main() -> None:
     tell(warehouse.replace(DATASETS[dataset], parse_month(month), File(Path(path))))
 
 
-def tell(what: object) -> None:
-    """Say to the parent process how far this one is."""
-    sys.stdout.write(f"{what}\n")
+def tell(progress: object) -> None:
+    """Report to the parent process."""
+    sys.stdout.write(f"{progress}\n")
     sys.stdout.flush()
 
 

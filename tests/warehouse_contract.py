@@ -1,4 +1,4 @@
-"""What every warehouse keeps: tests for any engine, to be imported into a test module with all their names.
+"""The contract of a warehouse: tests for any engine; a test module imports all names of this one.
 
 That module also defines two fixtures: `url`, the URL of an empty warehouse, and `drop`, a function that drops one of
 its tables. docs/extending.md shows how.
@@ -44,7 +44,7 @@ def totals(warehouse: Warehouse, dataset: Dataset, month: date) -> list[float]:
 
 
 def loading(url: str, dataset: Dataset, month: date, file: File) -> subprocess.Popen[str]:
-    """A process that loads the month, once it is about to begin."""
+    """A process that is about to load the month."""
     program = [sys.executable, str(Path(__file__).parent / "loading.py"), url, dataset.name, f"{month:%Y-%m}"]
     process = subprocess.Popen([*program, str(file.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
@@ -52,7 +52,7 @@ def loading(url: str, dataset: Dataset, month: date, file: File) -> subprocess.P
     return process
 
 
-def test_a_warehouse_that_is_not_there_has_nothing_and_asking_does_not_make_it(
+def test_a_warehouse_that_does_not_exist_is_empty_and_reading_does_not_create_it(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     assert warehouse.loads(GREEN) == {}
@@ -86,7 +86,7 @@ def test_loading_a_month_again_replaces_it_and_nothing_else(warehouse: Warehouse
         assert totals(warehouse, GREEN, JAN) == values
         assert warehouse.loads(GREEN)[JAN].rows == len(values)
     assert totals(warehouse, GREEN, FEB) == [7.0]
-    # In BigQuery `loads` keeps what was recorded before, too.
+    # In BigQuery, `loads` keeps older records.
     assert warehouse.query("SELECT DISTINCT month FROM loads ORDER BY month").to_pylist() == [
         {"month": JAN},
         {"month": FEB},
@@ -118,7 +118,9 @@ def test_a_column_that_the_file_lacks_is_null(warehouse: Warehouse, tmp_path: Pa
     assert warehouse.query("SELECT cbd_congestion_fee AS fee FROM green").to_pylist() == [{"fee": None}]
 
 
-def test_a_file_of_another_month_or_dataset_is_refused_with_every_problem(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_file_of_another_month_or_dataset_is_an_error_with_every_problem(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     other = trips(tmp_path, YELLOW, FEB, [99.0])
     with pytest.raises(WarehouseError, match=r"green 2024-01: .*'yellow'.*'2024-02'.*airport_fee"):
@@ -126,9 +128,9 @@ def test_a_file_of_another_month_or_dataset_is_refused_with_every_problem(wareho
     assert totals(warehouse, GREEN, JAN) == [10.0]
 
 
-def test_a_file_that_says_nothing_of_itself_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_file_without_metadata_is_an_error(warehouse: Warehouse, tmp_path: Path) -> None:
     pq.write_table(GREEN.schema.empty_table().replace_schema_metadata(None), tmp_path / "raw.parquet")
-    with pytest.raises(WarehouseError, match="no conformed file"):
+    with pytest.raises(WarehouseError, match="not a conformed file"):
         warehouse.replace(GREEN, JAN, File(tmp_path / "raw.parquet"))
     (tmp_path / "no.parquet").write_text("not Parquet")
     with pytest.raises(WarehouseError, match="not a readable Parquet file"):
@@ -136,7 +138,7 @@ def test_a_file_that_says_nothing_of_itself_is_refused(warehouse: Warehouse, tmp
     assert warehouse.loads(GREEN) == {}
 
 
-def test_a_value_of_another_type_a_doubled_column_or_a_null_in_a_required_one_is_refused(
+def test_a_wrong_type_a_repeated_column_or_a_null_in_a_required_column_is_an_error(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     table = GREEN.schema.empty_table()
@@ -153,7 +155,7 @@ def test_a_value_of_another_type_a_doubled_column_or_a_null_in_a_required_one_is
     assert warehouse.loads(GREEN)[JAN].rows == 1
 
 
-def test_forgetting_takes_the_month_out_and_no_other(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_forget_deletes_the_month_and_no_other(warehouse: Warehouse, tmp_path: Path) -> None:
     for month in (JAN, FEB):
         warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
@@ -166,7 +168,7 @@ def test_forgetting_takes_the_month_out_and_no_other(warehouse: Warehouse, tmp_p
     assert warehouse.query("SELECT COUNT(*) AS n FROM daily_trips").to_pylist() == [{"n": 0}]
 
 
-def test_what_was_loaded_into_a_table_that_was_dropped_counts_no_more_and_can_be_loaded_again(
+def test_loads_of_a_dropped_table_do_not_count_and_can_be_repeated(
     warehouse: Warehouse, drop: Callable[[str], object], tmp_path: Path
 ) -> None:
     files = {month: trips(tmp_path, GREEN, month, [10.0]) for month in (JAN, FEB)}
@@ -200,9 +202,9 @@ def test_a_backfill_loads_all_months_again_after_their_table_was_dropped(
     for _ in range(2):
         ended = folder.pipeline(*backfill)
         assert ended.returncode == 0, ended.stderr
-        found = open_warehouse(url)
-        assert set(found.loads(GREEN)) == set(found.mart_months(GREEN)) == {JAN, FEB}
-        assert found.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 4000}]
+        loaded = open_warehouse(url)
+        assert set(loaded.loads(GREEN)) == set(loaded.mart_months(GREEN)) == {JAN, FEB}
+        assert loaded.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 4000}]
         drop("green")
 
 
@@ -267,9 +269,7 @@ def test_zones_are_replaced_as_a_whole(warehouse: Warehouse, tmp_path: Path) -> 
     assert (record.dataset, record.month, record.rows, record.fingerprint) == ("zones", None, 3, file.fingerprint)
 
 
-def test_zones_with_a_number_twice_are_refused_since_they_would_double_trips(
-    warehouse: Warehouse, tmp_path: Path
-) -> None:
+def test_a_zone_number_twice_is_an_error_because_it_would_duplicate_trips(warehouse: Warehouse, tmp_path: Path) -> None:
     with pytest.raises(WarehouseError, match=r"\[7\]"):
         warehouse.replace(ZONES, None, zones(tmp_path, ids=[7, 7]))
     assert warehouse.loads(ZONES).get(None) is None
@@ -285,7 +285,7 @@ def test_a_mart_is_built_for_the_month_with_the_fingerprint_of_its_load(warehous
     assert warehouse.replace_mart_month(GREEN, JAN, marts) == built
     assert warehouse.replace_mart_month(GREEN, FEB, marts)["daily_trips"] == 1
     months = warehouse.mart_months(GREEN)
-    assert {month: set(of) for month, of in months.items()} == {JAN: set(built), FEB: set(built)}
+    assert {month: set(marts) for month, marts in months.items()} == {JAN: set(built), FEB: set(built)}
     assert (months[JAN]["daily_trips"].rows, months[JAN]["daily_trips"].fingerprint) == (3, file.fingerprint)
     rows = warehouse.query("SELECT dataset, month, day, trips FROM daily_trips WHERE month = DATE '2024-02-01'")
     assert [tuple(row.values()) for row in rows.to_pylist()] == [("green", FEB, FEB, 1)]
@@ -304,7 +304,7 @@ def test_a_mart_is_recorded_with_the_hash_of_its_sql_also_where_an_older_version
     assert {built["daily_trips"].definition for built in warehouse.mart_months(GREEN).values()} == {None}
     warehouse.forget_marts(GREEN, JAN)
     warehouse.replace_mart_month(GREEN, JAN, marts)
-    built = {month: of["daily_trips"].definition for month, of in warehouse.mart_months(GREEN).items()}
+    built = {month: marts["daily_trips"].definition for month, marts in warehouse.mart_months(GREEN).items()}
     assert built == {JAN: daily.definition, FEB: None}
 
 
@@ -315,7 +315,7 @@ def test_the_hash_of_a_mart_is_of_its_sql_and_not_of_its_comments() -> None:
     assert one.definition != Mart("m", "Doc.", "SELECT 2 AS n FROM trips", ("green",)).definition
 
 
-def test_a_mart_is_built_whatever_numbers_a_month_holds(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_mart_is_built_from_extreme_numbers(warehouse: Warehouse, tmp_path: Path) -> None:
     extremes: dict[pa.DataType, list[float]] = {
         pa.int64(): [10**9, -(10**9), 10**9 + 1, 2**63 - 1, -(2**63)],
         pa.float64(): [1e9, 1e9, 1e16, -1e300, 1e308],
@@ -330,7 +330,7 @@ def test_a_mart_is_built_whatever_numbers_a_month_holds(warehouse: Warehouse, tm
         assert (row["trips"], row["passengers"], row["trip_miles"], row["fare_amount"]) == (5, 0, None, 2 * 10**9)
 
 
-def test_loading_a_month_again_takes_its_marts_out(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_loading_a_month_again_deletes_it_from_its_marts(warehouse: Warehouse, tmp_path: Path) -> None:
     for month in (JAN, FEB):
         warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
@@ -339,7 +339,7 @@ def test_loading_a_month_again_takes_its_marts_out(warehouse: Warehouse, tmp_pat
     assert warehouse.query("SELECT DISTINCT month FROM daily_trips").column(0).to_pylist() == [FEB]
 
 
-def test_a_month_can_be_taken_out_of_its_marts_alone(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_month_can_be_deleted_from_its_marts_alone(warehouse: Warehouse, tmp_path: Path) -> None:
     for dataset, month in ((GREEN, JAN), (GREEN, FEB), (YELLOW, JAN)):
         warehouse.replace(dataset, month, trips(tmp_path, dataset, month, [10.0, 20.0]))
         warehouse.replace_mart_month(dataset, month, marts_of(dataset.name))
@@ -350,11 +350,11 @@ def test_a_month_can_be_taken_out_of_its_marts_alone(warehouse: Warehouse, tmp_p
         left = warehouse.query("SELECT DISTINCT dataset, month FROM daily_trips ORDER BY 1, 2").to_pylist()
         assert [tuple(row.values()) for row in left] == [("green", FEB), ("yellow", JAN)]
     assert totals(warehouse, GREEN, JAN) == [10.0, 20.0]
-    assert warehouse.loads(GREEN)[JAN] == record, "not loaded anew"
+    assert warehouse.loads(GREEN)[JAN] == record, "not loaded again"
     assert warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))["daily_trips"] == 2
 
 
-def test_other_zones_take_the_marts_out_and_the_same_zones_do_not(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_other_zones_empty_the_marts_and_the_same_zones_do_not(warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(ZONES, None, zones(tmp_path))
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
@@ -365,7 +365,7 @@ def test_other_zones_take_the_marts_out_and_the_same_zones_do_not(warehouse: War
     assert warehouse.query("SELECT * FROM monthly_zone_revenue").num_rows == 0
 
 
-def test_of_several_marts_all_are_built_or_none(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_several_marts_are_all_built_or_none(warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     broken = Mart("broken", "Fails.", "SELECT no_such_column FROM trips", ("green",))
     with pytest.raises(WarehouseError, match="no_such_column"):
@@ -373,7 +373,7 @@ def test_of_several_marts_all_are_built_or_none(warehouse: Warehouse, tmp_path: 
     assert warehouse.mart_months(GREEN) == {}
 
 
-def test_a_mart_of_a_month_that_is_not_loaded_or_of_another_dataset_is_refused(
+def test_a_mart_of_a_month_that_is_not_loaded_or_of_another_dataset_is_an_error(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -436,7 +436,7 @@ def test_loads_by_four_processes_at_once_take_turns_from_the_first_moment_on(
 ) -> None:
     plan = [(GREEN, JAN), (GREEN, FEB), (YELLOW, JAN), (GREEN, JAN), (YELLOW, MAR), (GREEN, JAN)]
     files = [trips(tmp_path, dataset, month, [float(n)] * (n + 1)) for n, (dataset, month) in enumerate(plan)]
-    processes = [loading(url, *what, file) for what, file in zip(plan, files, strict=True)]
+    processes = [loading(url, *month, file) for month, file in zip(plan, files, strict=True)]
     with ThreadPoolExecutor() as pool:
         outputs = list(pool.map(lambda process: process.communicate(), processes))
     assert [out for out, _ in outputs] == [f"{n + 1}\n" for n in range(len(plan))], outputs

@@ -1,22 +1,26 @@
-"""What a warehouse promises, whichever engine it is; `tests/warehouses/test_warehouse_contract.py` holds all to it.
+"""The contract of a warehouse: months of trips are loaded into tables, and marts are built from the loaded months.
 
-After `replace` returns, the warehouse holds exactly that file's rows for that month, however often it ran; if it
-raises or is killed, the table is as it was. Nothing is ever reported as loaded that is not there.
+To add an engine, write a class with the methods of `Warehouse` and register it; docs/extending.md has the steps. The
+promises below hold for every engine, and `tests/warehouse_contract.py` tests them:
 
-A mart is derived from loads: when the month's load goes or is replaced, or the zones become others, the mart's months
-that were built from it go in the same step, so that a mart that is there is of the rows that are there.
-
-Every method raises `WarehouseError` when the engine refuses; asking about a warehouse that does not exist answers
-"nothing" and creates nothing.
+- `replace` is all or nothing and repeatable. After it returns, the warehouse has exactly the file's rows for that
+  month. If it raises or is killed, the table is unchanged.
+- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows. An
+  engine that cannot do that deletes the record before it changes the rows and writes it afterwards.
+- A mart matches its load. When a load is replaced or deleted, or the zones change, the months of the marts that were
+  built from it are deleted in the same step.
+- Reading a warehouse that does not exist returns nothing and creates nothing.
+- Every method raises `WarehouseError` when the engine reports an error.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -27,30 +31,30 @@ from pipeline.errors import WarehouseError
 
 
 class Locked(WarehouseError):
-    """Another process has the warehouse; the text says which."""
+    """Another process has locked the warehouse; the message names it."""
 
 
 class StoredFile(Protocol):
-    """A whole file of the lake, as a warehouse sees it."""
+    """A complete file of the lake, as a warehouse reads it."""
 
     @property
     def uri(self) -> str:
-        """Where it lies: a path, or gs://bucket/key."""
+        """A path, or gs://bucket/key."""
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the file's content does."""
 
     def open(self) -> AbstractContextManager[BinaryIO]:
-        """The file, of which only what is asked for is read, wherever it lies."""
+        """The file for random access; a remote file is not downloaded as a whole."""
 
     def open_local(self) -> AbstractContextManager[Path]:
-        """A local path to read the whole file from, for the length of the block."""
+        """A local path with the whole file, valid inside the block."""
 
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """A row of `loads`: one month that arrived, and from which trips file. `month` is None for the zones."""
+    """A row of `loads`: a loaded month and the trips file it came from. `month` is None for the zones."""
 
     dataset: str
     month: date | None
@@ -58,32 +62,33 @@ class LoadRecord:
     source_sha256: str
     declaration: str
     fingerprint: str
-    #: With its zone, which is UTC.
+    #: With time zone UTC.
     loaded_at: datetime
     version: str
 
 
 @dataclass(frozen=True)
 class MartRecord:
-    """A row of `mart_loads`: one month of one mart, and from which load (the fingerprint of its trips file)."""
+    """A row of `mart_loads`: a month of a mart; `fingerprint` is that of the load it was built from."""
 
     mart: str
     dataset: str
     month: date
     rows: int
     fingerprint: str
-    #: With its zone, which is UTC.
+    #: With time zone UTC.
     built_at: datetime
     version: str
-    #: `Mart.definition` at that time; None where a version of the package built it that did not record this.
+    #: `Mart.definition` at that time; None if the package version that built it did not record it.
     definition: str | None = None
 
 
 @dataclass(frozen=True)
 class Mart:
-    """A derived table: one SELECT over the month `:month` of the dataset `:dataset`, in `pipeline/marts/<name>.sql`.
+    """A derived table, declared in `pipeline/marts/<name>.sql` as one SELECT over a month of a dataset.
 
-    `:next_month` is the first day after it. The mart's table has the columns `dataset` and `month`, then the SELECT's.
+    The SELECT uses `:dataset`, `:month` and `:next_month` (first days of months). The table has the columns `dataset`
+    and `month`, then those of the SELECT.
     """
 
     name: str
@@ -93,76 +98,125 @@ class Mart:
 
     @property
     def definition(self) -> str:
-        """A hash that differs when the SQL does; comments and line breaks are ignored."""
+        """A hash of the SQL without comments, indentation and line breaks."""
         lines = [line.strip() for line in self.sql.splitlines() if not line.lstrip().startswith("--")]
         return hashlib.sha256(" ".join(filter(None, lines)).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Ledger:
+    """What is loaded and which marts are built."""
+
+    loads: Mapping[tuple[str, date | None], LoadRecord] = field(default_factory=dict)
+    marts: Mapping[tuple[str, str, date], MartRecord] = field(default_factory=dict)
+
+    @staticmethod
+    def from_records(loads: Iterable[LoadRecord], marts: Iterable[MartRecord]) -> Ledger:
+        """A ledger of all these records."""
+        return Ledger(
+            {(load.dataset, load.month): load for load in loads},
+            {(mart.mart, mart.dataset, mart.month): mart for mart in marts},
+        )
+
+    @staticmethod
+    def counted(
+        loads: Collection[LoadRecord],
+        marts: Iterable[MartRecord],
+        tables: Container[str],
+        table_of: Callable[[LoadRecord], str] = attrgetter("dataset"),
+    ) -> Ledger:
+        """The records that count, given the tables that exist; `table_of` names the table with a load's rows.
+
+        A load counts while its table exists. A mart counts while its table exists and its load counts. No mart counts
+        if the zones were loaded and their table was dropped.
+        """
+        ledger = Ledger.from_records((load for load in loads if table_of(load) in tables), marts)
+        zones_dropped = any(load.month is None and table_of(load) not in tables for load in loads)
+        counted = {
+            key: mart
+            for key, mart in ledger.marts.items()
+            if mart.mart in tables and (mart.dataset, mart.month) in ledger.loads and not zones_dropped
+        }
+        return Ledger(ledger.loads, counted)
+
+    def loads_of(self, dataset: str) -> dict[date | None, LoadRecord]:
+        """The loads of the dataset, by month."""
+        return {month: record for (name, month), record in self.loads.items() if name == dataset}
+
+    def mart_months(self, dataset: str) -> dict[date, dict[str, MartRecord]]:
+        """The marts of the dataset, by month, then by mart."""
+        months: dict[date, dict[str, MartRecord]] = {}
+        for record in self.marts.values():
+            if record.dataset == dataset:
+                months.setdefault(record.month, {})[record.mart] = record
+        return months
+
+
+class Warehouse(Protocol):
+    """What every engine implements. Connections are opened inside a call and never kept between calls."""
+
+    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
+        """Replace the month's rows by those of the file and write its record; returns the number of rows.
+
+        The zones are a dataset whose only month is None. Zones that differ from the loaded ones empty all marts.
+
+        Raises:
+            WarehouseError: the file is of another dataset or month, does not fit the table, or has a zone number
+                twice (which would duplicate trips in the view `trips`).
+        """
+
+    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
+        """The loaded months, read with one query. A load counts only while its table exists.
+
+        A month that another process is committing at this moment may be missing.
+        """
+
+    def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
+        """Rebuild the month of all these marts, or of none; returns the number of rows by mart.
+
+        Raises:
+            WarehouseError: the month is not loaded, or a mart is not for this dataset.
+        """
+
+    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
+        """The built months of marts: by month, then by mart."""
+
+    def forget(self, dataset: Dataset, month: date | None) -> None:
+        """Delete the month's rows, its marts (for the zones: all marts) and records; without them, do nothing."""
+
+    def forget_marts(self, dataset: Dataset, month: date) -> None:
+        """Delete the month from all marts and keep its load; if no mart has it, do nothing."""
+
+    def query(self, sql: str) -> pa.Table:
+        """Run one read-only statement and return its rows."""
+
+
 @runtime_checkable
 class Exposing(Protocol):
-    """A warehouse that can also show the lake's files as tables, without loading them."""
+    """A warehouse that can also query the lake's files as external tables, without loading them."""
 
     def expose(self, lake: str) -> list[str]:
-        """Make an external table over the files of each dataset, and of the zones; returns their names."""
+        """Create an external table over the files of each dataset and of the zones; returns their names."""
 
     def exposed(self, lake: str) -> bool:
-        """Whether the external tables over this lake are there, as declared."""
+        """Whether the external tables over this lake exist as declared."""
 
 
 @runtime_checkable
 class Compacting(Protocol):
-    """A warehouse whose ledger keeps records that no longer count."""
+    """A warehouse whose ledger is append-only, so that it keeps records that no longer count."""
 
     def compact(self) -> None:
-        """Delete those of them that are older than an hour."""
+        """Delete such records if they are older than an hour."""
 
 
 @runtime_checkable
 class Shared(Protocol):
-    """A warehouse in a database where others may have tables of our names."""
+    """A warehouse in a database where others may have tables with our names."""
 
     def validate_shared(self) -> None:
-        """Let pass when there are none; changes nothing.
+        """Check this without changing anything.
 
         Raises:
-            WarehouseError: there are; names them, and what to do.
+            WarehouseError: other tables with our names exist; lists them and what to do.
         """
-
-
-class Warehouse(Protocol):
-    """Where months of trips arrive as tables. Clients and connections are made inside each call, never kept."""
-
-    def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
-        """Make the month's rows exactly those of the file, with its record in `loads`; returns their number.
-
-        The zones have no month. Other zones than before remove every month from every mart.
-
-        Raises:
-            WarehouseError: the file is of another dataset or month, does not fit the table, has a zone's number twice
-                (the view `trips` would double its trips), or the engine refused.
-        """
-
-    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
-        """The loaded months, by one question; may lack one that another process is just committing.
-
-        A load counts only while its table exists.
-        """
-
-    def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
-        """Build the month of each mart anew, all or none; returns rows by mart.
-
-        Raises:
-            WarehouseError: the month is not loaded, a mart is not for this dataset, or the engine refused.
-        """
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """The months of marts that are there: by month, then by mart."""
-
-    def forget(self, dataset: Dataset, month: date | None) -> None:
-        """Delete rows, marts and records of the month (of the zones: all marts); nothing happens when none exist."""
-
-    def forget_marts(self, dataset: Dataset, month: date) -> None:
-        """Take the month out of every mart, its load stays; nothing happens when it is in none."""
-
-    def query(self, sql: str) -> pa.Table:
-        """Run one statement that reads, and return its rows."""

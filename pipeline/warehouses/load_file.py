@@ -1,7 +1,6 @@
-"""What a file of the lake says of itself before a warehouse takes it in, and which marts are for it.
+"""Checks before a load: is this the conformed file of that dataset and month, and does it fit the table?
 
-A file under the wrong name, of another dataset or month, or with columns that the table cannot take is refused with
-everything that is wrong with it, before the engine sees it.
+Only the footer is read (of the zones, also their numbers). All problems are reported together.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pipeline.warehouses.base import Mart
 
 @dataclass(frozen=True)
 class LoadFile:
-    """A conformed file on its way into a warehouse."""
+    """What the footer of a conformed file records."""
 
     rows: int
     source_sha256: str
@@ -31,86 +30,75 @@ class LoadFile:
 
 
 def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, where: str) -> LoadFile:
-    """Read the file's footer (not its rows) and hold it against the dataset and month that it is to be.
-
-    `where` is what messages call the file.
+    """Compare the file's footer with the dataset and month; `where` is the file's name in messages.
 
     Raises:
-        WarehouseError: it is no Parquet file, or says that it is something else; all problems are named.
+        WarehouseError: it is not Parquet, or is of another dataset or month, or does not fit the table; all problems.
     """
     import pyarrow.parquet as pq
 
     subject = load_name(dataset, month)
     try:
-        footer = pq.read_metadata(file)
+        with pq.ParquetFile(file) as parquet:
+            footer = parquet.metadata
+            zones = parquet.read(["location_id"]).to_pydict().get("location_id", []) if month is None else []
     except (pa.ArrowException, OSError) as error:
         raise WarehouseError(
             f"{subject}: {where} is not a readable Parquet file: {error}; conform the month again"
         ) from error
-    said = {key.decode(): text.decode() for key, text in (footer.metadata or {}).items() if key != b"ARROW:schema"}
-    problems = _claims(said, dataset, month) + _columns(footer.schema.to_arrow_schema(), dataset)
-    problems += _nulls(footer, dataset)
+    metadata = {key.decode(): text.decode() for key, text in (footer.metadata or {}).items() if key != b"ARROW:schema"}
+    problems = _problems(footer, metadata, dataset, month)
+    if repeated := _repeated(zones):
+        # The view `trips` would have the trips of these zones twice.
+        problems.append(f"the zone numbers {repeated} occur more than once")
     if problems:
         raise WarehouseError(
             f"{subject}: {where} cannot be loaded: {'; '.join(problems)}; conform the month again, "
             f"or declare what is missing in {dataset.declared_in or 'the dataset'}"
         )
-    return LoadFile(footer.num_rows, said[SOURCE_KEY], said[DECLARATION_KEY])
+    return LoadFile(footer.num_rows, metadata[SOURCE_KEY], metadata[DECLARATION_KEY])
 
 
 def load_name(dataset: Dataset, month: date | None) -> str:
-    """How messages call a load: green 2024-01, or zones."""
+    """A load in messages: "green 2024-01", or "zones"."""
     return f"{dataset.name} {format_month(month)}" if month else dataset.name
 
 
 def validate_marts(subject: str, dataset: Dataset, marts: Iterable[Mart]) -> None:
-    """Let pass marts that are for the dataset.
-
-    Raises:
-        WarehouseError: some are not; all of them are named.
-    """
+    """Raise a WarehouseError that lists the marts that are not for the dataset."""
     foreign = sorted(mart.name for mart in marts if dataset.name not in mart.datasets)
     if foreign:
         raise WarehouseError(f"{subject}: the marts {foreign} are not for {dataset.name}; see pipeline/marts")
 
 
-def _claims(said: dict[str, str], dataset: Dataset, month: date | None) -> list[str]:
-    missing = [key for key in (DATASET_KEY, SOURCE_KEY, DECLARATION_KEY) if key not in said]
-    if missing:
-        return [f"its metadata lack {missing}, so it is no conformed file"]
+def _problems(footer: Any, metadata: dict[str, str], dataset: Dataset, month: date | None) -> list[str]:
+    """A missing optional column is no problem: the file is older than its declaration."""
     problems = []
-    if said[DATASET_KEY] != dataset.name:
-        problems.append(f"it says it is of {said[DATASET_KEY]!r}")
-    if said.get(MONTH_KEY, "")[:7] != (format_month(month) if month else ""):
-        problems.append(f"it says it is of the month {said.get(MONTH_KEY, '')!r}")
-    return problems
-
-
-def _columns(schema: pa.Schema, dataset: Dataset) -> list[str]:
-    """A declared column that the file lacks is fine unless it is required: the file is older than the declaration."""
-    problems = []
-    doubled = sorted(name for name, times in Counter(schema.names).items() if times > 1)
-    if doubled:
-        problems.append(f"columns {doubled} occur more than once")
-    unknown = sorted(set(schema.names) - dataset.by_name.keys())
-    if unknown:
+    if absent := [key for key in (DATASET_KEY, SOURCE_KEY, DECLARATION_KEY) if key not in metadata]:
+        problems.append(f"it is not a conformed file: its metadata has no {absent}")
+    elif metadata[DATASET_KEY] != dataset.name:
+        problems.append(f"its dataset is {metadata[DATASET_KEY]!r}")
+    if not absent and metadata.get(MONTH_KEY, "")[:7] != (format_month(month) if month else ""):
+        problems.append(f"its month is {metadata.get(MONTH_KEY, '')!r}")
+    schema, required = footer.schema.to_arrow_schema(), {column.name for column in dataset.columns if column.required}
+    if repeated := _repeated(schema.names):
+        problems.append(f"columns {repeated} occur more than once")
+    if unknown := sorted(set(schema.names) - dataset.by_name.keys()):
         problems.append(f"unknown columns {unknown}")
-    lacking = sorted(column.name for column in dataset.columns if column.required and column.name not in schema.names)
-    if lacking:
-        problems.append(f"required columns {lacking} are missing")
-    for column in dataset.columns:
-        for place in schema.get_all_field_indices(column.name):
-            if schema.field(place).type != column.type:
-                problems.append(f"{column.name} is {schema.field(place).type}, declared {column.type}")
-    return problems
-
-
-def _nulls(footer: Any, dataset: Dataset) -> list[str]:
-    """Nulls in required columns, by the footer's statistics; a file without any is left to the engine."""
-    required = {column.name for column in dataset.columns if column.required}
-    counts: Counter[str] = Counter()
+    if missing := sorted(required - set(schema.names)):
+        problems.append(f"required columns {missing} are missing")
+    for field in schema:
+        declared = dataset.by_name.get(field.name)
+        if declared and field.type != declared.type:
+            problems.append(f"{field.name} is {field.type}, declared {declared.type}")
+    nulls: Counter[str] = Counter()
     for group in map(footer.row_group, range(footer.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
+            # Without statistics, the engine finds the nulls.
             if chunk.path_in_schema in required and chunk.statistics is not None:
-                counts[chunk.path_in_schema] += chunk.statistics.null_count or 0
-    return [f"{name} has {count:,} rows without a value, which it must have" for name, count in counts.items() if count]
+                nulls[chunk.path_in_schema] += chunk.statistics.null_count or 0
+    return problems + [f"{name} is required, but {rows:,} rows have no value" for name, rows in nulls.items() if rows]
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    return sorted(value for value, count in Counter(values).items() if count > 1 and value is not None)

@@ -1,4 +1,4 @@
-"""What a query may be, before any engine runs it: one statement that only reads, or EXPLAIN of one."""
+"""Which SQL a query may be, on any engine: one read-only statement, or EXPLAIN of one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _START = re.compile(rf"{_COMMENTS}({_EXPLAIN})?{_COMMENTS}", re.IGNORECASE | re.
 
 
 def split_explain(sql: str) -> tuple[str, str]:
-    """EXPLAIN with its options, empty without one, and the statement after it; comments before either are dropped.
+    """EXPLAIN with its options (or an empty text), and the statement after it; comments before them are removed.
 
-    An engine is given these two parts, never the original text. So it cannot read comments or EXPLAIN in another way
-    than this does, and what was checked is what runs.
+    Run these two parts, never the original text: an engine could read its comments or EXPLAIN differently, and then
+    run something that was not checked.
     """
-    found = _START.match(sql)
-    assert found is not None
-    return found[1] or "", sql[found.end() :]
+    match = _START.match(sql)
+    assert match is not None
+    return match[1] or "", sql[match.end() :]
 
 
-def refuse(what: str, remedy: str = "") -> WarehouseError:
+def refuse(statement: str, remedy: str = "") -> WarehouseError:
     """The error for a query that is not allowed."""
     return WarehouseError(
-        f"query: {what}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}"
+        f"query: {statement}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}"
     )

@@ -1,13 +1,12 @@
-"""The engines that a warehouse may be of: one entry each, with all that the rest of the package needs to know of it.
+"""The registry of engines: one entry each, with all that the rest of the package needs to know of it.
 
-A new engine is a module with `open_url` (and, where useful, `local_file` and `judge`) and an entry here, or a call of
-`register`. Neither this module nor asking it imports a driver.
+Neither importing this module nor looking up an engine imports a driver.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, redact
 from pipeline.warehouses.base import Warehouse
 
 
@@ -32,33 +31,30 @@ class Bounds:
 class Engine:
     """A kind of warehouse."""
 
-    #: The schemes of its URLs.
+    #: The URL schemes, and example URLs for messages.
     schemes: tuple[str, ...]
-    #: Such URLs, as messages show them.
-    urls: str
-    #: Imported only when such a warehouse is opened. It has `open_url(url, bounds, datasets, zones)`, which returns the
-    #: warehouse, opens no file and no connection, and raises UsageError for an invalid URL.
+    example: str
+    #: Its `open_url(url, bounds, datasets, zones)` returns the warehouse or raises UsageError, and connects to nothing.
     module: str
-    #: Luigi's resource of which each step that writes takes one, and how many there are unless luigi.cfg says so.
+    #: The Luigi resource of which each load takes one, and its default amount.
     resource: str
     writers: int = 4
-    #: Modules that are slow to import, and that every step needs.
+    #: Modules that are slow to import; they are imported once, before steps are forked.
     drivers: tuple[str, ...] = ()
     #: The extra of this package that installs the drivers.
     extra: str = ""
-    #: What `pipeline doctor` asks; the module's `judge(row, writers)`, if it has one, says what follows.
+    #: The query that `pipeline doctor` runs; `judge` interprets its row.
     question: str = "SELECT 1 AS one"
 
     def local_file(self, url: str) -> Path | None:
-        """The file on this machine that grows with each load, None where there is none."""
-        find = getattr(import_module(self.module), "local_file", None)
-        path: Path | None = find(url) if find else None
-        return path
+        """The local file that grows with each load, by the module's `local_file(url)`; None without this function."""
+        function: Callable[[str], Path] | None = getattr(import_module(self.module), "local_file", None)
+        return function(url) if function else None
 
     def judge(self, row: Mapping[str, Any], writers: int) -> Iterable[tuple[str, str, str]]:
-        """What the answer to the question means: ok, warning or failed, then what is so, then the remedy."""
-        found = getattr(import_module(self.module), "judge", None)
-        return list(found(row, writers)) if found else [("ok", "", "")]
+        """State (ok, warning, failed), text and remedy, by the module's `judge(row, writers)`; ok without it."""
+        function = getattr(import_module(self.module), "judge", None)
+        return list(function(row, writers)) if function else [("ok", "", "")]
 
 
 _POSTGRES = """
@@ -73,14 +69,14 @@ ENGINES: dict[str, Engine] = {}
 
 
 def register(engine: Engine) -> None:
-    """Make the engine known by each of its schemes; one that was known by such a scheme is replaced."""
+    """Add the engine under each of its schemes, or replace the one that had the scheme."""
     ENGINES.update(dict.fromkeys(engine.schemes, engine))
 
 
 register(
     Engine(
         schemes=("duckdb",),
-        urls="duckdb:///folder/name.duckdb (relative to the working folder), duckdb:////folder/name.duckdb (absolute)",
+        example="duckdb:///folder/name.duckdb (in the working folder), duckdb:////folder/name.duckdb (absolute)",
         module="pipeline.warehouses.duckdb",
         resource="duckdb",
         writers=1,  # https://duckdb.org/docs/stable/connect/concurrency
@@ -90,7 +86,7 @@ register(
 register(
     Engine(
         schemes=("postgresql", "postgres"),
-        urls="postgresql://user@host/database (as libpq takes it)",
+        example="postgresql://user@host/database (any libpq URL)",
         module="pipeline.warehouses.postgres",
         resource="postgresql",
         drivers=("psycopg",),
@@ -101,7 +97,7 @@ register(
 register(
     Engine(
         schemes=("bigquery",),
-        urls="bigquery://project/dataset?location=US (with expiration_days and label.<name>, too)",
+        example="bigquery://project/dataset?location=US (optional: expiration_days, label.<name>)",
         module="pipeline.warehouses.bigquery",
         resource="bigquery",
         drivers=("google.cloud.bigquery", "sqlglot"),
@@ -110,24 +106,19 @@ register(
 
 
 def engine_of(url: str) -> Engine:
-    """The engine of a warehouse's URL.
-
-    Raises:
-        UsageError: no engine has such URLs.
-    """
-    scheme, separator, rest = url.partition("://")
+    """The engine for a warehouse URL; UsageError if no engine has its scheme."""
+    scheme, separator, _ = url.partition("://")
     if separator and scheme in ENGINES:
         return ENGINES[scheme]
-    # It may be the address of any database, with a password in it.
-    shown = f"{scheme}://…" if separator and re.search("[@?]", rest) else repr(url)
-    if not separator and re.search("[@?]|password", url, re.IGNORECASE):
-        shown = "…"
-    raise UsageError(f"warehouse {shown} is none of the kinds there are; allowed: {allowed_urls()}")
+    # It may be any database's URL or connection string, with a password in it.
+    secret = not separator and re.search("[@?]|password", url, re.IGNORECASE)
+    shown = "…" if secret else repr(redact(url))
+    raise UsageError(f"warehouse {shown} has no known scheme; allowed: {allowed_urls()}")
 
 
 def allowed_urls() -> str:
-    """The URLs that the engines have, as messages show them."""
-    return ", ".join(engine.urls for engine in dict.fromkeys(ENGINES.values()))
+    """Example URLs of all engines, for messages."""
+    return ", ".join(engine.example for engine in dict.fromkeys(ENGINES.values()))
 
 
 def open_warehouse(
@@ -139,10 +130,10 @@ def open_warehouse(
     datasets: Mapping[str, Dataset] = DATASETS,
     zones: Dataset = ZONES,
 ) -> Warehouse:
-    """The warehouse that a URL names, see `Bounds` for its limits; tables are made for all of `datasets`.
+    """The warehouse at a URL, with the limits of `Bounds`; a load creates the tables of all `datasets`.
 
     Raises:
-        UsageError: no engine has such URLs, or the URL or a limit is invalid.
+        UsageError: the URL or a limit is invalid.
     """
     module = import_module(engine_of(url).module)
     warehouse: Warehouse = module.open_url(url, Bounds(memory_limit, threads, lock_timeout_s), datasets, zones)

@@ -1,32 +1,35 @@
-"""Tables as the engines have them that are reached through a connection (DuckDB, Postgres), made and evolved.
+"""Tables, records and marts by SQL, for engines with a connection (DuckDB, Postgres); a `Dialect` has the differences.
 
-Columns are added and NOT NULL is relaxed in place; nothing is dropped. A changed type is a person's decision.
+Tables evolve in place: columns are added and NOT NULL is dropped, nothing else; a changed type is an error. Nothing
+here begins or commits a transaction. Times are read and written as UTC without a time zone; an engine whose columns
+have a time zone must take them for UTC.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from operator import attrgetter
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, describe, trips_view, trips_view_docs
+from pipeline.version import __version__
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord
+from pipeline.warehouses.load_file import LoadFile
+from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, bind_mart, describe, trips_view
 
-
-class Connection(Protocol):
-    """What both drivers can do alike."""
-
-    def execute(self, query: Any, parameters: Sequence[Any] = ..., /) -> Any:
-        """Run one statement with its parameters ($1, $2); the answer has `fetchone` and `fetchall`."""
+#: A connection of either driver: `execute(sql, values)` with parameters $1, $2 returns a cursor.
+Connection = Any
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column; its type in the words in which the engine's catalog has it."""
+    """A column; its type as the engine's catalog spells it."""
 
     type: str
     required: bool
@@ -35,148 +38,238 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, as it is declared or as it is there."""
+    """A table, declared or existing."""
 
     comment: str
     columns: Mapping[str, TableColumn]
 
 
 class Dialect(Protocol):
-    """What an engine has of its own."""
+    """What differs between the engines, with defaults."""
 
     @property
     def types(self) -> Mapping[pa.DataType, str]:
-        """The engine's types, by the declared ones."""
+        """The engine's type for each declared type."""
 
-    #: The end of the CREATE TABLE of a dataset with months: how it is divided.
-    months: str
+    #: The end of CREATE TABLE for a dataset with months, such as PARTITION BY.
+    months: str = ""
 
     def indexes(self, dataset: Dataset) -> list[str]:
-        """The statements that give a new table of a dataset its indexes."""
+        """The statements that create the indexes of a new table."""
+        return []
 
     def tables(self, connection: Connection) -> dict[str, Table]:
-        """The tables that are there, by name."""
+        """The existing tables, by name."""
 
     def view_comment(self, connection: Connection) -> str | None:
-        """The comment on the view `trips`."""
+        """The comment of the view `trips`; None if it does not exist."""
 
     def elsewhere(self, connection: Connection) -> str:
-        """What to do, besides renaming them, where others have tables of our names."""
+        """The end of a message: where else to load, if other tables have our names."""
+        return "name another file in [pipeline] warehouse"
 
     def view(self, select: str) -> str:
-        """The statement that puts the view `trips` in place of the one that may be there."""
+        """The statement that creates or replaces the view `trips`."""
+        return f"CREATE OR REPLACE VIEW trips AS {select}"
 
     def shape(self, connection: Connection, select: str) -> dict[str, str]:
-        """The columns that a SELECT gives, with their types."""
+        """The types of the columns that a SELECT returns, by name."""
 
 
 def evolve(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> None:
-    """Make what is missing; changes nothing when all of it is there."""
+    """Create what is missing; changes nothing if all of it exists."""
     for statement in missing(connection, dialect, datasets, zones):
         connection.execute(statement)
 
 
 def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
-    """The statements that make tables, columns, comments and the view that are missing; none when all is there.
+    """The statements that create missing tables, columns, comments and the view; empty if all exist.
 
     Raises:
-        WarehouseError: there are tables of these names, but not ours.
+        WarehouseError: tables with our names exist that this package did not create.
     """
-    datasets, had = list(datasets), dialect.tables(connection)
-    foreign = sorted({dataset.name for dataset in (*datasets, zones)} & had.keys())
-    if "loads" in had and not {"dataset", "month", "source_sha256"} <= had["loads"].columns.keys():
-        raise WarehouseError(f"table loads is there, but not of this package; {_rename(connection, dialect)}")
-    if foreign and "loads" not in had:
-        raise WarehouseError(
-            f"tables {foreign} are there, but not of this package, as there is no table loads; "
-            f"{_rename(connection, dialect)}"
-        )
-    marts: set[str] = set()
-    if "mart_loads" in had and not {dataset.name for dataset in (*datasets, zones)} <= had.keys():
-        marts = {mart for (mart,) in connection.execute("SELECT DISTINCT mart FROM mart_loads").fetchall()}
+    datasets = list(datasets)
+    expected, existing = [*datasets, zones], dialect.tables(connection)
+    ours = sorted({dataset.name for dataset in expected} & existing.keys())
+    if "loads" in existing and not {"dataset", "month", "source_sha256"} <= existing["loads"].columns.keys():
+        raise _foreign(connection, dialect, "table loads already exists and is not of this package")
+    if ours and "loads" not in existing:
+        problem = f"tables {ours} already exist and are not of this package (there is no table loads)"
+        raise _foreign(connection, dialect, problem)
+    marts: list[str] = []
+    if "mart_loads" in existing and len(ours) < len(expected):
+        rows = connection.execute("SELECT DISTINCT mart FROM mart_loads").fetchall()
+        marts = sorted(mart for (mart,) in rows if mart in existing)
     statements = []
     for name, (doc, columns) in LEDGER.items():
-        statements += changes_to(name, Table(doc, _columns(dialect, columns)), had.get(name))
-    for dataset in (*datasets, zones):
-        divided = dialect.months if dataset.first_month is not None else ""
-        statements += changes_to(dataset.name, table_of(dialect, dataset), had.get(dataset.name), divided)
-        if dataset.name not in had:
-            # Where the user dropped it, its records and the marts built from its rows go.
-            statements.append(f"DELETE FROM loads WHERE dataset = {literal(dataset.name)}")
-            where = f" WHERE dataset = {literal(dataset.name)}" if dataset.first_month is not None else ""
-            statements += [f'DELETE FROM "{table}"{where}' for table in (*sorted(marts & had.keys()), "mart_loads")]
+        statements += changes_to(name, Table(doc, _columns(dialect, columns)), existing.get(name))
+    for dataset in expected:
+        monthly = dataset.first_month is not None
+        partitioning = dialect.months if monthly else ""
+        statements += changes_to(dataset.name, table_of(dialect, dataset), existing.get(dataset.name), partitioning)
+        if dataset.name not in existing:
+            # If the user dropped the table, its records and the marts built from its rows are deleted, too.
+            of_dataset = f" WHERE dataset = {_literal(dataset.name)}"
+            statements.append(f"DELETE FROM loads{of_dataset}")
+            statements += [f'DELETE FROM "{mart}"{of_dataset if monthly else ""}' for mart in (*marts, "mart_loads")]
             statements += dialect.indexes(dataset)
     return statements + _view_changes(connection, dialect, {dataset.name: dataset for dataset in datasets})
 
 
-def _rename(connection: Connection, dialect: Dialect) -> str:
-    return f"rename what is not of this package, or {dialect.elsewhere(connection)}"
+def _foreign(connection: Connection, dialect: Dialect, problem: str) -> WarehouseError:
+    return WarehouseError(f"{problem}; rename what is not of this package, or {dialect.elsewhere(connection)}")
 
 
 def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[str, Dataset]) -> list[str]:
-    view = trips_view(datasets)
-    if view is None:
+    select = trips_view(datasets)
+    if select is None:
         return []
-    docs = trips_view_docs(datasets)
-    # An engine keeps a view's text in a form of its own; the comment carries the mark of ours.
-    mark = hashlib.sha256(f"{view} {docs}".encode()).hexdigest()[:8]
-    comment = f"{TRIPS_DOC} (definition {mark})"
-    there = dialect.view_comment(connection)
-    if there is not None and "(definition " not in there:
-        raise WarehouseError(f"trips is there, but not of this package; {_rename(connection, dialect)}")
-    if there == comment:
-        return []
-    statements = [dialect.view(view), f"COMMENT ON VIEW trips IS {literal(comment)}"]
-    return statements + [f'COMMENT ON COLUMN trips."{name}" IS {literal(doc)}' for name, doc in docs.items()]
+    # An engine stores a view's SQL in its own form, so the comment carries a hash of ours.
+    comment = f"{TRIPS_DOC} (definition {hashlib.sha256(select.encode()).hexdigest()[:8]})"
+    existing = dialect.view_comment(connection)
+    if existing is not None and "(definition " not in existing:
+        raise _foreign(connection, dialect, "trips already exists and is not of this package")
+    return [] if existing == comment else [dialect.view(select), f"COMMENT ON VIEW trips IS {_literal(comment)}"]
 
 
-def validate_types(name: str, wanted: Table, had: Table, remedy: str) -> None:
-    """Compare a table that is there with what is declared; added columns are no matter here.
-
-    Raises:
-        WarehouseError: a column has another type; all of them are named, then the remedy.
-    """
+def validate_types(name: str, declared: Table, existing: Table, remedy: str) -> None:
+    """Raise a WarehouseError that lists all columns whose type differs between the tables, then the remedy."""
     changed = [
-        f"{column} is {had.columns[column].type} there, now {of.type}"
-        for column, of in wanted.columns.items()
-        if column in had.columns and had.columns[column].type != of.type
+        f"{column} is {existing.columns[column].type} in the table, now declared {spec.type}"
+        for column, spec in declared.columns.items()
+        if column in existing.columns and existing.columns[column].type != spec.type
     ]
     if changed:
         raise WarehouseError(f"table {name}: {'; '.join(changed)}; {remedy}")
 
 
 def table_of(dialect: Dialect, dataset: Dataset) -> Table:
-    """The table of a dataset: its columns in their order, then the month; the zones have none."""
+    """The declared table of a dataset: its columns in order, then the month, which the zones do not have."""
     columns = _columns(dialect, dataset.columns)
     if dataset.first_month is not None:
         columns[MONTH] = TableColumn(dialect.types[pa.date32()], True, MONTH_DOC)
     return Table(dataset.doc, columns)
 
 
-def changes_to(name: str, wanted: Table, had: Table | None, divided: str = "") -> list[str]:
-    """The statements that make the table, or add to it what it lacks."""
+def changes_to(name: str, declared: Table, existing: Table | None, partitioning: str = "") -> list[str]:
+    """The statements that create the table, or add what an existing one lacks."""
     statements = []
-    if had is None:
+    if existing is None:
         definitions = ", ".join(
-            f'"{column}" {of.type}{" NOT NULL" if of.required else ""}' for column, of in wanted.columns.items()
+            f'"{column}" {spec.type}{" NOT NULL" if spec.required else ""}' for column, spec in declared.columns.items()
         )
-        statements.append(f'CREATE TABLE "{name}" ({definitions}) {divided}'.rstrip())
-    if wanted.comment != (had.comment if had else ""):
-        statements.append(f'COMMENT ON TABLE "{name}" IS {literal(wanted.comment)}')
-    for column, of in wanted.columns.items():
-        there = had.columns.get(column) if had else None
-        if had is not None and there is None:
-            # Without NOT NULL even when required: the rows that are there never had it.
-            statements.append(f'ALTER TABLE "{name}" ADD COLUMN "{column}" {of.type}')
-        if there is not None and there.required and not of.required:
+        statements.append(f'CREATE TABLE "{name}" ({definitions}) {partitioning}'.rstrip())
+    if declared.comment != (existing.comment if existing else ""):
+        statements.append(f'COMMENT ON TABLE "{name}" IS {_literal(declared.comment)}')
+    for column, spec in declared.columns.items():
+        had = existing.columns.get(column) if existing else None
+        if existing and had is None:
+            # Without NOT NULL, even if required: the existing rows have no value for it.
+            statements.append(f'ALTER TABLE "{name}" ADD COLUMN "{column}" {spec.type}')
+        if had and had.required and not spec.required:
             statements.append(f'ALTER TABLE "{name}" ALTER COLUMN "{column}" DROP NOT NULL')
-        if of.comment != (there.comment if there else ""):
-            statements.append(f'COMMENT ON COLUMN "{name}"."{column}" IS {literal(of.comment)}')
+        if spec.comment != (had.comment if had else ""):
+            statements.append(f'COMMENT ON COLUMN "{name}"."{column}" IS {_literal(spec.comment)}')
     return statements
 
 
-def literal(text: str) -> str:
-    """A text as SQL writes it."""
+def record_load(connection: Connection, table: str, month: date | None, load_file: LoadFile, fingerprint: str) -> None:
+    """Write the row of `loads` for rows that were just loaded."""
+    hashes = (load_file.source_sha256, load_file.declaration, fingerprint)
+    _insert(connection, "loads", LoadRecord(table, month, load_file.rows, *hashes, _now(), __version__))
+
+
+def forget_load(connection: Connection, table: str, month: date | None) -> None:
+    """Delete the row of `loads`."""
+    connection.execute("DELETE FROM loads WHERE dataset = $1 AND month IS NOT DISTINCT FROM $2", [table, month])
+
+
+def drop_marts(connection: Connection, dialect: Dialect, dataset: str, month: date | None) -> None:
+    """Delete the month from all marts, with its records; for the zones (no month) all months of all marts."""
+    where, values = ("WHERE dataset = $1 AND month = $2", [dataset, month]) if month else ("", [])
+    # Also by records that do not count, since their rows may exist; but a mart's table may have been dropped.
+    marts = {mart for (mart,) in connection.execute(f"SELECT DISTINCT mart FROM mart_loads {where}", values).fetchall()}
+    for mart in sorted(marts & dialect.tables(connection).keys()) if marts else ():
+        connection.execute(f'DELETE FROM "{mart}" {where}', values)
+    connection.execute(f"DELETE FROM mart_loads {where}", values)
+
+
+def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord) -> list[str]:
+    """Create the mart's table, or add the columns of its SELECT that the table lacks; returns all columns."""
+    columns = {
+        "dataset": TableColumn(dialect.types[pa.string()], True, "Dataset of the trips."),
+        MONTH: TableColumn(dialect.types[pa.date32()], True, MONTH_DOC),
+    }
+    shape = dialect.shape(connection, _select(mart, load))
+    columns |= {name: TableColumn(type_, False, "") for name, type_ in shape.items()}
+    table, existing = Table(mart.doc, columns), dialect.tables(connection).get(mart.name)
+    if existing is None:
+        connection.execute("DELETE FROM mart_loads WHERE mart = $1", [mart.name])
+    else:
+        validate_types(mart.name, table, existing, f"run DROP TABLE {mart.name}, then build all its months again")
+    for statement in changes_to(mart.name, table, existing):
+        connection.execute(statement)
+    return list(columns)
+
+
+def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, columns: list[str]) -> int:
+    """Replace the load's month in the mart by the rows of its SELECT, with their record; returns their number."""
+    select, key = _select(mart, load), [load.dataset, load.month]
+    connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
+    connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
+    names = ", ".join(f'"{name}"' for name in columns)
+    connection.execute(
+        f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), '
+        f"built.* FROM ({select}\n) AS built",
+        key,
+    )
+    count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'
+    rows = int(connection.execute(count, key).fetchone()[0])
+    assert load.month is not None
+    provenance = (load.fingerprint, _now(), __version__, mart.definition)
+    _insert(connection, "mart_loads", MartRecord(mart.name, load.dataset, load.month, rows, *provenance))
+    return rows
+
+
+def read_ledger(
+    connection: Connection, names: set[str], table_of: Callable[[LoadRecord], str] = attrgetter("dataset")
+) -> Ledger:
+    """The records that count (see `Ledger.counted`), given the names of the existing tables."""
+    if not names >= LEDGER.keys():
+        return Ledger()
+    loads = [LoadRecord(**row) for row in _rows(connection, "loads", "loaded_at")]
+    marts = [MartRecord(**row) for row in _rows(connection, "mart_loads", "built_at")]
+    return Ledger.counted(loads, marts, names, table_of)
+
+
+def _select(mart: Mart, load: LoadRecord) -> str:
+    assert load.month is not None
+    return bind_mart(mart.sql, load.dataset, load.month)
+
+
+def _rows(connection: Connection, table: str, time: str) -> list[dict[str, Any]]:
+    # SELECT *, since a table from an older version may lack a column, and one from a newer version may have more.
+    result = connection.execute(f"SELECT * FROM {table}")
+    names, known = [column[0] for column in result.description], {column.name for column in LEDGER[table][1]}
+    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    return [
+        {name: value for name, value in row.items() if name in known} | {time: row[time].replace(tzinfo=timezone.utc)}
+        for row in rows
+    ]
+
+
+def _insert(connection: Connection, table: str, record: LoadRecord | MartRecord) -> None:
+    names = [column.name for column in LEDGER[table][1]]
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join(f"${n}" for n in range(1, len(names) + 1))
+    values = [getattr(record, name) for name in names]
+    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -374,7 +374,7 @@ def test_tables_of_others_in_the_warehouse_are_named_with_what_to_do(folder: Fol
     database.execute("CREATE TABLE zones (a int)")
     folder.environment["PIPELINE_WAREHOUSE"] = database.url
     status, told = only(examined(folder, "--offline", code=1), "warehouse")
-    assert (status, "tables ['zones'] are there, but not of this package" in told) == ("failed", True)
+    assert (status, "tables ['zones'] already exist and are not of this package" in told) == ("failed", True)
     assert f"/{database.name}?options=-csearch_path%3Dtaxi" in told
     assert database.execute("SELECT count(*) FROM pg_class WHERE relname = 'loads'") == [(0,)]
     del folder.environment["PIPELINE_WAREHOUSE"]

@@ -425,7 +425,7 @@ def test_looking_changes_no_file(folder: Folder, command: str) -> None:
         (("status", "green", "2024", "--html", "no/such/page.html"), "page.html"),
         (("status", "green", "2024", "--html", "."), "is a directory"),
         (("status", "-q", "-v"), "one of them"),
-        (("status", "--warehouse", "mysql://host/x"), "none of the kinds there are"),
+        (("status", "--warehouse", "mysql://host/x"), "no known scheme"),
         (("plan",), "Missing argument"),
         (("plan", "green"), "a dataset and a period are needed"),
         (("plan", "green", "2024", "--through", "fly"), "Invalid value for '--through'"),

@@ -1,4 +1,4 @@
-"""What is DuckDB's own: its one lock, the copy of `loads` beside it, and the file on the disk."""
+"""What only DuckDB has: its lock, the copy of `loads` beside the database, and the file on disk."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ TESTS = Path(__file__).parents[1]
 
 HOLD = """
 import duckdb, sys
-path, what = (*sys.argv[1:], "SELECT 1")[:2]
-connection = duckdb.connect(path, read_only=what == "read")
-connection.execute("SELECT 1" if what == "read" else what)
+path, statement = (*sys.argv[1:], "SELECT 1")[:2]
+connection = duckdb.connect(path, read_only=statement == "read")
+connection.execute("SELECT 1" if statement == "read" else statement)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -45,9 +45,9 @@ import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 import loading
 import pipeline.warehouses.duckdb.warehouse as module
-from pipeline.warehouses.ledger import LedgerCopy
+from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads
 name, when, number, how = (sys.argv.pop(1) for _ in range(4))
-owner = LedgerCopy if name == "publish" else module
+owner = CopyOfLoads if name == "publish" else module
 original, calls = getattr(owner, name), []
 def stop():
     if how == "die":
@@ -84,7 +84,7 @@ def opened(path: Path, **options: object) -> DuckDBWarehouse:
 
 @contextmanager
 def held(path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process, not ours, has the database; it runs a statement before, or has it read-only."""
+    """Another program has the database open, after it ran a statement, or read-only."""
     with process(HOLD, str(path), *arguments) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n", holder.communicate()
@@ -104,7 +104,7 @@ def process(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def loading(path: Path, file: File, at: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that loads green 2024-01 and stops at a place such as `insert_rows after 1`."""
+    """A process that loads green 2024-01 and stops at a point such as `insert_rows after 1`."""
     url = f"duckdb:///{path}"
     with process(INTERRUPT, str(TESTS), *at.split(), "stop", url, "green", "2024-01", str(file.path)) as loader:
         assert loader.stdout
@@ -126,10 +126,10 @@ def beside(path: Path) -> set[str]:
 WHOLE = {"trips.duckdb", "trips.duckdb.loads.json"}
 
 
-# --- what a URL names ---
+# --- URLs ---
 
 
-def test_a_relative_url_lies_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_url_is_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     open_warehouse("duckdb:///data/w.duckdb").replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     assert beside(tmp_path / "data" / "w.duckdb") == {"w.duckdb", "w.duckdb.loads.json"}
@@ -153,13 +153,13 @@ def test_a_relative_url_lies_in_the_working_folder(tmp_path: Path, monkeypatch: 
         "duckdb:///md:trips",
     ],
 )
-def test_a_url_that_names_no_database_file_is_refused_with_what_is_allowed(url: str) -> None:
+def test_a_url_without_a_database_file_is_an_error_that_lists_allowed_urls(url: str) -> None:
     with pytest.raises(UsageError, match=r"duckdb:///folder/name\.duckdb"):
         open_warehouse(url)
 
 
 @pytest.mark.parametrize("bound", [{"memory_limit": "lots"}, {"threads": 0}, {"lock_timeout_s": -1}])
-def test_a_bound_that_cannot_be_is_refused(bound: dict[str, object]) -> None:
+def test_an_invalid_bound_is_an_error(bound: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         open_warehouse("duckdb:///w.duckdb", **bound)  # type: ignore[arg-type]
 
@@ -175,10 +175,10 @@ def _text(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "kind"), [(_sqlite, "an SQLite database"), (_text, "no DuckDB database")])
-def test_another_programs_file_is_refused_by_its_first_bytes_and_stays_as_it_is(
+def test_a_file_of_another_program_is_recognised_by_its_first_bytes_and_stays_unchanged(
     tmp_path: Path, path: Path, make: Callable[[Path], None], kind: str
 ) -> None:
-    """DuckDB itself would fetch an extension from the internet for an SQLite file."""
+    """DuckDB itself would download an extension for an SQLite file."""
     path.parent.mkdir()
     make(path)
     before, warehouse = path.read_bytes(), opened(path)
@@ -192,7 +192,7 @@ def test_another_programs_file_is_refused_by_its_first_bytes_and_stays_as_it_is(
     assert elsewhere.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
 
 
-def test_importing_and_opening_imports_no_driver_and_makes_no_file(tmp_path: Path) -> None:
+def test_importing_and_opening_imports_no_driver_and_creates_no_file(tmp_path: Path) -> None:
     program = (
         "import sys, pipeline.warehouses as w, pipeline.marts\nfrom pipeline.datasets import ZONES\n"
         "assert w.open_warehouse('duckdb:///w.duckdb').loads(ZONES).get(None) is None\n"
@@ -212,17 +212,21 @@ def test_tables_carry_types_not_null_and_comments_of_the_declarations(
     columns = warehouse.query(
         "SELECT column_name, data_type, is_nullable, comment FROM duckdb_columns() WHERE table_name = 'green'"
     ).to_pylist()
-    of = {column.pop("column_name"): column for column in columns}
-    assert list(of) == [*GREEN.by_name, "month"]
-    assert of["pickup_datetime"] | {"comment": ""} == {"data_type": "TIMESTAMP", "is_nullable": False, "comment": ""}
-    assert of["month"]["data_type"] == "DATE"
-    assert of["trip_distance"]["comment"] == "Distance by the meter. Unit: miles."
-    assert "1 = credit card; 2 = cash" in of["payment_type"]["comment"]
+    by_name = {column.pop("column_name"): column for column in columns}
+    assert list(by_name) == [*GREEN.by_name, "month"]
+    assert by_name["pickup_datetime"] | {"comment": ""} == {
+        "data_type": "TIMESTAMP",
+        "is_nullable": False,
+        "comment": "",
+    }
+    assert by_name["month"]["data_type"] == "DATE"
+    assert by_name["trip_distance"]["comment"] == "Distance by the meter. Unit: miles."
+    assert "1 = credit card; 2 = cash" in by_name["payment_type"]["comment"]
     tables = warehouse.query("SELECT table_name, comment FROM duckdb_tables()").to_pylist()
     assert {table["table_name"]: table["comment"] for table in tables}["green"] == GREEN.doc
 
 
-def test_a_declared_column_that_the_table_lacks_is_added_and_reaches_the_view(path: Path, tmp_path: Path) -> None:
+def test_a_declared_column_that_the_table_lacks_is_added_to_table_and_view(path: Path, tmp_path: Path) -> None:
     opened(path).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     color = Column("color", pa.string(), doc="Colour of the cab.", required=True)
     newer = {
@@ -247,7 +251,7 @@ def test_a_column_that_is_no_longer_required_may_be_null(path: Path, tmp_path: P
     assert warehouse.replace(relaxed, FEB, trips(tmp_path, relaxed, FEB, [2.0], pickup_datetime=[None])) == 1
 
 
-def test_a_changed_type_is_refused_with_table_columns_types_and_remedy(path: Path, tmp_path: Path) -> None:
+def test_a_changed_type_is_an_error_with_table_columns_types_and_remedy(path: Path, tmp_path: Path) -> None:
     opened(path).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     columns = tuple(
         dataclasses.replace(column, type=pa.int64()) if column.name in ("extra", "mta_tax") else column
@@ -257,7 +261,7 @@ def test_a_changed_type_is_refused_with_table_columns_types_and_remedy(path: Pat
     warehouse = opened(path, datasets=DATASETS | {"green": changed})
     with pytest.raises(
         WarehouseError,
-        match=r"table green: extra is DOUBLE there, now BIGINT; mta_tax is DOUBLE .*DROP TABLE green",
+        match=r"table green: extra is DOUBLE in the table, now declared BIGINT; mta_tax is DOUBLE .*DROP TABLE green",
     ):
         warehouse.replace(changed, FEB, trips(tmp_path, changed, FEB, [2.0]))
     assert set(opened(path).loads(GREEN)) == {JAN}
@@ -268,7 +272,7 @@ def test_a_changed_type_is_refused_with_table_columns_types_and_remedy(path: Pat
     assert set(warehouse.loads(changed)) == {FEB}
 
 
-def test_a_mart_whose_table_was_dropped_is_not_there(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
+def test_a_mart_whose_table_was_dropped_does_not_count(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
     for month in (JAN, FEB):
         warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [1.0]))
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
@@ -289,7 +293,7 @@ def test_a_path_full_of_wildcards_is_just_a_path(warehouse: DuckDBWarehouse, tmp
 # --- the lock ---
 
 
-def test_while_another_program_has_the_database_asking_answers_at_once_and_loading_ends_in_time(
+def test_while_another_program_has_the_database_the_ledger_is_read_at_once_and_loading_times_out(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
@@ -312,7 +316,9 @@ def test_while_another_program_has_the_database_asking_answers_at_once_and_loadi
     assert warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])) == 1
 
 
-def test_a_load_begins_as_soon_as_the_database_is_free(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
+def test_a_load_starts_as_soon_as_the_database_is_unlocked(
+    warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
+) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path) as holder, process(
         INTERRUPT, str(TESTS), "publish", "after", "9", "stop", f"duckdb:///{path}", "green", "2024-02",
@@ -327,14 +333,14 @@ def test_a_load_begins_as_soon_as_the_database_is_free(warehouse: DuckDBWarehous
     assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
-def test_readers_do_not_keep_each_other_out(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
+def test_readers_do_not_block_each_other(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path, "read"):
         assert warehouse.query("SELECT total_amount FROM green").num_rows == 1
         assert set(warehouse.loads(GREEN)) == {JAN}
 
 
-def test_a_connection_of_this_very_process_keeps_its_lock_while_we_ask(
+def test_reading_the_ledger_keeps_the_lock_of_another_connection_of_this_process(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
@@ -348,7 +354,7 @@ def test_a_connection_of_this_very_process_keeps_its_lock_while_we_ask(
 
 
 @pytest.mark.parametrize("at", ["drop_rows after 1", "insert_rows after 1", "publish after 1"])
-def test_during_a_load_everything_that_was_there_is_reported_at_once(
+def test_during_a_load_all_loaded_months_are_reported_at_once(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, at: str
 ) -> None:
     for month in (JAN, FEB):
@@ -360,7 +366,7 @@ def test_during_a_load_everything_that_was_there_is_reported_at_once(
 
 
 @pytest.mark.parametrize("at", ["publish after 2", "publish before 3"])
-def test_around_the_commit_a_month_that_is_replaced_is_claimed_by_neither_record(
+def test_around_the_commit_the_copy_has_no_record_of_a_month_that_is_replaced(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, at: str
 ) -> None:
     for month in (JAN, FEB):
@@ -369,7 +375,7 @@ def test_around_the_commit_a_month_that_is_replaced_is_claimed_by_neither_record
         assert set(warehouse.loads(GREEN)) == {FEB}
 
 
-def test_after_the_commit_the_copy_says_it_while_the_file_is_still_held(
+def test_after_the_commit_the_copy_has_the_month_while_the_file_is_still_locked(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
@@ -394,19 +400,19 @@ def test_a_copy_that_is_corrupt_is_ignored(warehouse: DuckDBWarehouse, path: Pat
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     path.with_name("trips.duckdb.loads.json").write_text(text)
     assert set(warehouse.loads(GREEN)) == {JAN}
-    refuses_to_guess(path)
+    assert_no_answer(path)
     warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     with held(path):
         assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
-def refuses_to_guess(path: Path, *statement: str) -> None:
-    """Held by another program and without a copy to believe, nothing is claimed, neither more nor less."""
+def assert_no_answer(path: Path, *statement: str) -> None:
+    """While another program has the database and there is no valid copy, the ledger is an error, not empty."""
     with held(path, *statement), pytest.raises(WarehouseError, match="held by"):
         opened(path, lock_timeout_s=0.2).loads(GREEN)
 
 
-def test_an_old_copy_says_nothing_of_a_deleted_or_swapped_database(
+def test_an_old_copy_is_invalid_for_a_deleted_or_replaced_database(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     backup = tmp_path / "backup.duckdb"
@@ -416,18 +422,18 @@ def test_an_old_copy_says_nothing_of_a_deleted_or_swapped_database(
     old = path.with_name("trips.duckdb.loads.json").read_bytes()
 
     shutil.copy(backup, path)  # restored in place: the same inode, the same database, an older state
-    refuses_to_guess(path)
+    assert_no_answer(path)
     assert set(warehouse.loads(GREEN)) == {JAN}
 
     path.unlink()
     assert warehouse.loads(GREEN) == {}
     duckdb.connect(path).close()
-    refuses_to_guess(path)
+    assert_no_answer(path)
     assert warehouse.loads(GREEN) == {}
 
     path.unlink()
     file = trips(tmp_path, GREEN, JAN, [1.0])
-    with loading(path, file, "insert_rows after 1"):  # the moments after: ours made a new one and is at work
+    with loading(path, file, "insert_rows after 1"):  # right after that, our own process has created a new one
         assert warehouse.loads(GREEN) == {}
         assert path.with_name("trips.duckdb.loads.json").read_bytes() != old
 
@@ -436,25 +442,25 @@ def test_what_another_program_deletes_from_loads_is_not_claimed_while_it_still_h
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
-    refuses_to_guess(path, "DELETE FROM loads")
+    assert_no_answer(path, "DELETE FROM loads")
     assert warehouse.loads(GREEN) == {}
 
 
-def test_a_database_swapped_while_we_load_is_an_error_and_keeps_what_it_has(
+def test_a_database_replaced_during_a_load_is_an_error_and_stays_unchanged(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     shutil.copy(path, tmp_path / "other.duckdb")
     with loading(path, trips(tmp_path, GREEN, JAN, [1.0, 2.0]), "insert_rows after 1") as loader:
         (tmp_path / "other.duckdb").replace(path)
-        assert "swapped" in loader.communicate("\n")[1]
+        assert "replaced" in loader.communicate("\n")[1]
     assert warehouse.loads(GREEN)[JAN].rows == 1
 
 
-# --- asking is cheap ---
+# --- reading the ledger is cheap ---
 
 
-def test_asking_thousands_of_times_about_an_unchanged_database_opens_it_once(
+def test_thousands_of_questions_about_an_unchanged_database_open_it_once(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
@@ -483,7 +489,7 @@ def test_a_question_right_after_a_change_is_never_answered_from_memory(
         assert warehouse.loads(GREEN) == {}
 
 
-# --- kills and other disasters ---
+# --- kills and other failures ---
 
 
 @pytest.mark.parametrize(
@@ -511,7 +517,7 @@ def test_a_load_killed_at_a_certain_moment_leaves_the_old_month_or_the_new_and_n
     assert beside(path) == WHOLE
 
 
-def test_a_first_load_killed_while_it_makes_the_database_leaves_none(
+def test_a_first_load_killed_while_it_creates_the_database_leaves_none(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     file = trips(tmp_path, GREEN, JAN, [1.0])
@@ -522,14 +528,13 @@ def test_a_first_load_killed_while_it_makes_the_database_leaves_none(
     assert beside(path) == WHOLE
 
 
-def test_spill_of_dead_processes_is_swept_and_nothing_else(
+def test_spill_of_killed_processes_is_deleted_and_nothing_else(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     spill = path.with_name("trips.duckdb.spill-123-0123abcd")
     spill.mkdir()
     (spill / "duckdb_temp_block-1.block").write_bytes(b"x")
-    path.with_name("trips.duckdb.loads.json.123").write_text("{")
     others = path.with_name("trips.duckdb.spill-notes")
     others.mkdir()
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
@@ -547,7 +552,7 @@ def test_a_query_that_spills_leaves_nothing(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_signal_during_a_query_stops_the_process_and_not_just_the_query(tmp_path: Path) -> None:
-    # DuckDB turns the KeyboardInterrupt into a RuntimeError, which would pass for a failure of the month.
+    # DuckDB turns the KeyboardInterrupt into a RuntimeError, which would look like a failure of the month.
     endless = "SELECT sum(sin(a.range * b.range)) FROM range(1000000) a, range(1000000) b"
     file = DuckDBFile(tmp_path / "trips.duckdb", "500MB", 1, 1)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -575,7 +580,9 @@ def test_the_wal_of_a_deleted_database_is_not_replayed_into_a_new_one(
     assert beside(path) == WHOLE
 
 
-def test_a_file_that_is_no_database_is_an_error_at_once(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_an_immediate_error(
+    warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
+) -> None:
     path.parent.mkdir()
     file = trips(tmp_path, GREEN, JAN, [1.0])
     for make in (lambda: path.write_text("not a database" * 400), lambda: path.write_text(""), path.mkdir):
@@ -594,10 +601,10 @@ def test_a_file_that_is_no_database_is_an_error_at_once(warehouse: DuckDBWarehou
             path.unlink()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     warehouse = opened(tmp_path / "file" / "w.duckdb")
-    with pytest.raises(WarehouseError, match="cannot make"):
+    with pytest.raises(WarehouseError, match="cannot create"):
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
 
 
@@ -621,7 +628,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_month(
     assert beside(path) == WHOLE
 
 
-def test_a_load_lets_go_of_the_database_at_once_and_leaves_nothing_beside_it(
+def test_a_load_closes_the_database_at_once_and_leaves_no_other_files(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
     warehouse.replace(YELLOW, JAN, trips(tmp_path, YELLOW, JAN, [1.0]))

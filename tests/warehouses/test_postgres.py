@@ -292,7 +292,7 @@ def test_a_new_column_reaches_all_partitions_and_a_changed_type_is_refused(here:
         assert here.relations()[table].endswith(", month date, color text")
     assert here.load(MAR, 3.0) == 1, "the older version of the package works on the newer table"
     changed = extended(GREEN, dataclasses.replace(color, type=pa.int64()))
-    with pytest.raises(WarehouseError, match="table green: color is text there, now bigint; .*DROP TABLE green"):
+    with pytest.raises(WarehouseError, match="color is text in the table, now declared bigint; .*DROP TABLE green"):
         here.open(green=changed).replace(changed, FEB, trips(here.folder, changed, FEB, [4.0], color=[7]))
     rows = here.database.execute("SELECT month, total_amount, color FROM green ORDER BY 1")
     assert rows == [(JAN, 1.0, None), (FEB, 2.0, "apple"), (MAR, 3.0, None)]

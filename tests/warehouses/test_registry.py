@@ -1,4 +1,4 @@
-"""The registry of engines, by a throw-away engine that is added as docs/extending.md says."""
+"""The registry of engines, with an engine that is added as in docs/extending.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_engine_is_added_by_one_entry(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "throwaway_engine", sys.modules[__name__])
     monkeypatch.setattr("pipeline.warehouses.registry.ENGINES", dict(ENGINES))
     url = f"throwaway://{tmp_path}/w"
-    with pytest.raises(UsageError, match=r"none of the kinds.*duckdb:///.*postgresql://.*bigquery://"):
+    with pytest.raises(UsageError, match=r"no known scheme.*duckdb:///.*postgresql://.*bigquery://"):
         open_warehouse(url)
     register(Engine(("throwaway",), "throwaway:///folder/name", "throwaway_engine", "throwaway", writers=1))
     warehouse = open_warehouse(url)
@@ -38,10 +38,10 @@ def test_an_engine_is_added_by_one_entry(tmp_path: Path, monkeypatch: pytest.Mon
     assert "throwaway:///folder/name" in allowed_urls()
 
 
-def test_every_engine_says_all_that_is_needed_of_it() -> None:
+def test_every_engine_is_registered_with_all_fields() -> None:
     assert set(ENGINES) == {"duckdb", "postgresql", "postgres", "bigquery"}
     for scheme, engine in ENGINES.items():
-        assert f"{engine.schemes[0]}://" in engine.urls
+        assert f"{engine.schemes[0]}://" in engine.example
         assert scheme in engine.schemes
         assert engine.writers >= 1
         assert engine.drivers

@@ -1,4 +1,4 @@
-"""`pipeline sql` only reads: what writes, reaches out or changes settings is refused, and everything is as it was."""
+"""`pipeline sql` only reads: a statement that writes, connects or changes settings is an error and changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.bigquery.sql import validate_reading
 from pipeline.warehouses.queries import split_explain
 
-#: {folder} is the folder of the database, {url} a web server that must not be asked.
+#: {folder} is the folder of the database, {url} a web server that must get no request.
 DUCKDB_ATTACKS = """
 COPY (SELECT 1) TO '{folder}/out.csv'
 copy green TO '{folder}/out.parquet'
@@ -64,7 +64,7 @@ CHECKPOINT
 DROP TABLE green
 """
 
-#: {folder} is one that the server may write, {dsn} how it reaches itself.
+#: {folder} is one that the server may write, {dsn} its own connection string.
 POSTGRES_ATTACKS = """
 COPY green TO '{folder}/out'
 COPY (SELECT 1) TO PROGRAM 'cat > {folder}/out'
@@ -123,7 +123,7 @@ SELECT writes()
 """
 
 
-#: Of BigQuery only statements without any effect are sent at all.
+#: BigQuery is sent only statements that change nothing.
 BIGQUERY_ATTACKS = """
 EXPORT DATA OPTIONS (uri = 'gs://b/*', format = 'CSV') AS SELECT 1
 LOAD DATA INTO t FROM FILES (format = 'CSV', uris = ['gs://b/x'])
@@ -156,12 +156,12 @@ SELECT 'a\\\\'; DROP TABLE green; -- '
 
 
 def attacks(text: str, **places: object) -> list[str]:
-    """The statements of a table, one a line; ↵ and ␍ stand for line ends inside of one."""
+    """The statements of a table, one per line; ↵ and ␍ stand for line ends in a statement."""
     return [line.format(**places).replace("↵", "\n").replace("␍", "\r") for line in text.strip().split("\n")]
 
 
 def passed(warehouse: Warehouse, statements: list[str], state: Callable[[], object]) -> dict[str, object]:
-    """The statements that were not refused, or after which something is not as it was."""
+    """The statements that were allowed, or that changed something."""
     before, found = state(), {}
     for statement in statements:
         try:
@@ -174,7 +174,7 @@ def passed(warehouse: Warehouse, statements: list[str], state: Callable[[], obje
     return found
 
 
-def test_no_attack_on_duckdb_writes_reaches_out_or_changes_a_setting(tmp_path: Path) -> None:
+def test_no_attack_on_duckdb_writes_connects_or_changes_a_setting(tmp_path: Path) -> None:
     folder = tmp_path / "warehouse"
     warehouse = open_warehouse(f"duckdb:///{folder}/w.duckdb")
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -190,7 +190,7 @@ def test_no_attack_on_duckdb_writes_reaches_out_or_changes_a_setting(tmp_path: P
     assert warehouse.query("SELECT total_amount FROM green").to_pylist() == [{"total_amount": 10.0}]
 
 
-def test_no_attack_on_postgres_writes_reaches_out_or_keeps_rights_though_the_user_is_a_superuser(
+def test_no_attack_on_postgres_writes_connects_or_keeps_rights_even_for_a_superuser(
     database: Database, tmp_path: Path
 ) -> None:
     if database.server.folder is None:
@@ -226,7 +226,7 @@ def test_no_attack_on_bigquery_is_sent() -> None:
             validate_reading(sql)
 
 
-def test_explain_and_comments_are_told_from_the_statement_after_them() -> None:
+def test_explain_and_comments_are_split_from_the_statement_after_them() -> None:
     cases = {
         "SELECT 1": ("", "SELECT 1"),
         "  -- a\n/* b */ SELECT 1": ("", "SELECT 1"),
@@ -252,7 +252,7 @@ READINGS = (
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "postgres"])
-def test_whatever_only_reads_is_answered(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_every_read_only_statement_is_answered(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url = f"duckdb:///{tmp_path}/w.duckdb" if engine == "duckdb" else request.getfixturevalue("database").url
     warehouse = open_warehouse(url)
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -261,7 +261,7 @@ def test_whatever_only_reads_is_answered(engine: str, request: pytest.FixtureReq
         assert warehouse.query(sql).num_rows >= 1, sql
 
 
-def test_a_superusers_query_finds_the_tables_of_the_schema_that_has_the_users_name(
+def test_a_query_of_a_superuser_finds_the_tables_in_the_schema_with_the_users_name(
     database: Database, tmp_path: Path
 ) -> None:
     database.execute("CREATE SCHEMA postgres")
@@ -272,7 +272,7 @@ def test_a_superusers_query_finds_the_tables_of_the_schema_that_has_the_users_na
     ]
 
 
-def test_a_query_without_the_right_to_read_a_table_names_the_grant_that_helps(
+def test_a_query_without_the_right_to_read_a_table_is_an_error_with_the_grant_to_run(
     database: Database, tmp_path: Path
 ) -> None:
     open_warehouse(database.url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))

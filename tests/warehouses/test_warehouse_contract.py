@@ -1,4 +1,4 @@
-"""The contract of all warehouses, held against each engine; the ids of the tests name the engine."""
+"""The contract of a warehouse, tested on each engine; test ids contain the engine's name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def drop(url: str, request: pytest.FixtureRequest) -> Callable[[str], object]:
-    """Drops a table, as a user does who wants it loaded again."""
+    """Drops a table, as a user may do to load it again."""
     if url.startswith("duckdb"):
 
         def drop_in_duckdb(table: str) -> None:

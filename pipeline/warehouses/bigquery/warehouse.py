@@ -27,7 +27,7 @@ from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import bigquery_client, translated
 from pipeline.lake.planning import TtlCache
 from pipeline.version import __version__
-from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.bigquery.jobs import new_job_id, patient, run_job
 from pipeline.warehouses.bigquery.place import Place
 from pipeline.warehouses.bigquery.schema import Table, copy_config, load_config, table_of
@@ -41,7 +41,6 @@ from pipeline.warehouses.bigquery.sql import (
     validate_reading,
 )
 from pipeline.warehouses.bigquery.tables import Tables
-from pipeline.warehouses.ledger import Ledger
 from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
 from pipeline.warehouses.tables import LEDGER, bind_mart
 

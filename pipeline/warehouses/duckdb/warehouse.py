@@ -1,50 +1,96 @@
-"""The warehouse as one DuckDB file.
+"""The warehouse in one DuckDB file.
 
-A month's rows, the marts that go with them and the record in `loads` change in one transaction. What is loaded is
-read from `loads` itself, without waiting: while another process has the file, from the copy beside it (`ledger.py`).
+A month's rows, its marts and the record in `loads` change in one transaction. While another process has the file open,
+`loads` and `mart_months` answer from a copy of the ledger beside it (`copy_of_loads.py`) instead of waiting.
 """
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
-from pipeline.disk import explained
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.base import LoadRecord, Locked, Mart, MartRecord, StoredFile
-from pipeline.warehouses.duckdb.file import DuckDBFile, import_duckdb
-from pipeline.warehouses.duckdb.schema import DuckDBDialect, drop_rows, insert_rows
-from pipeline.warehouses.ledger import Ledger, LedgerCopy, Signature, believed_copy, signature
+from pipeline.warehouses.base import Ledger, LoadRecord, Locked, Mart, MartRecord, StoredFile
+from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
+from pipeline.warehouses.duckdb.file import DuckDBFile
 from pipeline.warehouses.load_file import inspect, load_name, validate_marts
 from pipeline.warehouses.queries import refuse, split_explain
-from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, missing, table_of, validate_types
+from pipeline.warehouses.schema import (
+    Dialect,
+    Table,
+    TableColumn,
+    drop_marts,
+    evolve,
+    evolve_mart,
+    fill_mart,
+    forget_load,
+    missing,
+    read_ledger,
+    record_load,
+    table_of,
+    validate_types,
+)
+from pipeline.warehouses.tables import MOMENT, MONTH
 
 if TYPE_CHECKING:
     import duckdb
 
-_DIALECT = DuckDBDialect()
-#: How long a question waits for a locked database of which no copy can be believed.
-_ASKING_PATIENCE_S = 10.0
-#: Two changes closer than this may leave the same times on a coarse file system.
+#: How long to wait for the ledger of a locked database without a valid copy.
+_LEDGER_TIMEOUT_S = 10.0
+#: Two changes closer than this may get the same times on a coarse file system.
 _COARSEST_CLOCK_NS = 2_000_000_000
-#: The settings of a query; the last one locks them. Without the first, names of no table find Python's variables.
-_BOUNDS = (
-    "python_enable_replacements = false",
-    "autoinstall_known_extensions = false",
-    "autoload_known_extensions = false",
-    "enable_external_access = false",
-    "lock_configuration = true",
-)
-#: What each database held when its files had that signature; plain values, so that a forked child may use them.
+#: The settings of a query. With replacements, an unknown table name finds a Python variable; the last locks all.
+_QUERY_SETTINGS = ("python_enable_replacements = false", "enable_external_access = false", "lock_configuration = true")
+#: The last ledger read from each database, valid while its files have that signature.
 _KNOWN: dict[Path, tuple[Signature, Ledger]] = {}
+
+
+class DuckDBDialect(Dialect):
+    """See `pipeline.warehouses.schema.Dialect`."""
+
+    types = {  # noqa: RUF012
+        pa.bool_(): "BOOLEAN",
+        pa.int32(): "INTEGER",
+        pa.int64(): "BIGINT",
+        pa.float64(): "DOUBLE",
+        pa.string(): "VARCHAR",
+        pa.date32(): "DATE",
+        pa.timestamp("us"): "TIMESTAMP",
+        MOMENT: "TIMESTAMP",
+    }
+
+    def tables(self, connection: Any) -> dict[str, Table]:
+        """From `duckdb_tables()` and `duckdb_columns()`."""
+        where = "WHERE NOT internal AND schema_name = 'main'"
+        comments = connection.execute(f"SELECT table_name, comment FROM duckdb_tables() {where}").fetchall()
+        columns: dict[str, dict[str, TableColumn]] = {}
+        for table, column, type_, nullable, comment in connection.execute(
+            "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() "
+            f"{where} ORDER BY table_name, column_index"
+        ).fetchall():
+            columns.setdefault(table, {})[column] = TableColumn(type_, not nullable, comment or "")
+        return {name: Table(comment or "", columns[name]) for name, comment in comments}
+
+    def view_comment(self, connection: Any) -> str | None:
+        """From `duckdb_views()`."""
+        row = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'trips'").fetchone()
+        return row[0] if row else None
+
+    def shape(self, connection: Any, select: str) -> dict[str, str]:
+        """By DESCRIBE."""
+        return {name: type_ for name, type_, *_ in connection.execute(f"DESCRIBE {select}").fetchall()}
+
+
+_DIALECT = DuckDBDialect()
 
 
 class DuckDBWarehouse:
@@ -56,29 +102,28 @@ class DuckDBWarehouse:
         self._zones = zones
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
-        """Delete and insert in one transaction with the record; marts of other rows or other zones are deleted."""
+        """Delete, insert and record in one transaction."""
         subject = load_name(dataset, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
-                remedy = f"load into a new warehouse, or load anew all of it here, after DROP TABLE {dataset.name}"
-                had = _DIALECT.tables(connection)[dataset.name]
-                validate_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
-                former = before.loads.get((dataset.name, month))
-                if month or former is None or former.fingerprint != file.fingerprint:
+                remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
+                existing = _DIALECT.tables(connection)[dataset.name]
+                validate_types(dataset.name, table_of(_DIALECT, dataset), existing, remedy)
+                previous = before.loads.get((dataset.name, month))
+                # The same zones leave the marts as they are.
+                if month or previous is None or previous.fingerprint != file.fingerprint:
                     drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
                 if rows != load_file.rows:
-                    raise WarehouseError(f"{subject}: {rows} rows arrived of the {load_file.rows} that {path} has")
-                if month is None:
-                    _validate_zones(connection)
+                    raise WarehouseError(f"{subject}: loaded {rows} rows, but {path} has {load_file.rows}")
                 record_load(connection, dataset.name, month, load_file, file.fingerprint)
         return rows
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
-        """Rows, marts and records are deleted in one transaction."""
+        """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
             with self._writing(load_name(dataset, month)) as (connection, _):
                 drop_marts(connection, _DIALECT, dataset.name, month)
@@ -86,13 +131,13 @@ class DuckDBWarehouse:
                 forget_load(connection, dataset.name, month)
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
-        """Rows and records go in one transaction."""
+        """Delete rows and records in one transaction."""
         if self._file.path.exists():
             with self._writing(load_name(dataset, month)) as (connection, _):
                 drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
-        """All marts of the month in one transaction with their records."""
+        """Build all marts of the month and their records in one transaction."""
         subject = load_name(dataset, month)
         validate_marts(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
@@ -111,16 +156,16 @@ class DuckDBWarehouse:
         return self._ledger().mart_months(dataset.name)
 
     def validate_shared(self) -> None:
-        """By what a load would have to make."""
+        """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
             missing(connection, _DIALECT, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
-        """Open for reading, with access to no other file and no network; waits for a process that writes."""
+        """Run it without access to other files or the network; waits while another process writes."""
         if not self._file.path.exists():
             raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
         with self._file.opened("query", read_only=True) as connection:
-            for setting in _BOUNDS:
+            for setting in _QUERY_SETTINGS:
                 connection.execute(f"SET {setting}")
             explain, statement = split_explain(sql)
             _validate_reading(connection, statement)
@@ -130,96 +175,90 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _writing(self, subject: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Ledger]]:
-        """A transaction and the ledger as it was; a clean exit commits, around which the copy tells no lie."""
+        """A transaction that commits at the end of the block, and the ledger before it."""
+        import duckdb
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
             evolve(connection, _DIALECT, self._datasets.values(), self._zones)
 
         self._file.make(subject, fill)
-        with self._file.opened(subject) as connection, _translated(subject), LedgerCopy(self._file.path) as copy:
+        with ExitStack() as stack:
+            connection = stack.enter_context(self._file.opened(subject))
             self._file.sweep()
             connection.begin()
             fill(connection)
             connection.commit()
             before = _read_ledger(connection)
+            copy = stack.enter_context(closing(CopyOfLoads(self._file.path)))
             copy.publish(before)
             connection.begin()
             yield connection, before
             after = _read_ledger(connection)
-            kept = before.kept_in(after)
-            if kept != before:
-                copy.publish(kept)
+            remaining = unchanged(before, after)
+            if remaining != before:
+                copy.publish(remaining)
             connection.commit()
-            # What follows cannot undo the commit: a checkpoint that failed comes with the next open, and an older copy
-            # only claims less. Checkpointed first, since closing would else change the file under the copy's signature.
-            with suppress(import_duckdb().Error):
+            # Errors from here on must not fail a committed load: the next open makes the checkpoint, and an older copy
+            # only claims less. Closing without a checkpoint would change the file after its signature was taken.
+            with suppress(duckdb.Error):
                 connection.execute("CHECKPOINT")
             with suppress(OSError):
                 copy.publish(after)
 
     def _ledger(self) -> Ledger:
-        """What is there now: known from before, or read, or from a copy while another process has the file."""
-        path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _ASKING_PATIENCE_S)
+        """The current ledger: from memory if the files are unchanged, from the database, or from its copy."""
+        path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _LEDGER_TIMEOUT_S)
         while True:
-            now = signature(path)
-            if now[0] is None:
+            current = signature(path)
+            if current[0] is None:
                 return Ledger()
-            known = _KNOWN.get(path)
-            if known and known[0] == now:
-                return known[1]
+            if path in _KNOWN and _KNOWN[path][0] == current:
+                return _KNOWN[path][1]
             try:
-                return self._read()
+                with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
+                    ledger = _read_ledger(connection)
+                    # No process can write while the file is open for reading.
+                    files = signature(path)
             except Locked:
-                copied = believed_copy(path)
-                if copied is not None:
-                    return copied
+                copy = read_copy(path)
+                if copy is not None:
+                    return copy
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(0.02)
-            except WarehouseError:
-                if path.exists():  # else it was deleted just now, and the next turn says so
-                    raise
+            else:
+                if time.time_ns() - max(file[2] for file in files if file) > _COARSEST_CLOCK_NS:
+                    _KNOWN[path] = files, ledger
+                return ledger
 
-    def _read(self) -> Ledger:
-        path = self._file.path
-        with self._file.opened("loads", read_only=True, timeout_s=0) as connection:
-            ledger = _read_ledger(connection)
-            # Taken while nobody can write: the ledger is of exactly these files.
-            seen = signature(path)
-        newest = max(part[2] for part in seen if part is not None)
-        if time.time_ns() - newest > _COARSEST_CLOCK_NS:
-            _KNOWN[path] = seen, ledger
-        return ledger
+
+def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
+    """Insert the file's rows by column name, with nulls for missing columns; returns their number."""
+    added = f", DATE '{month.isoformat()}' AS {MONTH}" if month else ""
+    # Otherwise DuckDB takes the month=… in the path for a column of the file.
+    source = f"SELECT *{added} FROM read_parquet(?, hive_partitioning = false)"
+    result = connection.execute(f'INSERT INTO "{table}" BY NAME {source}', [glob.escape(str(path))])
+    return int(result.fetchone()[0])
+
+
+def drop_rows(connection: Any, table: str, month: date | None) -> None:
+    """Delete the month's rows; without a month (zones) all rows."""
+    where = f"WHERE {MONTH} = DATE '{month.isoformat()}'" if month else ""
+    connection.execute(f'DELETE FROM "{table}" {where}')
 
 
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    tables = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main'"
-    names = {name for (name,) in connection.execute(tables).fetchall()}
-    return read_ledger(connection, names, lambda record: record.dataset)
+    return read_ledger(connection, set(_DIALECT.tables(connection)))
 
 
 def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """COPY may write files even if the database is read-only: by itself, in EXPLAIN ANALYZE, or in a WITH."""
-    kinds = [found.type.name for found in connection.extract_statements(statement)]
-    if kinds != ["SELECT"]:
-        raise refuse(", ".join(kinds) or "nothing")
-    text, driver = statement.encode(), import_duckdb()
-    keywords = [offset for offset, kind in driver.tokenize(statement) if kind == driver.token_type.keyword]
+    """COPY writes files even if the database is read-only: as a statement, in EXPLAIN ANALYZE, or in a WITH."""
+    import duckdb
+
+    types = [parsed.type.name for parsed in connection.extract_statements(statement)]
+    if types != ["SELECT"]:
+        raise refuse(", ".join(types) or "nothing")
+    text = statement.encode()
+    keywords = [offset for offset, token in duckdb.tokenize(statement) if token == duckdb.token_type.keyword]
     if any(text[offset : offset + 4].upper() == b"COPY" for offset in keywords):
         raise refuse("COPY", '; write a column of this name as "copy"')
-
-
-@contextmanager
-def _translated(subject: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WarehouseError(f"{subject}: {explained(error, '[pipeline] warehouse')}") from error
-
-
-def _validate_zones(connection: duckdb.DuckDBPyConnection) -> None:
-    doubled = connection.execute(
-        "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
-    ).fetchall()
-    if doubled:
-        raise WarehouseError(f"zones: the numbers {[number for (number,) in doubled]} occur more than once")

@@ -16,8 +16,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.planning import TtlCache
-from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.ledger import Ledger
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
 from pipeline.warehouses.postgres.month import (
     alone,
@@ -37,8 +36,18 @@ from pipeline.warehouses.postgres.schema import (
     validate_ours,
 )
 from pipeline.warehouses.postgres.server import Server, transaction
-from pipeline.warehouses.records import drop_marts, evolve_mart, fill_mart, forget_load, read_ledger, record_load
-from pipeline.warehouses.schema import evolve, missing, table_of, validate_types
+from pipeline.warehouses.schema import (
+    drop_marts,
+    evolve,
+    evolve_mart,
+    fill_mart,
+    forget_load,
+    missing,
+    read_ledger,
+    record_load,
+    table_of,
+    validate_types,
+)
 from pipeline.warehouses.tables import LEDGER, MONTH
 
 if TYPE_CHECKING:

@@ -1,0 +1,128 @@
+"""A copy of the ledger, `<database>.loads.json`, to read while another process has the database open.
+
+It may claim less than is loaded, never more: a writer publishes what remains before a commit that deletes something,
+and everything after it. The copy is valid if the database's files have not changed since it was published, or if its
+writer still has the database open, which a lock (flock) on the copy shows. So it never describes a database that was
+deleted, replaced, restored or edited by another program. Nothing here opens the database file: closing it would
+release the lock of this process (POSIX locks are per process). Why there is a copy: docs/decisions/copy-of-loads.md
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import WarehouseError
+from pipeline.warehouses.base import Ledger, LoadRecord, MartRecord
+
+#: Inode, size, mtime and ctime of the database file and of its WAL; None for a file that does not exist.
+Signature = list[list[int] | None]
+
+
+def signature(database: Path) -> Signature:
+    """The state of the database's files; every commit changes it."""
+    stats: Signature = []
+    for path in (database, wal_path(database)):
+        try:
+            stat = path.stat()
+            stats.append([stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+        except (FileNotFoundError, NotADirectoryError):
+            stats.append(None)
+        except OSError as error:
+            raise WarehouseError(f"{path}: cannot be read: {error.strerror}; correct its permissions") from error
+    return stats
+
+
+def wal_path(database: Path) -> Path:
+    """The file with the commits since the last checkpoint."""
+    return database.with_name(f"{database.name}.wal")
+
+
+class CopyOfLoads:
+    """Writes the copy, for the one process that has the database open for writing; closing it releases the lock."""
+
+    def __init__(self, database: Path) -> None:
+        self._database, self._opened = database, signature(database)
+        path = _copy_path(database)
+        # A new file, since this user may be unable to write to another user's.
+        path.unlink(missing_ok=True)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def publish(self, ledger: Ledger) -> None:
+        """Write the copy; a reader that meets it half written finds invalid JSON and reads it again.
+
+        Raises:
+            WarehouseError: the database file was replaced while it was open.
+        """
+        current = signature(self._database)
+        if not _same_file(current, self._opened):
+            raise WarehouseError(f"{self._database} was moved, deleted or replaced while it was open; run again")
+        # vars, since dataclasses.asdict copies deeply, which took longer than everything else for 570 months.
+        records = {"loads": [*map(vars, ledger.loads.values())], "marts": [*map(vars, ledger.marts.values())]}
+        text = json.dumps({"database": current, **records}, default=lambda time: time.isoformat())
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+
+    def close(self) -> None:
+        """Release the lock."""
+        # Explicitly: a child process that was forked meanwhile shares the lock and would keep it.
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+
+def read_copy(database: Path) -> Ledger | None:
+    """The ledger in the copy; None if there is no valid copy."""
+    try:
+        with _copy_path(database).open() as file:
+            locked = _is_locked(file.fileno())
+            copy = json.load(file)
+        current = signature(database)
+        if copy["database"] == current or (locked and _same_file(copy["database"], current)):
+            loads = [LoadRecord(**_values(record, "loaded_at")) for record in copy["loads"]]
+            return Ledger.from_records(loads, [MartRecord(**_values(record, "built_at")) for record in copy["marts"]])
+    except (OSError, ValueError, LookupError, TypeError):  # missing, unreadable, half written or corrupt
+        pass
+    return None
+
+
+def unchanged(before: Ledger, after: Ledger) -> Ledger:
+    """The records of `before` whose rows are the same in `after`, even if they were loaded again.
+
+    A month that is loaded again from the same file must not be missing from the copy for a moment.
+    """
+    loads, marts = after.loads, after.marts
+    return Ledger(
+        {key: load for key, load in before.loads.items() if key in loads and _undated(load) == _undated(loads[key])},
+        {key: mart for key, mart in before.marts.items() if key in marts and _undated(mart) == _undated(marts[key])},
+    )
+
+
+def _undated(record: LoadRecord | MartRecord) -> dict[str, Any]:
+    return {**vars(record), "loaded_at": None, "built_at": None, "version": None}
+
+
+def _same_file(one: Signature, other: Signature) -> bool:
+    """Whether both are of the same database file, which may have changed."""
+    return bool(one[0] and other[0] and one[0][0] == other[0][0])
+
+
+def _copy_path(database: Path) -> Path:
+    return database.with_name(f"{database.name}.loads.json")
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)  # else a file system without locks
+    return False
+
+
+def _values(record: dict[str, Any], time: str) -> dict[str, Any]:
+    month = record["month"] and date.fromisoformat(record["month"])
+    return {**record, "month": month, time: datetime.fromisoformat(record[time])}
