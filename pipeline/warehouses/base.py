@@ -165,4 +165,8 @@ class Warehouse(Protocol):
         """Take the month out of every mart, its load stays; nothing happens when it is in none."""
 
     def query(self, sql: str) -> pa.Table:
-        """Run one statement that reads, and return its rows."""
+        """Run one statement that only reads, and return its rows.
+
+        Raises:
+            UsageError: the statement is not allowed, since it does more than read.
+        """
