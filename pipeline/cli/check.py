@@ -1,4 +1,4 @@
-"""The command that tells what a month is like, next to those before it."""
+"""The command that shows the checks of months, compared with the months before them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import date
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from pipeline import lake
-from pipeline.cli.compare import Checked, checked
+from pipeline.cli.compare import MonthComparison, compare_months
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.tables import new_table, print_line, print_table
+from pipeline.cli.tables import new_table, numbers, print_line, print_table, whole
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.errors import StoreError
 from pipeline.lake import Store
@@ -34,36 +34,33 @@ _STYLES = {"error": "red", "warning": "yellow"}
 def check(what: tuple[str, ...], as_json: bool) -> None:
     """Show what the checks of months found, and what changed.
 
-    A month is compared with the published months before it.
+    DATASET is yellow, green, fhv, fhvhv or all. PERIOD is one month, which is shown in detail, or several such as 2024
+    or 2024-01..2024-03, which are shown in one line each. `zones` alone shows the checks of the zones.
 
-    DATASET is yellow, green, fhv, fhvhv or all, and PERIOD a month, or several such as 2024 or 2024-01..2024-03, each
-    of which is a line then. `zones` alone shows those of the zones.
-
-    All of it was measured when the month was conformed; nothing is measured anew. A change is from the mean of those of
-    the three months before that passed their checks; where none did, from the nearest month that did. Which months
-    these are is shown. The exit code is 1 when an error was found, for which a month is refused, and 5 when a month
-    has no checks.
+    Everything was measured when the month was conformed; nothing is measured again. A change is relative to the mean of
+    the three months before, without those that failed their checks; if all of them failed, to the last month that
+    passed. These months are named. The exit code is 1 if a month failed its checks, and 5 if a month has no checks.
 
     \b
     pipeline check green 2024-01
     pipeline check yellow green 2024 --json
     """  # noqa: D301
-    store, all_there = store_of(current_settings()), what[-1] == "all"
+    store, all_months = store_of(current_settings()), what[-1] == "all"
     months: Mapping[str, Sequence[date | None]] = (
         {ZONES.name: [None]} if what == (ZONES.name,) else months_of(*parse_what(what, required=True))
     )
-    found = [month for name, wanted in months.items() for month in checked(store, dataset_named(name), wanted)]
-    there = {(month.dataset.name, month.month) for month in found}
-    missing = {name: [month for month in wanted if (name, month) not in there] for name, wanted in months.items()}
-    if as_json and found:
-        print_json([_as_data(month) for month in found])
-    elif sum(map(len, months.values())) == 1 and found:
-        _print_findings(found[0])
-        _print_changes(found[0])
-    elif found:
-        _print_months(found)
-    message = "" if all_there and found else _without_checks(store, missing)
-    if any(month.count("error") for month in found):
+    comparisons = [each for name in months for each in compare_months(store, dataset_named(name), months[name])]
+    checked = {(each.dataset.name, each.month) for each in comparisons}
+    missing = {name: [month for month in months[name] if (name, month) not in checked] for name in months}
+    if as_json and comparisons:
+        print_json([_as_data(each) for each in comparisons])
+    elif sum(map(len, months.values())) == 1 and comparisons:
+        _print_findings(comparisons[0])
+        _print_changes(comparisons[0])
+    elif comparisons:
+        _print_months(comparisons)
+    message = "" if all_months and comparisons else _without_checks(store, missing)
+    if any(each.count("error") for each in comparisons):
         if message:
             click.echo(f"pipeline: {message}", err=True)
         sys.exit(1)
@@ -71,55 +68,49 @@ def check(what: tuple[str, ...], as_json: bool) -> None:
         raise StoreError(message)
 
 
-def _as_data(month: Checked) -> dict[str, Any]:
+def _as_data(month: MonthComparison) -> dict[str, Any]:
     return {
         "dataset": month.dataset.name,
         "month": format_month(month.month) if month.month else None,
         "rows": month.document["rows"],
         "findings": [{**asdict(finding), "purpose": month.purpose(finding)} for finding in month.findings],
         "months_before": list(month.before),
-        "months_apart": list(month.apart.values()),
+        "months_apart": list(month.months_apart.values()),
         "counts": month.counts(),
         "changed_nulls": month.nulls(),
     }
 
 
-def _print_findings(month: Checked) -> None:
+def _print_findings(month: MonthComparison) -> None:
     if not month.findings:
-        print_line(f"{month.name}: no findings; all of its {len(month.dataset.rules)} rules hold")
+        print_line(f"{month.label}: no findings; all of its {len(month.dataset.rules)} rules hold")
         return
-    print_line(f"{month.name}: {len(month.findings)} finding{'s' * (len(month.findings) != 1)}", style="bold")
-    table = new_table()
-    table.add_column("rule", no_wrap=True)
-    table.add_column("severity", no_wrap=True)
-    table.add_column("found", min_width=15)
-    table.add_column("allowed", min_width=8)
-    table.add_column("what it looks for")
+    print_line(f"{month.label}: {counted(len(month.findings), 'finding')}", style="bold")
+    widths = (Column("found", min_width=15), Column("allowed", min_width=8))
+    table = new_table(*whole("rule", "severity"), *widths, "what the rule counts")
     for finding in month.findings:
         severity = Text(finding.severity, style=_STYLES.get(finding.severity, ""))
         table.add_row(finding.rule, severity, finding.found, finding.allowed, month.purpose(finding))
     print_table(table)
 
 
-def _print_changes(month: Checked) -> None:
+def _print_changes(month: MonthComparison) -> None:
+    columns = [*month.before, format_month(month.month) if month.month else month.dataset.name]
     if month.before:
-        apart = ", ".join(f"{name} ({counted(count, 'month')} before)" for name, count in month.apart.items())
+        columns.append("change")
+        apart = ", ".join(f"{name} ({counted(count, 'month')} before)" for name, count in month.months_apart.items())
         print_line(f"\nThe month, and its change from the mean of {apart}", style="bold")
     else:
         print_line("\nNothing to compare with: no earlier month has passed its checks", style="bold")
-    table = new_table()
-    table.add_column("measure")
-    _add_months(table, month)
+    table = new_table("measure", *numbers(*columns))
     for line in month.counts():
-        numbers = [_number(value) for value in (*line["before"], line["value"])]
+        values = [_number(value) for value in (*line["before"], line["value"])]
         change = [_change(line["value"], line["change_percent"])] if month.before else []
-        table.add_row(line["measure"].replace("_", " "), *numbers, *change)
+        table.add_row(line["measure"].replace("_", " "), *values, *change)
     print_table(table)
     if nulls := month.nulls():
         print_line("\nColumns with notably more or fewer nulls: their share of the rows", style="bold")
-        table = new_table()
-        table.add_column("column")
-        _add_months(table, month)
+        table = new_table("column", *numbers(*columns))
         for line in nulls:
             shares = ["" if share is None else f"{share:.1%}" for share in (*line["before"], line["share"])]
             table.add_row(line["column"], *shares, f"{line['change_points']:+.1f} points")
@@ -128,34 +119,18 @@ def _print_changes(month: Checked) -> None:
         print_line("\nNo column has notably more or fewer nulls.")
 
 
-def _add_months(table: Table, month: Checked) -> None:
-    for name in (*month.before, format_month(month.month) if month.month else month.dataset.name):
-        table.add_column(name, justify="right", no_wrap=True)
-    if month.before:
-        table.add_column("change", justify="right", no_wrap=True)
-
-
-def _print_months(months: Sequence[Checked]) -> None:
-    table = new_table()
-    table.add_column("month", no_wrap=True)
-    for name in ("rows", "change", "errors", "warnings"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("compared with")
-    table.add_column("findings")
+def _print_months(months: Sequence[MonthComparison]) -> None:
+    columns = (*whole("month"), *numbers("rows", "change", "errors", "warnings"))
+    table = new_table(*columns, "compared with", "findings")
     for month in months:
         rows = next(line for line in month.counts() if line["measure"] == "rows")
         change = _change(rows["value"], rows["change_percent"]) if month.before else ""
-        severities = (month.count("error"), month.count("warning"))
+        severities = map(str, (month.count("error"), month.count("warning")))
+        before, nearest = ", ".join(spans(map(parse_month, month.before))), min(month.months_apart.values(), default=1)
+        before += f" ({counted(nearest, 'month')} before)" if nearest > 1 else ""
         names = ", ".join(finding.rule.replace("_", " ") for finding in month.findings)
-        table.add_row(month.name, _number(rows["value"]), change, *map(str, severities), _compared_with(month), names)
+        table.add_row(month.label, _number(rows["value"]), change, *severities, before, names)
     print_table(table)
-
-
-def _compared_with(month: Checked) -> str:
-    """The months, and how far away the nearest is where none is a neighbour."""
-    apart = min(month.apart.values(), default=1)
-    periods = ", ".join(spans(map(parse_month, month.before)))
-    return periods if apart == 1 else f"{periods} ({counted(apart, 'month')} before)"
 
 
 def _change(value: int, percent: float | None) -> str:
@@ -169,22 +144,20 @@ def _number(value: int | None) -> str:
 
 
 def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) -> str:
-    """Which months have none, and what makes them; nothing when there are no such months."""
+    """A message that names the months, and the commands that create their checks; empty without such months."""
     names, commands = [], []
     for name, months in missing.items():
         if not months:
             continue
         dataset = dataset_named(name)
-        there = store.keys(f"trips/{name}/" if dataset.first_month else f"{name}/")
-        # A backfill does nothing for months whose trips are there.
-        conformed = [month for month in months if lake.trips_key(dataset, month) in there or month is None]
-        for words, of in (
-            (["redo", "--from", "conform"], conformed),
-            (["backfill", "--through", "conform"], [month for month in months if month not in conformed]),
-        ):
-            for span in spans([month for month in of if month]) or [""] * bool(of):
+        keys = store.keys(f"trips/{name}/" if dataset.first_month else f"{name}/")
+        # A backfill does nothing for months that have trips.
+        conformed = [month for month in months if lake.trips_key(dataset, month) in keys or month is None]
+        others = [month for month in months if month not in conformed]
+        for group, command, option in ((conformed, "redo", "--from"), (others, "backfill", "--through")):
+            for span in spans(filter(None, group)) or [""] * bool(group):
                 names.append(f"{name} {span}".rstrip())
-                commands.append(suggested_command(words[0], *names[-1].split(), *words[1:]))
+                commands.append(suggested_command(command, *names[-1].split(), option, "conform"))
     if not names:
         return ""
-    return f"no checks of {', '.join(names)} in the lake {store.location}; to make them, run: {'; '.join(commands)}"
+    return f"no checks of {', '.join(names)} in the lake {store.location}; to create them, run: {'; '.join(commands)}"

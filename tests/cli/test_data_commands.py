@@ -26,9 +26,9 @@ from loading import FEB, GREEN, JAN, YELLOW, File, many_trips, trips, write, zon
 from postgres import Database
 
 from pipeline import lake
-from pipeline.cli.compare import checked
+from pipeline.cli.compare import compare_months
 from pipeline.cli.data import first_rows
-from pipeline.cli.formats import draft_of, plain
+from pipeline.cli.formats import column_texts, draft_of, write_rows
 from pipeline.conform.check import check, checks_document
 from pipeline.conform.profile import ColumnMeasures, Measures
 from pipeline.datasets import DATASETS, ZONES
@@ -119,8 +119,8 @@ def test_check_compares_with_no_month_that_was_refused(lone: Folder) -> None:
         keep(lone, GREEN, add_months(JAN, -back), rows=rows)
     keep(lone, GREEN, add_months(JAN, -1), rows=1_000_000, pickups_outside_month=900_000)
     keep(lone, GREEN, JAN, rows=1500)
-    (found,) = checked(open_store(str(lone.lake)), GREEN, [JAN])
-    assert found.apart == {"2023-10": 3, "2023-11": 2}
+    (found,) = compare_months(open_store(str(lone.lake)), GREEN, [JAN])
+    assert found.months_apart == {"2023-10": 3, "2023-11": 2}
     (rows_of,) = [line for line in found.counts() if line["measure"] == "rows"]
     assert rows_of["before"] == [1100, 1000]
 
@@ -131,7 +131,7 @@ def test_check_says_how_far_away_the_month_is_with_which_it_compares(lone: Folde
     keep(lone, GREEN, JAN, rows=1500)
     keep(lone, GREEN, FEB)
     store = open_store(str(lone.lake))
-    assert [found.apart for found in checked(store, GREEN, [JAN, FEB])] == [{"2023-04": 9}, {"2024-01": 1}]
+    assert [month.months_apart for month in compare_months(store, GREEN, [JAN, FEB])] == [{"2023-04": 9}, {"2024-01": 1}]
     said = lone.pipeline("check", "green", "2024-01").stdout
     assert "The month, and its change from the mean of 2023-04 (9 months before)" in said
     said = lone.pipeline("check", "green", "2024-01..2024-02").stdout
@@ -200,7 +200,7 @@ def test_check_of_months_without_checks_says_which_step_makes_them(judged: Folde
     ended = judged.pipeline("check", "green", "2024-05")
     assert (ended.returncode, ended.stdout) == (5, "")
     assert "green 2024-05" in ended.stderr
-    assert "to make them, run: pipeline backfill green 2024-05 --through conform" in ended.stderr
+    assert "to create them, run: pipeline backfill green 2024-05 --through conform" in ended.stderr
     some = judged.pipeline("check", "green", "2023-12..2024-01", "--json")
     assert (some.returncode, some.stderr) == (0, "")
     assert len(json.loads(some.stdout)) == 2
@@ -216,7 +216,7 @@ def test_check_tells_a_file_that_is_no_checks_document(judged: Folder) -> None:
         path.write_text(text)
         ended = judged.pipeline("check", "green", "2024-01")
         assert ended.returncode == 5
-        assert f"{path} is no checks document" in ended.stderr
+        assert f"{path} is not a checks document" in ended.stderr
         assert "Traceback" not in ended.stderr
 
 
@@ -350,9 +350,9 @@ def test_head_for_machines_is_json_lines_or_csv(stored: Folder) -> None:
         first | {"total_amount": 1.0, "pickup_datetime": "2024-01-02T08:00:00"},
     ]
     assert stored.pipeline(*asked, "--csv").stdout.splitlines() == [
-        '"total_amount","request_source","pickup_datetime"',
-        "0,,2024-01-01 08:00:00",
-        "1,,2024-01-02 08:00:00",
+        "total_amount,request_source,pickup_datetime",
+        "0.0,,2024-01-01 08:00:00",
+        "1.0,,2024-01-02 08:00:00",
     ]
 
 
@@ -386,7 +386,7 @@ def test_head_is_turned_where_the_terminal_is_too_narrow(stored: Folder) -> None
 def test_head_of_what_is_not_there_or_cannot_be_is_one_message(stored: Folder) -> None:
     for words, code, message in (
         (("green", "2024-02"), 5, "pipeline backfill green 2024-02"),
-        (("green",), 2, "which month"),
+        (("green",), 2, "a month is missing"),
         (("zones", "2024-01"), 2, "no months"),
         (("green", "2024-01", "--columns", "vendor_id,colour"), 2, "no column colour; it has vendor_id, "),
         (("green", "2024-01", "--json", "--csv"), 2, "one of them"),
@@ -555,10 +555,10 @@ def test_sql_as_csv_can_be_read_back(loaded: Folder) -> None:
         "tenth": "0.1",
         "day": "2024-01-31",
         "whole": "2024-01-31 23:59:59",
-        "split": "2024-01-31 23:59:59.250",
+        "split": "2024-01-31 23:59:59.25",
         "clock": "10:00:00",
-        "list": "[1, 2]",
-        "struct": '{"k": "é"}',
+        "list": "[1,2]",
+        "struct": '{"k":"é"}',
     }
     assert ',"",,true,' in ended.stdout, "an empty text is not a null"
 
@@ -589,16 +589,39 @@ def test_sql_as_json_has_numbers_nulls_and_iso_times(loaded: Folder) -> None:
     assert [row["i"] for row in many] == list(range(25_000))
 
 
-def test_values_that_json_has_not_become_what_it_has() -> None:
-    values = [
-        Decimal("NaN"),
-        Decimal("2E+3"),
-        float("inf"),
-        b"\x01\xff",
-        pa.MonthDayNano([1, 2, 1_500_000_000]),
-        ("k", 1),
+def test_values_of_any_type_are_written_and_shown() -> None:
+    values = {
+        "wide": pa.array([Decimal("1e40")]),
+        "infinite": pa.array([float("inf")]),
+        "bytes": pa.array([b"\x01\xff"]),
+        "interval": pa.array([pa.MonthDayNano([1, 2, 1_500_000_000])]),
+        'a "name"': pa.array([{"k": datetime(2024, 1, 1), "NaN": ["Infinity"]}]),
+        "zoned": pa.array([datetime(2024, 1, 31, 23, 59, 59, 250_000)], pa.timestamp("us", "America/New_York")),
+    }
+    rows = pa.table(values)
+    texts = column_texts(rows)
+    nested = {"k": "2024-01-01 00:00:00", "NaN": ["Infinity"]}
+    assert texts[:4] == [["1" + "0" * 40], ["inf"], ["01ff"], ["1 month 2 days 00:00:01.5"]]
+    assert json.loads(texts[4][0] or "") == nested
+    assert texts[5] == ["2024-01-31T23:59:59.250000+00:00"]
+    out = io.BytesIO()
+    write_rows(rows, "json", out, lines=True)
+    assert list(json.loads(out.getvalue()).items()) == [
+        ("wide", 10**40),
+        ("infinite", None),
+        ("bytes", "01ff"),
+        ("interval", "1 month 2 days 00:00:01.5"),
+        ('a "name"', nested),
+        ("zoned", "2024-01-31T23:59:59.250000+00:00"),
     ]
-    assert [plain(value) for value in values] == [None, 2000, None, "01ff", "P1M2DT1.5S", ["k", 1]]
+    out = io.BytesIO()
+    write_rows(rows, "parquet", out)
+    assert pq.read_table(io.BytesIO(out.getvalue()))["wide"].to_pylist() == ["1" + "0" * 40]
+
+
+def test_columns_whose_names_differ_only_in_case_are_no_object() -> None:
+    with pytest.raises(UsageError, match="more than one column is called A, a"):
+        write_rows(pa.table({"a": [1], "A": [2]}), "json", io.BytesIO())
 
 
 def test_sql_as_parquet_goes_to_a_file_or_a_pipe_and_never_to_a_terminal(loaded: Folder, tmp_path: Path) -> None:
@@ -626,12 +649,12 @@ def test_an_output_is_whole_or_not_there_and_replaced_only_by_force(loaded: Fold
     assert loaded.pipeline("sql", "SELECT nothing FROM green", "--output", "totals.csv").returncode == 5
     assert sorted(loaded.path.iterdir()) == before, "a question that fails leaves nothing"
     assert loaded.pipeline("sql", "SELECT 1 AS a", "--output", "totals.csv", "-q").returncode == 0
-    assert file.read_text() == '"a"\n1\n'
+    assert file.read_text() == "a\n1\n"
     ended = loaded.pipeline("sql", "SELECT 2 AS a", "--output", "totals.csv")
-    assert (ended.returncode, file.read_text()) == (2, '"a"\n1\n')
+    assert (ended.returncode, file.read_text()) == (2, "a\n1\n")
     assert "--force" in ended.stderr
     assert loaded.pipeline("sql", "SELECT 2 AS a", "--output", "totals.csv", "--force").returncode == 0
-    assert file.read_text() == '"a"\n2\n'
+    assert file.read_text() == "a\n2\n"
     assert loaded.pipeline("sql", "SELECT 3 AS a", "--output", "a.txt", "--format", "table").returncode == 0
     assert (loaded.path / "a.txt").read_text() == "a\n3\n"
     assert sorted(loaded.path.iterdir()) == sorted([*before, file, loaded.path / "a.txt"])
@@ -658,7 +681,7 @@ def test_sql_reads_the_statement_from_standard_input(loaded: Folder) -> None:
         text=True,
         timeout=60,
     )
-    assert (asked.returncode, asked.stdout) == (0, '"n"\n3\n'), asked.stderr
+    assert (asked.returncode, asked.stdout) == (0, "n\n3\n"), asked.stderr
 
 
 def test_sql_that_cannot_be_is_one_message(loaded: Folder) -> None:
@@ -669,7 +692,7 @@ def test_sql_that_cannot_be_is_one_message(loaded: Folder) -> None:
         (("SELECT 1 AS a", "--output", "a.txt"), 2, "--format"),
         (("SELECT 1 AS a", "--output", "nowhere/a.csv"), 2, "no folder nowhere"),
         (("SELECT 1 AS a", "--format", "csv", "--limit", "2"), 2, "--limit is for the table"),
-        (("SELECT 1 AS a, 2 AS a", "--format", "json"), 2, "called a; name them apart"),
+        (("SELECT 1 AS a, 2 AS a", "--format", "json"), 2, "called a; give them different names"),
     ):
         ended = loaded.pipeline("sql", *words)
         assert (ended.returncode, ended.stdout) == (code, ""), words
@@ -733,7 +756,7 @@ def test_after_a_real_run_all_four_commands_have_something_to_say(folder: Folder
     assert line_of(folder.pipeline("check", "zones").stdout, "rows") == ["265"]
     assert len(folder.pipeline("head", "green", "2024-01", "--csv").stdout.splitlines()) == 11
     found = folder.pipeline("sql", "SELECT dataset, rows FROM loads ORDER BY 1", "--format", "csv").stdout
-    assert found.splitlines() == ['"dataset","rows"', '"green",2000', '"zones",265']
+    assert found.splitlines() == ["dataset,rows", "green,2000", "zones,265"]
 
 
 def test_the_commands_load_no_driver_before_they_need_one() -> None:

@@ -397,8 +397,8 @@ def test_of_very_many_remarks_twenty_are_printed_and_the_others_counted(capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("  pipeline redo")]) == 20
     assert lines[-2:] == [
-        "… and 3 more, which --json has",
-        "What is out of date, all at once: pipeline refresh --apply",
+        "… and 3 more; --json lists all",
+        "All that is out of date, at once: pipeline refresh --apply",
     ]
     print_remarks(found[:20])
     assert "more" not in capsys.readouterr().out
@@ -408,7 +408,7 @@ def test_refresh_is_named_only_for_what_it_does(capsys: pytest.CaptureFixture[st
     print_remarks(remarks({"green": _stale([JAN], "download")}, ZONES_THERE))
     assert "refresh" not in capsys.readouterr().out
     print_remarks(remarks({"green": [*_stale([JAN], "download"), *_stale([FEB], "load")]}, ZONES_THERE))
-    assert "but for --from download: pipeline refresh --apply" in capsys.readouterr().out
+    assert "except for --from download: pipeline refresh --apply" in capsys.readouterr().out
 
 
 def test_months_and_sizes_in_short() -> None:
