@@ -100,17 +100,10 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-class _Formatter(logging.Formatter):
-    """Only the message, with control characters made visible."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
-
-
 def _log_steps() -> None:
     """Log one line for each finished step; of Luigi's own lines only warnings and errors."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
+    handler.format = lambda record: visible(logging.Formatter().format(record))  # type: ignore[method-assign]
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [handler]

@@ -52,21 +52,16 @@ def head(dataset: str, month: str | None, rows: int | None, columns: str | None,
     if as_json and as_csv:
         raise UsageError("--json and --csv: only one of them is allowed")
     spec = dataset_named(dataset)
-    table, total = first_rows(_trips(spec, _month(spec, month)), spec, columns, rows or _HEAD_ROWS)
+    if spec.first_month is None and month is not None:
+        raise UsageError(f"{spec.name} has no months; omit {month}")
+    if spec.first_month is not None and month is None:
+        raise UsageError(f"{spec.name}: a month is missing; for instance: pipeline head {spec.name} 2024-01")
+    entry = _trips(spec, months.parse_month(month) if month is not None else None)
+    table, total = first_rows(entry, spec, columns, rows or _HEAD_ROWS)
     if as_json or as_csv:
         write_rows(table, "json" if as_json else "csv", sys.stdout.buffer, lines=as_json)
     else:
         print_rows(table, more=total - table.num_rows, all_rows=rows is not None)
-
-
-def _month(spec: Dataset, text: str | None) -> date | None:
-    if spec.first_month is None:
-        if text is not None:
-            raise UsageError(f"{spec.name} has no months; omit {text}")
-        return None
-    if text is None:
-        raise UsageError(f"{spec.name}: a month is missing; for instance: pipeline head {spec.name} 2024-01")
-    return months.parse_month(text)
 
 
 def _trips(spec: Dataset, month: date | None) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -10,7 +10,7 @@ import click
 from rich.table import Column as Header
 
 from pipeline.cli.options import as_json, print_json
-from pipeline.cli.tables import new_table, numbers, print_line, print_table, whole
+from pipeline.cli.tables import numbers, print_line, print_section, whole
 from pipeline.conform.check import limits_of
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset, dataset_named
 from pipeline.months import format_month
@@ -43,68 +43,58 @@ def describe(dataset: str | None, as_json: bool) -> None:
 
 
 def _print_datasets(specs: Sequence[Dataset]) -> None:
-    table = new_table(*whole("dataset", "first month", "as Parquet"), *numbers("columns"), "meaning")
+    rows = []
     for spec in specs:
         first, parquet = _month(spec.first_month), _month(spec.first_parquet_month or spec.first_month)
-        table.add_row(spec.name, first or "no months", parquet, str(len(spec.columns)), spec.doc)
-    print_table(table)
+        rows.append((spec.name, first or "no months", parquet, str(len(spec.columns)), spec.doc))
+    print_section("", (*whole("dataset", "first month", "as Parquet"), *numbers("columns"), "meaning"), rows)
 
 
 def _print_dataset(spec: Dataset) -> None:
     print_line(f"{spec.name}: {spec.doc}", style="bold")
+    published = "One table without months"
     if spec.first_month:
-        later = spec.first_parquet_month if spec.first_parquet_month != spec.first_month else None
-        parquet = f", as Parquet since {_month(later)}" if later else ""
-        print_line(f"Published since {_month(spec.first_month)}{parquet}; declared in {spec.declared_in}.")
-    else:
-        print_line(f"One table without months; declared in {spec.declared_in}.")
-    _print_columns(spec)
-    if any(column.codes for column in spec.columns):
-        _print_codes(spec)
+        parquet = _month(spec.first_parquet_month)
+        published = f"Published since {_month(spec.first_month)}"
+        published += f", as Parquet since {parquet}" if parquet not in ("", _month(spec.first_month)) else ""
+    print_line(f"{published}; declared in {spec.declared_in}.")
+    print_section(
+        "\nColumns",
+        (*whole("name", "type"), Header("unit", max_width=8), *whole("required"), "meaning"),
+        (
+            (each.name, str(each.type).partition("[")[0], each.unit, "yes" * each.required, each.doc)
+            for each in spec.columns
+        ),
+    )
+    if codes := [row for column in spec.columns for row in _code_rows(column)]:
+        headers = (*whole("column"), *numbers("code"), Header("meaning", ratio=3), Header("words", ratio=2))
+        print_section("\nCodes, and their words in older files", headers, codes)
     if spec.first_month or any(column.aliases for column in spec.columns):
-        _print_eras(spec)
-    _print_rules(spec)
+        eras = (Header(name, min_width=9) for name in ("any file", "Parquet files"))
+        print_section(
+            "\nSpellings besides the name, and the months whose files must have the column",
+            (*whole("column"), "also published as", *eras),
+            (_era_row(spec, column) for column in spec.columns),
+        )
+    print_section(
+        "\nRules: an error stops the month, a warning is only reported",
+        (*whole("rule", "severity"), Header("allowed", min_width=15), "meaning"),
+        ((rule.name, rule.severity, limits_of(rule), rule.doc) for rule in spec.rules),
+    )
 
 
-def _print_columns(spec: Dataset) -> None:
-    print_line("\nColumns", style="bold")
-    table = new_table(*whole("name", "type"), Header("unit", max_width=8), *whole("required"), "meaning")
-    for column in spec.columns:
-        type_ = str(column.type).partition("[")[0]
-        table.add_row(column.name, type_, column.unit, "yes" * column.required, column.doc)
-    print_table(table)
+def _code_rows(column: Column) -> Iterator[tuple[str, str, str, str]]:
+    name = column.name
+    for code, meaning in column.codes.items():
+        words = ", ".join(word for word, stands_for in column.words.items() if stands_for == code)
+        yield name, repr(code) if code == " " else str(code), meaning, words
+        name = ""
 
 
-def _print_codes(spec: Dataset) -> None:
-    print_line("\nCodes, and their words in older files", style="bold")
-    table = new_table(*whole("column"), *numbers("code"), Header("meaning", ratio=3), Header("words", ratio=2))
-    for column in spec.columns:
-        name = column.name
-        for code, meaning in column.codes.items():
-            words = ", ".join(word for word, stands_for in column.words.items() if stands_for == code)
-            table.add_row(name, repr(code) if code == " " else str(code), meaning, words)
-            name = ""
-    print_table(table)
-
-
-def _print_eras(spec: Dataset) -> None:
-    """Other spellings, and the months whose files must have the column."""
-    print_line("\nSpellings besides the name, and the months whose files must have the column", style="bold")
-    eras = (Header(name, min_width=9) for name in ("any file", "Parquet files"))
-    table = new_table(*whole("column"), "also published as", *eras)
-    for column in spec.columns:
-        required = _span(column.expected_from, column.expected_until) if spec.first_month else "all" * column.required
-        parquet = _span(column.parquet_from, column.parquet_until)
-        table.add_row(column.name, ", ".join(column.aliases), required or "may lack it", parquet)
-    print_table(table)
-
-
-def _print_rules(spec: Dataset) -> None:
-    print_line("\nRules: an error stops the month, a warning is only reported", style="bold")
-    table = new_table(*whole("rule", "severity"), Header("allowed", min_width=15), "meaning")
-    for rule in spec.rules:
-        table.add_row(rule.name, rule.severity, limits_of(rule), rule.doc)
-    print_table(table)
+def _era_row(spec: Dataset, column: Column) -> tuple[str, str, str, str]:
+    required = _span(column.expected_from, column.expected_until) if spec.first_month else "all" * column.required
+    parquet = _span(column.parquet_from, column.parquet_until)
+    return column.name, ", ".join(column.aliases), required or "may lack it", parquet
 
 
 def _summary(spec: Dataset) -> dict[str, Any]:

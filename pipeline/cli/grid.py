@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Column
 
 from pipeline.cli.cells import CELLS, grid, legend
-from pipeline.cli.tables import count_row, new_table, print_line, print_table, print_text
+from pipeline.cli.tables import new_table, print_line, print_table, print_text
 from pipeline.errors import redact
-from pipeline.months import format_month, parse_month, spans
+from pipeline.months import format_month, spans
 from pipeline.places import store_of
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.inventory import MonthStatus
@@ -97,7 +97,9 @@ def print_status(statuses: Statuses, zones: MonthStatus) -> None:
     table = new_table("months", *(Column(name, justify="right", min_width=12) for name in statuses))
     totals = [_totals(months) for months in statuses.values()]
     for mark in CELLS:
-        count_row(table, mark, [total["marks"].get(mark, 0) for total in totals])
+        counts = [total["marks"].get(mark) for total in totals]
+        if any(counts):
+            table.add_row(mark, *(f"{count:,}" if count else "" for count in counts))
     table.add_row("rows loaded", *(f"{total['rows']:,}" for total in totals))
     table.add_row("raw bytes", *(size(total["raw_bytes"]) for total in totals))
     print_table(table)
@@ -120,14 +122,6 @@ def print_remarks(found: Sequence[Remark]) -> None:
     if steps - {"download"}:
         but = ", except for --from download" if "download" in steps else ""
         print_line(f"All that is out of date, at once{but}: {suggested_command('refresh', '--apply')}")
-
-
-def print_spans(label: str, months: Mapping[str, Sequence[str]]) -> None:
-    """Print months by dataset, as few periods, under a label."""
-    for name, texts in months.items():
-        if texts:
-            print_line(f"{label}  {name} {', '.join(spans(map(parse_month, texts)))}")
-            label = " " * len(label)
 
 
 def _why(status: MonthStatus) -> str:

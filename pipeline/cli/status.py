@@ -9,13 +9,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
+from pipeline.cli.formats import draft_of
+from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.tables import count_row, new_table, numbers, print_line, print_table
+from pipeline.cli.page import html_page
+from pipeline.cli.tables import numbers, print_line, print_section, whole
 from pipeline.datasets import ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError, redact
-from pipeline.months import format_month
+from pipeline.months import format_month, label, parse_month, spans
 from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
@@ -60,9 +62,6 @@ def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     """  # noqa: D301
     statuses, zones = _statuses(*parse_what(what))
     if page:
-        from pipeline.cli.formats import draft_of
-        from pipeline.cli.page import html_page
-
         page = Path(expand_home(str(page), "--html"))
         with draft_of(page) as file:
             file.write(html_page(document(statuses, zones)).encode())
@@ -102,9 +101,9 @@ def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
         print_json(
             {
                 "through": through,
-                "datasets": [asdict(each) for each in plans],
+                "datasets": list(map(asdict, plans)),
                 "zones": list(zone_steps),
-                "remarks": [asdict(remark) for remark in findings],
+                "remarks": list(map(asdict, findings)),
             }
         )
     else:
@@ -119,31 +118,32 @@ def _statuses(names: Sequence[str], period: str) -> tuple[Statuses, MonthStatus]
     settings = current_settings()
     statuses = inventory_of(settings).statuses({**months_of(names, period), ZONES.name: [None]}, date.today())
     failures = _failures(settings)
-
-    def with_failure(each: MonthStatus) -> MonthStatus:
-        month = format_month(each.month) if each.month else ""
-        return replace(each, failure=failures.get((each.dataset, month)))
-
-    marked = {name: [with_failure(each) for each in months] for name, months in statuses.items()}
+    marked = {
+        name: [replace(each, failure=failures.get(label(name, each.month))) for each in months]
+        for name, months in statuses.items()
+    }
     (zones,) = marked.pop(ZONES.name)
     return marked, zones
 
 
-def _failures(settings: Settings) -> dict[tuple[str, str], tuple[str, str, str]]:
-    """By month: step, kind and text of the error, if its last run on this machine failed.
+def _failures(settings: Settings) -> dict[str, tuple[str, str, str]]:
+    """By month, such as green 2024-01: step, kind and text of the error, if its last run on this machine failed.
 
     Only runs into this lake and this warehouse count, and those of old versions, which did not record the two.
     """
     targets = (store_of(settings).location, redact(settings.warehouse))
-    failures: dict[tuple[str, str], tuple[str, str, str]] = {}
+    failures: dict[str, tuple[str, str, str]] = {}
     for run in History(settings.logs).runs():
         if (run.lake or targets[0], run.warehouse or targets[1]) == targets:
-            for label in run.months_done:
-                dataset, _, month = label.partition(" ")
-                failures.pop((dataset, month), None)
+            for month in run.months_done:
+                failures.pop(month, None)
             failed = [failure for failure in run.failures if not failure.waits]
-            failures |= {(each.dataset, each.month): (each.step, each.kind, each.error) for each in failed}
+            failures |= {f"{each.dataset} {each.month}".rstrip(): (each.step, each.kind, each.error) for each in failed}
     return failures
+
+
+def _by_step() -> dict[str, list[str]]:
+    return {step: [] for step in STEPS}
 
 
 @dataclass
@@ -153,10 +153,9 @@ class Plan:
     dataset: str
     #: The months with nothing to do.
     there: list[str] = field(default_factory=list)
-    #: By step: the months that would begin with it.
-    begins: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
-    #: By step: the months for which it would be done.
-    steps: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
+    #: The months that would begin with each step, and those for which each step would be done.
+    begins: dict[str, list[str]] = field(default_factory=_by_step)
+    steps: dict[str, list[str]] = field(default_factory=_by_step)
     not_published: list[str] = field(default_factory=list)
     #: Recent months about which the source did not answer; they count as published.
     unanswered: list[str] = field(default_factory=list)
@@ -183,11 +182,7 @@ def _ask_about_young_months(statuses: Statuses) -> tuple[set[Month], dict[Month,
 
 
 def _plan(
-    name: str,
-    statuses: Sequence[MonthStatus],
-    through: str,
-    absent: Collection[Month],
-    unanswered: Collection[Month],
+    name: str, statuses: Sequence[MonthStatus], through: str, absent: Collection[Month], unanswered: Collection[Month]
 ) -> Plan:
     made = Plan(name)
     for each in statuses:
@@ -207,20 +202,18 @@ def _plan(
 
 
 def _print_plans(plans: Sequence[Plan], through: str, zone_steps: Sequence[str], findings: Sequence[Remark]) -> None:
-    table = new_table("months", *numbers(*(each.dataset for each in plans)))
-    count_row(table, "nothing to do", [len(each.there) for each in plans])
+    rows = []
     for step, why in _WHY.items():
-        count_row(table, f"from {step} on: {why}", [len(each.begins[step]) for each in plans])
-    count_row(table, "not published yet", [len(each.not_published) for each in plans])
-    if any(each.bytes_to_download for each in plans):
-        table.add_row("to download, about", *(size(each.bytes_to_download) for each in plans))
-    print_table(table)
-    print_line("")
-    for step in STEPS:
-        print_spans(f"from {step:<10}", {each.dataset: each.begins[step] for each in plans})
-    print_spans("not published  ", {each.dataset: each.not_published for each in plans})
-    if zone_steps:
-        print_line(f"zones            {', '.join(zone_steps)}")
+        rows += [(f"from {step}", each, each.begins[step], why) for each in plans]
+    rows += [("not published", each, each.not_published, "the source does not have it yet") for each in plans]
+    rows += [("nothing to do", each, each.there, "") for each in plans]
+    lines = [
+        (action, each.dataset, ", ".join(spans(map(parse_month, months))), f"{len(months):,}", why)
+        for action, each, months, why in rows
+        if months
+    ]
+    lines += [("zones", "", ", ".join(zone_steps), "", "")] if zone_steps else []
+    print_section("", ("step", *whole("dataset"), "months", *numbers("count"), "reason"), lines)
     for mark, action in _BACKFILL.items():
         if group := [remark for remark in findings if remark.stage == mark]:
             print_line(f"\nA backfill {action}:")

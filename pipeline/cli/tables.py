@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 import click
@@ -39,10 +39,14 @@ def numbers(*names: str) -> list[Column]:
     return [Column(name, justify="right", no_wrap=True) for name in names]
 
 
-def count_row(table: Table, label: str, counts: Sequence[int]) -> None:
-    """Add a row of counts, unless all of them are 0; a single 0 is left blank."""
-    if any(counts):
-        table.add_row(label, *(f"{count:,}" if count else "" for count in counts))
+def print_section(title: str, columns: Iterable[str | Column], rows: Iterable[Iterable[str | Text]]) -> None:
+    """Print a bold title, unless it is empty, and a table of these rows."""
+    if title:
+        print_line(title, style="bold")
+    table = new_table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
@@ -95,20 +99,18 @@ def print_rows(rows: pa.Table, *, more: int = 0, all_rows: bool = True, file: Te
 
 def _print_turned(names: Sequence[str], columns: Sequence[Sequence[str | None]], out: Console, all_rows: bool) -> int:
     """Print a line for each column; returns the number of rows that were printed."""
-    width = out.width - max(map(cell_len, names)) - _GAP
-    total, done = len(columns[0]), 0
-    while done < total and (all_rows or not done):
-        table, left, first = new_table(*whole("row")), width, done
-        while done < total:
-            widest = max(len(str(done + 1)), *(_width(column[done]) for column in columns))
-            if widest > left and done > first:
-                break
-            table.add_column(str(done + 1), justify="right", overflow="fold")
-            left, done = left - widest - _GAP, done + 1
+    count = len(columns[0])
+    width = max(len(str(count)), *(_width(text) for column in columns for text in column)) + _GAP
+    at_once = max(1, (out.width - max(map(cell_len, names))) // width)
+    end = count if all_rows else min(count, at_once)
+    for first in range(0, end, at_once):
+        last = min(end, first + at_once)
+        headers = (Column(str(row + 1), justify="right", overflow="fold") for row in range(first, last))
+        table = new_table(*whole("row"), *headers)
         for name, column in zip(names, columns, strict=True):
-            table.add_row(name, *map(_cell, column[first:done]))
+            table.add_row(name, *map(_cell, column[first:last]))
         out.print(*([Text("")] if first else []), table)
-    return done
+    return end
 
 
 def _side(type_: pa.DataType) -> Any:

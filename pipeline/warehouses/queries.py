@@ -24,6 +24,4 @@ def split_explain(sql: str) -> tuple[str, str]:
 
 def refuse(what: str, remedy: str = "") -> UsageError:
     """The error for a query that is not allowed."""
-    return UsageError(
-        f"query: {what}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}"
-    )
+    return UsageError(f"query: {what}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}")
