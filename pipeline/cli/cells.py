@@ -8,10 +8,11 @@ from datetime import date
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.tables import new_table, whole
 from pipeline.state.steps import TABLE
 
 *_EARLIER, _LAST = TABLE
-#: By stage: its character, which tells without colour, its colour, and what it means.
+#: By mark: its character, which is clear without colours, its colour, and its meaning.
 CELLS: Mapping[str, tuple[str, str, str]] = {
     "complete": (_LAST.character, _LAST.style, _LAST.meaning),
     "warned": ("*", "yellow", "complete, with warnings (pipeline check)"),
@@ -26,32 +27,22 @@ CELLS: Mapping[str, tuple[str, str, str]] = {
 
 
 def grid(cells: Mapping[str, Mapping[date, str]]) -> Table:
-    """The stages of months, by dataset; a month that is not in there is blank."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=True, header_style="bold")
-    table.add_column("")
-    for name in cells:
-        table.add_column(name, no_wrap=True)
-    for year in sorted({month.year for of in cells.values() for month in of}):
-        table.add_row(str(year), *(_year(of, year) for of in cells.values()))
+    """The marks of months, by dataset; a month without a mark is blank."""
+    table = new_table("", *whole(*cells))
+    for year in sorted({month.year for months in cells.values() for month in months}):
+        table.add_row(str(year), *(_year(months, year) for months in cells.values()))
     return table
 
 
-def legend(stages: Iterable[str]) -> Text:
-    """What the characters mean, of those that occur."""
-    present = set(stages)
-    line = Text()
-    for stage, (character, style, meaning) in CELLS.items():
-        if stage in present:
-            line.append("   " if line else "")
-            line.append(character, style)
-            line.append(f" {meaning}")
-    return line
+def legend(marks: Iterable[str]) -> Text:
+    """What the characters of these marks mean."""
+    present = set(marks)
+    entries = (
+        Text.assemble((sign, style), f" {text}") for mark, (sign, style, text) in CELLS.items() if mark in present
+    )
+    return Text("   ").join(entries)
 
 
-def _year(of: Mapping[date, str], year: int) -> Text:
-    line = Text()
-    for month in range(1, 13):
-        stage = of.get(date(year, month, 1))
-        character, style, _ = CELLS[stage] if stage else (" ", "", "")
-        line.append(character, style)
-    return line
+def _year(months: Mapping[date, str], year: int) -> Text:
+    marks = (months.get(date(year, number, 1)) for number in range(1, 13))
+    return Text.assemble(*(CELLS[mark][:2] if mark else " " for mark in marks))

@@ -1,17 +1,18 @@
-"""The command that says what a dataset is: columns, codes, eras and rules, as they are declared."""
+"""The command that describes a dataset as it is declared: columns, codes, eras and rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
 import click
+from rich.table import Column as Header
 
 from pipeline.cli.options import as_json, print_json
-from pipeline.cli.tables import new_table, print_line, print_table
-from pipeline.conform.check import limits_of as limits_of
-from pipeline.datasets import DATASETS, ZONES, Column, Dataset, Rule, dataset_named
+from pipeline.cli.tables import numbers, print_line, print_section, whole
+from pipeline.conform.check import limits_of
+from pipeline.datasets import DATASETS, ZONES, Column, Dataset, dataset_named
 from pipeline.months import format_month
 
 
@@ -21,8 +22,8 @@ from pipeline.months import format_month
 def describe(dataset: str | None, as_json: bool) -> None:
     """Describe the datasets, or one with its columns.
 
-    Of one: columns, codes, spellings, eras and rules. DATASET is yellow, green, fhv, fhvhv or zones. All of it is from
-    the declarations; lake and warehouse are not asked.
+    For one dataset: columns, codes, spellings, eras and rules. DATASET is yellow, green, fhv, fhvhv or zones. All of it
+    comes from the declarations in the package; the lake and the warehouse are not read.
 
     \b
     pipeline describe
@@ -30,102 +31,70 @@ def describe(dataset: str | None, as_json: bool) -> None:
     pipeline describe fhvhv --json
     """  # noqa: D301
     if dataset is None:
-        every = [*DATASETS.values(), ZONES]
+        specs = [*DATASETS.values(), ZONES]
         if as_json:
-            print_json([_summary(spec) for spec in every])
+            print_json([_summary(spec) for spec in specs])
         else:
-            _print_datasets(every)
+            _print_datasets(specs)
     elif as_json:
         print_json(_as_data(dataset_named(dataset)))
     else:
         _print_dataset(dataset_named(dataset))
 
 
-def _print_datasets(every: list[Dataset]) -> None:
-    table = new_table()
-    table.add_column("dataset", no_wrap=True)
-    table.add_column("first month", no_wrap=True)
-    table.add_column("as Parquet", no_wrap=True)
-    table.add_column("columns", justify="right", no_wrap=True)
-    table.add_column("what")
-    for spec in every:
+def _print_datasets(specs: Sequence[Dataset]) -> None:
+    rows = []
+    for spec in specs:
         first, parquet = _month(spec.first_month), _month(spec.first_parquet_month or spec.first_month)
-        table.add_row(spec.name, first or "no months", parquet, str(len(spec.columns)), spec.doc)
-    print_table(table)
+        rows.append((spec.name, first or "no months", parquet, str(len(spec.columns)), spec.doc))
+    print_section("", (*whole("dataset", "first month", "as Parquet"), *numbers("columns"), "meaning"), rows)
 
 
 def _print_dataset(spec: Dataset) -> None:
     print_line(f"{spec.name}: {spec.doc}", style="bold")
+    published = "One table without months"
     if spec.first_month:
-        later = spec.first_parquet_month if spec.first_parquet_month != spec.first_month else None
-        parquet = f", as Parquet from {_month(later)}" if later else ""
-        print_line(f"From {_month(spec.first_month)} on{parquet}; declared in {spec.declared_in}.")
-    else:
-        print_line(f"One table without months; declared in {spec.declared_in}.")
-    _print_columns(spec)
-    _print_codes(spec)
-    _print_eras(spec)
-    _print_rules(spec)
+        parquet = _month(spec.first_parquet_month)
+        published = f"Published since {_month(spec.first_month)}"
+        published += f", as Parquet since {parquet}" if parquet not in ("", _month(spec.first_month)) else ""
+    print_line(f"{published}; declared in {spec.declared_in}.")
+    print_section(
+        "\nColumns",
+        (*whole("name", "type"), Header("unit", max_width=8), *whole("required"), "meaning"),
+        (
+            (each.name, str(each.type).partition("[")[0], each.unit, "yes" * each.required, each.doc)
+            for each in spec.columns
+        ),
+    )
+    if codes := [row for column in spec.columns for row in _code_rows(column)]:
+        headers = (*whole("column"), *numbers("code"), Header("meaning", ratio=3), Header("words", ratio=2))
+        print_section("\nCodes, and their words in older files", headers, codes)
+    if spec.first_month or any(column.aliases for column in spec.columns):
+        eras = (Header(name, min_width=9) for name in ("any file", "Parquet files"))
+        print_section(
+            "\nSpellings besides the name, and the months whose files must have the column",
+            (*whole("column"), "also published as", *eras),
+            (_era_row(spec, column) for column in spec.columns),
+        )
+    print_section(
+        "\nRules: an error stops the month, a warning is only reported",
+        (*whole("rule", "severity"), Header("allowed", min_width=15), "meaning"),
+        ((rule.name, rule.severity, limits_of(rule), rule.doc) for rule in spec.rules),
+    )
 
 
-def _print_columns(spec: Dataset) -> None:
-    print_line("\nColumns", style="bold")
-    table = new_table()
-    for name in ("name", "type"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("unit", max_width=8)
-    table.add_column("required", no_wrap=True)
-    table.add_column("meaning")
-    for column in spec.columns:
-        kind = str(column.type).partition("[")[0]
-        table.add_row(column.name, kind, column.unit, "yes" * column.required, column.doc)
-    print_table(table)
+def _code_rows(column: Column) -> Iterator[tuple[str, str, str, str]]:
+    name = column.name
+    for code, meaning in column.codes.items():
+        words = ", ".join(word for word, stands_for in column.words.items() if stands_for == code)
+        yield name, repr(code) if code == " " else str(code), meaning, words
+        name = ""
 
 
-def _print_codes(spec: Dataset) -> None:
-    coded = [column for column in spec.columns if column.codes]
-    if not coded:
-        return
-    print_line("\nCodes, and the words of older files that stand for them", style="bold")
-    table = new_table()
-    table.add_column("column", no_wrap=True)
-    table.add_column("code", justify="right", no_wrap=True)
-    table.add_column("meaning", ratio=3)
-    table.add_column("words", ratio=2)
-    for column in coded:
-        for place, (code, meaning) in enumerate(column.codes.items()):
-            words = ", ".join(word for word, stands_for in column.words.items() if stands_for == code)
-            table.add_row(column.name if not place else "", repr(code) if code == " " else str(code), meaning, words)
-    print_table(table)
-
-
-def _print_eras(spec: Dataset) -> None:
-    """Other spellings, and in which months a file must have the column."""
-    if not spec.first_month and not any(column.aliases for column in spec.columns):
-        return
-    print_line("\nSpellings besides the name, and the months whose files must have the column", style="bold")
-    table = new_table()
-    table.add_column("column", no_wrap=True)
-    table.add_column("also published as")
-    for name in ("every file", "also Parquet"):
-        table.add_column(name, min_width=9)
-    for column in spec.columns:
-        every = _span(column.expected_from, column.expected_until) if spec.first_month else "all" * column.required
-        parquet = _span(column.parquet_from, column.parquet_until)
-        table.add_row(column.name, ", ".join(column.aliases), every or "may lack it", parquet)
-    print_table(table)
-
-
-def _print_rules(spec: Dataset) -> None:
-    print_line("\nRules: an error stops the month, a warning is kept and shown", style="bold")
-    table = new_table()
-    table.add_column("rule", no_wrap=True)
-    table.add_column("severity", no_wrap=True)
-    table.add_column("allowed", min_width=15)
-    table.add_column("of what")
-    for rule in spec.rules:
-        table.add_row(rule.name, rule.severity, limits_of(rule), rule.doc)
-    print_table(table)
+def _era_row(spec: Dataset, column: Column) -> tuple[str, str, str, str]:
+    required = _span(column.expected_from, column.expected_until) if spec.first_month else "all" * column.required
+    parquet = _span(column.parquet_from, column.parquet_until)
+    return column.name, ", ".join(column.aliases), required or "may lack it", parquet
 
 
 def _summary(spec: Dataset) -> dict[str, Any]:
@@ -139,7 +108,13 @@ def _summary(spec: Dataset) -> dict[str, Any]:
 
 
 def _as_data(spec: Dataset) -> dict[str, Any]:
-    columns, rules = [_column(column) for column in spec.columns], [_rule(rule) for rule in spec.rules]
+    limits = ("at_least", "at_most", "at_most_share")
+    rules = [
+        {"name": rule.name, "severity": rule.severity, "measure": rule.measure, "meaning": rule.doc}
+        | {name: getattr(rule, name) for name in limits}
+        for rule in spec.rules
+    ]
+    columns = [_column(column) for column in spec.columns]
     return {**_summary(spec), "declared_in": spec.declared_in, "columns": columns, "rules": rules}
 
 
@@ -156,11 +131,6 @@ def _column(column: Column) -> dict[str, Any]:
         "words": dict(column.words),
         **{name: _month(getattr(column, name)) or None for name in months},
     }
-
-
-def _rule(rule: Rule) -> dict[str, Any]:
-    limits: Mapping[str, Any] = {name: getattr(rule, name) for name in ("at_least", "at_most", "at_most_share")}
-    return {"name": rule.name, "severity": rule.severity, "measure": rule.measure, "meaning": rule.doc, **limits}
 
 
 def _month(month: date | None) -> str:

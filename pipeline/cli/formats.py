@@ -1,15 +1,17 @@
-"""Rows for machines: CSV, JSON and Parquet, to a pipe or to a file that is whole or not there."""
+"""Rows as text, CSV, JSON and Parquet, to a pipe or to a file that appears only when it is complete.
+
+DuckDB writes CSV and JSON, whichever warehouse the rows come from: https://duckdb.org/docs/stable/sql/statements/copy
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
-import math
+import os
 import secrets
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import date, time, timedelta
-from decimal import Decimal
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,92 +20,85 @@ import pyarrow as pa
 
 from pipeline.disk import sync
 from pipeline.errors import UsageError
+from pipeline.warehouses.duckdb.file import import_duckdb
 
-_BATCH_ROWS = 10_000
-
-
-def plain(value: Any) -> Any:
-    """A value as what JSON can hold; times are ISO texts, and what is no number is null."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            return None
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return f"PT{value.total_seconds():g}S"
-    if isinstance(value, pa.MonthDayNano):
-        return f"P{value.months}M{value.days}DT{value.nanoseconds / 1e9:.9g}S"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(name): plain(part) for name, part in value.items()}
-    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else str(value)
+#: The formats of files, and the options by which DuckDB's COPY writes them.
+FORMATS = {"csv": "FORMAT csv, HEADER true", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
+_LINES = "FORMAT json"
 
 
-def write_json(rows: pa.Table, file: BinaryIO, *, lines: bool = False) -> None:
-    """Write a list of objects, one a line; with `lines` each line is a document of its own.
+def write_rows(rows: pa.Table, form: str, file: BinaryIO, *, lines: bool = False) -> None:
+    """Write the rows as csv, json (a list of objects; with `lines` one object a line) or parquet.
 
     Raises:
-        UsageError: an object cannot hold two columns of one name.
+        UsageError: the format cannot hold a column's type, or several columns of one name.
     """
-    refuse_doubled_names(rows)
-    between, first = b"\n" if lines else b",\n", True
-    file.write(b"" if lines else b"[")
-    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-        texts = (
-            json.dumps({name: plain(value) for name, value in record.items()}, ensure_ascii=False)
-            for record in batch.to_pylist()
-        )
-        if found := between.join(text.encode() for text in texts):
-            file.write((b"\n" if first and not lines else b"" if first else between) + found)
-            first = False
-    file.write((b"\n" if not first else b"") + (b"" if lines else b"]\n"))
+    lower = [name.lower() for name in rows.column_names]  # DuckDB renames columns whose names differ only in case.
+    doubled = sorted({name for name in rows.column_names if lower.count(name.lower()) > 1})
+    if doubled and form != "csv":
+        raise UsageError(f"more than one column is called {', '.join(doubled)}; give them different names with AS")
+    connection, select = _load(rows, form)
+    read, write = os.pipe()  # Through a pipe, so that the file may be anything that Python can write to.
 
+    def copy() -> None:
+        try:
+            connection.execute(f"COPY ({select}) TO '/dev/fd/{write}' ({_LINES if lines else FORMATS[form]})")
+        finally:
+            os.close(write)
 
-def write_csv(rows: pa.Table, file: BinaryIO) -> None:
-    """Write a line of names and one for each row: texts quoted, nulls empty, times without empty fractions."""
-    import pyarrow.csv as pc
-
-    if rows.num_columns:
-        columns = [_csv_column(column) for column in rows.columns]
-        pc.write_csv(pa.table(columns, names=rows.column_names), file)
-
-
-def write_parquet(rows: pa.Table, file: BinaryIO) -> None:
-    """Write one Parquet file.
-
-    Raises:
-        UsageError: no reader could tell two columns of one name apart.
-    """
-    import pyarrow.parquet as pq
-
-    refuse_doubled_names(rows)
-    # By way of memory, since a pipe cannot say where it is.
-    sink = pa.BufferOutputStream()
+    # When the file cannot be written, the pipe is closed first, which ends the COPY.
+    with ThreadPoolExecutor(1) as pool, os.fdopen(read, "rb") as pieces:
+        copied = pool.submit(copy)
+        shutil.copyfileobj(pieces, file)
     try:
-        pq.write_table(rows, sink)
-    except pa.ArrowNotImplementedError as error:
-        raise UsageError(f"Parquet cannot hold this: {error}; CAST the column to VARCHAR, for instance") from error
-    file.write(sink.getvalue())
+        copied.result()
+    except import_duckdb().Error as error:
+        raise UsageError(f"{form} cannot hold this: {error}; CAST the column to VARCHAR, for instance") from error
 
 
-def refuse_doubled_names(rows: pa.Table) -> None:
-    """Raise a UsageError when two columns have one name."""
-    names = rows.column_names
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"more than one column is called {', '.join(doubled)}; name them apart with AS")
+def column_texts(rows: pa.Table) -> list[list[str | None]]:
+    """The values of each column as text; None for NULL."""
+    connection, select = _load(rows, "text")
+    return [column.to_pylist() for column in connection.sql(select).to_arrow_table().columns]
+
+
+def _load(rows: pa.Table, form: str) -> tuple[Any, str]:
+    """A DuckDB connection that has the rows, and a SELECT of them as this format shows them."""
+    # Neutral names, since a query may have two columns of one name; and DuckDB reads no decimals of over 38 digits.
+    columns = [column.cast(pa.string()) if pa.types.is_decimal256(column.type) else column for column in rows.columns]
+    connection = import_duckdb().connect()
+    connection.register("rows", pa.table(columns, names=[f"c{index}" for index in range(len(columns))]))
+    parts = []
+    for index, field in enumerate(rows.schema):
+        name = field.name.replace('"', '""')
+        parts.append(f'{_expression(f"c{index}", field.type, form)} AS "{name}"')
+    return connection, f"SELECT {', '.join(parts)} FROM rows"
+
+
+def _expression(column: str, type_: pa.DataType, form: str) -> str:
+    """The column in SQL: times in JSON, and those with a zone, as Python's isoformat() writes them, in UTC."""
+    types, as_json = pa.types, form == "json"
+    if form == "parquet":
+        return column
+    if types.is_timestamp(type_) and (type_.tz or as_json):
+        value, offset = (f"timezone('UTC', {column})", "+00:00") if type_.tz else (column, "")
+        return f"replace(strftime({value}, '%Y-%m-%dT%H:%M:%S.%f{offset}'), '.000000', '')"
+    if types.is_binary(type_):
+        return f"lower(hex({column}))"
+    if as_json and types.is_floating(type_):
+        return f"CASE WHEN isfinite({column}) THEN {column} END"
+    if as_json and types.is_decimal256(type_):
+        return f"{column}::JSON"
+    if types.is_nested(type_) and not as_json:
+        return f"to_json({column})"
+    return f"{column}::VARCHAR" if form == "text" else column
 
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file beside the path, which takes its place when all of it is written, and else is deleted.
+    """Yield a file beside the path, which replaces it when the block ends, and is deleted when the block fails.
 
-    It is locked while it is written, so that those of killed processes are known, and deleted by the next one.
+    The file is locked while it is written. The next writer deletes the drafts of killed processes, which hold no lock.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -122,36 +117,7 @@ def draft_of(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sweep(path: Path) -> None:
-    """Delete the drafts of the path that no process holds."""
     for draft in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.part"):
         with suppress(OSError), draft.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             draft.unlink()
-
-
-def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """The column as one that CSV can hold."""
-    kind, types = column.type, pa.types
-    if types.is_timestamp(kind) and kind.tz is None:
-        return _coarsest(column, [pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us")])
-    if types.is_time(kind):
-        return _coarsest(column, [pa.time32("s"), pa.time32("ms"), pa.time64("us")])
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or types.is_date(kind):
-        return column
-    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return column
-    values = (plain(value) for value in column.to_pylist())
-    texts = [
-        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values
-    ]
-    return pa.array(texts, pa.string())
-
-
-def _coarsest(column: pa.ChunkedArray, kinds: Sequence[pa.DataType]) -> pa.ChunkedArray:
-    """The column in the first of these types that loses nothing."""
-    for kind in kinds:
-        try:
-            return column.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return column

@@ -83,7 +83,7 @@ def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable
     status = {(name, of.month): of for name, each in inventory.statuses(wanted, today).items() for of in each}
     to_ask = [month for month, of in status.items() if "download" in of.done or not of.done]
     same, absent = set[Month](), set[Month]()
-    for month, answer in _ask(inventory.source, to_ask):
+    for month, answer in source_versions(inventory.source, to_ask):
         if found := _of_source(month, answer, sidecars):
             findings.append(found)
         else:
@@ -115,7 +115,7 @@ def _sidecars(
     return sidecars, findings
 
 
-def _ask(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month, Version | SourceError | None]]:
+def source_versions(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month, Version | SourceError | None]]:
     """What the source has of each month; once it has failed for several in a row, the others are not asked about."""
     failures, left = 0, dict.fromkeys(months)
     with closing(_in_threads(lambda month: source.version(dataset_named(month[0]), month[1]), months)) as answers:

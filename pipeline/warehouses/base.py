@@ -188,7 +188,11 @@ class Warehouse(Protocol):
         """Delete the month from all marts and keep its load; if no mart has it, do nothing."""
 
     def query(self, sql: str) -> pa.Table:
-        """Run one read-only statement and return its rows."""
+        """Run one read-only statement and return its rows.
+
+        Raises:
+            UsageError: the statement would do more than read.
+        """
 
 
 @runtime_checkable

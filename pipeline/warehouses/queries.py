@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError
 
 _COMMENTS = r"(?:\s|--[^\r\n]*|/\*.*?\*/)*"
 _EXPLAIN = r"EXPLAIN\b(?:\s+(?:ANALYZE|VERBOSE)\b)*(?:\s*\((?!\s*(?:SELECT|FROM|WITH|VALUES|TABLE)\b)[\w\s,]*\))?"
@@ -22,8 +22,8 @@ def split_explain(sql: str) -> tuple[str, str]:
     return match[1] or "", sql[match.end() :]
 
 
-def refuse(statement: str, remedy: str = "") -> WarehouseError:
+def refuse(statement: str, remedy: str = "") -> UsageError:
     """The error for a query that is not allowed."""
-    return WarehouseError(
+    return UsageError(
         f"query: {statement}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}"
     )

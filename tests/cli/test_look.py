@@ -43,7 +43,7 @@ def _filled(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -
 
 @pytest.fixture
 def filled(_filled: Folder) -> Folder:
-    """Green 2024-01 and 2024-02, complete, for tests that only look."""
+    """Green 2024-01 and 2024-02, complete, for tests that change nothing."""
     return Folder(_filled.path, _filled.source)
 
 
@@ -66,13 +66,13 @@ def stages(folder: Folder, *what: str) -> dict[str, str]:
 
 
 def line(text: str, beginning: str) -> str:
-    """The one line that begins so, its runs of spaces as one."""
+    """The one line with this beginning, with single spaces."""
     (found,) = (" ".join(line.split()) for line in text.splitlines() if re.match(beginning, line))
     return found
 
 
-def compress_anew(folder: Folder, month: str) -> None:
-    """Put other raw bytes with the same rows in place, with their sidecar: as if TLC had republished the month."""
+def recompress(folder: Folder, month: str) -> None:
+    """Replace the raw file by other bytes with the same rows, as if TLC had republished the month."""
     raw = folder.lake / lake.raw_key(GREEN, f"green_tripdata_{month}.parquet")
     beside = raw.with_name(f"{raw.name}.json")
     pq.write_table(pq.read_table(raw), raw, compression="gzip")
@@ -92,7 +92,7 @@ def publish(files: Path, month: str, table: pa.Table) -> None:
 # --- status
 
 
-def test_a_row_is_a_year_a_cell_a_month_and_the_legend_has_only_what_occurs(filled: Folder) -> None:
+def test_a_row_is_a_year_and_the_legend_has_only_the_marks_that_occur(filled: Folder) -> None:
     assert ask(filled, "status", "green", "2024").splitlines()[:4] == [
         "      green",
         "2024  ██··········",
@@ -109,7 +109,7 @@ def test_a_row_is_a_year_a_cell_a_month_and_the_legend_has_only_what_occurs(fill
     assert ask(filled, "status", "green", "2024-01").splitlines()[2] == "█ complete"
 
 
-def test_totals_count_months_rows_and_bytes_and_name_the_places(filled: Folder) -> None:
+def test_totals_count_months_rows_and_bytes_and_name_lake_and_warehouse(filled: Folder) -> None:
     said = ask(filled, "status", "yellow", "green", "2024-01..2024-03")
     assert line(said, "complete ") == "complete 2"
     assert line(said, "missing ") == "missing 3 1"
@@ -122,7 +122,7 @@ def test_totals_count_months_rows_and_bytes_and_name_the_places(filled: Folder) 
 
 
 @pytest.mark.parametrize("command", ["status", "plan"])
-def test_what_is_piped_has_no_colours_and_whole_lines_however_narrow(filled: Folder, command: str) -> None:
+def test_piped_output_has_no_colours_and_whole_lines_whatever_the_width(filled: Folder, command: str) -> None:
     usual = ask(filled, command, "all", "2023..2024")
     assert "\x1b" not in usual
     filled.environment |= {"COLUMNS": "20"}
@@ -159,14 +159,14 @@ def test_json_agrees_with_the_lake_and_the_warehouse(filled: Folder) -> None:
     assert found["lake"] == str(filled.lake)
 
 
-def test_an_empty_place_is_shown_and_nothing_is_created(folder: Folder) -> None:
+def test_an_empty_lake_is_shown_and_nothing_is_created(folder: Folder) -> None:
     said = ask(folder, "status", "green", "2024")
     assert said.splitlines()[1] == "2024  ············"
     assert line(said, "zones") == "zones missing"
     assert folder.files() == []
 
 
-def test_the_source_is_asked_nothing(tmp_path: Path, site: SampleSite) -> None:
+def test_status_sends_no_request_to_the_source(tmp_path: Path, site: SampleSite) -> None:
     folder = make_folder(tmp_path / "work", site.url)
     folder.environment |= YOUNG
     assert ask(folder, "status").splitlines()[-1].startswith("warehouse")
@@ -184,7 +184,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.feed(text)
         self.close()
-        assert self.open == [], "what was opened is closed"
+        assert self.open == [], "all tags are closed"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
@@ -197,7 +197,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_needs_nothing_else_and_names_each_month(filled: Folder, tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file_and_names_each_month(filled: Folder, tmp_path: Path) -> None:
     page = tmp_path / "months.html"
     assert ask(filled, "status", "yellow", "green", "2023-11..2024-03", "--html", str(page)) == ""
     text = page.read_text(encoding="utf-8")
@@ -214,7 +214,7 @@ def test_the_page_needs_nothing_else_and_names_each_month(filled: Folder, tmp_pa
     assert str(filled.lake) in text
 
 
-def test_the_page_escapes_what_it_did_not_write_itself(folder: Folder, tmp_path: Path) -> None:
+def test_the_page_escapes_paths(folder: Folder, tmp_path: Path) -> None:
     page = tmp_path / "months.html"
     odd = 'data/<b onclick="x">&amp;'
     ask(folder, "status", "green", "2024", "--lake", odd, "--html", str(page))
@@ -223,7 +223,7 @@ def test_the_page_escapes_what_it_did_not_write_itself(folder: Folder, tmp_path:
     assert "&lt;b onclick=&quot;x&quot;&gt;&amp;amp;" in text
 
 
-def test_the_page_and_json_can_be_had_at_once_and_a_page_is_replaced(filled: Folder, tmp_path: Path) -> None:
+def test_page_and_json_can_be_combined_and_a_page_is_replaced(filled: Folder, tmp_path: Path) -> None:
     page = tmp_path / "months.html"
     page.write_text("an older page")
     said = ask(filled, "status", "green", "2024", "--html", str(page), "--json")
@@ -232,9 +232,9 @@ def test_the_page_and_json_can_be_had_at_once_and_a_page_is_replaced(filled: Fol
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["months.html"]
 
 
-def test_a_stale_month_is_listed_with_the_command_that_mends_it(folder: Folder, tmp_path: Path) -> None:
+def test_a_stale_month_is_listed_with_the_command_that_fixes_it(folder: Folder, tmp_path: Path) -> None:
     ask_backfill(folder, "2024-01..2024-02")
-    compress_anew(folder, "2024-02")
+    recompress(folder, "2024-02")
     said = ask(folder, "status", "green", "2024-01..2024-03")
     assert said.splitlines()[1:3] == ["2024  █~·", "█ complete   · missing   ~ out of date"]
     assert "green 2024-02: conformed from older raw bytes" in said
@@ -243,7 +243,7 @@ def test_a_stale_month_is_listed_with_the_command_that_mends_it(folder: Folder, 
     ask(folder, "status", "green", "2024-01..2024-03", "--html", str(page))
     assert "conformed from older raw bytes" in page.read_text(encoding="utf-8")
     planned = ask(folder, "plan", "green", "2024-01..2024-02")
-    assert "Nothing to do." in planned, "a backfill leaves it as it is"
+    assert "Nothing to do." in planned, "a backfill does not change it"
     assert "green 2024-02: conformed from older raw bytes" in planned
     (command,) = re.findall(r"pipeline (redo green 2024-02 --from \w+)", said)
     assert command in planned
@@ -252,7 +252,7 @@ def test_a_stale_month_is_listed_with_the_command_that_mends_it(folder: Folder, 
     assert set(stages(folder, "green", "2024-01..2024-02").values()) == {"complete"}
 
 
-def test_a_refused_month_is_listed_with_the_rules_and_the_command_that_mends_it(tmp_path: Path) -> None:
+def test_a_refused_month_is_listed_with_the_rules_and_the_command_that_fixes_it(tmp_path: Path) -> None:
     files = tmp_path / "published"
     publish(files, "2024-01", pa.table([pa.array([], of.type) for of in GREEN.schema], schema=GREEN.schema))
     (files / "misc").mkdir()
@@ -264,7 +264,7 @@ def test_a_refused_month_is_listed_with_the_rules_and_the_command_that_mends_it(
     assert re.search("^green 2024-01: refused by its checks.*no.rows", said, re.MULTILINE), said
     assert ask_json(folder, "status", "green", "2024-01")["datasets"][0]["months"][0]["failed"] == ["no_rows"]
     planned = ask(folder, "plan", "green", "2024-01")
-    assert "1 month to do" in planned, "a backfill tries it again"
+    assert "1 month to do" in planned, "a backfill retries it"
     (command,) = re.findall(r"pipeline (redo green 2024-01 --from \w+)", said)
     with SampleSite(rows=300) as site:
         ended = folder.run("pipeline", *command.split(), "--yes", "--source", site.url)
@@ -317,7 +317,7 @@ def ask_backfill(folder: Folder, period: str, *options: str) -> None:
     ("through", "cell"),
     [("download", "raw"), ("conform", "conformed"), ("load", "loaded"), ("mart", "complete")],
 )
-def test_status_shows_how_far_a_backfill_went_and_plan_what_is_left(folder: Folder, through: str, cell: str) -> None:
+def test_status_shows_the_last_step_of_a_backfill_and_plan_the_others(folder: Folder, through: str, cell: str) -> None:
     ask_backfill(folder, "2024-01", "--through", through)
     character, _, meaning = CELLS[cell]
     said = ask(folder, "status", "green", "2024-01")
@@ -335,8 +335,8 @@ def test_status_shows_how_far_a_backfill_went_and_plan_what_is_left(folder: Fold
 def test_a_plan_lists_the_steps_and_a_backfill_then_leaves_nothing_to_do(folder: Folder) -> None:
     ask_backfill(folder, "2024-02", "--through", "conform")
     said = ask(folder, "plan", "green", "2024-01..2024-04")
-    assert line(said, "from download +green") == "from download green 2024-01, 2024-03..2024-04"
-    assert line(said, "from load +green") == "from load green 2024-02"
+    assert line(said, "from download") == "from download green 2024-01, 2024-03..2024-04 3 nothing is here"
+    assert line(said, "from load") == "from load green 2024-02 1 trips are here"
     assert line(said, "zones") == "zones load"
     assert re.search("^4 months to do", said, re.MULTILINE), said
     (green,) = ask_json(folder, "plan", "green", "2024-01..2024-04")["datasets"]
@@ -368,7 +368,7 @@ def test_young_months_that_the_source_lacks_are_not_published_and_no_step_is_pla
         folder = make_folder(tmp_path / "work", site.url)
         folder.environment |= YOUNG
         said = ask(folder, "plan", "green", "2024-02..2024-04")
-        assert line(said, "not published  +green") == "not published green 2024-03..2024-04"
+        assert line(said, "not published") == "not published green 2024-03..2024-04 2 the source does not have it yet"
         assert re.search("^1 month to do", said, re.MULTILINE), said
         assert {request.method for request in site.requests} == {"HEAD"}
         (green,) = ask_json(folder, "plan", "green", "2024-02..2024-04")["datasets"]
@@ -395,9 +395,9 @@ def test_a_source_that_does_not_answer_does_not_stop_the_plan(tmp_path: Path, si
 
 
 @pytest.mark.parametrize("command", ["status", "plan"])
-def test_looking_changes_no_file(folder: Folder, command: str) -> None:
+def test_status_and_plan_change_no_file(folder: Folder, command: str) -> None:
     ask_backfill(folder, "2024-01")
-    compress_anew(folder, "2024-01")
+    recompress(folder, "2024-01")
     data = folder.path / "data"
 
     def seen() -> dict[str, tuple[int, int]]:
@@ -424,7 +424,7 @@ def test_looking_changes_no_file(folder: Folder, command: str) -> None:
         (("status", "--html"), "'--html' requires an argument"),
         (("status", "green", "2024", "--html", "no/such/page.html"), "page.html"),
         (("status", "green", "2024", "--html", "."), "is a directory"),
-        (("status", "-q", "-v"), "one of them"),
+        (("status", "-q", "-v"), "only one of them"),
         (("status", "--warehouse", "mysql://host/x"), "no known scheme"),
         (("plan",), "Missing argument"),
         (("plan", "green"), "a dataset and a period are needed"),

@@ -1,9 +1,10 @@
-"""What people type as datasets and periods, in any order, and what is said of a word that is neither."""
+"""Datasets and periods on the command line, in any order, and the messages about invalid words."""
 
 from __future__ import annotations
 
 import pytest
 
+from pipeline.cli import cli
 from pipeline.cli.options import months_of, parse_what
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, did_you_mean
@@ -31,7 +32,7 @@ ALL = tuple(DATASETS)
         ("2023-01 green", ("green",), "2023-01"),
     ],
 )
-def test_datasets_and_periods_are_told_apart_by_their_looks(typed: str, names: tuple[str, ...], period: str) -> None:
+def test_datasets_and_periods_are_recognised_in_any_order(typed: str, names: tuple[str, ...], period: str) -> None:
     assert parse_what(typed.split()) == (names, period)
 
 
@@ -45,7 +46,7 @@ def test_datasets_and_periods_are_told_apart_by_their_looks(typed: str, names: t
         ("green 2024 all", "green 2024 all: latest and all are allowed only without another period"),
     ],
 )
-def test_a_word_that_is_neither_is_said_to_be_an_unknown_dataset(typed: str, message: str) -> None:
+def test_an_invalid_word_is_reported_as_an_unknown_dataset(typed: str, message: str) -> None:
     for required in (False, True):
         with pytest.raises(UsageError) as caught:
             parse_what(typed.split(), required=required)
@@ -53,12 +54,12 @@ def test_a_word_that_is_neither_is_said_to_be_an_unknown_dataset(typed: str, mes
 
 
 @pytest.mark.parametrize("typed", ["green", "2024", "2024-01 2024-02"])
-def test_where_both_are_required_the_message_shows_both(typed: str) -> None:
+def test_a_message_about_a_missing_dataset_or_period_shows_both(typed: str) -> None:
     with pytest.raises(UsageError, match="a dataset and a period are needed, for instance: green 2024-01..2024-03"):
         parse_what(typed.split(), required=True)
 
 
-def test_the_months_of_several_periods_are_each_once_and_not_before_the_datasets_start() -> None:
+def test_months_of_several_periods_occur_once_and_not_before_the_datasets_start() -> None:
     found = months_of(["green", "fhvhv"], "2019-03,2019-01..2019-02,2019-01")
     assert {name: list(map(format_month, of)) for name, of in found.items()} == {
         "green": ["2019-01", "2019-02", "2019-03"],
@@ -66,6 +67,11 @@ def test_the_months_of_several_periods_are_each_once_and_not_before_the_datasets
     }
 
 
-def test_only_what_is_similar_is_suggested() -> None:
+def test_only_similar_words_are_suggested() -> None:
     assert did_you_mean(["GREEN", "gren"], ALL) == "; did you mean green?"
     assert did_you_mean(["blue"], ALL) == ""
+
+
+def test_the_help_of_all_commands_cuts_no_summary() -> None:
+    summaries = [command.get_short_help_str(200) for command in cli.commands.values()]
+    assert [text for text in summaries if len(text) > 55] == []

@@ -1,4 +1,4 @@
-"""Standard streams, log disks and texts from elsewhere: whatever they are like, a command does its work and says so."""
+"""Commands work with unusual standard streams, full log disks and hostile texts, and report them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SHOWN = r"\x1b[2J[/b]<!channel>\x9b1m"
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> Folder:
-    """A folder with one month, whose commands are only to look."""
+    """A folder with one month, for commands that change nothing."""
     folder = make_folder(tmp_path_factory.mktemp("filled"), shared_site.url)
     assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
     return folder
 
 
 def shell(folder: Folder, words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """A line of bash; `pipeline` is this environment's."""
+    """Run a line of bash, with the `pipeline` of this environment."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
     own = {"PIPELINE_SOURCE": folder.source, "PIPELINE_RETRIES": "0"}
@@ -83,14 +83,14 @@ def test_a_full_standard_output_is_one_message_and_exit_code_2(filled: Folder, w
     assert ended.stderr == b"pipeline: standard output cannot be written: No space left on device\n"
 
 
-def test_a_reader_that_left_is_no_error(filled: Folder) -> None:
+def test_a_reader_that_has_left_is_not_an_error(filled: Folder) -> None:
     ended = shell(filled, 'pipeline head green 2024-01 --rows 2000 --json | head -1; echo "${PIPESTATUS[0]}"')
     row, code = ended.stdout.splitlines()
     assert json.loads(row)["vendor_id"]
     assert (code, ended.stderr) == (b"141", b"")
 
 
-def test_closed_streams_are_empty_ones(filled: Folder) -> None:
+def test_closed_streams_behave_like_empty_ones(filled: Folder) -> None:
     ended = shell(filled, "pipeline redo green 2024-01 --from load <&-")
     assert ended.returncode == 2
     assert ended.stderr.endswith(b"add --yes\n")
@@ -98,7 +98,7 @@ def test_closed_streams_are_empty_ones(filled: Folder) -> None:
     assert shell(filled, "pipeline status gren 2>/dev/full").returncode == 2
 
 
-def test_a_run_is_done_told_of_and_written_down_whatever_its_streams(tmp_path: Path, filled: Folder) -> None:
+def test_a_run_is_done_notified_and_recorded_whatever_its_streams(tmp_path: Path, filled: Folder) -> None:
     folder = make_folder(tmp_path / "work", filled.source)
     with webhook() as (url, got):
         for words in ("backfill green 2024-01 >&- 2>&- <&-", "redo green 2024-01 --from conform --yes >/dev/full"):
@@ -112,7 +112,7 @@ def test_a_run_is_done_told_of_and_written_down_whatever_its_streams(tmp_path: P
     assert rows(folder.database, "SELECT count(*) FROM green") == [(2000,)]
 
 
-def test_a_statement_that_is_no_text_is_one_message(filled: Folder) -> None:
+def test_a_statement_that_is_not_text_is_one_message(filled: Folder) -> None:
     ended = shell(filled, r"printf 'select \xff' | pipeline sql -")
     assert ended.returncode == 2
     assert ended.stderr.startswith(b"pipeline: the statement cannot be read as text in utf-8: ")
@@ -122,7 +122,7 @@ def test_a_statement_that_is_no_text_is_one_message(filled: Folder) -> None:
 # Logs
 
 
-def test_a_log_disk_that_becomes_full_is_said_once_and_kept_in_the_history(tmp_path: Path, filled: Folder) -> None:
+def test_a_full_log_disk_is_reported_once_and_recorded_in_the_history(tmp_path: Path, filled: Folder) -> None:
     folder = make_folder(tmp_path / "work", filled.source)
     for month in ("2024-01", "2024-02"):
         for step in ("download", "conform"):
@@ -151,7 +151,7 @@ def test_plain_luigi_with_a_full_log_disk_has_no_traceback(tmp_path: Path, fille
     assert "Logging error" not in ended.stderr
 
 
-def test_doctor_tells_that_logs_cannot_be_written(tmp_path: Path) -> None:
+def test_doctor_reports_that_logs_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "logs"
     path.write_text("a file where the folder should be")
     (line,) = places.logs(resolve(logs=str(path)))
@@ -170,14 +170,14 @@ def test_a_line_of_history_that_is_cut_is_an_error(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_the_history_has_a_command_line_that_is_no_text(tmp_path: Path) -> None:
+def test_the_history_keeps_a_command_line_that_is_not_text(tmp_path: Path) -> None:
     found = History(str(tmp_path))
     asked = "pipeline backfill --lake data/\udcff"
     found.begin(asked)
     assert [run.asked for run in found.runs()] == [asked]
 
 
-def test_processes_that_cannot_share_a_lock_are_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_processes_that_cannot_share_a_lock_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -188,7 +188,7 @@ def test_processes_that_cannot_share_a_lock_are_told_what_to_do(monkeypatch: pyt
         outcome.run([luigi.WrapperTask()], workers=1, scheduler_url=None)
 
 
-# Texts from elsewhere
+# Hostile texts
 
 
 class _Evil(BaseHTTPRequestHandler):
@@ -207,7 +207,7 @@ def evil() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_what_a_server_says_is_shown_as_text_wherever_it_is_shown(tmp_path: Path, evil: str) -> None:
+def test_control_characters_of_a_server_are_shown_as_text_everywhere(tmp_path: Path, evil: str) -> None:
     folder = make_folder(tmp_path / "work", evil)
     folder.environment["PIPELINE_RETRIES"] = "0"
     with webhook() as (url, got):
@@ -226,7 +226,7 @@ def test_what_a_server_says_is_shown_as_text_wherever_it_is_shown(tmp_path: Path
     assert "&lt;!channel&gt;" in got[0]["text"]
 
 
-def test_a_path_is_shown_as_it_is_and_stops_nothing(tmp_path: Path, filled: Folder) -> None:
+def test_an_odd_path_is_shown_as_text_and_works(tmp_path: Path, filled: Folder) -> None:
     folder = make_folder(tmp_path / "work", filled.source)
     lake = "data/[/b]:smile:\x1b[31m[red]"
     ended = folder.pipeline("backfill", "green", "2024-01", "--through", "download", "--lake", lake)
@@ -263,7 +263,7 @@ def test_failures_of_one_cause_are_one_line() -> None:
     assert other.endswith("no answer")
 
 
-def test_errors_come_once_where_both_streams_go_to_one_place_and_else_to_each(tmp_path: Path) -> None:
+def test_errors_appear_once_when_both_streams_go_to_the_same_file_and_else_in_each(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "work", "http://127.0.0.1:9")
     ended = shell(folder, "pipeline backfill green 2023-01..2023-03 --through download 2>&1")
     said = ended.stdout.decode()

