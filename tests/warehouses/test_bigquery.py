@@ -27,8 +27,7 @@ from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.base import Compacting, Exposing, Mart
 from pipeline.warehouses.bigquery import jobs as bigquery_jobs
-from pipeline.warehouses.bigquery.place import Place, parse_place
-from pipeline.warehouses.bigquery.warehouse import BigQueryWarehouse
+from pipeline.warehouses.bigquery.tables import Tables, Target, parse_url
 
 ROLES = r"roles/bigquery\.jobUser on the project test-project and roles/bigquery\.dataEditor on the dataset"
 
@@ -355,7 +354,7 @@ def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BigQueryWarehouse, "_load", stop)
+    monkeypatch.setattr(Tables, "load", stop)
     with pytest.raises(KeyboardInterrupt):
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
     assert JAN not in warehouse.loads(GREEN)
@@ -363,14 +362,14 @@ def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
     assert totals(warehouse) == [10.0]
 
 
-def test_a_load_that_stops_before_its_record_is_not_reported(
-    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_load_whose_record_cannot_be_written_is_not_reported(
+    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     file = trips(tmp_path, GREEN, JAN, [11.0])
-    with monkeypatch.context() as patch:
-        patch.delattr(BigQueryWarehouse, "_record")
-        with pytest.raises(AttributeError):
-            warehouse.replace(GREEN, JAN, file)
+    cloud.bigquery.fail_job("query", ("invalidQuery", "no record today"))
+    with pytest.raises(WarehouseError, match="green 2024-01: invalidQuery: no record today"):
+        warehouse.replace(GREEN, JAN, file)
+    assert len(load_ids(cloud)) == 1
     assert warehouse.loads(GREEN) == {}
     warehouse.replace(GREEN, JAN, file)
     assert totals(warehouse) == [11.0]
@@ -424,8 +423,8 @@ def test_a_changed_type_is_an_error_that_names_table_columns_types_and_the_remed
         with_datasets(cloud, tmp_path, changed).replace(changed, FEB, trips(tmp_path, changed, FEB, [1.0]))
     for part in (
         f"{cloud.dataset}.green",
-        "extra is FLOAT there, now STRING",
-        "passenger_count is INTEGER there, now FLOAT",
+        "extra is FLOAT in the table, declared STRING",
+        "passenger_count is INTEGER in the table, declared FLOAT",
     ):
         assert part in str(caught.value)
     assert "DROP TABLE green" in str(caught.value)
@@ -445,7 +444,7 @@ def test_a_mart_with_a_new_column_keeps_the_months_that_it_has(
     rows = warehouse.query("SELECT month, n, total FROM counted ORDER BY month").to_pylist()
     assert [tuple(row.values()) for row in rows] == [(JAN, 2, None), (FEB, 2, 30.0)]
     changed = Mart("counted", "Trips.", sql.replace("COUNT(*)", "CAST(COUNT(*) AS TEXT)").format(""), ("green",))
-    with pytest.raises(WarehouseError, match=r"counted: n is INTEGER there, now STRING.*DROP TABLE counted"):
+    with pytest.raises(WarehouseError, match=r"counted: n is INTEGER in the table, declared STRING.*DROP TABLE counted"):
         warehouse.replace_mart_month(GREEN, JAN, [changed])
     tables = [item.table_id for item in bigquery_client(PROJECT, "EU").list_tables(cloud.dataset)]
     assert [name for name in tables if name.startswith("draft")] == []
@@ -580,22 +579,22 @@ def test_external_tables_over_a_folder_are_refused(cloud: Cloud, warehouse: Ware
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "target"),
     [
-        ("bigquery://my-project/taxi", Place("my-project", "taxi")),
+        ("bigquery://my-project/taxi", Target("my-project", "taxi")),
         (
             "bigquery://example.com:my-project/taxi?location=europe-west1",
-            Place("example.com:my-project", "taxi", "europe-west1"),
+            Target("example.com:my-project", "taxi", "europe-west1"),
         ),
         (
             "bigquery://p1/taxi_2?location=EU&expiration_days=7&label.team=data&label.env=",
-            Place("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
+            Target("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
         ),
-        ("bigquery://my-project/taxi?load=staged", Place("my-project", "taxi", staged=True)),
+        ("bigquery://my-project/taxi?load=staged", Target("my-project", "taxi", staged=True)),
     ],
 )
-def test_a_url_names_a_place(url: str, place: Place) -> None:
-    assert parse_place(url) == place
+def test_a_url_names_a_target(url: str, target: Target) -> None:
+    assert parse_url(url) == target
 
 
 @pytest.mark.parametrize(
