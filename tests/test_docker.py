@@ -313,9 +313,9 @@ def test_after_a_failure_the_schedule_tries_again_soon_and_at_growing_intervals(
     (tmp_path / "pipeline").chmod(0o755)
     said = scheduled(tmp_path, 4.5, TAXI_EVERY="9000").splitlines()
     assert said == [
-        "schedule: ended with 1; the next run is in 1 s",
-        "schedule: ended with 1; the next run is in 2 s",
-        "schedule: ended with 0; the next run is in 9000 s",
+        "schedule: exit code 1; next run in 1 s",
+        "schedule: exit code 1; next run in 2 s",
+        "schedule: exit code 0; next run in 9000 s",
     ]
 
 

@@ -42,8 +42,10 @@ def retry_policy() -> Any:
     return DEFAULT_RETRY.with_timeout(_DEADLINE_S)
 
 
-def run_job(client: bigquery.Client, action: str, subject: str, begin: Callable[..., Any]) -> Any:
-    """Start a job with `begin(job_id=…, retry=…)`, wait for its end, and return it.
+def run_job(
+    client: bigquery.Client, action: str, subject: str, begin: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    """Start a job with the client's method `begin` and these arguments, wait for its end, and return it.
 
     The job id is readable: load_green_2024-01_3f9c2b7a for the action `load` and the subject `green 2024-01`.
 
@@ -57,7 +59,7 @@ def run_job(client: bigquery.Client, action: str, subject: str, begin: Callable[
     for attempt in itertools.count(1):
         job_id = first_id if attempt == 1 else f"{first_id}_{attempt}"
         try:
-            job = begin(job_id=job_id, retry=retry)
+            job = begin(*arguments, **options, job_id=job_id, retry=retry)
         except Conflict:
             # An earlier request created the job, but its answer was lost.
             job = client.get_job(job_id, retry=retry)

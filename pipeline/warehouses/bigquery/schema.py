@@ -35,12 +35,12 @@ _TYPES = {
     MOMENT: "TIMESTAMP",
 }
 #: Each table has this label, so that one listing shows which tables differ from their declaration.
-DECLARATION_LABEL = "declaration"
+LABEL = "declaration"
 _DESCRIPTION_CHARACTERS = 1024
 
 
 def label_of(declaration: str) -> str:
-    """The value of `DECLARATION_LABEL` for a declaration."""
+    """The value of `LABEL` for a declaration."""
     return hashlib.sha256(declaration.encode()).hexdigest()[:16]
 
 
@@ -125,7 +125,7 @@ def evolve(table: bigquery.Table, declared: Table, label: str) -> None:
         )
     table.schema = list({**existing, **fields}.values())
     table.description = declared.doc
-    table.labels = {**table.labels, DECLARATION_LABEL: label}
+    table.labels = {**table.labels, LABEL: label}
 
 
 def _type(field: bigquery.SchemaField) -> str:

@@ -26,7 +26,7 @@ from pipeline.lake.google_cloud import translated
 from pipeline.lake.planning import TtlCache
 from pipeline.version import __version__
 from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.bigquery.schema import table_of
+from pipeline.warehouses.bigquery.schema import ledger_tables, table_of
 from pipeline.warehouses.bigquery.sql import (
     compaction,
     insertion,
@@ -84,11 +84,8 @@ class BigQueryWarehouse:
                     f"job {job.job_id}"
                 )
             provenance = (load_file.rows, load_file.source_sha256, load_file.declaration, file.fingerprint)
-            self._insert(
-                subject,
-                "loads",
-                [LoadRecord(dataset.name, month, *provenance, datetime.now(timezone.utc), __version__)],
-            )
+            writing = (datetime.now(timezone.utc), __version__)
+            self._insert(subject, "loads", [LoadRecord(dataset.name, month, *provenance, *writing)])
         return load_file.rows
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
@@ -142,11 +139,8 @@ class BigQueryWarehouse:
             self._insert(subject, "mart_loads", former, revoked=True)
             for merge in merges:
                 self._tables.run("mart", subject, merge)
-            now = datetime.now(timezone.utc)
-            built = [
-                MartRecord(mart.name, dataset.name, month, 0, load.fingerprint, now, __version__, mart.definition)
-                for mart in marts
-            ]
+            origin = (load.fingerprint, datetime.now(timezone.utc), __version__)
+            built = [MartRecord(mart.name, dataset.name, month, 0, *origin, mart.definition) for mart in marts]
             self._insert(subject, "mart_loads", built, counts=counts)
             recorded = self._records().ledger.marts
         return {mart.name: recorded[mart.name, dataset.name, month].rows for mart in marts}
@@ -191,7 +185,7 @@ class BigQueryWarehouse:
         listed = self._tables.listed()
         if writing:
             self._cached_ledger.forget()
-            self._tables.evolve_ledger(listed)
+            self._tables.ensure_tables([table for table in ledger_tables() if table.name in listed], listed)
         loads = [LoadRecord(**row) for row in newest(self._tables.rows("loads", listed), "loaded_at")]
         rows = self._tables.rows("mart_loads", listed) if loads else ()
         marts = [MartRecord(**row) for row in newest(rows, "built_at")]
