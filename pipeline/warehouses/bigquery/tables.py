@@ -1,7 +1,7 @@
 """The dataset of BigQuery and its tables: created, evolved, loaded and read.
 
-One listing shows by the tables' labels what differs from its declaration; mostly nothing does. Columns are added in
-place, and nothing is dropped.
+One listing with the tables' labels shows which tables differ from their declaration; usually none does. Columns are
+added in place, and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Target:
         """The roles that an account needs."""
         return (
             f"roles/bigquery.jobUser on the project {self.project} and roles/bigquery.dataEditor on the dataset "
-            f"{self.dataset} (roles/bigquery.user on the project, to make the dataset) to the account"
+            f"{self.dataset} (roles/bigquery.user on the project, to create the dataset) to the account"
         )
 
 
