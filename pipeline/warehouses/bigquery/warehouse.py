@@ -2,7 +2,7 @@
 
 A load job replaces the month's partition (`green$202401`, WRITE_TRUNCATE): all or nothing, free of charge, and for many
 months at the same time. The record cannot be in one transaction with the job. So it is revoked before and written
-after: a month with a record is loaded. One MERGE statement replaces a month of a mart, between its records likewise.
+after: a month with a record is loaded. A month of a mart is replaced in the same way, by one MERGE statement.
 
 BigQuery limits the statements that change rows of one table (UPDATE, DELETE, MERGE: two run, 20 wait), but not INSERT.
 So the ledger is append-only: the newest row of a key counts, and a row without a number of rows revokes the key.
@@ -84,8 +84,8 @@ class BigQueryWarehouse:
                     f"job {job.job_id}"
                 )
             provenance = (load_file.rows, load_file.source_sha256, load_file.declaration, file.fingerprint)
-            writing = (datetime.now(timezone.utc), __version__)
-            self._insert(subject, "loads", [LoadRecord(dataset.name, month, *provenance, *writing)])
+            written = (datetime.now(timezone.utc), __version__)
+            self._insert(subject, "loads", [LoadRecord(dataset.name, month, *provenance, *written)])
         return load_file.rows
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
@@ -126,16 +126,16 @@ class BigQueryWarehouse:
         validate_marts(subject, dataset, marts)
         with self._translated(subject):
             records = self._records(writing=True)
-            load = records.ledger.loads.get((dataset.name, month))
+            key = (dataset.name, month)
+            load = records.ledger.loads.get(key)
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            lost = [record for record in records.marts if record.mart not in records.listed]
+            lost = [mart for mart in records.marts if mart.mart not in records.listed]
             self._insert(subject, "mart_loads", lost, lost=True)
             where = f"dataset = {literal(dataset.name)} AND month = {literal(month)}"
             counts = {mart.name: f"(SELECT COUNT(*) FROM {mart.name} WHERE {where})" for mart in marts}
             merges = [self._tables.prepare_mart(mart, dataset.name, month, records.listed) for mart in marts]
-            former = [record for record in records.marts if (record.dataset, record.month) == (dataset.name, month)]
-            former = [record for record in former if record.mart in counts]
+            former = [mart for mart in records.marts if (mart.dataset, mart.month) == key and mart.mart in counts]
             self._insert(subject, "mart_loads", former, revoked=True)
             for merge in merges:
                 self._tables.run("mart", subject, merge)
@@ -176,7 +176,7 @@ class BigQueryWarehouse:
             return self._tables.run("read", "query", sql).to_arrow(create_bqstorage_client=False)
 
     def _ledger(self) -> Ledger:
-        """The ledger; a plan reads it once, however many months it asks about."""
+        """The ledger; a plan reads it once for all months."""
         with self._translated("loads"):
             return self._cached_ledger.get(lambda: self._records().ledger)
 
