@@ -19,9 +19,9 @@ passed=0 failed=0
 ok() { echo "  ok    $*"; passed=$((passed + 1)); }
 bad() { echo "  FAIL  $*"; failed=$((failed + 1)); }
 check() { # CHECK COMMAND...
-  local name=$1
+  local title=$1
   shift
-  if "$@"; then ok "$name"; else bad "$name"; fi
+  if "$@"; then ok "$title"; else bad "$title"; fi
 }
 is() { # CHECK EXPECTED ACTUAL
   if [ "$2" = "$3" ]; then ok "$1: $3"; else bad "$1: '$3', expected '$2'"; fi
