@@ -1,5 +1,5 @@
 #!/bin/sh
-# The pipeline command; what it runs is shared through luigid where the stack has one.
+# The pipeline command; it runs steps through luigid if the stack has one.
 set -eu
 case ${1:-} in
   backfill | redo | refresh)

@@ -1,6 +1,6 @@
-"""Emulators of Cloud Storage (port 4443) and BigQuery (port 9050), with a bucket `taxi`, until a signal comes.
+"""Run emulators of Cloud Storage (port 4443) and BigQuery (port 9050) with a bucket `taxi`, until a signal.
 
-They are those of the tests, behind the gateways that make up for what they lack.
+They are the emulators of the tests, with their gateways.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from gcs_shim import GcsGateway
 from pipeline.sample.site import Server
 
 HOST = "emulators"
-#: All of the stack's network.
+#: All networks of the container.
 ADDRESS = "0.0.0.0"  # noqa: S104
 
 
 class _OneAtATime(Handler):
-    """Asks the emulator one question at a time: BigQuery's answers two at once with each other's rows."""
+    """Forwards one request at a time: BigQuery's emulator mixes the rows of concurrent answers."""
 
-    _turn = threading.Lock()
+    _one = threading.Lock()
 
-    def _obey(self, request: Request, body: Iterable[bytes], fault: Fault | None) -> None:
-        whole = list(body)  # Nobody waits for a client that is slow to ask.
-        with self._turn:
-            super()._obey(request, whole, fault)
+    def _handle(self, request: Request, body: Iterable[bytes], fault: Fault | None) -> None:
+        whole = list(body)  # Read first, so that other requests do not wait for a slow client.
+        with self._one:
+            super()._handle(request, whole, fault)
 
 
 class _Reachable(Gateway):
-    """A gateway that other containers reach, at a port of which they know."""
+    """A gateway on a fixed port that other containers can connect to."""
 
     port: int
     handler: type[Handler] = Handler
@@ -65,7 +65,7 @@ class _BigQuery(_Reachable, BigQueryGateway):
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGINT or SIGTERM."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Before all others: can the mounted folders be written? And a password for Postgres, made up once, in files that are
-# nobody else's. The server reads its file as a member of the group.
+# Runs before all other services: validates that the mounted folders are writable, and creates a password for Postgres
+# once, in files that only the user can read. The server reads its file as a member of the group.
 set -eu
 for folder in /taxi/data /run/taxi; do
   if ! [ -w "$folder" ]; then
     owner=$(stat -c %u:%g "$folder")
-    echo "setup: the folder mounted at $folder belongs to $owner, and this runs as $(id -u):$(id -g). Write its owner" \
-      "into docker/.env, as PIPELINE_UID and PIPELINE_GID, or give it to this user: sudo chown -R $(id -u):$(id -g)" \
-      "docker/data docker/secrets (or what TAXI_DATA and TAXI_SECRETS name)" >&2
+    echo "setup: the folder mounted at $folder belongs to $owner, but the container runs as $(id -u):$(id -g). Set" \
+      "PIPELINE_UID and PIPELINE_GID in docker/.env to its owner, or change its owner: sudo chown -R" \
+      "$(id -u):$(id -g) docker/data docker/secrets (or the folders in TAXI_DATA and TAXI_SECRETS)" >&2
     exit 1
   fi
 done
@@ -17,7 +17,7 @@ if ! [ -s postgres_password ]; then
   umask 0027
   head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > .new
   mv .new postgres_password
-  echo "setup: made a password for Postgres"
+  echo "setup: created a password for Postgres"
 fi
 umask 0077
 printf 'postgres:5432:*:taxi:%s\n' "$(cat postgres_password)" > .pgpass

@@ -1,8 +1,8 @@
-"""A worker that takes any step of this package that is scheduled at luigid, one at a time, until it is told to stop.
+"""A worker that runs the steps of this package that are scheduled at luigid, one at a time, until SIGTERM.
 
-Luigi calls that an assistant. Told to stop by SIGTERM, it ends its step cleanly and gives it back, so that others take
-it over at once; killed, luigid notices after `worker_disconnect_delay`. A task that it cannot load, because it is of
-another module or another version of this package, is reported to luigid as failed, and the worker goes on.
+Luigi calls it an assistant. On SIGTERM it ends its step cleanly and returns it, so that other workers can run it
+immediately; luigid notices a killed worker after `worker_disconnect_delay`. A task that the worker cannot load, because
+it belongs to another module or version, is reported to luigid as failed, and the worker continues.
 """
 
 from __future__ import annotations
@@ -28,54 +28,54 @@ from pipeline.settings import current_settings
 from pipeline.tasks import luigi_options
 from pipeline.tasks.base import log
 
-#: Touched whenever the worker looks around; the health check reads its age.
-ALIVE = Path("/tmp/alive")  # noqa: S108  (a folder of the container alone)
-#: How long a step may take to put its drafts away.
+#: Touched in each loop of the worker; the health check reads its age.
+ALIVE = Path("/tmp/alive")  # noqa: S108  (the container's own folder)
+#: How long a step may take to delete its drafts.
 _GRACE_S = 10.0
 
 
 class _Stop(Exception):
-    """The worker was told to stop."""
+    """The worker received a signal to stop."""
 
 
 class Luigid(RemoteScheduler):
-    """luigid, of whose work this worker sees only what it can load."""
+    """luigid, restricted to the tasks that this worker can load."""
 
-    refuse: Callable[[dict[str, Any], str], None]
+    reject: Callable[[dict[str, Any], str], None]
 
-    def get_work(self, **asked: Any) -> Any:
-        """The next step; none, if the next one cannot be loaded."""
-        work = RemoteScheduler.get_work(self, **asked)
-        if work.get("task_id") and (why := _why_not(work)):
-            self.refuse(work, why)
+    def get_work(self, **options: Any) -> Any:
+        """The next step; none if it cannot be loaded."""
+        work = RemoteScheduler.get_work(self, **options)
+        if work.get("task_id") and (problem := _problem(work)):
+            self.reject(work, problem)
             work["task_id"] = None
         return work
 
 
-def _why_not(work: dict[str, Any]) -> str:
-    """Why the task cannot be loaded; empty if it can. A module of anyone else's is not even imported."""
+def _problem(work: dict[str, Any]) -> str:
+    """Why the task cannot be loaded; empty if it can. Modules of other packages are not imported."""
     module = work["task_module"]
     if module != "pipeline" and not str(module).startswith("pipeline.tasks."):
-        return f"module {module!r} is not of this package; allowed are pipeline and pipeline.tasks.…"
+        return f"module {module!r} is not part of this package; allowed: pipeline and pipeline.tasks.…"
     try:
         task = load_task(module, work["task_family"], work["task_params"])
-    except Exception as error:  # Whatever another version has sent.
+    except Exception as error:  # The task may be of another version.
         return f"pipeline {pipeline.__version__} cannot load it: {type(error).__name__}: {error}"
-    # Luigi's worker takes the id that luigid gave for the one that the task has.
+    # Luigi's worker assumes that the task has the id that luigid sent.
     return "" if task.task_id == work["task_id"] else f"pipeline {pipeline.__version__} calls it {task.task_id}"
 
 
 class Assistant(Worker):
-    """Luigi's worker, which shows that it lives, and stops between two looks once it was told to."""
+    """Luigi's worker, which touches a file in each loop, and stops there after a signal."""
 
     stopping = False
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """The handler of signals; nothing is raised from it, since Python drops that in the hooks of fork."""
+        """The signal handler; it raises nothing, because Python ignores exceptions in the hooks of fork."""
         self.stopping = True
 
-    def give_back(self) -> None:
-        """End the steps that run, and let luigid give them to others at once."""
+    def return_steps(self) -> None:
+        """End the running steps, so that luigid can give them to other workers immediately."""
         for process in self._running_tasks.values():
             process.terminate()
         for task_id, process in self._running_tasks.items():
@@ -83,7 +83,7 @@ class Assistant(Worker):
             if process.is_alive():
                 process.kill()
             task = process.task
-            # As Luigi reports a failure; luigid takes nothing else for a step that runs. It is then forgiven.
+            # Report a failure, the only state that luigid accepts for a running step, and let luigid forget it.
             self._add_task(
                 worker=self._id,
                 task_id=task_id,
@@ -97,33 +97,33 @@ class Assistant(Worker):
                 assistant=True,
             )
             self._scheduler.forgive_failures(task_id)
-            log.info(f"worker: gave {task_id} back")
+            log.info(f"worker: returned {task_id}")
 
     def _get_work(self) -> Any:
-        self._look()
+        self._touch()
         return super()._get_work()
 
-    def refuse(self, work: dict[str, Any], why: str) -> None:
+    def reject(self, work: dict[str, Any], problem: str) -> None:
         """Report a task that cannot be loaded as failed."""
-        log.error(f"worker: refused {work['task_id']}: {why}")
-        told = {"family": work["task_family"], "module": work["task_module"], "params": work["task_params"]}
-        explanation = json.dumps(f"refused by {self._id}: {why}")
+        log.error(f"worker: rejectd {work['task_id']}: {problem}")
+        task = {"family": work["task_family"], "module": work["task_module"], "params": work["task_params"]}
+        explanation = json.dumps(f"rejectd by {self._id}: {problem}")
         self._scheduler.add_task(
-            worker=self._id, task_id=work["task_id"], status=FAILED, expl=explanation, assistant=True, **told
+            worker=self._id, task_id=work["task_id"], status=FAILED, expl=explanation, assistant=True, **task
         )
 
     def _handle_next_task(self) -> None:
-        self._look()
+        self._touch()
         super()._handle_next_task()
 
-    def _look(self) -> None:
+    def _touch(self) -> None:
         ALIVE.touch()
         if self.stopping:
             raise _Stop
 
 
 def main() -> int:
-    """0 when told to stop, 1 when luigid is gone, 2 when the settings cannot be."""
+    """Returns 0 after a signal, 1 if luigid does not answer, 2 if the settings are invalid."""
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [logging.StreamHandler(sys.stdout)]
@@ -135,19 +135,19 @@ def main() -> int:
     except UsageError as error:
         log.error(f"worker: {error}")
         return 2
-    log.info(f"worker: of pipeline {pipeline.__version__}, for {url}; lake {settings.lake}")
-    # A process for each step, so that its memory goes with it; and no haste while there is nothing to do.
+    log.info(f"worker: pipeline {pipeline.__version__}, luigid {url}, lake {settings.lake}")
+    # Each step has its own process, which frees its memory; an idle worker asks luigid every one to two seconds.
     options = {"force_multiprocessing": True, "wait_interval": 1.0, "wait_jitter": 1.0}
     luigid = Luigid(url)
     with Assistant(scheduler=luigid, worker_processes=1, assistant=True, **options) as worker:
-        luigid.refuse = worker.refuse
+        luigid.reject = worker.reject
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, worker.stop)
         try:
             try:
                 worker.run()
             except _Stop:
-                worker.give_back()
+                worker.return_steps()
         except RPCError as error:
             log.error(f"worker: {url} does not answer: {error}")
             return 1

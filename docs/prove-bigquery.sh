@@ -1,12 +1,12 @@
 #!/bin/bash
-# Proves on a real project what the emulators cannot: months of green loaded into BigQuery, by every way there is.
+# Tests on a real project what the emulators cannot test: loads months of green into BigQuery in every way.
 #
 #   make prove-bigquery PROJECT=my-project [LOCATION=US]
 #
-# Needs gcloud and bq, logged in (also: gcloud auth application-default login). Makes a bucket and a dataset of its own and
-# deletes both at the end, whatever happens. Takes about ten minutes and costs less than a cent.
+# Needs gcloud and bq, logged in (also: gcloud auth application-default login). Creates its own bucket and dataset, and
+# always deletes both at the end. Takes about ten minutes and costs less than a cent.
 set -euo pipefail
-: "${PROJECT:?say which project, as in: make prove-bigquery PROJECT=my-project}"
+: "${PROJECT:?is not set; run: make prove-bigquery PROJECT=my-project}"
 LOCATION=${LOCATION:-US}
 BIN=${BIN:-.venv/bin}
 NAME=taxi_proof_$$
@@ -24,22 +24,22 @@ export PIPELINE_LAKE=gs://$BUCKET/lake PIPELINE_SCRATCH=$FOLDER/scratch PIPELINE
 direct="bigquery://$PROJECT/$NAME?location=$LOCATION"
 export PIPELINE_WAREHOUSE=$direct
 
-kept=0
-# expect WHAT ROWS QUERY: the query gives one number, which must be this one.
+passed=0
+# expect NAME NUMBER QUERY: the query must return this number.
 expect() {
-  local got
-  got=$("$BIN/pipeline" sql "$3" --format csv | tail -n 1 | tr -d '\r')
-  if [ "$got" = "$2" ]; then
-    kept=$((kept + 1)); echo "  ok    $1: $got"
+  local actual
+  actual=$("$BIN/pipeline" sql "$3" --format csv | tail -n 1 | tr -d '\r')
+  if [ "$actual" = "$2" ]; then
+    passed=$((passed + 1)); echo "  ok    $1: $actual"
   else
-    echo "  BROKEN $1: $got, expected $2" >&2; exit 1
+    echo "  FAIL  $1: $actual, expected $2" >&2; exit 1
   fi
 }
 rows() { echo "SELECT COUNT(*) AS n FROM $1 WHERE month = DATE '$2'"; }
 
 gcloud storage buckets create "gs://$BUCKET" --project "$PROJECT" --location "$LOCATION" --uniform-bucket-level-access
 
-echo "== one month, loaded right into its partition"
+echo "== one month, loaded directly into its partition"
 "$BIN/pipeline" backfill green 2024-01
 expect "rows of green 2024-01" 56551 "$(rows green 2024-01-01)"
 expect "times are DATETIME" 2 "SELECT COUNT(*) AS n FROM INFORMATION_SCHEMA.COLUMNS WHERE table_name = 'green' AND data_type = 'DATETIME'"
@@ -49,7 +49,7 @@ echo "== external tables over the lake"
 "$BIN/luigi" --module pipeline Expose --local-scheduler
 expect "rows of the external table" 56551 "$(rows green_lake 2024-01-01)"
 
-echo "== two loads at once"
+echo "== two concurrent loads"
 "$BIN/pipeline" backfill green 2024-02..2024-03 --workers 2
 expect "rows of green 2024-02" 53577 "$(rows green 2024-02-01)"
 expect "rows of green 2024-03" 57457 "$(rows green 2024-03-01)"
@@ -59,9 +59,9 @@ echo "== a month loaded again"
 expect "rows of green 2024-01" 56551 "$(rows green 2024-01-01)"
 expect "days in the mart" 31 "SELECT COUNT(*) AS n FROM daily_trips WHERE dataset = 'green' AND month = DATE '2024-01-01'"
 
-echo "== by way of a staging table"
+echo "== through a staging table"
 export PIPELINE_WAREHOUSE="$direct&load=staged"
 "$BIN/pipeline" redo green 2024-02 --from load --yes
 expect "rows of green 2024-02" 53577 "$(rows green 2024-02-01)"
 
-echo "$kept promises kept"
+echo "$passed checks passed"

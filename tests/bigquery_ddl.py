@@ -1,4 +1,4 @@
-"""What CREATE TABLE and CREATE VIEW say of a table besides its columns, which bqemulator 1.4 mostly forgets.
+"""The properties of a table in CREATE TABLE and CREATE VIEW, most of which bqemulator 1.4 ignores.
 
 https://cloud.google.com/bigquery/docs/reference/standard-sql/data-definition-language
 """
@@ -13,7 +13,7 @@ from sqlglot import exp
 
 
 class Creation(NamedTuple):
-    """The table that a statement would create, and properties of its resource."""
+    """The table that a statement creates, and the properties of its resource."""
 
     name: TableName
     properties: Json
@@ -21,7 +21,7 @@ class Creation(NamedTuple):
 
 
 def creation(query: Json, project: str) -> Creation | None:
-    """What a query job would create; None if it is no such statement."""
+    """The table or view that a query job creates; None for any other statement."""
     text = query.get("query", "")
     if text.lstrip()[:6].upper() != "CREATE" or ";" in text.strip().rstrip(";"):
         return None
@@ -30,19 +30,19 @@ def creation(query: Json, project: str) -> Creation | None:
         return None
     table = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
     default = query.get("defaultDataset", {})
-    place = (table.catalog or default.get("projectId", project), table.db or default.get("datasetId", ""))
+    parent = (table.catalog or default.get("projectId", project), table.db or default.get("datasetId", ""))
     properties: Json = {}
     for each in tree.args["properties"].expressions if tree.args.get("properties") else []:
         properties |= _property(each)
     if tree.kind == "VIEW":
         properties["view"] = {"query": tree.expression.sql("bigquery"), "useLegacySql": False}
-    return Creation(TableName(*place, table.name), properties, bool(tree.args.get("replace")))
+    return Creation(TableName(*parent, table.name), properties, bool(tree.args.get("replace")))
 
 
 def _property(each: Any) -> Json:
     if isinstance(each, exp.PartitionedByProperty) and isinstance(each.this, exp.DateTrunc):
         return {"timePartitioning": {"type": each.this.unit.name, "field": each.this.this.name}}
-    if each.key in ("clusterproperty", "cluster"):  # The latter before sqlglot 30.10.
+    if each.key in ("clusterproperty", "cluster"):  # "cluster" before sqlglot 30.10.
         return {"clustering": {"fields": [column.name for column in each.expressions]}}
     if isinstance(each, exp.Property) and each.name == "description":
         return {"description": each.args["value"].name}

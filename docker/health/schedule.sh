@@ -1,5 +1,5 @@
 #!/bin/sh
-# Whether the last run of the schedule went well: it runs, all is there (0), or nothing but unpublished months lacks (3).
+# Whether the schedule is healthy: a run is in progress, or the last one loaded all months (0) or all published ones (3).
 set -eu
 state=$(cat /tmp/schedule)
 echo "last run: $state"

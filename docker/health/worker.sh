@@ -1,6 +1,6 @@
 #!/bin/sh
-# Whether the worker has looked around in the last minute; within a long step it does so, too.
+# Whether the worker has touched its file in the last minute, which it also does during a long step.
 set -eu
 age=$(($(date +%s) - $(stat -c %Y /tmp/alive)))
-echo "looked around $age s ago"
+echo "active $age s ago"
 [ "$age" -lt 60 ]

@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from pipeline.disk import sync
 from pipeline.errors import UsageError
-from pipeline.warehouses.duckdb.file import import_duckdb
 
 #: The formats of files, and the options by which DuckDB's COPY writes them.
 FORMATS = {"csv": "FORMAT csv, HEADER true", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
@@ -37,6 +36,8 @@ def write_rows(rows: pa.Table, form: str, file: BinaryIO, *, lines: bool = False
     doubled = sorted({name for name in rows.column_names if lower.count(name.lower()) > 1})
     if doubled and form != "csv":
         raise UsageError(f"more than one column is called {', '.join(doubled)}; give them different names with AS")
+    import duckdb
+
     connection, select = _load(rows, form)
     read, write = os.pipe()  # Through a pipe, so that the file may be anything that Python can write to.
 
@@ -52,7 +53,7 @@ def write_rows(rows: pa.Table, form: str, file: BinaryIO, *, lines: bool = False
         shutil.copyfileobj(pieces, file)
     try:
         copied.result()
-    except import_duckdb().Error as error:
+    except duckdb.Error as error:
         raise UsageError(f"{form} cannot hold this: {error}; CAST the column to VARCHAR, for instance") from error
 
 
@@ -64,9 +65,11 @@ def column_texts(rows: pa.Table) -> list[list[str | None]]:
 
 def _load(rows: pa.Table, form: str) -> tuple[Any, str]:
     """A DuckDB connection that has the rows, and a SELECT of them as this format shows them."""
+    import duckdb
+
     # Neutral names, since a query may have two columns of one name; and DuckDB reads no decimals of over 38 digits.
     columns = [column.cast(pa.string()) if pa.types.is_decimal256(column.type) else column for column in rows.columns]
-    connection = import_duckdb().connect()
+    connection = duckdb.connect()
     connection.register("rows", pa.table(columns, names=[f"c{index}" for index in range(len(columns))]))
     parts = []
     for index, field in enumerate(rows.schema):

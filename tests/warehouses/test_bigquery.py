@@ -1,6 +1,6 @@
-"""The warehouse in BigQuery: what exactly it asks of the service, and what it does when the service misbehaves.
+"""The warehouse in BigQuery: its requests to the service, and what it does when the service fails.
 
-What every warehouse keeps is in test_warehouse_contract.py.
+The contract of all warehouses is tested in test_warehouse_contract.py.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.base import Compacting, Exposing, Mart
 from pipeline.warehouses.bigquery import jobs as bigquery_jobs
-from pipeline.warehouses.bigquery.place import Place, parse_place
-from pipeline.warehouses.bigquery.warehouse import BigQueryWarehouse
+from pipeline.warehouses.bigquery.tables import Tables, Target, parse_url
 
 ROLES = r"roles/bigquery\.jobUser on the project test-project and roles/bigquery\.dataEditor on the dataset"
 
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's own retries and ours, with shorter pauses."""
+    """Shorten the pauses of the library's retries and of ours."""
     quick = library_retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
     monkeypatch.setattr(library_retry, "DEFAULT_RETRY", quick)
     monkeypatch.setattr(bigquery_jobs, "_FIRST_LOOK_S", 0.01)
@@ -60,19 +59,19 @@ def totals(warehouse: Warehouse, month: date = JAN) -> list[float]:
     return warehouse.query(sql).column(0).to_pylist()
 
 
-def jobs(cloud: Cloud, kind: str = "load") -> list[dict[str, Any]]:
-    """The bodies of the requests by which jobs of this kind were begun."""
-    return [one.body for one in cloud.bigquery.seen("POST", r"/jobs\?") if kind in one.body["configuration"]]
+def jobs(cloud: Cloud, job_type: str = "load") -> list[dict[str, Any]]:
+    """The bodies of the requests that inserted jobs of this type: load, copy or query."""
+    return [one.body for one in cloud.bigquery.seen("POST", r"/jobs\?") if job_type in one.body["configuration"]]
 
 
 def load_ids(cloud: Cloud) -> list[str]:
     return [body["jobReference"]["jobId"] for body in jobs(cloud)]
 
 
-# What is made.
+# Creating the dataset and its tables.
 
 
-def test_the_dataset_is_made_with_what_its_url_says(cloud: Cloud, tmp_path: Path) -> None:
+def test_the_dataset_is_created_with_the_options_of_its_url(cloud: Cloud, tmp_path: Path) -> None:
     url = f"{cloud.warehouse}&expiration_days=30&label.team=data"
     warehouse_at(url, tmp_path / "scratch").replace(ZONES, None, zones(tmp_path))
     (made,) = cloud.bigquery.seen("POST", r"/datasets\?")
@@ -132,14 +131,14 @@ def test_a_warehouse_that_is_as_declared_is_not_changed(cloud: Cloud, warehouse:
 # One load.
 
 
-def test_the_load_of_a_month_asks_for_exactly_this(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_load_job_has_exactly_this_configuration(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     (body,) = jobs(cloud)
     reference, load = body["jobReference"], body["configuration"]["load"]
     assert re.fullmatch(r"load_green_2024-01_[0-9a-f]{8}", reference.pop("jobId"))
     assert reference == {"projectId": PROJECT, "location": "EU"}
     fields = load.pop("schema")["fields"]
-    # The month is the key in the path, and no column of the file.
+    # The month is a key in the path, not a column of the file.
     assert [field["name"] for field in fields] == list(GREEN.by_name)
     assert {field["name"]: field["type"] for field in fields}["pickup_datetime"] == "DATETIME"
     assert {field["mode"] for field in fields} == {"NULLABLE"}
@@ -156,7 +155,7 @@ def test_the_load_of_a_month_asks_for_exactly_this(cloud: Cloud, warehouse: Ware
     }
 
 
-def test_a_staged_load_goes_by_way_of_a_table_of_its_own_that_is_gone_afterwards(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_staged_load_uses_a_table_of_its_own_and_deletes_it(cloud: Cloud, tmp_path: Path) -> None:
     staged = warehouse_at(f"{cloud.warehouse}&load=staged", tmp_path / "scratch")
     for values in ([10.0, 20.0], [30.0]):
         cloud.clear()
@@ -176,7 +175,7 @@ def test_a_staged_load_goes_by_way_of_a_table_of_its_own_that_is_gone_afterwards
     assert staged.loads(GREEN)[JAN].rows == 1
 
 
-def test_the_ledger_is_compacted_to_what_counts(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_compact_deletes_old_records_that_do_not_count(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     for values in ([10.0], [20.0], [30.0]):
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, values))
         warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
@@ -184,7 +183,9 @@ def test_the_ledger_is_compacted_to_what_counts(cloud: Cloud, warehouse: Warehou
     warehouse.forget(GREEN, FEB)
     before = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
     compacting(warehouse).compact()
-    assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 7}], "all are of the last hour"
+    assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 7}], (
+        "all records are of the last hour"
+    )
     client = bigquery_client(PROJECT, "EU")
     for table, moment in (("loads", "loaded_at"), ("mart_loads", "built_at")):
         sql = f"UPDATE {cloud.dataset}.{table} SET {moment} = TIMESTAMP_SUB({moment}, INTERVAL 2 HOUR) WHERE TRUE"
@@ -199,12 +200,12 @@ def test_the_ledger_is_compacted_to_what_counts(cloud: Cloud, warehouse: Warehou
 
 
 def compacting(warehouse: Any) -> Compacting:
-    found = warehouse._warehouse
-    assert isinstance(found, Compacting)
-    return found
+    inner = warehouse._warehouse
+    assert isinstance(inner, Compacting)
+    return inner
 
 
-def test_the_zones_are_loaded_into_their_whole_table(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_the_zones_replace_their_whole_table(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(ZONES, None, zones(tmp_path))
     (body,) = jobs(cloud)
     assert re.fullmatch(r"load_zones_[0-9a-f]{8}", body["jobReference"]["jobId"])
@@ -213,7 +214,7 @@ def test_the_zones_are_loaded_into_their_whole_table(cloud: Cloud, warehouse: Wa
     assert "hivePartitioningOptions" not in load
 
 
-def test_a_load_whose_answer_is_lost_is_found_and_a_redo_is_another_job(
+def test_a_load_job_whose_answer_was_lost_is_found_and_a_redo_is_another_job(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     file = trips(tmp_path, GREEN, JAN, [10.0])
@@ -222,7 +223,7 @@ def test_a_load_whose_answer_is_lost_is_found_and_a_redo_is_another_job(
     cloud.bigquery.lose_answer(method="POST", path=r"/jobs\?")
     assert warehouse.replace(GREEN, JAN, file) == 1
     first, again = load_ids(cloud)
-    assert first == again, "the same job is asked for again, and found"
+    assert first == again, "the second request has the same job id"
     posts = [one.status for one in cloud.bigquery.seen("POST", r"/jobs\?") if "load" in one.body["configuration"]]
     assert posts == [200, 409]
     warehouse.replace(GREEN, JAN, file)
@@ -230,7 +231,7 @@ def test_a_load_whose_answer_is_lost_is_found_and_a_redo_is_another_job(
     assert totals(warehouse) == [10.0]
 
 
-def test_a_script_whose_answer_is_lost_is_not_run_twice(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_statement_whose_answer_was_lost_is_not_run_twice(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(ZONES, None, zones(tmp_path))
     cloud.clear()
     cloud.bigquery.lose_answer(method="POST", path=r"/jobs\?", skip=1)
@@ -240,11 +241,11 @@ def test_a_script_whose_answer_is_lost_is_not_run_twice(cloud: Cloud, warehouse:
     assert loads == [{"dataset": "green", "rows": 1}]
 
 
-# A service that fails for a while, or for good.
+# A service that fails for some time, or permanently.
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_service_that_is_busy_for_a_while_is_asked_again(
+def test_requests_to_a_busy_service_are_retried(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, status: int
 ) -> None:
     warehouse.replace(ZONES, None, zones(tmp_path))
@@ -257,9 +258,7 @@ def test_a_service_that_is_busy_for_a_while_is_asked_again(
     assert totals(warehouse) == [10.0]
 
 
-def test_a_job_that_is_refused_for_its_rate_is_followed_by_others_until_one_passes(
-    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
-) -> None:
+def test_a_rate_limited_job_is_retried_with_new_job_ids(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     cloud.bigquery.fail_job("load", ("rateLimitExceeded", "too many table update operations"), times=3)
     assert warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0])) == 1
     first, *others = load_ids(cloud)
@@ -268,7 +267,7 @@ def test_a_job_that_is_refused_for_its_rate_is_followed_by_others_until_one_pass
     assert warehouse.loads(GREEN)[JAN].rows == 1
 
 
-def test_a_job_that_is_always_refused_is_one_error_with_every_reason_the_job_and_its_page(
+def test_a_job_that_always_fails_is_one_error_with_all_reasons_the_job_id_and_its_page(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = (("rateLimitExceeded", "too many updates"), ("quotaExceeded", "and too much of it"))
@@ -278,12 +277,12 @@ def test_a_job_that_is_always_refused_is_one_error_with_every_reason_the_job_and
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     last = load_ids(cloud)[-1]
     page = f"https://console.cloud.google.com/bigquery?project={PROJECT}&page=queryresults&j=bq:EU:{last}"
-    told = "rateLimitExceeded: too many updates; quotaExceeded: and too much of it"
-    assert str(caught.value) == f"green 2024-01: {told}; job {last}, {page}"
+    messages = "rateLimitExceeded: too many updates; quotaExceeded: and too much of it"
+    assert str(caught.value) == f"green 2024-01: {messages}; job {last}, {page}"
     assert len(load_ids(cloud)) == len(set(load_ids(cloud))) > 3
 
 
-def test_a_transaction_that_loses_against_another_is_begun_anew(
+def test_a_statement_that_meets_a_concurrent_update_is_run_again(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     warehouse.replace(ZONES, None, zones(tmp_path))
@@ -293,7 +292,7 @@ def test_a_transaction_that_loses_against_another_is_begun_anew(
     assert set(warehouse.loads(GREEN)) == {JAN}
 
 
-def test_a_service_that_stays_away_is_one_clear_error_after_the_deadline(
+def test_a_service_that_stays_unavailable_is_one_clear_error_after_the_deadline(
     cloud: Cloud, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 0.3)
@@ -316,7 +315,7 @@ def test_a_service_that_stays_away_is_one_clear_error_after_the_deadline(
         assert len([one for one in cloud.bigquery.requests if one.status == 503]) > 2
 
 
-def test_a_bad_file_is_an_error_with_all_reasons_and_the_old_month_stays(
+def test_a_bad_file_is_an_error_with_all_reasons_and_the_old_rows_stay(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -325,14 +324,12 @@ def test_a_bad_file_is_an_error_with_all_reasons_and_the_old_month_stays(
     cloud.bigquery.fail_job("load", *reasons)
     with pytest.raises(WarehouseError, match=r"green 2024-01: .*reading data; invalid: column fare_amount: bad page"):
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
-    assert len(load_ids(cloud)) == 1, "it would fail again"
+    assert len(load_ids(cloud)) == 1, "a second job would fail, too"
     assert totals(warehouse) == [10.0]
     assert JAN not in warehouse.loads(GREEN)
 
 
-def test_a_file_that_is_damaged_beyond_its_footer_leaves_the_old_month(
-    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
-) -> None:
+def test_a_file_with_damaged_data_leaves_the_old_rows(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     path = trips(tmp_path, GREEN, JAN, [float(number) for number in range(5_000)]).path
     content = bytearray(path.read_bytes())
@@ -346,7 +343,7 @@ def test_a_file_that_is_damaged_beyond_its_footer_leaves_the_old_month(
     assert totals(warehouse) == [12.0]
 
 
-def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
+def test_an_interrupted_load_has_no_record_and_leaves_the_old_rows(
     warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -355,7 +352,7 @@ def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BigQueryWarehouse, "_load", stop)
+    monkeypatch.setattr(Tables, "load", stop)
     with pytest.raises(KeyboardInterrupt):
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [11.0]))
     assert JAN not in warehouse.loads(GREEN)
@@ -363,21 +360,19 @@ def test_a_load_that_stops_midway_is_not_reported_and_the_old_rows_are_there(
     assert totals(warehouse) == [10.0]
 
 
-def test_a_load_that_stops_before_its_record_is_not_reported(
-    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_load_without_a_record_is_not_reported(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     file = trips(tmp_path, GREEN, JAN, [11.0])
-    with monkeypatch.context() as patch:
-        patch.delattr(BigQueryWarehouse, "_record")
-        with pytest.raises(AttributeError):
-            warehouse.replace(GREEN, JAN, file)
+    cloud.bigquery.fail_job("query", ("invalidQuery", "table is locked"))
+    with pytest.raises(WarehouseError, match="green 2024-01: invalidQuery: table is locked"):
+        warehouse.replace(GREEN, JAN, file)
+    assert len(load_ids(cloud)) == 1
     assert warehouse.loads(GREEN) == {}
     warehouse.replace(GREEN, JAN, file)
     assert totals(warehouse) == [11.0]
 
 
 @pytest.mark.parametrize("path", [r"/jobs\?", r"/tables\?", r"/data\?"])
-def test_a_permission_that_lacks_is_named_with_the_roles_to_grant(
+def test_a_missing_permission_is_named_with_the_roles_to_grant(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, path: str
 ) -> None:
     warehouse.replace(ZONES, None, zones(tmp_path))
@@ -391,10 +386,10 @@ def test_a_permission_that_lacks_is_named_with_the_roles_to_grant(
 # Declarations that change.
 
 
-TIP = Column("new_fee", pa.float64(), doc="A fee that came later.", unit="USD")
+TIP = Column("new_fee", pa.float64(), doc="A new fee.", unit="USD")
 
 
-def test_a_new_column_is_added_and_what_is_there_stays(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_new_column_is_added_and_existing_rows_stay(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     changed = [
         dataclasses.replace(DATASETS[name], columns=(*DATASETS[name].columns, TIP)) for name in ("green", "yellow")
@@ -406,8 +401,8 @@ def test_a_new_column_is_added_and_what_is_there_stays(cloud: Cloud, warehouse: 
         rows = later.query(f"SELECT month, total_amount, new_fee FROM {table} ORDER BY month").to_pylist()
         assert [tuple(row.values()) for row in rows] == [(JAN, 10.0, None), (FEB, 20.0, 0.5)]
     fields = bigquery_client(PROJECT, "EU").get_table(f"{cloud.dataset}.green").schema
-    assert (fields[-1].name, fields[-1].description) == ("new_fee", "A fee that came later. Unit: USD.")
-    # One that knows nothing of it, on another machine, takes nothing away.
+    assert (fields[-1].name, fields[-1].description) == ("new_fee", "A new fee. Unit: USD.")
+    # An older declaration, on another machine, does not remove the column.
     warehouse.replace(GREEN, MAR, trips(tmp_path, GREEN, MAR, [30.0]))
     rows = later.query("SELECT new_fee FROM green ORDER BY month").to_pylist()
     assert [row["new_fee"] for row in rows] == [None, 0.5, None]
@@ -417,15 +412,15 @@ def test_a_changed_type_is_an_error_that_names_table_columns_types_and_the_remed
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
-    kinds = {"extra": pa.string(), "passenger_count": pa.float64()}
-    columns = [dataclasses.replace(column, type=kinds.get(column.name, column.type)) for column in GREEN.columns]
+    types = {"extra": pa.string(), "passenger_count": pa.float64()}
+    columns = [dataclasses.replace(column, type=types.get(column.name, column.type)) for column in GREEN.columns]
     changed = dataclasses.replace(GREEN, columns=tuple(columns))
     with pytest.raises(WarehouseError) as caught:
         with_datasets(cloud, tmp_path, changed).replace(changed, FEB, trips(tmp_path, changed, FEB, [1.0]))
     for part in (
         f"{cloud.dataset}.green",
-        "extra is FLOAT there, now STRING",
-        "passenger_count is INTEGER there, now FLOAT",
+        "extra is FLOAT in the table, declared STRING",
+        "passenger_count is INTEGER in the table, declared FLOAT",
     ):
         assert part in str(caught.value)
     assert "DROP TABLE green" in str(caught.value)
@@ -433,9 +428,7 @@ def test_a_changed_type_is_an_error_that_names_table_columns_types_and_the_remed
     assert set(warehouse.loads(GREEN)) == {JAN}
 
 
-def test_a_mart_with_a_new_column_keeps_the_months_that_it_has(
-    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
-) -> None:
+def test_a_mart_with_a_new_column_keeps_its_months(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     for month in (JAN, FEB):
         warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0, 20.0]))
     sql = "SELECT COUNT(*) AS n{} FROM trips WHERE dataset = :dataset AND month = :month"
@@ -445,16 +438,18 @@ def test_a_mart_with_a_new_column_keeps_the_months_that_it_has(
     rows = warehouse.query("SELECT month, n, total FROM counted ORDER BY month").to_pylist()
     assert [tuple(row.values()) for row in rows] == [(JAN, 2, None), (FEB, 2, 30.0)]
     changed = Mart("counted", "Trips.", sql.replace("COUNT(*)", "CAST(COUNT(*) AS TEXT)").format(""), ("green",))
-    with pytest.raises(WarehouseError, match=r"counted: n is INTEGER there, now STRING.*DROP TABLE counted"):
+    with pytest.raises(
+        WarehouseError, match=r"counted: n is INTEGER in the table, declared STRING.*DROP TABLE counted"
+    ):
         warehouse.replace_mart_month(GREEN, JAN, [changed])
     tables = [item.table_id for item in bigquery_client(PROJECT, "EU").list_tables(cloud.dataset)]
     assert [name for name in tables if name.startswith("draft")] == []
 
 
-# Asking.
+# Reading the ledger, and queries.
 
 
-def test_what_is_there_is_asked_in_at_most_three_requests_for_any_number_of_months(
+def test_the_ledger_is_read_in_at_most_three_requests_for_any_number_of_months(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "_at_work", None)
@@ -463,11 +458,11 @@ def test_what_is_there_is_asked_in_at_most_three_requests_for_any_number_of_mont
         warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
         for ask in (warehouse.loads, lambda _: warehouse.loads(ZONES).get(None), warehouse.mart_months):
-            planning.step_begins()  # or the ledger would be believed for a while
+            planning.step_begins()  # otherwise the ledger is cached for some seconds
             cloud.clear()
             ask(GREEN)
             counts.append(len(cloud.bigquery.requests))
-            assert {one.method for one in cloud.bigquery.requests} == {"GET"}, "which is free of charge"
+            assert {one.method for one in cloud.bigquery.requests} == {"GET"}, "only requests that are free of charge"
     assert max(counts) <= 3, counts
     assert len(set(counts)) == 1, counts
 
@@ -486,13 +481,13 @@ def test_what_is_there_is_asked_in_at_most_three_requests_for_any_number_of_mont
         "SELECT FROM WHERE",
     ],
 )
-def test_a_query_that_does_more_than_read_never_leaves(cloud: Cloud, warehouse: Warehouse, sql: str) -> None:
+def test_a_query_that_does_more_than_read_is_not_sent(cloud: Cloud, warehouse: Warehouse, sql: str) -> None:
     with pytest.raises((UsageError, WarehouseError), match=r"^query: "):
         warehouse.query(sql)
     assert cloud.bigquery.requests == []
 
 
-def test_a_query_has_the_dataset_as_its_default_and_gives_times_without_a_zone(
+def test_a_query_has_the_dataset_as_its_default_and_returns_times_without_a_zone(
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     pickup = datetime(2024, 1, 31, 23, 59, 59, 123456)
@@ -515,17 +510,13 @@ def test_a_query_has_the_dataset_as_its_default_and_gives_times_without_a_zone(
 # External tables.
 
 
-def exposing(warehouse: Warehouse) -> Exposing:
-    found = open_warehouse_of(warehouse)
-    assert isinstance(found, Exposing)
-    return found
+def exposing(warehouse: Any) -> Exposing:
+    inner = warehouse._warehouse
+    assert isinstance(inner, Exposing)
+    return inner
 
 
-def open_warehouse_of(warehouse: Any) -> Any:
-    return warehouse._warehouse
-
-
-def test_external_tables_lie_over_the_lake_s_files_and_are_made_once(cloud: Cloud, warehouse: Warehouse) -> None:
+def test_external_tables_read_the_lake_s_files_and_are_created_once(cloud: Cloud, warehouse: Warehouse) -> None:
     assert not exposing(warehouse).exposed(cloud.lake)
     names = exposing(warehouse).expose(cloud.lake)
     assert names == [*(f"{name}_lake" for name in DATASETS), "zones_lake"]
@@ -553,26 +544,26 @@ def test_external_tables_lie_over_the_lake_s_files_and_are_made_once(cloud: Clou
     assert [one.method for one in cloud.bigquery.requests] == ["GET"]
 
 
-def test_external_tables_over_another_lake_are_made_anew(cloud: Cloud, warehouse: Warehouse) -> None:
+def test_external_tables_are_replaced_for_another_lake(cloud: Cloud, warehouse: Warehouse) -> None:
     exposing(warehouse).expose(cloud.lake)
     assert not exposing(warehouse).exposed(f"{cloud.lake}/other")
     exposing(warehouse).expose(f"{cloud.lake}/other")
     assert exposing(warehouse).exposed(f"{cloud.lake}/other")
-    told = bigquery_client(PROJECT, "EU").get_table(f"{cloud.dataset}.green_lake")
-    assert told.external_data_configuration.source_uris == [f"{cloud.lake}/other/trips/green/*"]
+    table = bigquery_client(PROJECT, "EU").get_table(f"{cloud.dataset}.green_lake")
+    assert table.external_data_configuration.source_uris == [f"{cloud.lake}/other/trips/green/*"]
 
 
-# What cannot be.
+# Files, lakes and URLs that are not supported.
 
 
-def test_a_file_that_lies_elsewhere_than_in_cloud_storage_is_refused(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_file_outside_cloud_storage_is_an_error(cloud: Cloud, tmp_path: Path) -> None:
     file = trips(tmp_path, GREEN, JAN, [10.0])
     with pytest.raises(WarehouseError, match=rf"green 2024-01: .*gs:// lake only, not from {file.path}"):
         open_warehouse(cloud.warehouse).replace(GREEN, JAN, file)
     assert cloud.bigquery.requests == []
 
 
-def test_external_tables_over_a_folder_are_refused(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_external_tables_over_a_local_folder_are_an_error(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
     for ask in (exposing(warehouse).expose, exposing(warehouse).exposed):
         with pytest.raises(WarehouseError, match=rf"external tables: .*gs:// lake only, not {tmp_path}"):
             ask(str(tmp_path))
@@ -580,22 +571,22 @@ def test_external_tables_over_a_folder_are_refused(cloud: Cloud, warehouse: Ware
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "target"),
     [
-        ("bigquery://my-project/taxi", Place("my-project", "taxi")),
+        ("bigquery://my-project/taxi", Target("my-project", "taxi")),
         (
             "bigquery://example.com:my-project/taxi?location=europe-west1",
-            Place("example.com:my-project", "taxi", "europe-west1"),
+            Target("example.com:my-project", "taxi", "europe-west1"),
         ),
         (
             "bigquery://p1/taxi_2?location=EU&expiration_days=7&label.team=data&label.env=",
-            Place("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
+            Target("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
         ),
-        ("bigquery://my-project/taxi?load=staged", Place("my-project", "taxi", staged=True)),
+        ("bigquery://my-project/taxi?load=staged", Target("my-project", "taxi", staged=True)),
     ],
 )
-def test_a_url_names_a_place(url: str, place: Place) -> None:
-    assert parse_place(url) == place
+def test_a_url_is_parsed_into_a_target(url: str, target: Target) -> None:
+    assert parse_url(url) == target
 
 
 @pytest.mark.parametrize(
@@ -619,6 +610,6 @@ def test_a_url_names_a_place(url: str, place: Place) -> None:
         "bigquery://project/dataset?load=",
     ],
 )
-def test_a_url_that_names_no_place_is_refused_with_what_is_allowed(url: str) -> None:
+def test_an_invalid_url_is_an_error_with_the_allowed_urls(url: str) -> None:
     with pytest.raises(UsageError, match=r"bigquery://project/dataset\?location=US"):
         open_warehouse(url)

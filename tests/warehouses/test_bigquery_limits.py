@@ -1,6 +1,6 @@
-"""Many months side by side within BigQuery's documented limits, which bigquery_limits.py models.
+"""Many concurrent months within BigQuery's documented limits, which bigquery_limits.py models.
 
-The figures in docs/google-cloud.md are of PIPELINE_MONTHS_OF_LIMITS=300 and PIPELINE_SECOND_OF_LIMITS=0.05.
+The figures in docs/google-cloud.md were measured with PIPELINE_MONTHS_OF_LIMITS=300 PIPELINE_SECOND_OF_LIMITS=0.05.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from pipeline.warehouses.bigquery import jobs as bigquery_jobs
 
 log = logging.getLogger(__name__)
 MONTHS = int(os.environ.get("PIPELINE_MONTHS_OF_LIMITS", "40"))
-#: A second of the service lasts so long here.
+#: How many seconds a second of the modelled service takes.
 SCALE = float(os.environ.get("PIPELINE_SECOND_OF_LIMITS", "0.01"))
 Month = tuple[Dataset, date]
 
 
 @dataclass(frozen=True)
 class CloudFile:
-    """A file that claims to be in Cloud Storage."""
+    """A local file with the URI of an object in Cloud Storage."""
 
     file: File
     uri: str
@@ -63,13 +63,13 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedBigQuery]:
 
 
 def months_of_two_datasets(number: int) -> list[Month]:
-    """So many months, yellow and green in turns."""
+    """This number of months, yellow and green alternately."""
     first = date(2012, 1, 1)
     return [(dataset, add_months(first, index)) for index in range((number + 1) // 2) for dataset in (YELLOW, GREEN)]
 
 
 def load(warehouse: Warehouse, folder: Path, month: Month, fingerprint: str = "1") -> None:
-    """Load a month and build its marts, as its two steps do."""
+    """Load a month and build its marts, as the steps Load and Mart do."""
     dataset, first = month
     file = trips(folder, dataset, first, [float(number) for number in range(30)])
     uri = f"gs://bucket/trips/{dataset.name}/month={first}/{dataset.name}_{first:%Y-%m}.parquet"
@@ -77,28 +77,28 @@ def load(warehouse: Warehouse, folder: Path, month: Month, fingerprint: str = "1
     warehouse.replace_mart_month(dataset, first, marts_of(dataset.name))
 
 
-def side_by_side(parallel: int, do: Callable[[Month], None], months: list[Month]) -> list[str]:
-    """Do it for all months, so many at once; returns what failed."""
+def concurrently(parallel: int, action: Callable[[Month], None], months: list[Month]) -> list[str]:
+    """Call the action for all months, `parallel` at a time; returns the errors."""
 
-    def tried(month: Month) -> str:
+    def attempt(month: Month) -> str:
         try:
-            do(month)
+            action(month)
         except WarehouseError as error:
             return str(error)
         return ""
 
     with ThreadPoolExecutor(parallel) as pool:
-        return [error for error in pool.map(tried, months) if error]
+        return [error for error in pool.map(attempt, months) if error]
 
 
 @pytest.mark.parametrize("parallel", [4, 8, 50])
-def test_months_side_by_side_all_pass_and_no_record_is_lost_or_doubled(
+def test_concurrent_months_all_succeed_and_no_record_is_lost_or_doubled(
     service: LimitedBigQuery, tmp_path: Path, parallel: int
 ) -> None:
     warehouse = open_warehouse("bigquery://p1234567/d")
     months = months_of_two_datasets(MONTHS)
     began = time.monotonic()
-    assert side_by_side(parallel, lambda month: load(warehouse, tmp_path, month), months) == []
+    assert concurrently(parallel, lambda month: load(warehouse, tmp_path, month), months) == []
     seconds = (time.monotonic() - began) / SCALE
     keys = Counter((row["dataset"], row["month"]) for row in service.rows["loads"])
     assert keys == {(dataset.name, str(month)): 1 for dataset, month in months}
@@ -107,16 +107,16 @@ def test_months_side_by_side_all_pass_and_no_record_is_lost_or_doubled(
     for dataset in (YELLOW, GREEN):
         assert len(warehouse.loads(dataset)) == len(months) // 2
         assert len(warehouse.mart_months(dataset)) == len(months) // 2
-    log.info("%d months, %d at once: %.0f s of the service, %s", len(months), parallel, seconds, dict(service.ended))
+    log.info("%d months, %d at a time: %.0f s of the service, %s", len(months), parallel, seconds, dict(service.ended))
 
 
-def test_months_that_are_loaded_again_side_by_side_have_one_record_that_counts(
+def test_concurrent_months_that_are_loaded_again_have_one_record_that_counts(
     service: LimitedBigQuery, tmp_path: Path
 ) -> None:
     warehouse = open_warehouse("bigquery://p1234567/d")
     months = months_of_two_datasets(MONTHS // 2)
-    assert side_by_side(8, lambda month: load(warehouse, tmp_path, month), months) == []
-    assert side_by_side(8, lambda month: load(warehouse, tmp_path, month, "2"), months) == []
+    assert concurrently(8, lambda month: load(warehouse, tmp_path, month), months) == []
+    assert concurrently(8, lambda month: load(warehouse, tmp_path, month, "2"), months) == []
     for dataset in (YELLOW, GREEN):
         loaded = warehouse.loads(dataset)
         assert {month: record.fingerprint for month, record in loaded.items()} == {
@@ -127,12 +127,12 @@ def test_months_that_are_loaded_again_side_by_side_have_one_record_that_counts(
         assert set(marts) == set(loaded)
 
 
-def test_the_model_refuses_what_the_documentation_says_is_refused(service: LimitedBigQuery) -> None:
-    service.scale = 0.1  # All of these requests must arrive within ten seconds of the service.
+def test_the_model_fails_jobs_beyond_the_documented_limits(service: LimitedBigQuery) -> None:
+    service.scale = 0.1  # All requests must arrive within ten seconds of the modelled service.
     client = bigquery_client("p1234567", "US")
 
     def reasons(sql: str, times: int) -> Counter[str]:
-        def told(_: int) -> str:
+        def result(_: int) -> str:
             job = client.query(sql, job_retry=None)
             try:
                 job.result()
@@ -141,13 +141,13 @@ def test_the_model_refuses_what_the_documentation_says_is_refused(service: Limit
             return "done"
 
         with ThreadPoolExecutor(times) as pool:
-            texts = list(pool.map(told, range(times)))
-        kinds = ("limit is 20", "too many table dml", "aborted due to concurrent", "Could not serialize", "done")
-        return Counter(next(kind for kind in kinds if kind in text) for text in texts)
+            texts = list(pool.map(result, range(times)))
+        expected = ("limit is 20", "too many table dml", "aborted due to concurrent", "Could not serialize", "done")
+        return Counter(next(part for part in expected if part in text) for text in texts)
 
     assert reasons("INSERT INTO one (a) VALUES (1)", 25) == {"done": 25}
     assert reasons("INSERT INTO two (a) VALUES (1)", 30)["too many table dml"] == 5
     script = "BEGIN TRANSACTION; DELETE FROM three WHERE a = 1; INSERT INTO three (a) VALUES (1); COMMIT TRANSACTION;"
     assert reasons(script, 4)["aborted due to concurrent"] >= 2
-    refused = reasons("DELETE FROM four WHERE month = DATE '2024-01-01'", 25)
-    assert refused["limit is 20"] >= 1
+    mutations = reasons("DELETE FROM four WHERE month = DATE '2024-01-01'", 25)
+    assert mutations["limit is 20"] >= 1

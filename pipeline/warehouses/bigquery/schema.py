@@ -1,7 +1,9 @@
-"""The tables of the BigQuery warehouse, as what BigQuery's API takes: schemas, partitions, labels.
+"""The tables of the BigQuery warehouse as its API takes them: schemas, partitions, labels.
 
-Every column is NULLABLE: Parquet's columns are, and a load into a REQUIRED one is refused. What is required was checked
-in the file before. Sources: https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet and
+Every column is NULLABLE, because the columns of a Parquet file are, and BigQuery refuses to load them into a REQUIRED
+one. Nulls in required columns are found in the file before it is loaded.
+Sources: https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet,
+https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs and
 https://cloud.google.com/bigquery/docs/partitioned-tables
 """
 
@@ -10,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -33,14 +34,19 @@ _TYPES = {
     pa.timestamp("us"): "DATETIME",
     MOMENT: "TIMESTAMP",
 }
-#: A label of each table, by which one listing tells whether all of them are as declared.
-DECLARATION_LABEL = "declaration"
+#: Each table has this label, so that one listing shows which tables differ from their declaration.
+LABEL = "declaration"
 _DESCRIPTION_CHARACTERS = 1024
+
+
+def label_of(declaration: str) -> str:
+    """The value of `LABEL` for a declaration."""
+    return hashlib.sha256(declaration.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is declared: name, meaning, columns as (name, type, description), and how it is laid out."""
+    """A declared table; columns are (name, type, description)."""
 
     name: str
     doc: str
@@ -50,24 +56,25 @@ class Table:
 
     @property
     def label(self) -> str:
-        """Differs when the declaration does."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        """See `label_of`. Existing tables have labels of this `repr`."""
+        return label_of(repr(self))
 
-    def fields(self) -> list[bigquery.SchemaField]:
-        """The columns as BigQuery takes them."""
+    def fields(self, *, of_files: bool = False) -> list[bigquery.SchemaField]:
+        """The columns of the table, or of its files, which have the month in their path."""
         from google.cloud import bigquery
 
         return [
-            bigquery.SchemaField(name, kind, description=doc[:_DESCRIPTION_CHARACTERS])
-            for name, kind, doc in self.columns
+            bigquery.SchemaField(name, type_, description=doc[:_DESCRIPTION_CHARACTERS])
+            for name, type_, doc in self.columns
+            if not (of_files and name == MONTH)
         ]
 
     def resource(self, dataset: bigquery.DatasetReference, labels: Mapping[str, str]) -> bigquery.Table:
-        """The table as it is to be created."""
+        """The table as `create_table` takes it."""
         from google.cloud import bigquery
 
         table = bigquery.Table(dataset.table(self.name), schema=self.fields())
-        table.description, table.labels = self.doc, {**labels, DECLARATION_LABEL: self.label}
+        table.description, table.labels = self.doc, dict(labels)
         if self.partitioned:
             table.time_partitioning = bigquery.TimePartitioning(bigquery.TimePartitioningType.MONTH, field=MONTH)
         if self.clustered:
@@ -75,14 +82,22 @@ class Table:
         return table
 
 
+def month_in_path(folder: str) -> bigquery.HivePartitioningOptions:
+    """How BigQuery reads the month from the path of each file under the folder."""
+    from google.cloud import bigquery
+
+    return bigquery.HivePartitioningOptions.from_api_repr(
+        {"mode": "CUSTOM", "sourceUriPrefix": f"{folder}/{{{MONTH}:DATE}}"}
+    )
+
+
 def table_of(dataset: Dataset) -> Table:
-    """The table of a dataset: its columns in their order, then the month; the zones have none."""
-    columns = [_column(column) for column in dataset.columns]
+    """The table of a dataset: its columns in their order, then the month; the zones have no month."""
+    columns = tuple(map(_column, dataset.columns))
     if dataset.first_month is None:
-        return Table(dataset.name, dataset.doc, tuple(columns))
-    columns.append((MONTH, "DATE", MONTH_DOC))
+        return Table(dataset.name, dataset.doc, columns)
     clustered = tuple(name for name in dataset.zone_columns[:1] if name in dataset.by_name)
-    return Table(dataset.name, dataset.doc, tuple(columns), partitioned=True, clustered=clustered)
+    return Table(dataset.name, dataset.doc, (*columns, (MONTH, "DATE", MONTH_DOC)), True, clustered)
 
 
 def ledger_tables() -> list[Table]:
@@ -90,70 +105,32 @@ def ledger_tables() -> list[Table]:
     return [Table(name, doc, tuple(map(_column, columns))) for name, (doc, columns) in LEDGER.items()]
 
 
-def load_config(table: Table, month: date | None, uri: str, *, empty: bool = False) -> bigquery.LoadJobConfig:
-    """How a file of the lake comes in place of what its table, or its month's partition, holds; or into an empty one.
-
-    The schema is given, since BigQuery would make TIMESTAMP of our DATETIME. It names the columns of the file: the
-    month is the key in the path (https://cloud.google.com/bigquery/docs/hive-partitioned-loads-gcs).
-    """
-    from google.cloud import bigquery
-
-    config = bigquery.LoadJobConfig(
-        source_format=bigquery.SourceFormat.PARQUET,
-        write_disposition=bigquery.WriteDisposition.WRITE_EMPTY if empty else bigquery.WriteDisposition.WRITE_TRUNCATE,
-        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-        schema=[column for column in table.fields() if month is None or column.name != MONTH],
-    )
-    if month is not None:
-        options = bigquery.HivePartitioningOptions()
-        options.mode = "CUSTOM"
-        options.source_uri_prefix = f"{uri.partition(f'/{MONTH}=')[0]}/{{{MONTH}:DATE}}"
-        config.hive_partitioning = options
-    return config
-
-
-def copy_config() -> bigquery.CopyJobConfig:
-    """How a partition comes in place of another."""
-    from google.cloud import bigquery
-
-    return bigquery.CopyJobConfig(
-        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
-        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-    )
-
-
-def evolved(there: bigquery.Table, wanted: Table) -> bigquery.Table:
-    """The table that is there with the columns added that it lacks; nothing is dropped.
+def evolve(table: bigquery.Table, declared: Table, label: str) -> None:
+    """Change the resource of an existing table to its declaration; columns are added, none is dropped.
 
     Raises:
-        WarehouseError: a column has another type, or the table is partitioned otherwise; all of it is named.
+        WarehouseError: a column has another type, or the partitioning differs; all differences are named.
     """
-    had = {field.name: field for field in there.schema}
-    fields = wanted.fields()
-    problems = [
-        f"{field.name} is {had[field.name].field_type} there, now {field.field_type}"
-        for field in fields
-        if field.name in had and _plain(had[field.name].field_type) != _plain(field.field_type)
-    ]
-    partitioning = there.time_partitioning
-    if wanted.partitioned and (partitioning is None or (partitioning.type_, partitioning.field) != ("MONTH", MONTH)):
-        problems.append(f"it is not partitioned by MONTH of {MONTH}")
+    existing = {field.name: field for field in table.schema}
+    fields = {field.name: field for field in declared.fields()}
+    types = {name: (_type(existing[name]), _type(field)) for name, field in fields.items() if name in existing}
+    problems = [f"{name} is {now} in the table, declared {new}" for name, (now, new) in types.items() if now != new]
+    partitioning = table.time_partitioning
+    if declared.partitioned and (partitioning is None or (partitioning.type_, partitioning.field) != ("MONTH", MONTH)):
+        problems.append(f"the table is not partitioned by MONTH of {MONTH}")
     if problems:
         raise WarehouseError(
-            f"table {there.full_table_id or wanted.name}: {'; '.join(problems)}; load into another BigQuery dataset, "
-            f"or load all of it anew here, after DROP TABLE {wanted.name}"
+            f"table {table.full_table_id or declared.name}: {'; '.join(problems)}; load into another BigQuery "
+            f"dataset, or run DROP TABLE {declared.name} and load all of it again"
         )
-    declared = {field.name for field in fields}
-    kept = [field for field in there.schema if field.name not in declared]
-    there.schema = [*(field for field in fields if field.name in had), *kept, *(f for f in fields if f.name not in had)]
-    there.description = wanted.doc
-    there.labels = {**there.labels, DECLARATION_LABEL: wanted.label}
-    return there
+    table.schema = list({**existing, **fields}.values())
+    table.description = declared.doc
+    table.labels = {**table.labels, LABEL: label}
+
+
+def _type(field: bigquery.SchemaField) -> str:
+    return {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}.get(field.field_type, field.field_type)
 
 
 def _column(column: Column) -> tuple[str, str, str]:
     return column.name, _TYPES[column.type], describe(column)
-
-
-def _plain(kind: str) -> str:
-    return {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}.get(kind, kind)

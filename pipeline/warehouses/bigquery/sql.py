@@ -1,9 +1,9 @@
-"""SQL for BigQuery: ours translated into its words, and statements about the ledger."""
+"""SQL for BigQuery: marts and views translated, queries validated, statements about the ledger."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,12 +13,12 @@ from pipeline.warehouses.base import LoadRecord, MartRecord
 from pipeline.warehouses.queries import refuse
 from pipeline.warehouses.tables import LEDGER, MOMENT
 
-#: What a row of the ledger is about; `loads` has no marts.
+#: The key of a record; `loads` has no mart.
 _KEY = ("mart", "dataset", "month")
 
 
 def translate(sql: str, project: str, dataset: str) -> str:
-    """SQL as our marts and views are written, for BigQuery, with every table named in full.
+    """Translate the SQL of a mart or view for BigQuery, with every table named in full.
 
     A cast to DECIMAL(18, 2) becomes a rounded NUMERIC, since BigQuery takes no precision in a cast.
     """
@@ -37,34 +37,18 @@ def translate(sql: str, project: str, dataset: str) -> str:
     return str(sqlglot.parse_one(sql, read="duckdb").transform(change).sql("bigquery", pretty=True, comments=False))
 
 
-def names_of(select: str) -> list[str]:
-    """The names of the columns that a SELECT gives."""
-    import sqlglot
-    from sqlglot import exp
-
-    parsed = sqlglot.parse_one(select, read="bigquery")
-    return list(parsed.named_selects) if isinstance(parsed, exp.Query) else []
-
-
 def validate_reading(sql: str) -> None:
-    """Let one statement pass that only reads.
-
-    Raises:
-        UsageError: the text is anything else.
-        WarehouseError: the text is not SQL.
-    """
+    """Raise UsageError for a statement that does more than read, WarehouseError for text that is not SQL."""
     import sqlglot
     from sqlglot import exp
 
     try:
-        statements = sqlglot.parse(sql, read="bigquery")
+        first, *others = statements = sqlglot.parse(sql, read="bigquery")
     except sqlglot.ParseError as error:
-        raise WarehouseError(
-            f"query: not understood: {error.errors[0]['description'] if error.errors else error}"
-        ) from error
-    (first, *others) = statements
+        reason = error.errors[0]["description"] if error.errors else error
+        raise WarehouseError(f"query: BigQuery's SQL does not allow this: {reason}") from error
     if others or not isinstance(first, exp.Query) or first.find(exp.DML, exp.Into):
-        raise refuse(", ".join(found.key.upper() for found in statements if found) or "nothing")
+        raise refuse(", ".join(statement.key.upper() for statement in statements if statement) or "nothing")
 
 
 def insertion(
@@ -73,47 +57,43 @@ def insertion(
     *,
     revoked: bool = False,
     lost: bool = False,
-    rows: Callable[[Any], str] | None = None,
+    counts: Mapping[str, str] | None = None,
 ) -> str:
-    """An INSERT of these records as the newest of their keys; `rows` gives an expression for their number of rows.
+    """An INSERT that makes these records the newest of their keys; a revoked record has no number of rows.
 
-    A record that is revoked has no number of rows. The time is the server's, since the clocks of several machines
-    differ, and the newest counts. A record that is `lost` is revoked as of its own time, so that one which another
-    worker writes meanwhile counts.
+    The time is the server's, since the clocks of several machines differ. A record whose table is `lost` is revoked
+    as of its own time, so that a record counts that another worker writes meanwhile. `counts` are the expressions for
+    the numbers of rows, by mart.
     """
-    columns = LEDGER[table][1]
 
-    def value(record: LoadRecord | MartRecord, column: Column) -> str:
+    def value(record: Any, column: Column) -> str:
+        recorded = getattr(record, column.name)
         if column.type == MOMENT:
-            after = timedelta(microseconds=1)
-            return literal(getattr(record, column.name) + after) if lost else "CURRENT_TIMESTAMP()"
-        if column.name == "rows" and (revoked or lost or rows):
-            return rows(record) if rows else "NULL"
-        return literal(getattr(record, column.name))
+            return literal(recorded + timedelta(microseconds=1)) if lost else "CURRENT_TIMESTAMP()"
+        if column.name == "rows" and (revoked or lost):
+            return "NULL"
+        return counts[record.mart] if column.name == "rows" and counts else literal(recorded)
 
+    columns = LEDGER[table][1]
     names = ", ".join(f"`{column.name}`" for column in columns)
     values = (f"({', '.join(value(record, column) for column in columns)})" for record in records)
     return f"INSERT INTO {table} ({names}) VALUES {', '.join(values)}"
 
 
 def newest(rows: Iterable[Mapping[str, Any]], moment: str) -> list[Mapping[str, Any]]:
-    """The newest row of each key, without those that revoke it."""
-    last: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for row in rows:
-        key = tuple(row.get(name) for name in _KEY)
-        if key not in last or last[key][moment] < row[moment]:
-            last[key] = row
+    """The newest row of each key, by the column `moment`, unless it revokes the key."""
+    last = {tuple(map(row.get, _KEY)): row for row in sorted(rows, key=lambda row: row[moment])}
     return [row for row in last.values() if row["rows"] is not None]
 
 
 def compaction(table: str) -> str:
-    """A DELETE of the ledger's rows that are older than an hour and count no more, or revoke such.
+    """A DELETE of the rows that revoke or no longer count, and are older than an hour.
 
-    Those of the last hour stay, so that nothing is deleted that a run at work has just written.
+    Rows of the last hour stay, so that nothing is deleted that a current run has just written.
     """
-    names = {column.name: column for column in LEDGER[table][1]}
-    moment = next(name for name, column in names.items() if column.type == MOMENT)
-    key = "CONCAT(" + ", '|', ".join(f"COALESCE(CAST({name} AS STRING), '')" for name in _KEY if name in names) + ")"
+    types = {column.name: column.type for column in LEDGER[table][1]}
+    moment = next(name for name, type_ in types.items() if type_ == MOMENT)
+    key = "CONCAT(" + ", '|', ".join(f"COALESCE(CAST({name} AS STRING), '')" for name in _KEY if name in types) + ")"
     last = f"SELECT CONCAT({key}, CAST(MAX({moment}) AS STRING)) FROM {table} GROUP BY {key}"
     return (
         f"DELETE FROM {table} WHERE {moment} < TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR) "
@@ -121,29 +101,27 @@ def compaction(table: str) -> str:
     )
 
 
-def replacement(mart: str, dataset: str, month: date, select: str, names: Sequence[str]) -> str:
-    """One statement by which the rows of the SELECT replace those of the dataset's month in the mart."""
+def replacement(mart: str, dataset: str, month: date, select: str) -> str:
+    """A MERGE that replaces the rows of the dataset's month in the mart by those of the SELECT."""
+    import sqlglot
+    from sqlglot import exp
+
+    query = sqlglot.parse_one(select, read="bigquery")
+    names = query.named_selects if isinstance(query, exp.Query) else []
     columns = ["dataset", "month", *names]
     return (
         f"MERGE INTO {mart} AS kept\n"
-        f"USING (\nSELECT {json.dumps(dataset)} AS dataset, DATE '{month}' AS month, {', '.join(names)}\n"
+        f"USING (\nSELECT {literal(dataset)} AS dataset, {literal(month)} AS month, {', '.join(names)}\n"
         f"FROM (\n{select}\n)\n) AS made\nON FALSE\n"
-        f"WHEN NOT MATCHED BY SOURCE AND kept.dataset = {json.dumps(dataset)} AND kept.month = DATE '{month}' "
+        f"WHEN NOT MATCHED BY SOURCE AND kept.dataset = {literal(dataset)} AND kept.month = {literal(month)} "
         "THEN DELETE\n"
         f"WHEN NOT MATCHED BY TARGET THEN INSERT ({', '.join(columns)}) "
         f"VALUES ({', '.join(f'made.{name}' for name in columns)})"
     )
 
 
-def match(**key: str | date | None) -> str:
-    """A condition that every column has its value."""
-    return " AND ".join(
-        f"{name} IS NULL" if value is None else f"{name} = {literal(value)}" for name, value in key.items()
-    )
-
-
 def literal(value: object) -> str:
-    """A value as BigQuery writes it."""
+    """The value as BigQuery's SQL writes it."""
     if value is None:
         return "NULL"
     if isinstance(value, datetime):

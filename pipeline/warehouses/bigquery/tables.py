@@ -1,244 +1,278 @@
-"""The dataset of BigQuery and what is in it, made and evolved to fit the declarations.
+"""The dataset of BigQuery and its tables: created, evolved, loaded and read.
 
-One listing shows by the tables' labels whether anything is to be done; mostly nothing is. Columns are added in place,
-and nothing is dropped.
+One listing with the tables' labels shows which tables differ from their declaration; usually none does. Columns are
+added in place, and nothing is dropped.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
+from pipeline.lake.google_cloud import bigquery_client
 from pipeline.warehouses.base import Mart
-from pipeline.warehouses.bigquery.jobs import new_job_id, patient, run_job
-from pipeline.warehouses.bigquery.schema import DECLARATION_LABEL, Table, evolved, ledger_tables, table_of
-from pipeline.warehouses.bigquery.sql import names_of, translate
-from pipeline.warehouses.tables import MONTH, TRIPS_DOC, trips_view
+from pipeline.warehouses.bigquery.jobs import retry_policy, run_job
+from pipeline.warehouses.bigquery.schema import LABEL, Table, evolve, label_of, ledger_tables, month_in_path, table_of
+from pipeline.warehouses.bigquery.sql import literal, replacement, translate
+from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
 _DATASET_DOC = "Months of New York taxi trips as TLC publishes them, loaded from a lake in Cloud Storage."
 _LABELS = {"made_by": "taxi-pipeline"}
-_DAY_MS = 86_400_000
+_URL = re.compile(r"bigquery://(?P<project>[a-z][a-z0-9.:-]+)/(?P<dataset>\w{1,1024})(?:\?(?P<options>.*))?")
+#: For labels see https://cloud.google.com/bigquery/docs/labels-intro#requirements
+_OPTION = re.compile(
+    r"location=[A-Za-z][\w-]*|expiration_days=[1-9]\d{0,4}|load=(direct|staged)"
+    r"|label\.[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dataset of BigQuery, and the options with which it is created."""
+
+    project: str
+    dataset: str
+    location: str = "US"
+    #: Tables expire after so many days; None for never.
+    expiration_days: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: Whether a month is loaded into a table of its own and copied from there, not directly into its partition.
+    staged: bool = False
+
+    @property
+    def roles(self) -> str:
+        """The roles that an account needs."""
+        return (
+            f"roles/bigquery.jobUser on the project {self.project} and roles/bigquery.dataEditor on the dataset "
+            f"{self.dataset} (roles/bigquery.user on the project, to create the dataset) to the account"
+        )
+
+
+def parse_url(url: str) -> Target | None:
+    """The target of bigquery://project/dataset?location=EU&expiration_days=30&label.team=data; None if invalid."""
+    match = _URL.fullmatch(url)
+    pairs = parse_qsl(match["options"] or "", keep_blank_values=True) if match else []
+    options = dict(pairs)
+    if match is None or len(options) < len(pairs) or not all(_OPTION.fullmatch("=".join(pair)) for pair in pairs):
+        return None
+    days = int(options["expiration_days"]) if "expiration_days" in options else None
+    labels = {name.removeprefix("label."): text for name, text in pairs if name.startswith("label.")}
+    location, staged = options.get("location", "US"), options.get("load") == "staged"
+    return Target(match["project"], match["dataset"], location, days, labels, staged)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one dataset of BigQuery, through this process's client."""
+    """The tables of one dataset of BigQuery."""
 
-    client: bigquery.Client
-    dataset: str
-    expiration_days: int | None
-    labels: Mapping[str, str]
+    target: Target
 
     @property
-    def reference(self) -> bigquery.DatasetReference:
-        """The dataset."""
+    def _client(self) -> bigquery.Client:
+        return bigquery_client(self.target.project, self.target.location)
+
+    @property
+    def _reference(self) -> bigquery.DatasetReference:
         from google.cloud import bigquery
 
-        return bigquery.DatasetReference(self.client.project, self.dataset)
+        return bigquery.DatasetReference(self.target.project, self.target.dataset)
 
-    def rows(self, name: str, labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """The rows of a ledger table; none when the listed `labels` lack it."""
+    def run(self, action: str, subject: str, sql: str, **options: Any) -> Any:
+        """Run one statement on the tables of the dataset; returns its job, see `run_job`."""
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(default_dataset=self._reference, **options)
+        return run_job(self._client, action, subject, self._client.query, sql, job_config=config, job_retry=None)
+
+    def load(self, subject: str, table: Table, month: date | None, uri: str) -> Any:
+        """Replace the table, or its month's partition, by the rows of the file; returns the load job."""
+        from google.cloud import bigquery
+
+        partition = f"${month:%Y%m}" if month else ""
+        if month is None or not self.target.staged:
+            return self._load(subject, table, f"{table.name}{partition}", uri)
+        staging = f"staging_{table.name}_{secrets.token_hex(4)}_{month:%Y%m}"
+        try:
+            resource = replace(table, name=staging).resource(self._reference, self._labels(table.label))
+            # In case this process is killed before it deletes the table.
+            resource.expires = datetime.now(timezone.utc) + timedelta(days=1)
+            self._client.create_table(resource, retry=retry_policy())
+            job = self._load(subject, table, staging, uri, "WRITE_EMPTY")
+            config = bigquery.CopyJobConfig(write_disposition="WRITE_TRUNCATE", create_disposition="CREATE_NEVER")
+            source, destination = (self._reference.table(f"{name}{partition}") for name in (staging, table.name))
+            run_job(self._client, "copy", subject, self._client.copy_table, source, destination, job_config=config)
+        finally:
+            self._delete(staging)
+        return job
+
+    def _load(self, subject: str, table: Table, name: str, uri: str, write: str = "WRITE_TRUNCATE") -> Any:
+        from google.cloud import bigquery
+
+        # With a schema, because BigQuery would make TIMESTAMP of our DATETIME.
+        config = bigquery.LoadJobConfig(source_format="PARQUET", schema=table.fields(of_files=True))
+        config.write_disposition, config.create_disposition = write, "CREATE_NEVER"
+        if table.partitioned:
+            config.hive_partitioning = month_in_path(uri.partition(f"/{MONTH}=")[0])
+        begin, destination = self._client.load_table_from_uri, self._reference.table(name)
+        return run_job(self._client, "load", subject, begin, uri, destination, job_config=config)
+
+    def listed(self) -> dict[str, str]:
+        """The tables that exist, with their declaration labels, by one request; none if there is no dataset."""
         from google.api_core.exceptions import NotFound
 
-        table = next(table for table in ledger_tables() if table.name == name)
-        if name not in labels:
-            return
-        fields = table.fields()
         try:
-            if labels[name] != table.label:  # Made by another version of the package: it may lack a column.
-                declared = {field.name for field in fields}
-                fields = [field for field in self._get(name).schema if field.name in declared]
-            columns = [field.name for field in fields]
-            yield from (
-                dict(zip(columns, row.values(), strict=True))
-                for row in self.client.list_rows(self.reference.table(name), selected_fields=fields, retry=patient())
-            )
+            tables = list(self._client.list_tables(self._reference, retry=retry_policy()))
         except NotFound:
-            return
+            return {}
+        return {table.table_id: table.labels.get(LABEL, "") for table in tables}
 
-    def ensure(self, datasets: Iterable[Dataset], zones: Dataset) -> None:
-        """Make what is missing: the dataset, its tables and their new columns, the view `trips`."""
-        there = self.labels_there()
-        if not there:
-            self._make_dataset()
-        datasets = list(datasets)
-        for table in (*ledger_tables(), *map(table_of, (*datasets, zones))):
-            if there.get(table.name) != table.label:
-                self._make_or_evolve(table, table.name in there)
-        self._ensure_view(there, {dataset.name: dataset for dataset in datasets})
+    def rows(self, name: str, listed: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The rows of a ledger table; none if it is not listed."""
+        if name not in listed:
+            return []
+        table = next(table for table in ledger_tables() if table.name == name)
+        fields = table.fields()
+        if listed[name] != table.label:  # Another version of the package made it: it may lack a column.
+            declared = {field.name for field in fields}
+            fields = [field for field in self._get(name).schema if field.name in declared]
+        rows = self._client.list_rows(self._reference.table(name), selected_fields=fields, retry=retry_policy())
+        return [dict(zip([field.name for field in fields], row.values(), strict=True)) for row in rows]
 
-    def evolve_ledger(self, labels: Mapping[str, str]) -> None:
-        """Add what an older version of the package did not know to those of the listed tables that are the ledger."""
-        for table in ledger_tables():
-            if labels.get(table.name, table.label) != table.label:
-                self._make_or_evolve(table, there=True)
+    def ensure(self, datasets: Mapping[str, Dataset], zones: Dataset, listed: dict[str, str]) -> None:
+        """Create what is not listed and evolve what differs: the dataset, its tables, the view `trips`."""
+        self._ensure_dataset(listed)
+        self.ensure_tables([*ledger_tables(), *map(table_of, (*datasets.values(), zones))], listed)
+        self._ensure_view(datasets, listed)
 
-    def make_staging(self, table: Table, name: str) -> None:
-        """Make an empty table that is laid out like another one; it expires after a day if nobody deletes it."""
-        staging = replace(table, name=name).resource(self.reference, {**_LABELS, **self.labels})
-        staging.expires = datetime.now(timezone.utc) + timedelta(days=1)
-        self.client.create_table(staging, retry=patient())
+    def ensure_tables(self, tables: Iterable[Table], listed: dict[str, str]) -> None:
+        """Create or evolve those of the tables that are not listed with their label; `listed` is updated."""
+        for table in tables:
+            if listed.get(table.name) != table.label:
+                existing = self._create(table.resource(self._reference, self._labels(table.label)))
+                if existing.labels.get(LABEL) != table.label:
+                    self._evolve(existing, table, table.label)
+                listed[table.name] = table.label
 
-    def ensure_mart(self, mart: Mart, select: str) -> list[str]:
-        """Make the mart's table by what its SELECT gives, or add the columns it lacks; returns the SELECT's names.
+    def prepare_mart(self, mart: Mart, dataset: str, month: date, listed: Mapping[str, str]) -> str:
+        """Create the mart's table, or add the columns that it lacks; returns the statement that fills the month.
 
-        Raises:
-            WarehouseError: the SELECT cannot be, or a column has another type than before.
+        BigQuery has checked the statement by a dry run, free of charge.
         """
-        names = names_of(select)
-        # The table's shape is the SELECT's, whatever month it is bound to.
-        label = hashlib.sha256(f"{mart.doc} {mart.sql}".encode()).hexdigest()[:16]
-        there = self.labels_there()
-        if mart.name not in there:
+        select = translate(bind_mart(mart.sql, dataset, month), self.target.project, self.target.dataset)
+        # Of the SQL with its placeholders: the columns are the same for every month.
+        label = label_of(f"{mart.doc} {mart.sql}")
+        if mart.name not in listed:
             self._create_as(mart.name, mart.doc, label, select)
-        elif there[mart.name] != label:
-            draft = new_job_id("draft", mart.name)
+        elif listed[mart.name] != label:
+            draft = f"draft_{mart.name}_{secrets.token_hex(4)}"
             self._create_as(draft, mart.doc, label, select)
             try:
-                drafted = self._get(draft)
-                columns = tuple((of.name, of.field_type, of.description or "") for of in drafted.schema)
-                table = evolved(self._get(mart.name), Table(mart.name, mart.doc, columns, True))
-                table.labels = {**table.labels, DECLARATION_LABEL: label}
-                self.client.update_table(table, ["schema", "description", "labels"], retry=patient())
+                columns = [(field.name, field.field_type, field.description or "") for field in self._get(draft).schema]
+                declared = Table(mart.name, mart.doc, tuple(columns), partitioned=True)
+                self._evolve(self._get(mart.name), declared, label)
             finally:
-                self.client.delete_table(self.reference.table(draft), not_found_ok=True, retry=patient())
-        return names
+                self._delete(draft)
+        merge = replacement(mart.name, dataset, month, select)
+        self.run("check", f"mart {mart.name}", merge, dry_run=True)
+        return merge
 
-    def ensure_external(self, lake: str, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
-        """An external table `<name>_lake` over the files of each dataset; made anew when it is not as declared."""
-        from google.cloud import bigquery
+    def ensure_external(self, lake: str, datasets: Iterable[Dataset]) -> list[str]:
+        """Create the external tables, or replace those that differ from their declaration; returns their names."""
+        tables = self._external(lake, datasets)
+        listed = self.listed()
+        self._ensure_dataset(listed)
+        for table in tables:
+            if listed.get(table.table_id) != table.labels[LABEL]:
+                # The table holds no rows.
+                self._delete(table.table_id)
+                self._client.create_table(table, retry=retry_policy())
+        return [table.table_id for table in tables]
 
-        wanted = self._external(lake, [*datasets, zones])
-        there = self.labels_there()
-        if not there:
-            self._make_dataset()
-        for name, (configuration, label, doc) in wanted.items():
-            if there.get(name) == label:
-                continue
-            table = bigquery.Table(self.reference.table(name))
-            table.external_data_configuration = configuration
-            table.description, table.labels = doc, {**_LABELS, **self.labels, DECLARATION_LABEL: label}
-            # It holds no rows: making it anew loses nothing.
-            self.client.delete_table(table.reference, not_found_ok=True, retry=patient())
-            self.client.create_table(table, retry=patient())
-        return list(wanted)
+    def has_external(self, lake: str, datasets: Iterable[Dataset]) -> bool:
+        """Whether all external tables exist as declared."""
+        tables, listed = self._external(lake, datasets), self.listed()
+        return all(listed.get(table.table_id) == table.labels[LABEL] for table in tables)
 
-    def has_external(self, lake: str, datasets: Iterable[Dataset], zones: Dataset) -> bool:
-        """Whether all of them are there, as declared."""
-        wanted = self._external(lake, [*datasets, zones])
-        there = self.labels_there()
-        return all(there.get(name) == label for name, (_, label, _) in wanted.items())
-
-    def _external(self, lake: str, datasets: Iterable[Dataset]) -> dict[str, tuple[Any, str, str]]:
+    def _external(self, lake: str, datasets: Iterable[Dataset]) -> list[bigquery.Table]:
+        """The declared external tables `<name>_lake` over the files of each dataset."""
         from google.cloud import bigquery
 
         if not lake.startswith("gs://"):
             raise WarehouseError(f"external tables: BigQuery reads a gs:// lake only, not {lake}; see [pipeline] lake")
-        found = {}
+        tables = []
         for dataset in datasets:
-            configuration = bigquery.ExternalConfig(bigquery.ExternalSourceFormat.PARQUET)
-            table = table_of(dataset)
-            if dataset.first_month is None:
-                configuration.source_uris = [f"{lake}/{dataset.name}/*.parquet"]
-                configuration.schema = table.fields()
-            else:
-                options = bigquery.HivePartitioningOptions()
-                options.mode = "CUSTOM"
-                options.source_uri_prefix = f"{lake}/trips/{dataset.name}/{{{MONTH}:DATE}}"
-                configuration.hive_partitioning = options
-                configuration.source_uris = [f"{lake}/trips/{dataset.name}/*"]
-                # The key of the path is no column of the files.
-                configuration.schema = [of for of in table.fields() if of.name != MONTH]
-            facts = repr((configuration.to_api_repr(), table.doc))
-            label = hashlib.sha256(facts.encode()).hexdigest()[:16]
-            found[f"{dataset.name}_lake"] = (
-                configuration,
-                label,
-                f"{table.doc} Read from the lake's files; nothing is loaded.",
-            )
-        return found
+            declared, external = table_of(dataset), bigquery.ExternalConfig(bigquery.ExternalSourceFormat.PARQUET)
+            if declared.partitioned:
+                external.hive_partitioning = month_in_path(f"{lake}/trips/{dataset.name}")
+            pattern = f"trips/{dataset.name}/*" if declared.partitioned else f"{dataset.name}/*.parquet"
+            external.source_uris = [f"{lake}/{pattern}"]
+            external.schema = declared.fields(of_files=True)
+            table = bigquery.Table(self._reference.table(f"{dataset.name}_lake"))
+            table.external_data_configuration = external
+            table.description = f"{dataset.doc} Read from the lake's files; nothing is loaded."
+            table.labels = self._labels(label_of(repr((external.to_api_repr(), dataset.doc))))
+            tables.append(table)
+        return tables
+
+    def _labels(self, label: str) -> dict[str, str]:
+        return {**_LABELS, **self.target.labels, LABEL: label}
 
     def _get(self, name: str) -> bigquery.Table:
-        return self.client.get_table(self.reference.table(name), retry=patient())
+        return self._client.get_table(self._reference.table(name), retry=retry_policy())
 
-    def labels_there(self) -> dict[str, str]:
-        """The tables that exist, each with the label of its declaration; none without a dataset. One request."""
-        from google.api_core.exceptions import NotFound
+    def _delete(self, name: str) -> None:
+        self._client.delete_table(self._reference.table(name), not_found_ok=True, retry=retry_policy())
 
-        try:
-            listed = list(self.client.list_tables(self.reference, retry=patient()))
-        except NotFound:
-            return {}
-        return {item.table_id: item.labels.get(DECLARATION_LABEL, "") for item in listed}
-
-    def _make_dataset(self) -> None:
+    def _ensure_dataset(self, listed: Mapping[str, str]) -> None:
         from google.cloud import bigquery
 
-        dataset = bigquery.Dataset(self.reference)
-        dataset.location = self.client.location
+        if listed:
+            return
+        dataset = bigquery.Dataset(self._reference)
+        dataset.location = self.target.location
         dataset.description = _DATASET_DOC
-        dataset.labels = {**_LABELS, **self.labels}
-        if self.expiration_days is not None:
-            dataset.default_table_expiration_ms = self.expiration_days * _DAY_MS
-        self.client.create_dataset(dataset, exists_ok=True, retry=patient())
+        dataset.labels = {**_LABELS, **self.target.labels}
+        if self.target.expiration_days is not None:
+            dataset.default_table_expiration_ms = self.target.expiration_days * 86_400_000
+        self._client.create_dataset(dataset, exists_ok=True, retry=retry_policy())
 
-    def _make_or_evolve(self, table: Table, there: bool) -> None:
-        from google.api_core.exceptions import Conflict
-
-        if not there:
-            try:
-                self.client.create_table(table.resource(self.reference, {**_LABELS, **self.labels}), retry=patient())
-                return
-            except Conflict:  # Another worker was quicker.
-                pass
-        changed = evolved(self._get(table.name), table)
-        self.client.update_table(changed, ["schema", "description", "labels"], retry=patient())
-
-    def _ensure_view(self, there: Mapping[str, str], datasets: Mapping[str, Dataset]) -> None:
-        from google.api_core.exceptions import Conflict
+    def _ensure_view(self, datasets: Mapping[str, Dataset], listed: Mapping[str, str]) -> None:
         from google.cloud import bigquery
 
-        select = trips_view(datasets)
-        if select is None:
+        if (select := trips_view(datasets)) is None:
             return
-        view = bigquery.Table(self.reference.table("trips"))
-        view.view_query = translate(select, self.client.project, self.dataset)
-        label = hashlib.sha256(view.view_query.encode()).hexdigest()[:16]
-        if there.get("trips") == label:
-            return
-        view.description, view.labels = TRIPS_DOC, {**_LABELS, **self.labels, DECLARATION_LABEL: label}
-        if "trips" not in there:
-            try:
-                self.client.create_table(view, retry=patient())
-                return
-            except Conflict:
-                pass
-        self.client.update_table(view, ["view_query", "description", "labels"], retry=patient())
+        view = bigquery.Table(self._reference.table("trips"))
+        view.view_query = translate(select, self.target.project, self.target.dataset)
+        label = label_of(view.view_query)
+        view.description, view.labels = TRIPS_DOC, self._labels(label)
+        if listed.get("trips") != label and self._create(view).labels.get(LABEL) != label:
+            self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
+
+    def _create(self, table: bigquery.Table) -> bigquery.Table:
+        """Create the table; returns the existing one if there is one of this name."""
+        return self._client.create_table(table, exists_ok=True, retry=retry_policy())
+
+    def _evolve(self, table: bigquery.Table, declared: Table, label: str) -> None:
+        evolve(table, declared, label)
+        self._client.update_table(table, ["schema", "description", "labels"], retry=retry_policy())
 
     def _create_as(self, name: str, doc: str, label: str, select: str) -> None:
-        """An empty table with the columns of the SELECT, after the dataset and the month."""
-        from google.cloud import bigquery
-
-        labels = {**_LABELS, **self.labels, DECLARATION_LABEL: label}
-        listed = ", ".join(f'("{key}", "{text}")' for key, text in labels.items())
+        """Create an empty table with the columns of the SELECT after those of the dataset and the month."""
+        labels = ", ".join(f"({literal(key)}, {literal(text)})" for key, text in self._labels(label).items())
         sql = (
             f"CREATE TABLE IF NOT EXISTS `{name}`\n"
             f"PARTITION BY DATE_TRUNC({MONTH}, MONTH) CLUSTER BY dataset\n"
-            f"OPTIONS (description = {doc!r}, labels = [{listed}]) AS\n"
+            f"OPTIONS (description = {literal(doc)}, labels = [{labels}]) AS\n"
             f"SELECT '' AS dataset, DATE '2000-01-01' AS {MONTH}, built.* FROM (\n{select}\n) AS built WHERE FALSE"
         )
-        config = bigquery.QueryJobConfig(default_dataset=self.reference)
-        run_job(
-            self.client,
-            f"mart {name}",
-            new_job_id("create", name),
-            lambda job_id, retry: self.client.query(sql, job_id=job_id, job_config=config, retry=retry, job_retry=None),
-        )
+        self.run("create", f"mart {name}", sql)
