@@ -12,7 +12,6 @@ https://cloud.google.com/bigquery/docs/data-manipulation-language
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timezone
@@ -64,8 +63,6 @@ class BigQueryWarehouse:
             raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
         with file.open() as opened:
             load_file = inspect(opened, dataset, month, where=file.uri)
-        if month is None:
-            _validate_zones(file)
         with self._translated(subject):
             records = self._records(writing=True)
             # The user may have dropped a table; it is created again without these rows.
@@ -200,13 +197,3 @@ class BigQueryWarehouse:
 
     def _translated(self, subject: str) -> AbstractContextManager[None]:
         return translated(WarehouseError, f"{subject} in BigQuery", self._tables.target.roles)
-
-
-def _validate_zones(file: StoredFile) -> None:
-    import pyarrow.parquet as pq
-
-    with file.open_local() as path:
-        counts = Counter(pq.read_table(path, columns=["location_id"])["location_id"].to_pylist())
-    repeated = sorted(number for number, count in counts.items() if count > 1)
-    if repeated:
-        raise WarehouseError(f"zones: the numbers {repeated} occur more than once")
