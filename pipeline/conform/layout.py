@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline.conform.convert import Problem, convert, convertible, misfits
 from pipeline.datasets.base import IGNORED_NAMES, Dataset, fold
 from pipeline.errors import SchemaError, cut
-from pipeline.raw.reader import RawFile
+from pipeline.raw import RawFile
 
 #: So many columns are named in an error; a file of ours has at most 25.
 _SHOWN = 40

@@ -32,7 +32,8 @@ from pipeline.datasets.base import (
 from pipeline.datasets.published import published_months
 from pipeline.errors import SchemaError, SourceError, UsageError, cut
 from pipeline.months import format_month
-from pipeline.raw.reader import RawFile, open_raw
+from pipeline.raw import RawFile
+from pipeline.raw.reader import open_raw
 from pipeline.version import __version__
 
 #: With so many wrong values the message will not get better by reading on.

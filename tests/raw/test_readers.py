@@ -63,7 +63,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         ("a.parquet", b"PAR1", "it is cut short"),
         ("a.parquet", b"PAR1" + b"x" * 99 + b"\x10\0\0\0PAR1", "whose footer cannot be read"),
         ("a.csv", b"", "not a CSV: it is empty"),
-        ("a.csv", b" \r\n\n", "not a CSV: it holds nothing but white space"),
+        ("a.csv", b" \r\n\n", "not a CSV: it contains only white space"),
         ("a.csv", XML, "not a CSV: it is an XML answer (AccessDenied)"),
         ("a.csv", HTML, "not a CSV: it is an HTML page"),
         ("a.csv", POINTER, "not a CSV: it is a Git LFS pointer"),
@@ -99,7 +99,7 @@ def test_the_published_name_decides_what_a_part_file_should_be(tmp_path: Path) -
     verify_raw(part, name="green_tripdata_2024-01.parquet")
     with pytest.raises(SourceError, match=r"^green_tripdata_2024-01\.csv: not a CSV: it is a Parquet file"):
         verify_raw(part, name="green_tripdata_2024-01.csv")
-    with pytest.raises(UsageError, match=r"month\.part: cannot tell what it is"):
+    with pytest.raises(UsageError, match=r"month\.part: unknown format"):
         verify_raw(part)
 
 
@@ -312,7 +312,7 @@ def test_a_csv_whose_last_line_does_not_end_is_cut_short(tmp_path: Path, name: s
     path = _file(tmp_path / name, content)
     for refuse in (verify_raw, _read):
         with pytest.raises(
-            SourceError, match=rf"^{name}: cut short: its last line has no line end; fetch it again, or"
+            SourceError, match=rf"^{name}: cut short: its last line has no line end; download it again, or"
         ):
             refuse(path)
     _file(path, content + b"\n")
@@ -333,7 +333,7 @@ def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, place: str, fil
     tracemalloc.start()
     try:
         with pytest.raises(
-            SchemaError, match=rf"^x: line {line} has more than 1,048,576 bytes, so it is no row of a CSV"
+            SchemaError, match=rf"^x: line {line} has more than 1,048,576 bytes, so it is not a row of a CSV"
         ):
             _read(path)
         most = tracemalloc.get_traced_memory()[1]
