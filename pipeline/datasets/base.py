@@ -16,6 +16,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from pipeline.months import format_month
+
 TIME = pa.timestamp("us")
 MONEY = pa.float64()
 
@@ -119,6 +121,8 @@ class Dataset:
     pickup: str = "pickup_datetime"
     dropoff: str = "dropoff_datetime"
     zone_columns: tuple[str, ...] = ("pickup_location_id", "dropoff_location_id")
+    #: The first and the last number of a zone; others are counted as unknown.
+    zone_ids: tuple[int, int] = (1, 265)
     total: str | None = None
 
     @cached_property
@@ -130,6 +134,10 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every trips file; unit, meaning and codes travel as field metadata."""
         return pa.schema([_field(column) for column in self.columns])
+
+    def subject(self, month: date | None) -> str:
+        """Dataset and month as messages name them, such as "yellow 2024-01"; the dataset alone without a month."""
+        return f"{self.name} {format_month(month)}" if month else self.name
 
     def base_name(self, month: date | None) -> str:
         """The published file's name without ending, such as yellow_tripdata_2024-01."""

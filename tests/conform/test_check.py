@@ -38,18 +38,18 @@ def _judge(rule: Rule, count: int, rows: int = 1_000) -> list[Finding]:
 
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=list(DATASETS))
-def test_a_month_without_rows_is_not_believed(tmp_path: Path, dataset: Dataset) -> None:
+def test_a_month_without_rows_fails_its_checks(tmp_path: Path, dataset: Dataset) -> None:
     findings = _findings(tmp_path, dataset, MONTHS[dataset.name].slice(0, 0))
     with pytest.raises(CheckFailed) as caught:
         enforce(dataset, MONTH, findings)
     assert str(caught.value) == (
-        f"{dataset.name} 2025-01: not believable, so not published: no_rows: rows in the month: "
+        f"{dataset.name} 2025-01: failed its checks, so not published: no_rows: rows in the month: "
         "found 0, allowed at least 1; the limits are in pipeline/datasets/rules.py"
     )
 
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=list(DATASETS))
-def test_the_file_of_another_month_is_not_believed(tmp_path: Path, dataset: Dataset) -> None:
+def test_the_file_of_another_month_fails_its_checks(tmp_path: Path, dataset: Dataset) -> None:
     name = {"yellow": "tpep_", "green": "lpep_"}.get(dataset.name, "") + "pickup_datetime"
     other = MONTHS[dataset.name]
     place = other.schema.get_field_index(name)
@@ -59,12 +59,12 @@ def test_the_file_of_another_month_is_not_believed(tmp_path: Path, dataset: Data
         enforce(dataset, MONTH, findings)
 
 
-def test_zones_without_rows_are_not_believed(tmp_path: Path) -> None:
+def test_zones_without_rows_fail_their_checks(tmp_path: Path) -> None:
     raw = tmp_path / "taxi_zone_lookup.csv"
     raw.write_text("LocationID,Borough,Zone,service_zone\n")
     findings = check(ZONES, None, conform_file(raw, tmp_path / "draft", ZONES, None))
     assert [finding.severity for finding in findings] == ["error", "warning"]
-    with pytest.raises(CheckFailed, match=r"^zones: not believable, so not published: no_rows: "):
+    with pytest.raises(CheckFailed, match=r"^zones: failed its checks, so not published: no_rows: "):
         enforce(ZONES, None, findings)
 
 

@@ -209,7 +209,7 @@ def test_what_is_broken_is_refused_with_a_clear_message(tmp_path: Path, path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_months_file_under_the_name_is_not_believed(tmp_path: Path) -> None:
+def test_another_months_file_under_the_name_fails_its_checks(tmp_path: Path) -> None:
     month = date(2024, 2, 1)
     path = FILES / "trip-data/green_tripdata_2024-01.parquet"
     measures = conform_file(path, tmp_path / "draft", "green", month)
