@@ -249,7 +249,7 @@ def test_the_two_fields_too_many_of_late_2016_must_be_empty(tmp_path: Path) -> N
     found = _conform(_csv(tmp_path, "yellow", "2016-07", YELLOW_2016, [f"{line},,"] * 10), "yellow", "2016-07")[1]
     assert _column(found, "total_amount") == [9.0] * 10
     raw = _csv(tmp_path, "yellow", "2016-07", YELLOW_2016, [*[f"{line},,"] * 9, f"{line},,7"])
-    with pytest.raises(SchemaError, match=r"17 columns of the header: 1, in lines 11 \(19 fields\); use the Parquet file of"):
+    with pytest.raises(SchemaError, match=r"17 columns of the header: 1, in lines 11 \(19 fields\); use the Parquet"):
         _conform(raw, "yellow", "2016-07")
 
 
