@@ -74,7 +74,7 @@ def test_every_error_rule_is_tripped_by_a_test_above() -> None:
 
 
 @pytest.mark.parametrize("dataset", EVERY, ids=[dataset.name for dataset in EVERY])
-def test_every_rule_judges_something_that_is_measured(tmp_path: Path, dataset: Dataset) -> None:
+def test_every_rule_is_about_a_count_that_is_measured(tmp_path: Path, dataset: Dataset) -> None:
     if dataset is ZONES:
         raw = tmp_path / "taxi_zone_lookup.csv"
         raw.write_text("LocationID,Borough,Zone,service_zone\n1,EWR,Newark Airport,EWR\n")
@@ -134,7 +134,7 @@ def test_limits_are_inclusive(rule: Rule, good: int, bad: int) -> None:
     assert len(_judge(rule, bad)) == 1
 
 
-def test_a_rule_without_its_measure_does_not_judge() -> None:
+def test_a_rule_whose_count_is_missing_is_skipped() -> None:
     assert _judge(Rule("r", "error", "never counted", at_most=0, doc="odd"), 1) == []
 
 

@@ -9,6 +9,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from published_eras import facts, fhvhv, green, rows, table, times, write, yello
 
 from pipeline.conform.month import conform_file
 from pipeline.conform.profile import Measures
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import DATASETS, ZONES, Column, Dataset
 from pipeline.errors import SchemaError, SourceError, StoreError, UsageError
 from pipeline.version import __version__
 
@@ -243,7 +244,7 @@ def test_huge_values_that_contradict_each_other_are_quoted_in_part(tmp_path: Pat
     assert f"namely '{'B' * 100}'… (18,009 characters) (1)" in message
 
 
-def test_of_thousands_of_unknown_columns_some_are_named_and_the_others_counted(tmp_path: Path) -> None:
+def test_some_of_thousands_of_unknown_columns_are_named_and_the_others_counted(tmp_path: Path) -> None:
     one = pa.array([1, 2, 3])
     raw = _green(tmp_path, **{f"column_{number:04}": one for number in range(3_000)}, **{"a" * 3_000_000: one})
     message = _refused(tmp_path, raw)
@@ -328,7 +329,7 @@ def test_a_doubled_column_shifts_no_other_column(tmp_path: Path, ending: str) ->
     ) in str(caught.value)
 
 
-def test_of_every_flipped_bit_the_file_conforms_or_one_error_names_it(tmp_path: Path) -> None:
+def test_a_file_with_a_flipped_bit_conforms_or_is_refused_with_one_error_that_names_it(tmp_path: Path) -> None:
     path = _green(tmp_path)
     content = path.read_bytes()
     draw, messages = random.Random(5), []
@@ -475,7 +476,7 @@ def test_duckdb_reads_the_trips_with_their_types_and_statistics(tmp_path: Path) 
     assert bounds == ("0.0", "7.25") or bounds == ("-0.0", "7.25")
 
 
-def test_measures_count_what_rules_judge(tmp_path: Path) -> None:
+def test_measures_count_what_the_rules_are_about(tmp_path: Path) -> None:
     month = date(2024, 3, 1)
     starts = [datetime(2024, 2, 29, 23, 59, 59), datetime(2024, 3, 1), datetime(2024, 4, 1)]
     ends = [datetime(2024, 3, 1), datetime(2024, 2, 29), datetime(2024, 4, 1)]
@@ -533,6 +534,30 @@ def test_a_csv_is_not_compared_with_the_published_rows(tmp_path: Path) -> None:
     assert "rows_off_published" not in measures.counts
 
 
+def test_a_dataset_of_another_kind_is_measured_by_the_columns_that_it_declares(tmp_path: Path) -> None:
+    bikes = Dataset(
+        "citibike",
+        file_name="{month:%Y%m}-citibike-tripdata",
+        first_month=date(2013, 6, 1),
+        doc="Rides.",
+        pickup="started_at",
+        zone_columns=("start_station",),
+        zone_ids=(100, 199),
+        columns=(
+            Column("ride_id", pa.string(), expected_from=date(2013, 6, 1)),
+            Column("started_at", pa.timestamp("us"), expected_from=date(2013, 6, 1), required=True),
+            Column("start_station", pa.int64()),
+        ),
+    )
+    raw = tmp_path / "202401-citibike-tripdata.csv"
+    raw.write_text("ride_id,started_at,start_station\nA,2024-01-05 08:00:00,150\nB,2024-02-01 00:00:00,99\n")
+    measures = conform_file(raw, tmp_path / "draft", bikes, date(2024, 1, 1))
+    assert measures.counts == {"rows": 2, "pickups_outside_month": 1, "huge_numbers": 0, "unknown_zones": 1}
+    plain = replace(bikes, pickup="pickup_datetime", zone_columns=("pickup_location_id",))
+    measures = conform_file(raw, tmp_path / "draft", plain, date(2024, 1, 1))
+    assert measures.counts == {"rows": 2, "huge_numbers": 0}
+
+
 def test_a_file_without_rows_conforms_and_leaves_the_judgement_to_the_rules(tmp_path: Path) -> None:
     raw = write(tmp_path, GREEN, table(green(MONTH, "C")).slice(0, 0))
     measures = conform_file(raw, tmp_path / "draft", "green", MONTH)
@@ -540,7 +565,7 @@ def test_a_file_without_rows_conforms_and_leaves_the_judgement_to_the_rules(tmp_
     assert pq.read_table(tmp_path / "draft").num_rows == 0
 
 
-def test_what_is_no_trips_file_leaves_no_draft(tmp_path: Path) -> None:
+def test_a_file_of_another_format_leaves_no_draft(tmp_path: Path) -> None:
     for name, content in ((GREEN, b""), (GREEN, b"<?xml?><Error/>"), ("a.csv", b""), ("a.csv.gz", b"x")):
         (tmp_path / name).write_bytes(content)
         (tmp_path / "draft").write_text("of an earlier run")
@@ -557,7 +582,7 @@ def test_the_raw_file_is_never_the_draft(tmp_path: Path) -> None:
     assert raw.read_bytes() == before
 
 
-def test_a_month_where_there_is_none_or_none_where_there_must_be_one_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+def test_a_missing_or_superfluous_month_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="green: needs a month"):
         conform_file(_green(tmp_path), tmp_path / "draft", "green", None)
     with pytest.raises(UsageError, match="zones: has no months"):

@@ -91,7 +91,7 @@ def test_every_era_conforms_to_the_one_schema(tmp_path: Path, era: tuple[str, da
     assert sum(len(row) for row in found) == filled, "each published value is there, and no other"
 
 
-def test_yellow_2009_speaks_in_words_strings_and_doubles(tmp_path: Path) -> None:
+def test_yellow_2009_has_words_strings_and_doubles(tmp_path: Path) -> None:
     month = _month(2009, 1)
     found = _conform(tmp_path, "yellow", month, table(yellow_2009()))
     assert found[0]["pickup_datetime"] == times(month)[0] == datetime(2009, 1, 3, 12, 0, 5)
@@ -104,14 +104,14 @@ def test_yellow_2009_speaks_in_words_strings_and_doubles(tmp_path: Path) -> None
     assert "pickup_location_id" not in found[0]
 
 
-def test_yellow_2010_has_codes_as_text_and_a_word_that_no_list_knows(tmp_path: Path) -> None:
+def test_yellow_2010_has_codes_as_text_and_a_word_of_unknown_meaning(tmp_path: Path) -> None:
     found = _conform(tmp_path, "yellow", _month(2010, 2), table(yellow_2010(rate=TEXT, index=True)))
     assert [row["payment_type"] for row in found] == [2, 1, 101]
     assert [row["rate_code_id"] for row in found] == [1, 2, 0]
     assert [row.get("store_and_fwd_flag") for row in found] == ["N", "Y", None]
 
 
-def test_codes_that_came_as_doubles_are_integers(tmp_path: Path) -> None:
+def test_codes_published_as_doubles_become_integers(tmp_path: Path) -> None:
     month = _month(2018, 7)
     found = _conform(tmp_path, "yellow", month, table(yellow(month)))
     assert [row.get("passenger_count") for row in found] == [1, 3, None]

@@ -184,21 +184,21 @@ def test_december_2020_is_the_same_from_csv_and_parquet_but_for_the_vendor(tmp_p
     assert first.equals(second)
 
 
-def test_somebodys_faithful_rewrite_gives_the_same_trips(tmp_path: Path) -> None:
+def test_a_faithful_copy_of_a_file_gives_the_same_trips(tmp_path: Path) -> None:
     month, name = date(2023, 2, 1), "green_tripdata_2023-02.parquet"
     conform_file(FILES / "trip-data" / name, tmp_path / "published", "green", month)
     conform_file(FILES / "resaved" / name, tmp_path / "resaved", "green", month)
     assert _rows(tmp_path / "published") == _rows(tmp_path / "resaved")
 
 
-def test_somebodys_analysis_is_refused_for_the_column_that_it_added(tmp_path: Path) -> None:
+def test_a_copy_with_an_added_column_is_refused(tmp_path: Path) -> None:
     path = FILES / "resaved/green_tripdata_2021-01.parquet"
     with pytest.raises(SchemaError, match=r"^green 2021-01: unknown columns \['duration'\]; declare them in "):
         conform_file(path, tmp_path / "draft", "green", date(2021, 1, 1))
 
 
 @pytest.mark.parametrize("path", sorted((FILES / "broken").iterdir()), ids=lambda path: path.name)
-def test_what_is_broken_is_refused_with_a_clear_message(tmp_path: Path, path: Path) -> None:
+def test_a_broken_file_is_refused_with_a_clear_message(tmp_path: Path, path: Path) -> None:
     name = path.name.split("__")[1]
     with pytest.raises(SourceError, match=r": not a (CSV|Parquet file): it is an? "):
         verify_raw(path)
@@ -228,7 +228,7 @@ def test_both_zone_tables_have_265_zones_and_no_nulls(tmp_path: Path, name: str)
     assert zones[265]["service_zone"] == "N/A"
 
 
-def test_every_real_file_is_what_its_name_claims(heads: list[Path]) -> None:
+def test_every_real_file_has_the_format_of_its_name(heads: list[Path]) -> None:
     whole = [FILES / name for name in COUNTS]
     for path in [*heads, *whole, *(FILES / "samples").iterdir(), *(FILES / "resaved").iterdir()]:
         verify_raw(path)

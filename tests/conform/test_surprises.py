@@ -140,7 +140,7 @@ def test_the_airport_fee_is_one_column_with_its_capital_and_without(tmp_path: Pa
         assert _column(_parquet(tmp_path, "yellow", month, content)[1], "airport_fee") == [0.0, 1.75, None]
 
 
-def test_the_fhv_csvs_of_2015_know_one_zone_the_pickups(tmp_path: Path) -> None:
+def test_the_fhv_csvs_of_2015_have_one_zone_that_of_the_pickup(tmp_path: Path) -> None:
     lines = [f"B000{number:02},2015-03-01 00:{number:02}:00,{number * 20 or ''}" for number in range(10)]
     raw = _csv(tmp_path, "fhv", "2015-03", "Dispatching_base_num,Pickup_date,locationID", lines)
     found = _conform(raw, "fhv", "2015-03")[1]
@@ -153,7 +153,7 @@ def test_the_fhv_csvs_of_2015_know_one_zone_the_pickups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["yellow", "green", "fhv", "fhvhv"])
-def test_every_parquet_layout_there_has_been_conforms_with_its_empty_columns(tmp_path: Path, dataset: str) -> None:
+def test_every_published_parquet_layout_conforms_with_its_empty_columns(tmp_path: Path, dataset: str) -> None:
     layouts = {parquet_columns(dataset, month): month for month in published_months(dataset)}
     assert len(layouts) >= 5
     for layout, month in layouts.items():
@@ -169,7 +169,7 @@ def test_every_parquet_layout_there_has_been_conforms_with_its_empty_columns(tmp
 
 
 @pytest.mark.parametrize("dataset", ["yellow", "green", "fhv", "fhvhv"])
-def test_every_csv_layout_there_has_been_conforms(tmp_path: Path, dataset: str) -> None:
+def test_every_published_csv_layout_conforms(tmp_path: Path, dataset: str) -> None:
     months = [FIRST_MONTHS[dataset]]
     while months[-1] < LAST_CSV_MONTH:
         months.append(add_months(months[-1], 1))
@@ -209,13 +209,13 @@ def test_the_flag_of_0_and_1_is_that_of_n_and_y(tmp_path: Path) -> None:
     assert _column(found, "store_and_fwd_flag") == ["N", "Y", None, "N", "Y"]
 
 
-def test_a_single_blank_is_one_of_the_answers_about_access_a_ride(tmp_path: Path) -> None:
+def test_a_single_blank_is_a_value_of_access_a_ride(tmp_path: Path) -> None:
     measures, found = _parquet(tmp_path, "fhvhv", "2021-01", table(fhvhv(date(2021, 1, 1))))
     assert _column(found, "access_a_ride_flag") == [" ", "N", " "]
     assert measures.counts["unknown_access_a_ride_flag"] == 0
 
 
-def test_codes_that_no_list_of_tlc_has_stay_and_only_unheard_of_ones_are_counted(tmp_path: Path) -> None:
+def test_codes_missing_in_tlc_s_lists_stay_and_only_new_ones_are_counted(tmp_path: Path) -> None:
     vendors, rates = [1, 2, 4, 5, 6, 7, 1, 2, 3, 1], [1.0, 2.0, 99.0, 99.0, 0.0, 6.0, None, 5.0, 1.0, 210.0]
     measures, found = _parquet(tmp_path, "green", "2022-06", _green("2022-06", VendorID=vendors, RatecodeID=rates))
     assert _column(found, "vendor_id") == vendors
@@ -227,7 +227,7 @@ def test_codes_that_no_list_of_tlc_has_stay_and_only_unheard_of_ones_are_counted
 # --- the shape of CSVs
 
 
-def test_blank_lines_and_two_fields_that_no_header_names_are_nothing(tmp_path: Path) -> None:
+def test_blank_lines_and_two_empty_fields_without_names_are_ignored(tmp_path: Path) -> None:
     lines = [
         f"2,2014-01-01 00:0{minute}:00,2014-01-01 01:08:06,N,1,0,0,-73.86504364013672,40.87,1,.68,20,0.5,0.5,0,0,,21,1"
         ",,,"
@@ -244,7 +244,7 @@ def test_blank_lines_and_two_fields_that_no_header_names_are_nothing(tmp_path: P
         assert found[9]["dropoff_longitude"] == -73.86504364013672
 
 
-def test_the_two_fields_too_many_of_late_2016_must_be_empty(tmp_path: Path) -> None:
+def test_the_two_additional_fields_of_late_2016_must_be_empty(tmp_path: Path) -> None:
     line = "1,2016-07-10 06:56:05,2016-07-10 06:59:53,1,.50,1,N,263,236,1,4.5,1,0.5,2.7,0,0.3,9"
     found = _conform(_csv(tmp_path, "yellow", "2016-07", YELLOW_2016, [f"{line},,"] * 10), "yellow", "2016-07")[1]
     assert _column(found, "total_amount") == [9.0] * 10
@@ -253,7 +253,7 @@ def test_the_two_fields_too_many_of_late_2016_must_be_empty(tmp_path: Path) -> N
         _conform(raw, "yellow", "2016-07")
 
 
-def test_quotes_around_every_field_of_fhv_2017_are_no_part_of_it(tmp_path: Path) -> None:
+def test_quotes_around_every_field_of_fhv_2017_do_not_belong_to_the_values(tmp_path: Path) -> None:
     lines = [
         f'"B02817","2017-07-18 21:2{minute}:00","2017-07-18 21:30:38","144","{132 if minute else ""}","{minute or ""}"'
         for minute in range(2)

@@ -75,7 +75,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "a.csv: a NUL in line 1, at byte 4: damaged, or not a text in UTF-8"),
     ],
 )
-def test_bytes_that_are_not_what_the_name_claims_are_refused(
+def test_content_of_another_format_than_the_name_says_is_refused(
     tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     path = tmp_path / name
@@ -88,7 +88,7 @@ def test_bytes_that_are_not_what_the_name_claims_are_refused(
 
 
 @pytest.mark.parametrize("content", [b"", XML, HTML, POINTER, b"a,b\n1,2\n"])
-def test_what_is_named_gz_and_is_not_gzipped_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_named_gz_that_is_not_gzipped_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv.gz").write_bytes(content)
     with pytest.raises(SourceError, match=r"a\.csv\.gz: not gzipped: it "):
         verify_raw(tmp_path / "a.csv.gz")
@@ -266,7 +266,7 @@ def test_quoted_commas_and_quotes_belong_to_the_field(tmp_path: Path) -> None:
     ],
     ids=["first", "carriage returns", "a carriage return", "two", "unclosed", "unclosed for two lines", "unnamed"],
 )
-def test_a_quote_never_eats_rows_and_the_line_where_it_opens_is_named(
+def test_a_quote_over_several_lines_is_an_error_that_names_the_line_where_it_opens(
     tmp_path: Path, name: str, content: bytes, where: str
 ) -> None:
     with pytest.raises(SchemaError) as caught:
@@ -276,7 +276,7 @@ def test_a_quote_never_eats_rows_and_the_line_where_it_opens_is_named(
     )
 
 
-def test_rows_that_a_quote_ate_and_rows_that_do_not_fit_are_in_one_message(tmp_path: Path) -> None:
+def test_rows_within_a_quote_and_rows_that_do_not_fit_are_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(SchemaError) as caught:
         _read(_file(tmp_path / "a.csv", b'a,b\n1,2,3\n"1,x\n2",x\n'))
     assert str(caught.value) == (
@@ -285,7 +285,7 @@ def test_rows_that_a_quote_ate_and_rows_that_do_not_fit_are_in_one_message(tmp_p
     )
 
 
-def test_a_quote_that_eats_rows_of_a_column_nobody_wants_is_found_all_the_same(tmp_path: Path) -> None:
+def test_a_quote_over_several_lines_is_found_in_a_column_that_is_not_read(tmp_path: Path) -> None:
     raw = open_raw(_file(tmp_path / "a.csv", b'a,b\n1,"x\n2,y"\n3,z\n'), subject="x")
     with pytest.raises(SchemaError, match="1, in lines 2 to 3"):
         list(raw.batches([0], use_threads=True))
@@ -365,7 +365,7 @@ def test_a_row_too_long_late_in_a_large_file_is_found_where_it_is(tmp_path: Path
         _read(_file(tmp_path / "a.csv", content))
 
 
-def test_a_file_that_turns_harmlessly_ragged_late_loses_and_repeats_no_row(tmp_path: Path) -> None:
+def test_a_file_with_harmless_ragged_rows_at_its_end_loses_and_repeats_no_row(tmp_path: Path) -> None:
     content = b"a,b\n" + b"".join(b"%d,abcdefgh\n" % row for row in range(700_000)) + b"700000,x,,\n700001,y\n"
     rows = _read(_file(tmp_path / "a.csv", content))
     assert [int(row["a"]) for row in rows] == list(range(700_002))
