@@ -1,4 +1,4 @@
-"""Checks: each error rule has a month that trips it, each limit is inclusive, and the document is plain JSON."""
+"""Checks: a month breaks each error rule, limits are inclusive, and the document is plain JSON."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_zones_without_rows_fail_their_checks(tmp_path: Path) -> None:
         enforce(ZONES, None, findings)
 
 
-def test_every_error_rule_is_tripped_by_a_test_above() -> None:
+def test_every_error_rule_is_broken_in_a_test_above() -> None:
     names = {rule.name for dataset in EVERY for rule in dataset.rules if rule.severity == "error"}
     assert names == {"no_rows", "wrong_month"}
 
@@ -151,7 +151,7 @@ def test_every_broken_error_rule_is_in_one_message_and_no_warning() -> None:
     enforce(DATASETS["green"], MONTH, findings[1:2])
 
 
-def test_the_document_is_json_and_gives_the_findings_back(tmp_path: Path) -> None:
+def test_the_document_is_json_from_which_the_findings_can_be_read(tmp_path: Path) -> None:
     raw = write(tmp_path, "a.parquet", MONTHS["green"])
     measures = conform_file(raw, tmp_path / "draft", "green", MONTH, source_sha256="abc")
     findings = check(DATASETS["green"], MONTH, measures)
@@ -169,7 +169,7 @@ def test_the_document_is_json_and_gives_the_findings_back(tmp_path: Path) -> Non
     assert list(document["columns"]) == list(DATASETS["green"].by_name)
 
 
-def test_long_texts_are_in_the_document_in_part_with_their_length(tmp_path: Path) -> None:
+def test_long_texts_are_cut_in_the_document_and_show_their_length(tmp_path: Path) -> None:
     texts = pa.array(["A" * 9_000, "B", "C" * 9_000])
     raw = write(tmp_path, "a.parquet", table(fhvhv(MONTH), dispatching_base_num=texts))
     document = checks_document(conform_file(raw, tmp_path / "draft", "fhvhv", MONTH), [])

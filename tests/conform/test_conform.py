@@ -40,16 +40,16 @@ def _green(folder: Path, **replaced: Any) -> Path:
 
 
 def _many(count: int) -> pa.Table:
-    """A month of so many rows; passenger_count is each row's number."""
+    """A month with `count` rows; passenger_count is the number of the row."""
     rows = table(green(MONTH, "C")).take([row % 3 for row in range(count)])
     place = rows.schema.get_field_index("passenger_count")
     return rows.set_column(place, "passenger_count", pa.array(range(count)))
 
 
 def _refused(folder: Path, raw: Path, dataset: str = "green", month: date | None = MONTH) -> str:
-    """The message with which a file is refused, after which no draft may be left."""
+    """The message with which a file is refused; verifies that no draft is left."""
     draft = folder / "draft"
-    draft.write_text("of an earlier run")
+    draft.write_text("from an earlier run")
     with pytest.raises(SchemaError) as caught:
         conform_file(raw, draft, dataset, month)
     assert not draft.exists()
@@ -175,7 +175,7 @@ def test_a_value_that_does_not_fit_is_an_error_and_never_a_null(
 
 
 def _not_utf8(kind: pa.DataType) -> pa.Array:
-    """Three texts of which the first is not UTF-8, which a Parquet file may hold all the same."""
+    """Three texts, the first of which is not UTF-8, as a Parquet file can contain them."""
     whole = pa.array(["B??", "B1", "B2"], kind)
     return pa.Array.from_buffers(kind, 3, [*whole.buffers()[:2], pa.py_buffer(b"B\xff\xfeB1B2")])
 
@@ -193,7 +193,7 @@ def _not_utf8(kind: pa.DataType) -> pa.Array:
         ("shared_request_flag", _not_utf8(pa.string()), r"1, namely b'B\xff\xfe' (1)"),
     ],
 )
-def test_text_that_not_every_warehouse_can_hold_is_an_error(tmp_path: Path, name: str, values: Any, words: str) -> None:
+def test_text_that_some_warehouse_cannot_store_is_an_error(tmp_path: Path, name: str, values: Any, words: str) -> None:
     month = table(fhvhv(MONTH), **{name: values if isinstance(values, pa.Array) else pa.array(values)})
     message = _refused(tmp_path, write(tmp_path, "fhvhv_tripdata_2025-01.parquet", month), "fhvhv")
     assert message == (
@@ -202,7 +202,7 @@ def test_text_that_not_every_warehouse_can_hold_is_an_error(tmp_path: Path, name
     )
 
 
-def test_text_that_is_unusual_but_can_be_held_stays_as_it_is(tmp_path: Path) -> None:
+def test_unusual_text_that_every_warehouse_can_store_stays_as_it_is(tmp_path: Path) -> None:
     texts = ["B\t\u00e9 \U0001f695\u2028", "é" * 5_000, " B1 "]
     month = table(fhvhv(MONTH), dispatching_base_num=pa.array(texts))
     conform_file(write(tmp_path, "a.parquet", month), tmp_path / "draft", "fhvhv", MONTH)
@@ -220,7 +220,7 @@ def test_a_nul_in_a_csv_is_named_with_its_column_and_value(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", ["RatecodeID", "fare_amount", "lpep_pickup_datetime", "VendorID"])
-def test_bytes_that_are_not_utf8_are_no_number_time_or_word(tmp_path: Path, name: str) -> None:
+def test_bytes_that_are_not_utf8_do_not_fit_numbers_times_or_words(tmp_path: Path, name: str) -> None:
     message = _refused(tmp_path, _green(tmp_path, **{name: _not_utf8(pa.string())}))
     assert r": 3, namely 'B1' (1), 'B2' (1), b'B\xff\xfe' (1)" in message
 
@@ -350,9 +350,9 @@ def test_a_file_with_a_flipped_bit_conforms_or_is_refused_with_one_error_that_na
 def test_blank_text_stays_text_and_is_null_only_where_a_number_is_declared(tmp_path: Path) -> None:
     raw = _green(tmp_path, store_and_fwd_flag=pa.array([" ", "", "N"]), RatecodeID=pa.array([" ", "", "1"]))
     conform_file(raw, tmp_path / "draft", "green", MONTH)
-    found = rows(tmp_path / "draft")
-    assert [row.get("store_and_fwd_flag") for row in found] == [" ", "", "N"]
-    assert [row.get("rate_code_id") for row in found] == [None, None, 1]
+    trips = rows(tmp_path / "draft")
+    assert [row.get("store_and_fwd_flag") for row in trips] == [" ", "", "N"]
+    assert [row.get("rate_code_id") for row in trips] == [None, None, 1]
 
 
 def test_the_fhvhv_csv_without_licences_conforms_and_its_shared_ride_words_are_codes(tmp_path: Path) -> None:
@@ -419,24 +419,26 @@ def test_every_row_is_kept_in_its_order_in_row_groups_of_duckdbs_size(tmp_path: 
     path = tmp_path / GREEN
     pq.write_table(_many(300_001), path, row_group_size=70_000)
     draft = tmp_path / "draft"
-    told: list[float] = []
-    measures = conform_file(path, draft, "green", MONTH, progress=lambda fraction, text: told.append(fraction))
+    fractions: list[float] = []
+    measures = conform_file(path, draft, "green", MONTH, progress=lambda fraction, text: fractions.append(fraction))
     file = pq.ParquetFile(draft)
     groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     assert groups == [122_880, 122_880, 54_241]
     assert file.read(["passenger_count"])["passenger_count"].to_pylist() == list(range(300_001))
     assert measures.rows == 300_001
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
 
 
 def test_the_same_file_gives_the_same_bytes_and_measures_whatever_the_threads(tmp_path: Path) -> None:
     path = tmp_path / GREEN
     pq.write_table(_many(300_000), path, row_group_size=100_000)
     before = pa.cpu_count()
-    found = [conform_file(path, tmp_path / f"{threads}", "green", MONTH, threads=threads) for threads in (None, 1, 3)]
+    measures = [
+        conform_file(path, tmp_path / f"{threads}", "green", MONTH, threads=threads) for threads in (None, 1, 3)
+    ]
     assert pa.cpu_count() == before
-    assert found[0] == found[1] == found[2]
+    assert measures[0] == measures[1] == measures[2]
     assert (tmp_path / "None").read_bytes() == (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
 
 
@@ -558,7 +560,7 @@ def test_a_dataset_of_another_kind_is_measured_by_the_columns_that_it_declares(t
     assert measures.counts == {"rows": 2, "huge_numbers": 0}
 
 
-def test_a_file_without_rows_conforms_and_leaves_the_judgement_to_the_rules(tmp_path: Path) -> None:
+def test_a_file_without_rows_conforms_and_is_left_to_the_rules(tmp_path: Path) -> None:
     raw = write(tmp_path, GREEN, table(green(MONTH, "C")).slice(0, 0))
     measures = conform_file(raw, tmp_path / "draft", "green", MONTH)
     assert measures.rows == 0
@@ -568,7 +570,7 @@ def test_a_file_without_rows_conforms_and_leaves_the_judgement_to_the_rules(tmp_
 def test_a_file_of_another_format_leaves_no_draft(tmp_path: Path) -> None:
     for name, content in ((GREEN, b""), (GREEN, b"<?xml?><Error/>"), ("a.csv", b""), ("a.csv.gz", b"x")):
         (tmp_path / name).write_bytes(content)
-        (tmp_path / "draft").write_text("of an earlier run")
+        (tmp_path / "draft").write_text("from an earlier run")
         with pytest.raises(SourceError, match=name):
             conform_file(tmp_path / name, tmp_path / "draft", "green", MONTH)
         assert not (tmp_path / "draft").exists()

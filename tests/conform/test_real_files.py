@@ -1,6 +1,6 @@
-"""The real files: every one conforms, with the counts, sums and nulls that it was published with.
+"""The real files: all of them conform, with the counts, sums and nulls of the published ones.
 
-`PIPELINE_TLC_FILES` names the folder with them; it is no part of the project.
+`PIPELINE_TLC_FILES` names their folder, which is not part of the project.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ SAMPLES = {
 
 HEADS = sorted((FILES / "heads").glob("*.csv"))
 
-#: Heads that were cut from their files without the end of their last line.
+#: Heads whose last line has no line end, since they were cut off there.
 CUT = {f"yellow_tripdata_{month}.csv" for month in ("2015-01", "2016-01", "2016-02", "2016-03")}
 
 
 @pytest.fixture(scope="session")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The heads, each with the end of its last line."""
+    """The heads, all with a line end at the end."""
     folder = tmp_path_factory.mktemp("heads")
     ended = {path: folder / path.name for path in HEADS if path.name in CUT}
     for path, whole in ended.items():
@@ -87,13 +87,13 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def _month(path: Path) -> date:
-    found = re.search(r"\d{4}-\d{2}", path.name)
-    assert found is not None
-    return parse_month(found[0])
+    match = re.search(r"\d{4}-\d{2}", path.name)
+    assert match is not None
+    return parse_month(match[0])
 
 
 def _published(path: Path) -> pa.Table:
-    """The file as another reader sees it, columns under their declared names."""
+    """The file as read by another reader, with the declared column names."""
     if path.suffix == ".parquet":
         content = pq.read_table(path)
     else:
@@ -146,8 +146,8 @@ def test_a_part_of_a_month_conforms_to_what_was_published(tmp_path: Path, name: 
 def test_the_wrong_minutes_are_in_yellow_too_in_rows_without_a_vendor(tmp_path: Path) -> None:
     conform_file(FILES / "samples/yellow_tripdata_2020-10.csv.gz", tmp_path / "draft", "yellow", date(2020, 10, 1))
     backwards = [row for row in _rows(tmp_path / "draft") if row["dropoff_datetime"] < row["pickup_datetime"]]
-    found = {(row["vendor_id"], row["pickup_datetime"].minute, row["dropoff_datetime"].minute) for row in backwards}
-    assert found == {(None, 10, 10)}
+    minutes = {(row["vendor_id"], row["pickup_datetime"].minute, row["dropoff_datetime"].minute) for row in backwards}
+    assert minutes == {(None, 10, 10)}
 
 
 @pytest.mark.parametrize("name", ["yellow", "green", "fhv", "fhvhv"])

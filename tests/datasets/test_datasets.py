@@ -1,4 +1,4 @@
-"""The declarations: complete, consistent, and alike across datasets where they mean the same."""
+"""The declarations: complete, consistent, and equal across datasets for columns with the same meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw files: what is refused before a row is read, and that every row of the rest comes, in its order."""
+"""Raw files: which are refused before a row is read, and that all rows of the others are read in order."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _int96(path: Path, day: int, nanos: int) -> Path:
         (5_373_484, DAY_NANOS - 1_000, "9999-12-31 23:59:59.999999"),
         # Nanoseconds hold no more than the years 1677 to 2262.
         (2_940_588, 1_000, "3338-12-15 00:00:00.000001"),
-        # What follows is not to become a time that looks right.
+        # The following must not become a plausible time.
         (EPOCH_DAY, 1, "1970-01-01 00:00:00.000000001"),
         (0, 5_000, "-4713-11-24 00:00:00.000"),
         (EPOCH_DAY + 2**64 // 86_400_000_000, 0, "<value out of range: 18446744044800000>"),

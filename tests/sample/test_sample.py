@@ -1,4 +1,4 @@
-"""The sample site: its months look like TLC's, its HTTP like a CDN's, and its faults come when ordered."""
+"""The sample site: its months look like TLC's, its HTTP like a CDN's, and its faults happen on demand."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def make(dataset: str, month: str, rows: int, folder: Path) -> pa.Table:
 def test_a_month_has_the_columns_and_types_of_its_era(
     shared: SampleSite, dataset: str, month: str, count: int, some: dict[str, str]
 ) -> None:
-    found = types(trips(shared, dataset, month))
-    assert len(found) == count
-    assert {name: found.get(name) for name in some} == some
+    columns = types(trips(shared, dataset, month))
+    assert len(columns) == count
+    assert {name: columns.get(name) for name in some} == some
 
 
 def test_every_month_of_every_dataset_can_be_made(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_stopped_site_leaves_no_files_and_no_port() -> None:
 # --- faults
 
 
-def test_a_cut_ends_the_body_early_as_often_as_ordered_and_can_be_resumed(site: SampleSite) -> None:
+def test_a_cut_ends_the_body_early_as_often_as_requested_and_can_be_resumed(site: SampleSite) -> None:
     whole = get(site).content
     site.faults.add("green*2024-01*", "cut", 1000, times=2)
     for _ in range(2):
@@ -418,7 +418,7 @@ def test_a_cut_ends_the_body_early_as_often_as_ordered_and_can_be_resumed(site: 
 
 
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
-def test_a_status_is_answered_once_and_then_the_file(site: SampleSite, status: int) -> None:
+def test_a_status_is_sent_once_and_then_the_file(site: SampleSite, status: int) -> None:
     site.faults.add("*.parquet", status, 7)
     answer = get(site)
     assert (answer.status_code, answer.headers["Retry-After"]) == (status, "7")
@@ -426,7 +426,7 @@ def test_a_status_is_answered_once_and_then_the_file(site: SampleSite, status: i
     assert [seen.status for seen in site.requests] == [status, 200]
 
 
-def test_a_dropped_connection_has_no_answer(site: SampleSite) -> None:
+def test_a_dropped_connection_has_no_response(site: SampleSite) -> None:
     site.faults.add(GREEN, "drop")
     with pytest.raises(requests.ConnectionError):
         get(site)
