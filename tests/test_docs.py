@@ -313,7 +313,7 @@ def _entries() -> dict[str, str]:
 @pytest.mark.parametrize("title", _entries())
 def test_every_surprise_says_what_was_seen_what_is_done_and_which_test_pins_it(title: str) -> None:
     entry = _entries()[title]
-    assert re.search(r"^(Seen|Told)\b", entry, re.MULTILINE)
+    assert re.search(r"^(Seen|Reported)\b", entry, re.MULTILINE)
     assert re.search(r"^Done\b", entry, re.MULTILINE)
     pinned = re.search(r"^Pinned by (.*)", entry, re.MULTILINE | re.DOTALL)
     assert pinned is not None
@@ -349,7 +349,7 @@ def test_the_tables_of_words_are_those_of_the_code(
     assert _table(heading) == [[f"`{word}`", str(code), meanings[code]] for word, code in words.items()]
 
 
-def test_the_table_of_the_null_type_is_what_the_sample_site_goes_by() -> None:
+def test_the_table_of_the_null_type_is_that_of_the_sample_site() -> None:
     told = {}
     for dataset, column, months in _table("A column without values has no type"):
         spans = [span.partition("..") for span in months.split(", ")]

@@ -1,4 +1,4 @@
-"""Any era's raw file becomes one schema, profiled and checked on the way. No Luigi, no store, no settings.
+"""The raw file of any era becomes one schema, measured and checked on the way. No Luigi, no store, no settings.
 
 Promise: every row is kept, in its order; a value that does not fit is an error, never a null; the same input gives the
 same bytes.

@@ -1,7 +1,7 @@
-"""From what was measured of a month to what is believed of it: pure, no files.
+"""From a month's measures to findings: pure, no files.
 
-A broken rule is a finding; one of a rule with the severity error stops the month. The checks document holds both,
-without clock or durations, so that the same month always gives the same document.
+A broken rule is a finding; a finding of severity error stops the month. The checks document holds measures and
+findings, without clock or durations, so that the same month always gives the same document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.months import format_month
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken rule: what was found, what would have been allowed, and a sentence for people."""
+    """One broken rule: the count, the limit, and a sentence with both."""
 
     rule: str
     severity: str
@@ -29,54 +29,56 @@ class Finding:
 
 
 def check(dataset: Dataset, month: date | None, measures: Measures) -> list[Finding]:
-    """The rules of the dataset that the month breaks, in declared order; a rule without its measure does not judge."""
+    """The rules of the dataset that the month breaks, in declared order; a rule whose count is missing is skipped."""
     findings = []
     for rule in dataset.rules:
         count = measures.counts.get(rule.measure)
         if count is not None and not _holds(rule, count, measures.rows):
             found, allowed = _found(rule, count, measures), limits_of(rule)
-            message = f"{_subject(dataset, month)}: {rule.doc}: found {found}, allowed {allowed}"
+            message = f"{dataset.subject(month)}: {rule.doc}: found {found}, allowed {allowed}"
             findings.append(Finding(rule.name, rule.severity, found, allowed, message))
     return findings
 
 
 def enforce(dataset: Dataset, month: date | None, findings: Sequence[Finding]) -> None:
-    """Let a month pass only when none of its findings is an error.
+    """Stop a month that has a finding of severity error.
 
     Raises:
-        CheckFailed: some are; the message has every one of them.
+        CheckFailed: with all such findings in its message.
     """
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         listed = "; ".join(f"{finding.rule}: {finding.message.partition(': ')[2]}" for finding in errors)
         raise CheckFailed(
-            f"{_subject(dataset, month)}: not believable, so not published: {listed}; "
+            f"{dataset.subject(month)}: failed its checks, so not published: {listed}; "
             "the limits are in pipeline/datasets/rules.py"
         )
 
 
 def checks_document(measures: Measures, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Measures and findings as what JSON can hold; times are ISO texts, and long texts are cut."""
-    return {
-        "dataset": measures.dataset,
-        "month": format_month(measures.month) if measures.month else None,
-        "source_sha256": measures.source_sha256,
-        "declaration": measures.declaration,
-        "columns_in_source": list(measures.columns_in_source),
-        "rows": measures.rows,
-        "published_rows": measures.published_rows,
-        "counts": dict(measures.counts),
-        "columns": {
-            name: {"nulls": column.nulls, "min": _plain(column.min), "max": _plain(column.max)}
-            for name, column in measures.columns.items()
-        },
-        "findings": [asdict(finding) for finding in findings],
-    }
+    """Measures and findings as JSON values; times are ISO texts, and long texts are cut."""
+    document = asdict(measures)
+    del document["huge"]
+    document["month"] = format_month(measures.month) if measures.month else None
+    document["columns_in_source"] = list(measures.columns_in_source)
+    for column in document["columns"].values():
+        column["min"], column["max"] = _plain(column["min"]), _plain(column["max"])
+    return {**document, "findings": [asdict(finding) for finding in findings]}
 
 
 def findings_in(document: Mapping[str, Any]) -> list[Finding]:
     """The findings of a checks document."""
     return [Finding(**finding) for finding in document["findings"]]
+
+
+def limits_of(rule: Rule) -> str:
+    """What a rule allows, in words."""
+    limits = [
+        f"at least {rule.at_least:,}" if rule.at_least is not None else "",
+        f"at most {rule.at_most:,}" if rule.at_most is not None else "",
+        f"at most {rule.at_most_share:.2%}" if rule.at_most_share is not None else "",
+    ]
+    return " and ".join(filter(None, limits))
 
 
 def _holds(rule: Rule, count: int, rows: int) -> bool:
@@ -96,20 +98,6 @@ def _found(rule: Rule, count: int, measures: Measures) -> str:
         shown = [f"row {row:,}: {name} {value:,}" for row, name, value in measures.huge]
         return f"{count:,} ({'; '.join(shown)}{'; ...' if count > len(shown) else ''})"
     return f"{count:,}"
-
-
-def limits_of(rule: Rule) -> str:
-    """What a rule allows, in words."""
-    limits = [
-        f"at least {rule.at_least:,}" if rule.at_least is not None else "",
-        f"at most {rule.at_most:,}" if rule.at_most is not None else "",
-        f"at most {rule.at_most_share:.2%}" if rule.at_most_share is not None else "",
-    ]
-    return " and ".join(filter(None, limits))
-
-
-def _subject(dataset: Dataset, month: date | None) -> str:
-    return f"{dataset.name} {format_month(month)}" if month else dataset.name
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What TLC publishes, as data: one module per dataset, in the words of `pipeline.datasets.base`.
+"""What TLC publishes, as data: one module per dataset, made of the classes in `pipeline.datasets.base`.
 
-A new column that TLC adds is one line in one of these modules.
+A column that TLC adds is one line in one of these modules.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pipeline.errors import UsageError, did_you_mean
 
 __all__ = ["DATASETS", "ZONES", "Column", "Dataset", "Rule", "dataset_named"]
 
-#: The datasets that come month by month, by name.
+#: The monthly datasets by name.
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (YELLOW, GREEN, FHV, FHVHV)}
 
 
 def dataset_named(name: str) -> Dataset:
-    """The dataset of that name, be it monthly or the zones.
+    """The dataset of that name, a monthly one or the zones.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no dataset has this name.
     """
     known = {**DATASETS, ZONES.name: ZONES}
     if name not in known:

@@ -1,7 +1,7 @@
-"""What a dataset is: the words in which `pipeline/datasets/*.py` write down what TLC publishes.
+"""The classes with which `pipeline/datasets/*.py` declare what TLC publishes.
 
-Data only: nothing here opens a file. A column's order in `Dataset.columns` is its order in every trips file and table.
-Times are New York wall-clock times without a zone, money is US dollars as published (float64).
+Data only: nothing here opens a file. The order of `Dataset.columns` is the order in every trips file and table. Times
+are New York wall-clock times without a zone, money is US dollars as published (float64).
 """
 
 from __future__ import annotations
@@ -11,59 +11,61 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import pyarrow as pa
 
+from pipeline.months import format_month
+
 TIME = pa.timestamp("us")
 MONEY = pa.float64()
 
-#: Keys of the file metadata of every trips file; `loads` carries the last two, too.
+#: Keys in the metadata of every trips file; the last two are also in `loads`.
 DATASET_KEY, MONTH_KEY, SOURCE_KEY, DECLARATION_KEY = "dataset", "month", "source_sha256", "declaration"
-#: The declared columns that the raw file had, comma separated: what `Dataset.declaration` was computed over.
+#: The declared columns of the raw file, separated by commas: those for which `Dataset.declaration` was computed.
 PRESENT_KEY = "columns_in_source"
-#: Of a checks document alone, where the store keeps metadata: the warnings' rules.
+#: In the metadata of a checks document, in stores that keep metadata: the rules with warnings.
 WARNINGS_KEY = "warnings"
-#: The version of this package that wrote the file, for information only.
+#: The version of this package that wrote the file; not used.
 VERSION_KEY = "pipeline_version"
-#: Of a raw file's sidecar: all that it says, as JSON.
+#: In the metadata of a raw file's sidecar: its content, as JSON.
 SIDECAR_KEY = "sidecar"
-#: In the metadata of a raw Parquet file of the sample site: its share of the published rows, such as 0.01.
+#: In a raw Parquet file of the sample site: its share of the published rows, such as 0.01.
 SCALE_KEY = "sample_scale"
 
-#: Folded names that are no data: pandas writes its row numbers under this one (yellow 2010-02 and 2010-03 have it).
+#: Folded names of columns to ignore: pandas writes its row numbers under this one (in yellow 2010-02 and 2010-03).
 IGNORED_NAMES = frozenset({"__index_level_0__"})
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a dataset, with everything known of it. Names match without regard to case or outer spaces."""
+    """One column of a dataset, with everything known about it. Names match ignoring case and outer spaces."""
 
     name: str
     type: pa.DataType
     _: KW_ONLY
     doc: str = ""
     unit: str = ""
-    #: Other spellings under which TLC has published it.
+    #: Other names under which TLC has published it.
     aliases: tuple[str, ...] = ()
     #: Whether a null is an error.
     required: bool = False
-    #: TLC's code list, for people; a code outside of it is counted, not refused.
+    #: TLC's code list, for documentation; other codes are counted, not refused.
     codes: Mapping[int | str, str] = field(default_factory=dict)
-    #: Published words and the value they stand for; matched without regard to case or outer spaces.
-    #: In a number column any other word is an error; in a text column it stays as it is.
+    #: Published words and the values they stand for; matched ignoring case and outer spaces.
+    #: Any other word is an error in a number column; in a text column it stays as it is.
     words: Mapping[str, int | str] = field(default_factory=dict)
-    #: The month from which every file has the column, be it CSV or Parquet; None: any file may lack it.
+    #: The first month whose CSV and Parquet files must have the column; None: any file may lack it.
     expected_from: date | None = None
-    #: The last such month; None: to this day.
+    #: The last such month; None: it has not ended.
     expected_until: date | None = None
-    #: The same for Parquet files, where TLC's republished files have had it for longer or shorter than the CSVs.
+    #: The same for Parquet files alone, which TLC has republished with columns that the CSVs lack, and the reverse.
     parquet_from: date | None = None
     parquet_until: date | None = None
 
     def spellings(self) -> frozenset[str]:
-        """The folded names under which the column may stand in a file."""
+        """The folded names that the column may have in a file."""
         return frozenset(fold(name) for name in (self.name, *self.aliases))
 
     @cached_property
@@ -81,12 +83,17 @@ class Column:
         return any(first and first <= month <= (last or date.max) for first, last in spans)
 
 
+#: Columns of amounts of money, and of coordinates.
+usd = partial(Column, type=MONEY, unit="USD")
+degrees = partial(Column, type=pa.float64(), unit="degrees (WGS 84)")
+
+
 @dataclass(frozen=True)
 class Rule:
-    """What a believable month looks like in one respect: a limit on one of `pipeline.conform.month`'s measures.
+    """A limit on one count of a month.
 
-    `measure` names a count in `Measures.counts`; the limits are inclusive, shares are of the month's rows. A month
-    without that count (a CSV has no published count to compare with) is not judged by the rule.
+    `measure` names a count in `pipeline.conform.profile.Measures`; limits are inclusive, shares are of the month's
+    rows. A month without that count is not checked, such as a CSV, which has no published number of rows.
     """
 
     name: str
@@ -101,7 +108,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One of the things that TLC publishes, month by month (or once, when `first_month` is None)."""
+    """A dataset that is published month by month, or as a single file when `first_month` is None."""
 
     name: str
     _: KW_ONLY
@@ -111,14 +118,16 @@ class Dataset:
     columns: tuple[Column, ...]
     doc: str
     rules: tuple[Rule, ...] = ()
-    #: The first month that exists as Parquet, where the first months exist as CSV only.
+    #: The first month that exists as Parquet; earlier ones exist as CSV only.
     first_parquet_month: date | None = None
-    #: Where a person adds a column; named in errors.
+    #: The file to edit to add a column; named in errors.
     declared_in: str = ""
-    #: The roles that measures and views need.
+    #: The columns that are measured and indexed; what the dataset does not declare is skipped.
     pickup: str = "pickup_datetime"
     dropoff: str = "dropoff_datetime"
     zone_columns: tuple[str, ...] = ("pickup_location_id", "dropoff_location_id")
+    #: The first and the last number of a zone; others are counted as unknown.
+    zone_ids: tuple[int, int] = (1, 265)
     total: str | None = None
 
     @cached_property
@@ -128,34 +137,38 @@ class Dataset:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The Arrow schema of every trips file; unit, meaning and codes travel as field metadata."""
+        """The Arrow schema of every trips file, with unit, meaning and codes as field metadata."""
         return pa.schema([_field(column) for column in self.columns])
+
+    def subject(self, month: date | None) -> str:
+        """Dataset and month as messages name them, such as "yellow 2024-01"; the dataset alone without a month."""
+        return f"{self.name} {format_month(month)}" if month else self.name
 
     def base_name(self, month: date | None) -> str:
         """The published file's name without ending, such as yellow_tripdata_2024-01."""
         return self.file_name.format(month=month)
 
     def declaration(self, present: Iterable[str]) -> str:
-        """A hash of what decides the values of a file that has the columns `present`: names, types, aliases, words.
+        """A hash of what decides the values of a file with the columns `present`: names, types, aliases, words.
 
-        Declaring a column that a file never had does not change its hash; neither does a better `doc`.
+        Declaring a column that the file lacks does not change its hash; neither does a better `doc`.
         """
-        wanted = set(present)
+        names = set(present)
         shapes = [
             [column.name, str(column.type), sorted(column.spellings()), sorted(column.words.items())]
             for column in self.columns
-            if column.name in wanted
+            if column.name in names
         ]
         return hashlib.sha256(json.dumps([self.name, shapes]).encode()).hexdigest()[:16]
 
 
 def fold(name: str) -> str:
-    """A published column name or word, in the form in which names are compared."""
+    """A published column name or word in the form in which names are compared."""
     return name.strip().casefold()
 
 
 def _field(column: Column) -> pa.Field:
-    facts = {"description": column.doc, "unit": column.unit}
+    metadata = {"description": column.doc, "unit": column.unit}
     if column.codes:
-        facts["codes"] = json.dumps({str(code): meaning for code, meaning in column.codes.items()})
-    return pa.field(column.name, column.type, metadata={key: text for key, text in facts.items() if text})
+        metadata["codes"] = json.dumps({str(code): meaning for code, meaning in column.codes.items()})
+    return pa.field(column.name, column.type, metadata={key: text for key, text in metadata.items() if text})

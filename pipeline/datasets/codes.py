@@ -1,8 +1,8 @@
-"""TLC's code lists, and the words of older files that stand for codes: shared by the datasets that use them.
+"""TLC's code lists, and the words that stand for codes in older files; shared by several datasets.
 
-A word or code that TLC's lists lack gets a number from 101 on, outside every range that TLC uses, so that it can never
-be taken for one of TLC's. Sources: TLC's data dictionaries of the four datasets (the years 2009 to 2025 differ; these
-lists are their union), https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page
+A word or code that TLC's lists lack gets a number above 100, which TLC does not use. Sources: TLC's data dictionaries
+of the four datasets (the years 2009 to 2025 differ; these lists are their union),
+https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Fhv: trips of for-hire vehicles (community cars, black cars, limousines) as their bases report them, from 2015-01 on.
+"""Fhv: trips of for-hire vehicles (community cars, black cars, limousines) as their bases report them, since 2015-01.
 
-Until 2019-01 the app companies are among them; from 2019-02 these are in fhvhv. Times are New York wall-clock times
+Until 2019-01 it includes the app companies, which are in fhvhv since 2019-02. Times are New York wall-clock times
 without a zone. Sources: TLC's data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and
 `docs/surprises.md`.
 """

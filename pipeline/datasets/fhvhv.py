@@ -1,4 +1,4 @@
-"""Fhvhv: trips of the high-volume for-hire services (Uber, Lyft, Via, Juno), from 2019-02 on.
+"""Fhvhv: trips of the high-volume for-hire services (Uber, Lyft, Via, Juno), since 2019-02.
 
 Times are New York wall-clock times without a zone, money is US dollars, distances are miles, `trip_time` is seconds.
 The CSVs (until 2021-06) have a handful of columns, the Parquet files of the same months all of them. Sources: TLC's
@@ -12,7 +12,7 @@ from datetime import date
 import pyarrow as pa
 
 from pipeline.datasets import codes
-from pipeline.datasets.base import MONEY, TIME, Column, Dataset
+from pipeline.datasets.base import TIME, Column, Dataset, usd
 from pipeline.datasets.rules import TRIP_RULES
 
 _FIRST = date(2019, 2, 1)
@@ -71,39 +71,23 @@ FHVHV = Dataset(
         ),
         Column("trip_miles", pa.float64(), unit="miles", parquet_from=_FIRST, doc="Distance with the passenger."),
         Column("trip_time", pa.int64(), unit="seconds", parquet_from=_FIRST, doc="Time with the passenger."),
-        Column(
-            "base_passenger_fare",
-            MONEY,
-            unit="USD",
-            parquet_from=_FIRST,
-            doc="The passenger's fare before tolls, tips, taxes and fees.",
-        ),
-        Column("tolls", MONEY, unit="USD", parquet_from=_FIRST, doc="All tolls paid."),
-        Column("bcf", MONEY, unit="USD", parquet_from=_FIRST, doc="Collected for the Black Car Fund."),
-        Column("sales_tax", MONEY, unit="USD", parquet_from=_FIRST, doc="Collected as New York State's sales tax."),
-        Column(
+        usd("base_passenger_fare", parquet_from=_FIRST, doc="The passenger's fare before tolls, tips, taxes and fees."),
+        usd("tolls", parquet_from=_FIRST, doc="All tolls paid."),
+        usd("bcf", parquet_from=_FIRST, doc="Collected for the Black Car Fund."),
+        usd("sales_tax", parquet_from=_FIRST, doc="Collected as New York State's sales tax."),
+        usd(
             "congestion_surcharge",
-            MONEY,
-            unit="USD",
             parquet_from=_FIRST,
             doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
         ),
-        Column(
-            "airport_fee",
-            MONEY,
-            unit="USD",
-            parquet_from=_FIRST,
-            doc="For pickups and drop-offs at LaGuardia, JFK and Newark.",
-        ),
-        Column(
+        usd("airport_fee", parquet_from=_FIRST, doc="For pickups and drop-offs at LaGuardia, JFK and Newark."),
+        usd(
             "cbd_congestion_fee",
-            MONEY,
-            unit="USD",
             expected_from=date(2025, 1, 1),
             doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
         ),
-        Column("tips", MONEY, unit="USD", parquet_from=_FIRST, doc="Tips from the passenger."),
-        Column("driver_pay", MONEY, unit="USD", parquet_from=_FIRST, doc="Paid to the driver, without tolls and tips."),
+        usd("tips", parquet_from=_FIRST, doc="Tips from the passenger."),
+        usd("driver_pay", parquet_from=_FIRST, doc="Paid to the driver, without tolls and tips."),
         Column(
             "shared_request_flag",
             pa.string(),

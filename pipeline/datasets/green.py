@@ -1,7 +1,7 @@
-"""Green: the street-hail liveries of the outer boroughs and northern Manhattan, from 2013-08 on.
+"""Green: the street-hail liveries of the outer boroughs and northern Manhattan, since 2013-08.
 
 Times are New York wall-clock times without a zone, money is US dollars, distances are miles. 2013-08 to 2013-12 exist
-as CSV only; the Parquet files, from 2014-01, have one spelling throughout. Sources: TLC's data dictionary,
+as CSV only; the Parquet files, which start in 2014-01, have one set of names. Sources: TLC's data dictionary,
 https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and `docs/surprises.md`.
 """
 
@@ -12,7 +12,7 @@ from datetime import date
 import pyarrow as pa
 
 from pipeline.datasets import codes
-from pipeline.datasets.base import MONEY, TIME, Column, Dataset
+from pipeline.datasets.base import TIME, Column, Dataset, degrees, usd
 from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
 
 _FIRST = date(2013, 8, 1)
@@ -101,60 +101,32 @@ GREEN = Dataset(
             words=codes.PAYMENT_WORDS,
             doc="How the passenger paid.",
         ),
-        Column(
-            "fare_amount",
-            MONEY,
-            unit="USD",
-            expected_from=_FIRST,
-            doc="Fare by time and distance, from the meter.",
-        ),
-        Column(
-            "extra",
-            MONEY,
-            unit="USD",
-            expected_from=_FIRST,
-            doc="Extras and surcharges, such as rush hour and overnight.",
-        ),
-        Column("mta_tax", MONEY, unit="USD", expected_from=_FIRST, doc="Tax that the metered rate triggers."),
-        Column(
-            "tip_amount", MONEY, unit="USD", expected_from=_FIRST, doc="Tips paid by card; cash tips are not recorded."
-        ),
-        Column("tolls_amount", MONEY, unit="USD", expected_from=_FIRST, doc="All tolls paid."),
-        Column(
+        usd("fare_amount", expected_from=_FIRST, doc="Fare by time and distance, from the meter."),
+        usd("extra", expected_from=_FIRST, doc="Extras and surcharges, such as rush hour and overnight."),
+        usd("mta_tax", expected_from=_FIRST, doc="Tax that the metered rate triggers."),
+        usd("tip_amount", expected_from=_FIRST, doc="Tips paid by card; cash tips are not recorded."),
+        usd("tolls_amount", expected_from=_FIRST, doc="All tolls paid."),
+        usd(
             "improvement_surcharge",
-            MONEY,
-            unit="USD",
             expected_from=date(2015, 1, 1),
             parquet_from=_PARQUET,
             doc="Levied since 2015 when the meter is switched on.",
         ),
-        Column(
-            "total_amount",
-            MONEY,
-            unit="USD",
-            expected_from=_FIRST,
-            doc="What the passenger was charged, without cash tips.",
-        ),
-        Column(
+        usd("total_amount", expected_from=_FIRST, doc="What the passenger was charged, without cash tips."),
+        usd(
             "congestion_surcharge",
-            MONEY,
-            unit="USD",
             expected_from=date(2019, 1, 1),
             parquet_from=_PARQUET,
             doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
         ),
-        Column(
+        usd(
             "cbd_congestion_fee",
-            MONEY,
-            unit="USD",
             expected_from=date(2025, 1, 1),
             doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
         ),
-        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are kept as text.
+        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are stored as text.
         Column("request_source", pa.string(), doc="Where the trip was requested from."),
-        Column(
-            "ehail_fee", MONEY, unit="USD", expected_from=_FIRST, doc="For trips hailed by app; hardly ever filled."
-        ),
+        usd("ehail_fee", expected_from=_FIRST, doc="For trips hailed by app; hardly ever filled."),
         Column(
             "trip_type",
             pa.int64(),
@@ -163,29 +135,9 @@ GREEN = Dataset(
             doc="Hailed on the street or dispatched, guessed from the rate.",
         ),
         # Only the CSVs until 2016-06 have coordinates; no Parquet file does.
-        Column(
-            "pickup_longitude",
-            pa.float64(),
-            unit="degrees (WGS 84)",
-            doc="Where the meter was switched on.",
-        ),
-        Column(
-            "pickup_latitude",
-            pa.float64(),
-            unit="degrees (WGS 84)",
-            doc="Where the meter was switched on.",
-        ),
-        Column(
-            "dropoff_longitude",
-            pa.float64(),
-            unit="degrees (WGS 84)",
-            doc="Where the meter was switched off.",
-        ),
-        Column(
-            "dropoff_latitude",
-            pa.float64(),
-            unit="degrees (WGS 84)",
-            doc="Where the meter was switched off.",
-        ),
+        degrees("pickup_longitude", unit="degrees (WGS 84)", doc="Where the meter was switched on."),
+        degrees("pickup_latitude", unit="degrees (WGS 84)", doc="Where the meter was switched on."),
+        degrees("dropoff_longitude", unit="degrees (WGS 84)", doc="Where the meter was switched off."),
+        degrees("dropoff_latitude", unit="degrees (WGS 84)", doc="Where the meter was switched off."),
     ),
 )

@@ -1,4 +1,4 @@
-"""How many rows and bytes TLC has published for each month, as reference: for warnings, estimates and the sample site.
+"""How many rows and bytes TLC has published for each month; for warnings, estimates and the sample site.
 
 `published.csv` covers 2009-01 to 2025-12 (bytes and Last-Modified to 2024-05). Its sources are public:
 S1 the repository lykmapipo/NYC-TLC-Trip-Data (footers and HTTP headers of 487 files, 2024-08);
@@ -22,7 +22,7 @@ from pipeline.months import parse_month
 
 @dataclass(frozen=True)
 class Published:
-    """What TLC published for one month: rows, and bytes where known."""
+    """The rows of one month's file, and its bytes if known."""
 
     rows: int
     bytes: int | None
@@ -40,14 +40,14 @@ def published_months(dataset: str) -> dict[date, Published]:
 
 
 def estimated_bytes(dataset: str, months: Iterable[date]) -> int:
-    """About how many bytes TLC's Parquet files of these months have: as published where that is known.
+    """About how many bytes TLC's Parquet files of these months have: the published bytes if they are known.
 
-    Elsewhere the known rows, or those of the last known month, times the bytes that a row took when both were known; 0
-    for a dataset of which nothing is known.
+    Otherwise rows times the bytes per row of the last month for which both are known; the rows are the published ones,
+    or those of the last known month. 0 for a dataset without published counts.
     """
     known = published_months(dataset)
     sized = [published for _, published in sorted(known.items()) if published.bytes and published.rows]
     row_bytes = (sized[-1].bytes or 0) / sized[-1].rows if sized else 0
     last = known[max(known)] if known else Published(0, None)
-    found = (known.get(month, last) for month in months)
-    return round(sum(published.bytes or published.rows * row_bytes for published in found))
+    estimates = (known.get(month, last) for month in months)
+    return round(sum(published.bytes or published.rows * row_bytes for published in estimates))

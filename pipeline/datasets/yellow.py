@@ -1,7 +1,7 @@
-"""Yellow: the medallion taxis that may be hailed anywhere in the city, from 2009-01 on.
+"""Yellow: the medallion taxis, which can be hailed anywhere in the city, since 2009-01.
 
 Times are New York wall-clock times without a zone, money is US dollars, distances are miles. The Parquet files use
-three spellings: 2009, 2010, and 2011-01 on; the CSVs of the same months (until 2021-07) changed more often. Sources:
+three sets of names: of 2009, of 2010, and since 2011-01; those of the CSVs (until 2021-07) changed more often. Sources:
 TLC's data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and `docs/surprises.md`.
 """
 
@@ -12,14 +12,14 @@ from datetime import date
 import pyarrow as pa
 
 from pipeline.datasets import codes
-from pipeline.datasets.base import MONEY, TIME, Column, Dataset
+from pipeline.datasets.base import TIME, Column, Dataset, degrees, usd
 from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
 
 _FIRST = date(2009, 1, 1)
 _ZONES_IN_CSV = date(2016, 7, 1)
-#: The month from which every Parquet file has today's columns, levies of later years among them.
+#: Since this month every Parquet file has today's columns, including levies of later years.
 _REPUBLISHED = date(2011, 1, 1)
-#: Parquet has them in 2009 and 2010 only; the CSVs until 2016-06.
+#: In Parquet; the CSVs have coordinates until 2016-06.
 _COORDINATES_UNTIL = date(2010, 12, 1)
 
 YELLOW = Dataset(
@@ -105,106 +105,75 @@ YELLOW = Dataset(
             words=codes.PAYMENT_WORDS,
             doc="How the passenger paid.",
         ),
-        Column(
-            "fare_amount",
-            MONEY,
-            aliases=("Fare_Amt",),
-            unit="USD",
-            expected_from=_FIRST,
-            doc="Fare by time and distance, from the meter.",
+        usd(
+            "fare_amount", aliases=("Fare_Amt",), expected_from=_FIRST, doc="Fare by time and distance, from the meter."
         ),
-        Column(
+        usd(
             "extra",
-            MONEY,
             aliases=("surcharge",),
-            unit="USD",
             expected_from=_FIRST,
             doc="Extras and surcharges, such as rush hour and overnight.",
         ),
-        Column("mta_tax", MONEY, unit="USD", expected_from=_FIRST, doc="Tax that the metered rate triggers."),
-        Column(
+        usd("mta_tax", expected_from=_FIRST, doc="Tax that the metered rate triggers."),
+        usd(
             "tip_amount",
-            MONEY,
             aliases=("Tip_Amt",),
-            unit="USD",
             expected_from=_FIRST,
             doc="Tips paid by card; cash tips are not recorded.",
         ),
-        Column("tolls_amount", MONEY, aliases=("Tolls_Amt",), unit="USD", expected_from=_FIRST, doc="All tolls paid."),
-        Column(
+        usd("tolls_amount", aliases=("Tolls_Amt",), expected_from=_FIRST, doc="All tolls paid."),
+        usd(
             "improvement_surcharge",
-            MONEY,
-            unit="USD",
             expected_from=date(2015, 1, 1),
             parquet_from=_REPUBLISHED,
             doc="Levied since 2015 when the meter is switched on.",
         ),
-        Column(
+        usd(
             "total_amount",
-            MONEY,
             aliases=("Total_Amt",),
-            unit="USD",
             expected_from=_FIRST,
             doc="What the passenger was charged, without cash tips.",
         ),
-        Column(
+        usd(
             "congestion_surcharge",
-            MONEY,
-            unit="USD",
             expected_from=date(2019, 1, 1),
             parquet_from=_REPUBLISHED,
             doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
         ),
-        Column(
-            "airport_fee",
-            MONEY,
-            unit="USD",
-            parquet_from=_REPUBLISHED,
-            doc="For pickups at LaGuardia and JFK.",
-        ),
-        Column(
+        usd("airport_fee", parquet_from=_REPUBLISHED, doc="For pickups at LaGuardia and JFK."),
+        usd(
             "cbd_congestion_fee",
-            MONEY,
-            unit="USD",
             expected_from=date(2025, 1, 1),
             doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
         ),
-        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are kept as text.
+        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are stored as text.
         Column("request_source", pa.string(), doc="Where the trip was requested from."),
-        Column(
+        degrees(
             "pickup_longitude",
-            pa.float64(),
             aliases=("Start_Lon",),
             expected_from=_FIRST,
             expected_until=_COORDINATES_UNTIL,
-            unit="degrees (WGS 84)",
             doc="Where the meter was switched on.",
         ),
-        Column(
+        degrees(
             "pickup_latitude",
-            pa.float64(),
             aliases=("Start_Lat",),
             expected_from=_FIRST,
             expected_until=_COORDINATES_UNTIL,
-            unit="degrees (WGS 84)",
             doc="Where the meter was switched on.",
         ),
-        Column(
+        degrees(
             "dropoff_longitude",
-            pa.float64(),
             aliases=("End_Lon",),
             expected_from=_FIRST,
             expected_until=_COORDINATES_UNTIL,
-            unit="degrees (WGS 84)",
             doc="Where it was switched off.",
         ),
-        Column(
+        degrees(
             "dropoff_latitude",
-            pa.float64(),
             aliases=("End_Lat",),
             expected_from=_FIRST,
             expected_until=_COORDINATES_UNTIL,
-            unit="degrees (WGS 84)",
             doc="Where it was switched off.",
         ),
     ),

@@ -1,7 +1,7 @@
 """Zones: the 265 taxi zones that the location ids of the trips point to; one small table without months.
 
-Names are not unique (Corona is 56 and 57), and `NA`, `NV` and `N/A` are values, never nulls: a reader that takes them
-for null loses the zones 264 and 265. Source: https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page
+Names are not unique (Corona is 56 and 57), and `NA`, `NV` and `N/A` are values: a reader that reads them as nulls
+loses the zones 264 and 265. Source: https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page
 """
 
 from __future__ import annotations

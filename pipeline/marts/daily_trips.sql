@@ -3,15 +3,15 @@
 -- datasets: yellow, green
 --
 -- What is plausible here:
--- * Only trips whose pickup lies in the month: a file holds a few strays, from other months and even other decades. The
---   days thus belong to one month each; a stray in another month's file is counted nowhere.
--- * A negative total is the reversal of a trip that stands beside it. It counts as a reversal, not as a trip, and its
---   money counts, so that reversed and reversing row cancel out.
--- * A total beyond 10,000 dollars is a mistyped fare. A trip without a total stays, as one without money.
--- * A distance below 0 or above 200 miles is the meter's fault: the trip stays, its miles do not.
--- * An amount or a number of passengers beyond 1e9 is none: the trip stays, the number does not. The check's rule
---   huge_numbers has the same limit; whatever is within it fits into the sums here.
--- Sums are of decimals: exact, and the same on every engine in whatever order the rows come.
+-- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades. So each
+--   day belongs to one month; a pickup in another month's file is not counted.
+-- * A negative total is the reversal of a trip in another row. It counts as a reversal, not as a trip, and its money
+--   is added, so that both rows cancel out.
+-- * A total beyond 10,000 dollars is a mistyped fare: the trip is left out. A trip without a total counts, without money.
+-- * A distance below 0 or above 200 miles is an error of the meter: the trip counts, its miles do not.
+-- * An amount or a number of passengers beyond 1e9 is invalid: the trip counts, the number does not. The rule
+--   huge_numbers of the checks has the same limit; the sums can hold all numbers within it.
+-- Sums are of decimals: exact, and the same on every engine in any order of the rows.
 SELECT
     CAST(pickup_datetime AS DATE) AS day,
     COUNT(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN 1 END) AS trips,

@@ -1,10 +1,9 @@
-"""The rows of a CSV, gzipped or not, as batches of strings, whatever TLC did to their shape.
+"""The rows of a CSV, gzipped or not, as batches of strings, for every shape in which TLC has published them.
 
-Two paths give the same rows. The fast one is Arrow's reader; from the first batch with a row that is not as wide as
-the first one, or that Arrow cannot take, the careful one continues: it accepts what is harmless (empty fields at the
-end that the header does not name) and counts the rest for one error, with its line numbers. A line break inside quotes
-is such an error: no column holds one, so a quote has swallowed the end of a row. Empty fields are null, blank lines are
-no rows. The text ends with a line end; without one it is cut short.
+Two readers give the same rows. Arrow's fast one comes first; from the first batch with a row that is not as wide as the
+first row, or that Arrow cannot parse, the careful one continues. It accepts empty fields at the end of a row that the
+header does not name; all other misshapen rows are counted for one error with their line numbers. So are rows with a
+line break inside quotes: no column holds one. Empty fields are null, blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from pipeline.errors import SchemaError, SourceError
+from pipeline.raw import Batches, RawFile
 
 _BLOCK_BYTES = 2 << 20
 _BUFFER_BYTES = 1 << 16
@@ -33,100 +33,87 @@ _LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class CsvRaw:
-    """An open CSV; see `pipeline.raw.reader.RawFile`."""
+class CsvRaw(RawFile):
+    """An open CSV; `names` has an empty one for each field of the first row that the header does not name."""
 
-    path: Path
     subject: str
     advice: str
-    #: One name per field of the header, then an empty one for each further field of the first row.
-    names: tuple[str, ...]
     #: How many lines the header and the blank lines before it take.
     header_lines: int
-    parquet: bool = False
-    rows: int | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, *, subject: str, advice: str) -> CsvRaw:
-        """The CSV at `path`, its header read."""
-        with _stream(path) as (stream, _):
+        """Read the header of the CSV at `path`."""
+        with open_text(path, path.name) as (stream, _):
             header, header_lines = _next_row(stream, subject)
             first, _ = _next_row(stream, subject, header_lines)
-        if header and _spread(header):
+        if header and _ends_in_line_break(header):
             raise SchemaError(f"{subject}: line {header_lines}, the header, has a quote that is not closed in it")
-        names = [*header, *[""] * (len(first) - len(header))]
-        return cls(path, subject, advice, tuple(names), header_lines)
+        names = (*header, *[""] * (len(first) - len(header)))
+        return cls(path, names, (pa.string(),) * len(names), {}, False, subject, advice, header_lines)
 
-    @property
-    def types(self) -> tuple[pa.DataType, ...]:
-        """The columns' types: strings."""
-        return (pa.string(),) * len(self.names)
-
-    def batches(
-        self, positions: Sequence[int], *, use_threads: bool
-    ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
-        """Every row of the columns at these positions; see `pipeline.raw.reader.RawFile.batches`."""
+    def batches(self, positions: Sequence[int], *, use_threads: bool) -> Batches:
+        """See `RawFile.batches`."""
         size, done = self.path.stat().st_size, 0
         try:
-            with _stream(self.path) as (stream, bytes_read):
+            with self._body() as (stream, bytes_read):
                 for batch in self._fast(stream, positions, use_threads=use_threads):
                     done += batch.num_rows
                     yield batch, bytes_read() / size
         except _NeedsCareError:
-            with _stream(self.path) as (stream, bytes_read):
+            with self._body() as (stream, bytes_read):
                 for batch in self._careful(stream, positions, skip=done):
                     yield batch, bytes_read() / size
+
+    @contextmanager
+    def _body(self) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+        with open_text(self.path, self.path.name) as (stream, bytes_read):
+            for _ in range(self.header_lines):
+                stream.readline()
+            yield stream, bytes_read
 
     def _fast(self, stream: BinaryIO, positions: Sequence[int], *, use_threads: bool) -> Iterator[pa.RecordBatch]:
         ragged = False
 
-        def note(_: pacsv.InvalidRow) -> str:
+        def skip(_: pacsv.InvalidRow) -> str:
             nonlocal ragged
             ragged = True
             return "skip"
 
-        for _ in range(self.header_lines):
-            stream.readline()
         columns = [str(position) for position in range(len(self.names))]
         unnamed = [str(position) for position, name in enumerate(self.names) if not name.strip()]
-        wanted = [str(position) for position in positions]
         try:
             reader = pacsv.open_csv(
                 stream,
                 read_options=pacsv.ReadOptions(use_threads=use_threads, block_size=_BLOCK_BYTES, column_names=columns),
-                parse_options=pacsv.ParseOptions(invalid_row_handler=note),
+                parse_options=pacsv.ParseOptions(invalid_row_handler=skip),
                 convert_options=pacsv.ConvertOptions(
-                    column_types=dict.fromkeys(columns, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
+                    column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True
                 ),
             )
-            # Closed before the stream below it, as it reads ahead.
+            # The reader reads ahead, so it is closed before the stream.
             with reader:
                 for batch in reader:
                     filled = any(batch[name].null_count < batch.num_rows for name in unnamed)
                     if ragged or filled or any(map(_has_line_break, batch.columns)):
                         raise _NeedsCareError
-                    yield batch.select(wanted)
+                    yield batch.select([str(position) for position in positions])
         except pa.ArrowInvalid as error:
-            # Arrow says so of a file without rows, too.
+            # Arrow also raises it for a file without rows.
             raise _NeedsCareError from error
         if ragged:
             raise _NeedsCareError
 
     def _careful(self, stream: BinaryIO, positions: Sequence[int], *, skip: int) -> Iterator[pa.RecordBatch]:
-        for _ in range(self.header_lines):
-            stream.readline()
-        named = [place for place, name in enumerate(self.names) if name.strip()]
+        named = {position for position, name in enumerate(self.names) if name.strip()}
         width, unnamed = max(named, default=-1) + 1, len(named) < len(self.names)
         rows: list[list[str]] = []
-        ragged = _Lines(f"rows that do not fit the {len(named)} columns of the header")
-        broken = _Lines("rows with a line break inside quotes, which no column holds")
+        ragged = _BadRows(f"rows that do not fit the {len(named)} columns of the header")
+        broken = _BadRows("rows with a line break inside quotes, which no column holds")
         for number, (first, last, row) in enumerate(_rows(stream, self.subject, self.header_lines)):
             if number < skip:
                 continue
-            if last > first or _spread(row):
+            if last > first or _ends_in_line_break(row):
                 broken.add(f"{first} to {last}" if last > first else str(first))
             elif (len(row) != width or unnamed) and not _fits(row, width, named):
                 ragged.add(f"{first} ({len(row)} fields)")
@@ -135,98 +122,77 @@ class CsvRaw:
                 if len(rows) == _CAREFUL_ROWS:
                     yield _batch(rows, positions)
                     rows = []
-        if found := [str(lines) for lines in (ragged, broken) if lines.count]:
-            raise SchemaError(f"{self.subject}: {'; '.join(found)}; {self.advice}")
+        if problems := [str(bad) for bad in (ragged, broken) if bad.count]:
+            raise SchemaError(f"{self.subject}: {'; '.join(problems)}; {self.advice}")
         if rows:
             yield _batch(rows, positions)
 
 
 @dataclass
-class _Lines:
-    """Rows with one kind of problem: how many, and the first of their lines."""
+class _BadRows:
+    """Rows with the same problem: how many, and in which lines the first of them are."""
 
     title: str
     count: int = 0
-    shown: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def add(self, line: str) -> None:
         self.count += 1
         if self.count <= _LINES_SHOWN:
-            self.shown.append(line)
+            self.lines.append(line)
 
     def __str__(self) -> str:
         more = f" and {self.count - _LINES_SHOWN:,} more" if self.count > _LINES_SHOWN else ""
-        return f"{self.title}: {self.count:,}, in lines {', '.join(self.shown)}{more}"
+        return f"{self.title}: {self.count:,}, in lines {', '.join(self.lines)}{more}"
+
+
+class _NeedsCareError(Exception):
+    """The fast reader met something that it cannot parse; the batches that it gave before are valid."""
 
 
 def validate_line_end(name: str, last: bytes) -> None:
     """Raise SourceError when the last byte of a text does not end a line."""
     if last != b"\n":
         raise SourceError(
-            f"{name}: cut short: its last line has no line end; fetch it again, or end that line in the source's copy "
-            "if the copy is known to be whole"
+            f"{name}: cut short: its last line has no line end; download it again, or add the line end in the source's "
+            "copy if you know that the copy is complete"
         )
 
 
 @contextmanager
-def gzip_faults(name: str) -> Iterator[None]:
-    """Translate what gzip raises for damaged bytes.
+def open_text(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
+    """The bytes of a text, unzipped if `name` ends in .gz, and a function that says how much of the file was read.
 
     Raises:
-        SourceError: the gzip stream is cut short or corrupt.
+        SourceError: the gzip stream, or the text in it, is cut short or corrupt; raised where that is read.
     """
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(f"{name}: its gzip stream is cut short or corrupt: {error}") from error
-
-
-class _NeedsCareError(Exception):
-    """The fast path met what it cannot take; everything that it gave until then holds."""
-
-
-@contextmanager
-def _stream(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """The text's bytes from the start, and how many of the file's bytes have been read."""
     with path.open("rb") as file:
-        if not path.name.endswith(".gz"):
+        if not name.endswith(".gz"):
             yield file, file.tell
             return
-        with whole_gzip(file, path.name) as stream:
-            yield stream, file.tell
+        try:
+            with _GzippedText(name, "rb", fileobj=file) as stream:
+                yield io.BufferedReader(stream, _BUFFER_BYTES), file.tell
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise SourceError(f"{name}: its gzip stream is cut short or corrupt: {error}") from error
 
 
-@contextmanager
-def whole_gzip(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """The text in a gzipped file; at its end it is checked to be whole.
+class _GzippedText(gzip.GzipFile):
+    """A gzipped text; reading its end raises SourceError when the last line has no line end."""
 
-    Raises:
-        SourceError: the gzip stream, or the text in it, is cut short or corrupt.
-    """
-    with gzip_faults(name), gzip.GzipFile(fileobj=file) as stream:
-        yield io.BufferedReader(_WholeText(name, stream), _BUFFER_BYTES)
-
-
-class _WholeText(io.RawIOBase):
-    """The bytes of a text whose end can only be seen by reading to it."""
-
-    def __init__(self, name: str, stream: gzip.GzipFile) -> None:
-        self._name, self._stream, self._last = name, stream, b"\n"
-
-    def readable(self) -> bool:
-        return True
+    _last = b"\n"
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        got = self._stream.readinto(buffer)
-        if got:
-            self._last = bytes(buffer[got - 1 : got])
+        count = super().readinto(buffer)
+        if count:
+            self._last = bytes(buffer[count - 1 : count])
         else:
-            validate_line_end(self._name, self._last)
-        return got
+            validate_line_end(str(self.name), self._last)
+        return count
 
 
 def _next_row(stream: BinaryIO, subject: str, before: int = 0) -> tuple[list[str], int]:
-    """The next row that is not blank, and how many lines were read for it; an empty row at the end of the file."""
+    """The next row that is not blank, and how many lines were read for it; the row is empty at the end of the file."""
     lines = 0
     for line in _lines(stream, subject, before):
         lines += 1
@@ -258,12 +224,14 @@ def _lines(stream: BinaryIO, subject: str, before: int) -> Iterator[bytes]:
     """The lines of the text, none of them longer than the limit."""
     for number, line in enumerate(iter(lambda: stream.readline(_LINE_BYTES + 1), b""), before + 1):
         if len(line) > _LINE_BYTES:
-            raise SchemaError(f"{subject}: line {number} has more than {_LINE_BYTES:,} bytes, so it is no row of a CSV")
+            raise SchemaError(
+                f"{subject}: line {number} has more than {_LINE_BYTES:,} bytes, so it is not a row of a CSV"
+            )
         yield line
 
 
 def _texts(stream: BinaryIO, subject: str, number: int) -> Iterator[str]:
-    """The lines that follow line `number`, decoded; a lone carriage return ends one, too, as it does for Arrow."""
+    """The lines after line `number`, decoded; a single carriage return also ends a line, as for Arrow."""
     try:
         for line in _lines(stream, subject, number):
             for piece in line.splitlines(keepends=True):
@@ -273,22 +241,21 @@ def _texts(stream: BinaryIO, subject: str, number: int) -> Iterator[str]:
         raise SchemaError(f"{subject}: line {number} is not CSV in UTF-8: {error}") from error
 
 
-def _spread(row: Sequence[str]) -> bool:
+def _ends_in_line_break(row: Sequence[str]) -> bool:
     """Whether a quote was still open at the end of the row's last line."""
     return row[-1].endswith(("\n", "\r"))
 
 
 def _has_line_break(column: pa.Array) -> bool:
-    """Whether a line break is in any of the texts: one look at all of their bytes."""
+    """Whether any of the texts has a line break; all their bytes are searched at once."""
     buffer = column.buffers()[2]
     text = buffer.to_pybytes() if buffer is not None else b""
     return b"\n" in text or b"\r" in text
 
 
-def _fits(row: Sequence[str], width: int, named: Sequence[int]) -> bool:
-    """Whether the row has all named fields, of which the last is number `width`, and nothing in the others."""
-    filled = (place for place, text in enumerate(row) if text)
-    return len(row) >= width and set(filled) <= set(named)
+def _fits(row: Sequence[str], width: int, named: set[int]) -> bool:
+    """Whether the row has all named fields, the last of which is number `width`, and no value in the others."""
+    return len(row) >= width and all(position in named for position, text in enumerate(row) if text)
 
 
 def _batch(rows: list[list[str]], positions: Sequence[int]) -> pa.RecordBatch:

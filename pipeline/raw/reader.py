@@ -1,165 +1,118 @@
-"""A raw file, Parquet or CSV, as a stream of Arrow record batches; and whether its bytes are what its name claims.
+"""Opens and verifies raw files; the file's name says the format: .parquet, .csv or .csv.gz.
 
-The ending of the name says which: .parquet, .csv or .csv.gz. Every row comes, in its order, in memory that does not
-grow with the file. Nothing is interpreted here: names and values are as published, a CSV's values are strings.
+Memory does not grow with the file. Nothing is interpreted: names and values are as published, a CSV's values are
+strings.
 """
 
 from __future__ import annotations
 
-import gzip
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, UsageError
-from pipeline.raw.csv import CsvRaw, gzip_faults, validate_line_end, whole_gzip
+from pipeline.raw import Batches, RawFile
+from pipeline.raw.csv import CsvRaw, open_text, validate_line_end
 
-#: Rows of a batch from Parquet: one row group of a trips file, so that nothing needs to be copied together later.
+#: Rows of a batch from Parquet: one row group of a trips file, so that no rows are copied later.
 BATCH_ROWS = 122_880
 
-_MAGIC = b"PAR1"
+#: How a Parquet file starts and ends, and how a gzipped file starts.
+_PARQUET, _GZIP = b"PAR1", b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
-#: What Arrow raises for damaged bytes; the last one is for column names that are no text.
+#: What Arrow raises for damaged bytes; the last one is for column names that are not UTF-8.
 _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 #: In milliseconds: the day that INT96 counts from, and the year 287,000, up to which 64 bits hold microseconds.
 _JULIAN_DAY_0, _MOST_MILLIS = -2_440_588 * 86_400_000, 2**53
 
-
-class RawFile(Protocol):
-    """What conforming needs to know of an open raw file."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns' names as published; empty for fields of a CSV that its header does not name."""
-
-    @property
-    def types(self) -> tuple[pa.DataType, ...]:
-        """The columns' types; a CSV's are all strings."""
-
-    @property
-    def parquet(self) -> bool:
-        """Whether it is Parquet; otherwise it is a CSV."""
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows it says it has; a CSV does not say."""
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The file metadata, as far as it is text; a CSV has none."""
-
-    def batches(
-        self, positions: Sequence[int], *, use_threads: bool
-    ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
-        """Every row of the columns at these positions, each named by its position, with the share read so far."""
+#: Other content that occurs under a CSV's name, by how it starts.
+_NOT_CSV = (
+    ((b"version https://git-lfs",), "it is a Git LFS pointer, the address of a file instead of the file"),
+    ((b"<!doctype html", b"<html"), "it is an HTML page"),
+    ((b"<",), "it is an XML answer"),
+    ((b"{", b"["), "it is a JSON answer"),
+    ((_PARQUET,), "it is a Parquet file or a piece of one"),
+    ((_GZIP,), "it is gzipped"),
+)
 
 
 def open_raw(path: Path, *, subject: str = "", advice: str = "") -> RawFile:
-    """The raw file at `path`; `subject` and `advice` are for the errors of its rows.
+    """The raw file at `path`; errors about its rows start with `subject`, those of a CSV end with `advice`.
 
     Raises:
-        SourceError: the file is not what its name claims.
-        UsageError: the name has none of the known endings.
+        SourceError: the content is not of the format that the name says.
+        UsageError: the name has an unknown ending.
     """
-    if _ending(path.name) == ".parquet":
-        return ParquetRaw(path, _footer(path, path.name))
-    _refuse_impostor(path, path.name)
+    if path.name.endswith(".parquet"):
+        footer = _footer(path, path.name)
+        schema = footer.schema.to_arrow_schema()
+        pairs = (footer.metadata or {}).items()
+        metadata = {key.decode(errors="replace"): text.decode(errors="replace") for key, text in pairs}
+        return ParquetRaw(path, tuple(schema.names), tuple(schema.types), metadata, parquet=True, footer=footer)
+    _validate_text(path, path.name)
     return CsvRaw.open(path, subject=subject or path.name, advice=advice)
 
 
 def verify_raw(path: Path, *, name: str | None = None) -> None:
-    """Make sure that the bytes are what the name claims; `name` is the published one where `path` has another.
+    """Make sure that the content has the format that the name says; `name` is for a file stored under another name.
 
-    Parquet: its magic at both ends and a readable footer. Gzip: to its end, with its checksum. CSV, gzipped or not: no
-    other kind of file that servers send in its place, and a line end at its end. The rows are not looked at.
+    Parquet: magic bytes at both ends and a readable footer. Gzip: the whole stream with its checksum. CSV, gzipped or
+    not: no other known content, and a line end at the end. The rows are not parsed.
 
     Raises:
-        SourceError: they are not.
-        UsageError: the name has none of the known endings.
+        SourceError: it has not.
+        UsageError: the name has an unknown ending.
     """
     name = name or path.name
-    ending = _ending(name)
-    if ending == ".parquet":
+    if name.endswith(".parquet"):
         _footer(path, name)
         return
-    _refuse_impostor(path, name)
-    if ending == ".csv.gz":
-        with path.open("rb") as file, whole_gzip(file, name) as stream:
+    _validate_text(path, name)
+    if name.endswith(".gz"):
+        with open_text(path, name) as (stream, _):
             while stream.read(_CHUNK_BYTES):
                 pass
 
 
 def verify_head(head: bytes, name: str) -> None:
-    """Make sure that a file may be what its name claims, by its first KiB or what there is of it.
-
-    Raises:
-        SourceError: it starts like something else.
-    """
-    ending, zipped = _ending(name), head.startswith(b"\x1f\x8b")
-    if ending == ".parquet" and not head.startswith(_MAGIC):
-        raise SourceError(f"{name}: not a Parquet file: {_describe(head)}")
-    if ending == ".csv.gz" and not zipped:
-        raise SourceError(f"{name}: not gzipped: {_describe(head)}")
-    if ending == ".csv" and zipped:
-        raise SourceError(f"{name}: not a CSV: it is gzipped; name it .csv.gz")
-    if ending == ".csv" and not _looks_like_csv(head):
-        raise SourceError(f"{name}: not a CSV: {_describe(head)}")
+    """Raise SourceError when the first KiB of a file (all of a shorter one) is not of the format of its name."""
+    ending = next((ending for ending in (".parquet", ".csv", ".csv.gz") if name.endswith(ending)), None)
+    if ending is None:
+        raise UsageError(f"{name}: unknown format; the name of a raw file ends in .parquet, .csv or .csv.gz")
+    other = _other_content(head)
+    if ending == ".csv" and other:
+        raise SourceError(f"{name}: not a CSV: {other}{'; name it .csv.gz' if head.startswith(_GZIP) else ''}")
+    if ending != ".csv" and not head.startswith(_PARQUET if ending == ".parquet" else _GZIP):
+        wrong = "not a Parquet file" if ending == ".parquet" else "not gzipped"
+        raise SourceError(f"{name}: {wrong}: {other or f'it starts with {head.strip()[:16]!r}'}")
 
 
 @dataclass(frozen=True)
-class ParquetRaw:
-    """An open Parquet file; see `RawFile`."""
+class ParquetRaw(RawFile):
+    """An open Parquet file."""
 
-    path: Path
     footer: pq.FileMetaData
-    parquet: bool = True
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns' names as published."""
-        return tuple(self.footer.schema.to_arrow_schema().names)
-
-    @property
-    def types(self) -> tuple[pa.DataType, ...]:
-        """The columns' types in Arrow's words."""
-        return tuple(self.footer.schema.to_arrow_schema().types)
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows the footer claims."""
-        return int(self.footer.num_rows)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The file metadata, as far as it is text."""
-        pairs = (self.footer.metadata or {}).items()
-        return {key.decode(errors="replace"): text.decode(errors="replace") for key, text in pairs}
-
-    def batches(
-        self, positions: Sequence[int], *, use_threads: bool
-    ) -> Generator[tuple[pa.RecordBatch, float], None, None]:
-        """Every row of the columns at these positions; see `RawFile.batches`."""
+    def batches(self, positions: Sequence[int], *, use_threads: bool) -> Batches:
+        """See `RawFile.batches`."""
         total, done = int(self.footer.num_rows), 0
         schema = self.footer.schema
         int96 = any(schema.column(leaf).physical_type == "INT96" for leaf in range(len(schema)))
         try:
             with ExitStack() as stack:
                 files = [stack.enter_context(self._file(unit)) for unit in (("us", "ms", "ns") if int96 else ("us",))]
-                # All columns, in the file's order: Arrow selects by name only, and a name may be doubled.
+                # All columns, in the file's order: Arrow selects by name only, and a name may occur twice.
                 readers = [file.iter_batches(BATCH_ROWS, use_threads=use_threads) for file in files]
-                for batch, *others in zip(*readers, strict=True):
-                    done += batch.num_rows
-                    arrays = [
-                        _int96(batch.column(place), *(other.column(place) for other in others)) for place in positions
-                    ]
-                    yield pa.RecordBatch.from_arrays(arrays, [str(place) for place in positions]), done / (total or 1)
+                for batches in zip(*readers, strict=True):
+                    done += batches[0].num_rows
+                    arrays = [_int96(*(batch.column(index) for batch in batches)) for index in positions]
+                    yield pa.RecordBatch.from_arrays(arrays, [str(index) for index in positions]), done / (total or 1)
         except MemoryError:
             raise
         except _DAMAGE as error:
@@ -183,10 +136,10 @@ class ParquetRaw:
 
 
 def _int96(micros: pa.Array, *others: pa.Array) -> pa.Array:
-    """Times in microseconds, unless that changes one: then in a unit in which it is seen not to fit.
+    """Times in microseconds; if one of them is not exact there, all in a unit that shows that it does not fit.
 
-    INT96 is a Julian day and nanoseconds. Arrow cuts what exceeds 64 bits (milliseconds never do), and reads every time
-    of day 0 as 1970-01-01 00:00:00: that time is therefore taken for one of day 0.
+    INT96 is a Julian day and nanoseconds. Arrow wraps what exceeds 64 bits (milliseconds never do), and reads every
+    time of day 0 as 1970-01-01 00:00:00, so that time is taken for one of day 0.
     """
     if not others or others[0].type == micros.type:
         return micros
@@ -202,21 +155,14 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _ending(name: str) -> str:
-    for ending in (".parquet", ".csv", ".csv.gz"):
-        if name.endswith(ending):
-            return ending
-    raise UsageError(f"{name}: cannot tell what it is; a raw file ends in .parquet, .csv or .csv.gz")
-
-
 def _footer(path: Path, name: str) -> pq.FileMetaData:
     with path.open("rb") as file:
         head = file.read(1024)
         size = file.seek(0, 2)
-        file.seek(max(0, size - len(_MAGIC)))
+        file.seek(max(0, size - len(_PARQUET)))
         tail = file.read()
     verify_head(head, name)
-    if tail != _MAGIC or size < 12:
+    if tail != _PARQUET or size < 12:
         raise SourceError(f"{name}: starts as a Parquet file but does not end as one ({size:,} bytes): it is cut short")
     try:
         footer = pq.read_metadata(path)
@@ -227,48 +173,30 @@ def _footer(path: Path, name: str) -> pq.FileMetaData:
     return footer
 
 
-def _refuse_impostor(path: Path, name: str) -> None:
-    """Raise SourceError when what is named .csv or .csv.gz starts or ends like something else."""
+def _validate_text(path: Path, name: str) -> None:
+    """Raise SourceError when a file named .csv or .csv.gz starts or ends like something else."""
     with path.open("rb") as file:
-        head = file.read(1024)
+        verify_head(file.read(1024), name)
         file.seek(max(0, file.seek(0, 2) - 1))
         last = file.read()
-    verify_head(head, name)
-    if name.endswith(".gz"):
-        with gzip_faults(name), gzip.open(path) as stream:
-            head = stream.read(1024)
-        if not _looks_like_csv(head):
-            raise SourceError(f"{name}: not a CSV: {_describe(head)}")
-    if (place := head.find(b"\0")) >= 0:
-        line = head.count(b"\n", 0, place) + 1
-        raise SourceError(f"{name}: a NUL in line {line}, at byte {place + 1:,}: damaged, or not a text in UTF-8")
+    with open_text(path, name) as (stream, _):
+        head = stream.peek()[:1024]
+    if other := _other_content(head):
+        raise SourceError(f"{name}: not a CSV: {other}")
+    if (position := head.find(b"\0")) >= 0:
+        line = head.count(b"\n", 0, position) + 1
+        raise SourceError(f"{name}: a NUL in line {line}, at byte {position + 1:,}: damaged, or not a text in UTF-8")
     if not name.endswith(".gz"):
         validate_line_end(name, last)
 
 
-def _looks_like_csv(head: bytes) -> bool:
+def _other_content(head: bytes) -> str:
+    """What a file with this start contains instead of a CSV; empty when it may be a CSV."""
     text = head.removeprefix(b"\xef\xbb\xbf").strip()
-    other = text.startswith((b"<", b"{", b"[", b"version https://git-lfs", b"\x1f\x8b", _MAGIC))
-    return bool(text) and not other
-
-
-def _describe(head: bytes) -> str:
-    """What a file that starts with these bytes seems to be, in words that follow a colon."""
-    text = head.removeprefix(b"\xef\xbb\xbf").strip()
-    lower = text.lower()
     if not text:
-        return "it is empty" if not head else "it holds nothing but white space"
-    if lower.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, the address of a file instead of the file"
-    if lower.startswith((b"<!doctype html", b"<html")):
-        return "it is an HTML page"
-    if text.startswith(b"<"):
-        code = re.search(rb"<Code>(\w+)</Code>", text)
-        return f"it is an XML answer{f' ({code[1].decode()})' if code else ''}"
-    if text.startswith((b"{", b"[")):
-        return "it is a JSON answer"
-    if text.startswith(_MAGIC):
-        return "it is a Parquet file or a piece of one"
-    if text.startswith(b"\x1f\x8b"):
-        return "it is gzipped"
-    return f"it starts with {text[:16]!r}"
+        return "it contains only white space" if head else "it is empty"
+    for starts, description in _NOT_CSV:
+        if text.startswith(starts) or text.lower().startswith(starts):
+            code = re.search(rb"<Code>(\w+)</Code>", text)
+            return f"{description} ({code[1].decode()})" if code else description
+    return ""

@@ -1,7 +1,7 @@
 """A stand-in for TLC's site, for demonstrations, tests and benchmarks: made-up trips in TLC's layout and spelling.
 
-`SampleSite` serves it inside a program, `sample_process` beside one, `python -m pipeline.sample` from a shell. Nothing
-here is TLC's data: rows are drawn by dice, in numbers, types, spellings and oddities as TLC publishes them.
+`SampleSite` serves it within a program, `sample_process` in another process, `python -m pipeline.sample` from a shell.
+None of it is TLC's data: rows are random, with the counts, types, spellings and oddities of TLC's files.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _WATCH_S = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes, or until the process named by --stop-with is gone."""
+    """Serve until a signal arrives, or until the process named by --stop-with has ended."""
     options = _parser().parse_args(arguments)
     try:
         site = SampleSite(
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         with site:
-            print(f"sample site (a stand-in for TLC's site) on {site.url}", flush=True)  # noqa: T201  (whoever started it reads this)
-            while not ended.wait(_WATCH_S) and (options.stop_with is None or _lives(options.stop_with)):
+            print(f"sample site (a stand-in for TLC's site) on {site.url}", flush=True)  # noqa: T201  (the address, for the user)
+            while not ended.wait(_WATCH_S) and (options.stop_with is None or _is_running(options.stop_with)):
                 pass
     except (UsageError, OSError) as error:
-        print(f"sample site: {error}", file=sys.stderr)  # noqa: T201  (a command's mistakes belong on its stderr)
+        print(f"sample site: {error}", file=sys.stderr)  # noqa: T201  (errors of a command belong on its stderr)
         return 2
     return 0
 
@@ -62,22 +62,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", type=int, help="rows in each month, instead of --scale")
     parser.add_argument("--last", default=f"{LAST:%Y-%m}", help="last month that is published (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="other trips for another number (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="a different number gives different trips (default %(default)s)"
+    )
     parser.add_argument("--row-group-rows", type=int, default=1 << 20, help="rows in a row group (default %(default)s)")
-    parser.add_argument("--folder", type=Path, help="serve the files of this folder, laid out like TLC's site, instead")
+    parser.add_argument(
+        "--folder", type=Path, help="serve the files of this folder instead; it has the layout of TLC's site"
+    )
     parser.add_argument("--cache", type=Path, help="keep the made files here (default: in a temporary folder)")
-    parser.add_argument("--stop-with", type=int, metavar="PID", help="stop when the process of this number is gone")
+    parser.add_argument("--stop-with", type=int, metavar="PID", help="stop when the process with this number has ended")
     parser.add_argument(
         "--fault",
         action="append",
         default=[],
         metavar="KIND:GLOB[:VALUE][:times=N][:skip=N]",
-        help="misbehave, for instance cut:yellow*2024-01*:50000:times=2; may be given several times",
+        help="fail on purpose, for instance cut:yellow*2024-01*:50000:times=2; can be given several times",
     )
     return parser
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

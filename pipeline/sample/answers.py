@@ -1,6 +1,6 @@
-"""What the sample site sends for a request: which bytes of which file, under which headers.
+"""The sample site's response to a request: which bytes of which file, with which headers.
 
-Conditions and single ranges as in RFC 9110, and errors as TLC's CDN gives them.
+Conditions and single ranges are as in RFC 9110, and errors as TLC's CDN sends them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INDEX = (
 
 @dataclass
 class Answer:
-    """What is to be sent: bytes `start` to `stop` (excluded) of an item, or a text."""
+    """A response: bytes `start` to `stop` (excluded) of an item, or a text."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -38,22 +38,22 @@ class Answer:
 
     @property
     def length(self) -> int:
-        """How long the body is."""
+        """The length of the body."""
         return self.stop - self.start if self.item else len(self.text)
 
 
 def index() -> Answer:
-    """The page that says what this site is."""
+    """The page that describes this site."""
     return Answer(200, {"Content-Type": _PAGE}, _INDEX)
 
 
 def page() -> Answer:
-    """A page in the place of a file."""
+    """A page instead of a file."""
     return Answer(200, {"Content-Type": _PAGE}, _SORRY)
 
 
 def failure(status: int, retry_after_s: float | None = None) -> Answer:
-    """An error; 403 is what TLC's CDN answers, not 404, for a month it lacks."""
+    """An error; TLC's CDN answers 403, not 404, for a month that it lacks."""
     headers = {"Content-Type": "application/xml" if status == 403 else _PAGE}
     if retry_after_s is not None:
         headers["Retry-After"] = f"{retry_after_s:g}"
@@ -61,20 +61,20 @@ def failure(status: int, retry_after_s: float | None = None) -> Answer:
 
 
 def whole_file(item: Item, size: int, *, bare: bool = False) -> Answer:
-    """All of a file of which `size` bytes are shown; bare: without the headers that let a download be resumed."""
+    """A file as if it had `size` bytes; `bare` leaves out the headers with which a download can be resumed."""
     headers = {"Content-Type": item.content_type}
     if not bare:
         headers |= {"ETag": item.etag, "Last-Modified": http_date(item.last_modified), "Accept-Ranges": "bytes"}
     return Answer(200, headers, item=item, stop=size)
 
 
-def requested_part(item: Item, size: int, asked: Mapping[str, str]) -> Answer:
-    """The part of a file that the request's headers ask for, or word that it is unchanged."""
+def requested_part(item: Item, size: int, requested: Mapping[str, str]) -> Answer:
+    """The part of a file that the request's headers ask for, or the response that it is unchanged."""
     answer = whole_file(item, size)
-    if _unchanged(item, asked):
+    if _unchanged(item, requested):
         return Answer(304, {name: text for name, text in answer.headers.items() if name != "Content-Type"})
-    span = _span(asked.get("Range", ""), size)
-    if span is None or not _still_the_same(item, asked.get("If-Range")):
+    span = _span(requested.get("Range", ""), size)
+    if span is None or not _same_version(item, requested.get("If-Range")):
         return answer
     start, stop = span
     if start >= stop:
@@ -84,30 +84,30 @@ def requested_part(item: Item, size: int, asked: Mapping[str, str]) -> Answer:
 
 
 def chunks(answer: Answer, limit: int, chunk_bytes: int, flipped: int | None) -> Iterator[bytes]:
-    """The first `limit` bytes of the body; the byte at `flipped` in the file is not what it was."""
+    """The first `limit` bytes of the body; all bits of the byte at `flipped` in the file are inverted."""
     if answer.item is None:
         yield answer.text[:limit]
         return
     with answer.item.path.open("rb") as file:
         file.seek(answer.start)
-        at, stop = answer.start, answer.start + limit
-        while at < stop and (chunk := file.read(min(chunk_bytes, stop - at))):
-            if flipped is not None and at <= flipped < at + len(chunk):
+        position, stop = answer.start, answer.start + limit
+        while position < stop and (chunk := file.read(min(chunk_bytes, stop - position))):
+            if flipped is not None and position <= flipped < position + len(chunk):
                 damaged = bytearray(chunk)
-                damaged[flipped - at] ^= 0xFF
+                damaged[flipped - position] ^= 0xFF
                 chunk = bytes(damaged)
-            at += len(chunk)
+            position += len(chunk)
             yield chunk
 
 
-def _unchanged(item: Item, asked: Mapping[str, str]) -> bool:
-    if tags := asked.get("If-None-Match"):
+def _unchanged(item: Item, requested: Mapping[str, str]) -> bool:
+    if tags := requested.get("If-None-Match"):
         return tags.strip() == "*" or item.etag in [tag.strip().removeprefix("W/") for tag in tags.split(",")]
-    since = _seconds(asked.get("If-Modified-Since", ""))
+    since = _seconds(requested.get("If-Modified-Since", ""))
     return since is not None and item.last_modified <= since
 
 
-def _still_the_same(item: Item, validator: str | None) -> bool:
+def _same_version(item: Item, validator: str | None) -> bool:
     return validator is None or validator in (item.etag, http_date(item.last_modified))
 
 
@@ -119,11 +119,11 @@ def _seconds(text: str) -> float | None:
 
 
 def _span(text: str, size: int) -> tuple[int, int] | None:
-    """Start and end of a range, empty when it lies behind the file; None for several ranges, or none that is one."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", text.strip())
-    if found is None or not (found[1] or found[2]):
+    """Start and end of a range, which is empty after the end of the file; None for several or invalid ranges."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", text.strip())
+    if match is None or not (match[1] or match[2]):
         return None
-    if not found[1]:
-        return max(0, size - int(found[2])), size
-    start, stop = int(found[1]), min(int(found[2] or size) + 1, size)
-    return (start, stop) if not found[2] or int(found[2]) >= start else None
+    if not match[1]:
+        return max(0, size - int(match[2])), size
+    start, stop = int(match[1]), min(int(match[2] or size) + 1, size)
+    return (start, stop) if not match[2] or int(match[2]) >= start else None

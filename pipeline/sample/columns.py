@@ -1,4 +1,4 @@
-"""From quantities to the columns of a published file: Arrow arrays of the month's types, or the text of a CSV."""
+"""Turns quantities into the columns of a published file: Arrow arrays of the month's types, or texts of a CSV."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ARROW = {
 
 
 def arrow_type(kind: str) -> pa.DataType:
-    """The Arrow type that an era's word for it means."""
+    """The Arrow type for a type name of `eras.py`."""
     return _ARROW[kind]
 
 
@@ -39,7 +39,7 @@ def column(quantity: str, values: Values, kind: str, month: date) -> pa.Array:
         return time_text(values)
     if kind.endswith("string"):
         return word_text(quantity, values, month).cast(_ARROW[kind])
-    # A frame of pandas has whole numbers only in a column that lacks none.
+    # pandas has no null for whole numbers, so such a column has no gaps.
     null = None if kind == "int64" and month < ARROW_ERA else values.null
     return pa.array(values.numbers.astype(_ARROW[kind].to_pandas_dtype(), copy=False), mask=null)
 
@@ -50,18 +50,18 @@ def time_text(values: Values) -> pa.Array:
 
 
 def word_text(quantity: str, values: Values, month: date) -> pa.Array:
-    """Codes as the words of their time, several spellings of one taking turns."""
+    """Codes as the words of that month; the spellings of one word alternate."""
     if values.words is not None:
         return _spelled(values.numbers, values, values.words)
     words = since(WORDS[quantity], month)
     spellings = 4
     table = [words[code][turn % len(words[code])] for code in words for turn in range(spellings)]
-    place = np.zeros(max(words) + 1, np.int64)
-    place[list(words)] = np.arange(len(words)) * spellings
+    first_index = np.zeros(max(words) + 1, np.int64)
+    first_index[list(words)] = np.arange(len(words)) * spellings
     turns = (np.arange(len(values.numbers)) * 2_654_435_761 >> 11) % spellings
-    return _spelled(place[values.numbers.astype(np.int64)] + turns, values, tuple(table))
+    return _spelled(first_index[values.numbers.astype(np.int64)] + turns, values, tuple(table))
 
 
-def _spelled(places: Ints | Floats, values: Values, words: tuple[str, ...]) -> pa.Array:
-    codes = pa.array(places.astype(np.int32), mask=values.null)
+def _spelled(indices: Ints | Floats, values: Values, words: tuple[str, ...]) -> pa.Array:
+    codes = pa.array(indices.astype(np.int32), mask=values.null)
     return pc.take(pa.array(words), codes)

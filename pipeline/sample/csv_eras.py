@@ -1,6 +1,6 @@
-"""How TLC's CSVs, withdrawn in 2022, looked from month to month: header, line ends, empty fields; data only.
+"""The form of TLC's CSVs (withdrawn in 2022) in each month: header, line ends, empty fields; data only.
 
-Header and rows disagree in several of them. `name=quantity` marks a column that does not hold what its name says.
+In several of them header and rows differ. `name=quantity` marks a column with other values than its name says.
 Source: the first lines of every month from 2009-01 to 2020-06, and of fhvhv 2021-06.
 """
 
@@ -53,7 +53,7 @@ _FHV_2019 = "dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,
 
 @dataclass(frozen=True)
 class CsvLayout:
-    """The form of a CSV: its header, what ends it (blank lines included), and what each row adds."""
+    """The form of a CSV: its header, the end of the header (with blank lines), and the form of each row."""
 
     header: str
     header_end: str = "\r\n"
@@ -64,12 +64,12 @@ class CsvLayout:
 
     @property
     def names(self) -> list[str]:
-        """The published names, spaces included."""
+        """The published names with their spaces."""
         return [field.partition("=")[0] for field in self.header.split(",")]
 
     @property
     def quantities(self) -> list[str]:
-        """What each column holds."""
+        """The quantity of each column."""
         return [field.partition("=")[2] or quantity_of(field) for field in self.header.split(",")]
 
 
@@ -121,7 +121,7 @@ def csv_layout(dataset: str, month: date) -> CsvLayout:
 
 
 def is_word(dataset: str, quantity: str, month: date) -> bool:
-    """Whether the CSV of that month has words for the quantity's codes."""
+    """Whether the CSV of that month has words instead of the quantity's codes."""
     coded = dataset == "yellow" and month < date(2015, 1, 1) and quantity in ("vendor_id", "payment_type")
     return coded or quantity == "store_and_fwd_flag"
 

@@ -18,14 +18,14 @@ from pipeline.sample.files import Order, batches
 
 
 def write_csv(wanted: Order, path: Path) -> None:
-    """Write the month as the CSV of its time."""
+    """Write the month as the CSV of its era."""
     with path.open("wb") as file:
         for block in _blocks(wanted):
             file.write(block)
 
 
 def write_csv_gz(wanted: Order, path: Path) -> None:
-    """Write the month as the CSV of its time, compressed; no clock and no name in it, so that the bytes repeat."""
+    """Write the month as the gzipped CSV of its era, without a time and a name in it, so that the bytes repeat."""
     with path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         for block in _blocks(wanted):
             packed.write(block)
@@ -35,7 +35,7 @@ def _blocks(wanted: Order) -> Iterator[bytes]:
     layout = csv_layout(wanted.dataset, wanted.month)
     yield (",".join(_quoted(layout.names, layout)) + layout.header_end).encode()
     for _, values in batches(wanted):
-        # The CSVs, unlike the Parquet files, do not know the vendor of dispatched trips.
+        # The CSVs, unlike the Parquet files, lack the vendor of dispatched trips.
         if "passenger_count" in values:
             values["vendor_id"] = Values(values["vendor_id"].numbers, values["passenger_count"].null)
         yield _lines(wanted, layout, values)
@@ -50,7 +50,7 @@ def _lines(wanted: Order, layout: CsvLayout, values: dict[str, Values]) -> bytes
     if layout.quoted:
         fields = [_join(['"', field, '"'], "") for field in fields]
     end = "," * layout.surplus + layout.row_end
-    # A string array's data buffer is its strings in a row: the lines themselves.
+    # The data buffer of a string array is its strings without gaps, here the lines.
     lines = _join([_join(fields, ","), end], "").cast(pa.large_string())
     return bytes(lines.buffers()[2])
 
@@ -68,7 +68,7 @@ def _text(dataset: str, quantity: str, values: Values, month: date) -> pa.Array:
     style = number_style(dataset, quantity, month)
     if values.numbers.dtype != np.float64 or not style:
         return numbers.cast(pa.string())
-    # Few amounts are different: each is written once.
+    # There are few distinct amounts: each is formatted once.
     amounts = numbers.dictionary_encode()
     texts = [style % amount for amount in amounts.dictionary.to_pylist()]
     if style == "%.2f":

@@ -1,4 +1,4 @@
-"""The dice of the sample site: weighted draws, the hours of a month, and a batch of rows to fill.
+"""The random numbers of the sample site: weighted draws, the hours of a month, and a batch of rows to fill.
 
 Everything is vectorised, and the same seed gives the same values.
 """
@@ -21,14 +21,14 @@ Mask = npt.NDArray[np.bool_]
 _CARDS = 1 << 16
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
-# Trips per hour of the day, midnight first, in a green and a yellow month of 2023; weekends sleep in and stay up.
+# Trips per hour of the day, midnight first, in a green and a yellow month of 2023; weekends start and end later.
 _WEEKDAY = (14, 9, 6, 5, 6, 10, 24, 42, 50, 50, 49, 52, 56, 58, 63, 66, 68, 76, 80, 70, 60, 54, 44, 27)
 _WEEKEND = (50, 42, 32, 22, 14, 10, 12, 20, 30, 42, 52, 58, 62, 62, 62, 62, 62, 64, 66, 62, 56, 54, 54, 48)
 
 
 @dataclass(frozen=True)
 class Values:
-    """One quantity of a batch: numbers, where there are none, and, for words, what the numbers stand for."""
+    """One quantity of a batch: numbers, which of them are null, and the words that the numbers stand for, if any."""
 
     numbers: Ints | Floats
     null: Mask | None = None
@@ -37,7 +37,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a month: which ones of how many, and the dice to fill them with."""
+    """Some rows of a month: their numbers, the number of all rows, and the generator of random numbers."""
 
     dataset: str
     month: date
@@ -51,7 +51,7 @@ class Batch:
         return len(self.rows)
 
     def chance(self, probability: float) -> Mask:
-        """True in about that share of the rows."""
+        """True in about this share of the rows."""
         return np.asarray(self.rng.random(self.size, dtype=np.float32) < probability)
 
     def normal(self) -> npt.NDArray[np.float32]:
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Deck:
-    """A value drawn with given weights, as a shuffled deck: one look-up a row."""
+    """Draws values with given weights, like cards from a deck: one look-up per row."""
 
     def __init__(self, weights: Mapping[int, float]) -> None:
         edges = np.round(np.cumsum(list(weights.values())) / sum(weights.values()) * _CARDS).astype(np.int64)
@@ -83,7 +83,7 @@ def epoch_s(month: date) -> int:
 def pickup_times(batch: Batch, positions: Floats) -> Ints:
     """Pickup times in seconds for rows at these positions, 0 to 1, of their month.
 
-    Hour follows hour as in TLC's files, and within the hour rows lie in no order.
+    Rows are in the order of their hours, as in TLC's files, and in no order within an hour.
     """
     cumulated = _cumulated_hours(batch.month)
     hours = np.searchsorted(cumulated, positions, side="right")
@@ -94,6 +94,6 @@ def _cumulated_hours(month: date) -> Floats:
     days = (add_months(month, 1) - month).days
     weekdays = [(month.weekday() + day) % 7 for day in range(days)]
     weights = np.array([_WEEKEND if day >= 5 else _WEEKDAY for day in weekdays], dtype=np.float64).ravel()
-    # Days differ, by weather and holidays: the same days in each run.
+    # Days differ, as by weather and holidays; a month has the same differences in each run.
     weights *= np.random.default_rng(month.toordinal()).uniform(0.8, 1.2, days).repeat(24)
     return np.asarray(np.cumsum(weights)[:-1] / weights.sum())

@@ -1,10 +1,10 @@
-"""How TLC spells and types each month's Parquet file: names in their order, types, words; data only.
+"""The columns of TLC's Parquet file of each month: names in their order, types, words; data only.
 
-A layout is a month and the columns from then on; a type is a text such as `2009-01 string, 2011-01 int64`, read
-the same way. Each published name stands for a quantity (`QUANTITIES`), which is what `taxi.py` and `for_hire.py` make.
-Sources: the footers that public repositories have printed (the same as those of `pipeline.datasets.published`).
-Not known, and therefore guessed: green's types 2014-03 to 2018-12, fhv's 2015-02 to 2018-12, `request_source`
-(2026-06 on).
+A layout is a month and the columns since that month; a type is a text such as `2009-01 string, 2011-01 int64`, with
+the same meaning. Each published name stands for a quantity (`QUANTITIES`), which `taxi.py` or `for_hire.py` makes.
+Sources: the footers that public repositories have printed (those of `pipeline.datasets.published`). Unknown, and
+therefore guessed: green's types of 2014-03 to 2018-12, fhv's of 2015-02 to 2018-12, `request_source` (since
+2026-06).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.months import parse_month
 
 _T = TypeVar("_T")
 
-#: The first month of each dataset, in any format; green's first five months were published as CSV only.
+#: The first month of each dataset in any format; the first five months of green were published as CSV only.
 FIRST_MONTHS = {
     "yellow": date(2009, 1, 1),
     "green": date(2013, 8, 1),
@@ -26,9 +26,9 @@ FIRST_MONTHS = {
     "fhvhv": date(2019, 2, 1),
 }
 FIRST_PARQUET_MONTHS = {**FIRST_MONTHS, "green": date(2014, 1, 1)}
-#: TLC withdrew the CSVs in May 2022; the mirrors hold none that is later than this.
+#: TLC withdrew the CSVs in May 2022; the mirrors have no later ones.
 LAST_CSV_MONTH = date(2021, 12, 1)
-#: Before it pandas wrote the files: GZIP, format 1.0, and a whole-number column is one that has no null.
+#: Earlier files were written by pandas: GZIP, format 1.0, and integers only in columns without nulls.
 ARROW_ERA = date(2023, 2, 1)
 
 _YELLOW_2009 = (
@@ -79,7 +79,7 @@ _LAYOUTS = {
     "fhvhv": (("2019-02", _FHVHV), ("2025-01", _FHVHV + " cbd_congestion_fee")),
 }
 
-#: What a name, in lower case and without outer spaces, stands for, where it is not the quantity's own name.
+#: The quantity of a name in lower case without outer spaces, if the two differ.
 QUANTITIES = {
     "vendorid": "vendor_id", "vendor_name": "vendor_id",
     "trip_pickup_datetime": "pickup_datetime", "tpep_pickup_datetime": "pickup_datetime",
@@ -159,7 +159,7 @@ _TYPES = {
     },
 }
 
-#: Until the month named, the quantity has a value in a few rows only (enough to make it a double where it is one).
+#: Before this month the quantity has a value in a few rows only (some are enough to make its column a double).
 SPARSE_UNTIL = {
     ("yellow", "rate_code"): date(2010, 1, 1),
     ("yellow", "mta_tax"): date(2009, 11, 1),
@@ -170,7 +170,7 @@ SPARSE_UNTIL = {
     ("green", "ehail_fee"): date(2019, 9, 1),
 }
 
-#: The words that stood for codes, from which month on; of several spellings each row takes one.
+#: The words that stand for codes, since which month; each row has one of several spellings.
 WORDS: dict[str, tuple[tuple[str, dict[int, tuple[str, ...]]], ...]] = {
     "vendor_id": (("2009-01", {1: ("CMT",), 2: ("VTS",), 3: ("DDS",)}),),
     "payment_type": (
@@ -184,9 +184,9 @@ WORDS: dict[str, tuple[tuple[str, dict[int, tuple[str, ...]]], ...]] = {
 
 
 def since(steps: tuple[tuple[str, _T], ...], month: date) -> _T:
-    """The value of the last step that begins in `month` or before it; the first one where none does."""
-    begun = list(takewhile(lambda step: parse_month(step[0]) <= month, steps))
-    return begun[-1][1] if begun else steps[0][1]
+    """The value of the last step that starts in `month` or earlier; the first value before all steps."""
+    started = list(takewhile(lambda step: parse_month(step[0]) <= month, steps))
+    return started[-1][1] if started else steps[0][1]
 
 
 def quantity_of(name: str) -> str:

@@ -1,6 +1,6 @@
-"""One month of the sample site as a file: how many rows, and the rows themselves, batch by batch.
+"""One month of the sample site as a file: its number of rows, and the rows in batches.
 
-The bytes depend on dataset, month, rows and seed (and the versions of numpy and pyarrow), on nothing else.
+The bytes depend only on dataset, month, rows and seed (and on the versions of numpy and pyarrow).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pipeline.sample.eras import ARROW_ERA, parquet_columns
 from pipeline.sample.for_hire import fhv_trips, fhvhv_trips
 from pipeline.sample.taxi import taxi_trips
 
-#: Rows that are made at once; part of what decides the bytes.
+#: Rows that are made at once; other batches give other bytes.
 BATCH_ROWS = 1 << 18
-#: The key of the Parquet metadata that says which part of TLC's row count a file holds.
+#: The key of the Parquet metadata with the file's share of TLC's number of rows.
 SCALE_KEY = "sample_scale"
-#: A tenth of the time of Arrow's own level 9, for 2 % more bytes.
+#: A tenth of the time of Arrow's default level 9, for 2 % more bytes.
 _GZIP_LEVEL = 4
 
 _MAKERS = {"yellow": taxi_trips, "green": taxi_trips, "fhv": fhv_trips, "fhvhv": fhvhv_trips}
@@ -33,7 +33,7 @@ _MAKERS = {"yellow": taxi_trips, "green": taxi_trips, "fhv": fhv_trips, "fhvhv":
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted of a month."""
+    """Which month to make, and how."""
 
     dataset: str
     month: date
@@ -44,14 +44,14 @@ class Order:
 
 
 def published_rows(dataset: str, month: date) -> int:
-    """TLC's row count of the month or, where it is not known, of the same month in the nearest year that is."""
+    """TLC's number of rows of the month; if unknown, that of the same month in the nearest known year."""
     known = published_months(dataset)
     nearest = min((abs(month.year - other.year), other) for other in known if other.month == month.month)
     return known[nearest[1]].rows
 
 
 def order(dataset: str, month: date, *, scale: float = 1.0, rows: int | None = None) -> Order:
-    """A month in proportion to TLC's, or with this many rows."""
+    """A month with TLC's number of rows times `scale`, or with this many rows."""
     published = published_rows(dataset, month)
     if rows is not None:
         return Order(dataset, month, rows, repr(rows / published))
@@ -59,7 +59,7 @@ def order(dataset: str, month: date, *, scale: float = 1.0, rows: int | None = N
 
 
 def batches(wanted: Order) -> Iterator[tuple[Batch, dict[str, Values]]]:
-    """The month's quantities, some rows at a time, in their order."""
+    """The month's quantities in batches of rows, in order."""
     maker = _MAKERS[wanted.dataset]
     for number, first in enumerate(range(0, wanted.rows, BATCH_ROWS)):
         entropy = [wanted.seed, *wanted.dataset.encode(), wanted.month.toordinal(), number]
@@ -70,7 +70,7 @@ def batches(wanted: Order) -> Iterator[tuple[Batch, dict[str, Values]]]:
 
 
 def write_parquet(wanted: Order, path: Path) -> None:
-    """Write the month as TLC's Parquet file of its time."""
+    """Write the month as TLC's Parquet file of its era."""
     columns = parquet_columns(wanted.dataset, wanted.month)
     schema = pa.schema([(name, arrow_type(kind)) for name, _, kind in columns], metadata={SCALE_KEY: wanted.scale})
     with pq.ParquetWriter(path, schema, **_writing(wanted)) as writer:
@@ -86,7 +86,7 @@ def write_parquet(wanted: Order, path: Path) -> None:
 def _write_full_groups(
     writer: pq.ParquetWriter, waiting: list[pa.RecordBatch], group_rows: int
 ) -> list[pa.RecordBatch]:
-    """Write whole row groups and give back what is left: a table written is a row group ended."""
+    """Write whole row groups and return the remaining rows: each written table ends a row group."""
     table = pa.Table.from_batches(waiting)
     whole = table.num_rows // group_rows * group_rows
     if not whole:
@@ -99,6 +99,6 @@ def _writing(wanted: Order) -> dict[str, object]:
     if wanted.month >= ARROW_ERA:
         return {"compression": "zstd", "version": "2.6"}
     if wanted.dataset == "fhvhv":
-        # A survey of raw files found fhvhv's, and only those, to be ZSTD throughout.
+        # In a survey of raw files only those of fhvhv were all ZSTD.
         return {"compression": "zstd", "version": "1.0"}
     return {"compression": "gzip", "compression_level": _GZIP_LEVEL, "version": "1.0"}

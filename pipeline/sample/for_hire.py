@@ -15,7 +15,7 @@ _ZONES = favourites((138, 132, 61, 79, 161, 37, 231, 230, 76, 225, 234, 39, 68, 
 _BASES = 700
 _MILLENNIUM_S = 31_556_952_000
 
-# How many fhv rows lack the pickup's zone, the drop-off's zone, and the drop-off's time.
+# The shares of fhv rows that lack the pickup's zone, the drop-off's zone, and the drop-off's time.
 _FHV_GAPS = (
     ("2015-01", (0.30, 0.98, 0.98)),
     ("2017-01", (0.30, 0.45, 0.45)),
@@ -37,20 +37,20 @@ _APP_BASES = (
 
 
 def fhv_trips(batch: Batch) -> dict[str, Values]:
-    """The quantities of some fhv rows: few columns, and many gaps in them."""
+    """The quantities of some fhv rows: few columns with many gaps."""
     old = batch.month < date(2017, 1, 1)
     positions = (batch.rows + 0.5) / batch.total
     base, positions = _base_by_base(positions) if old else (_base_deck().draw(batch), positions)
     pickup = pickup_times(batch, positions)
     if not old:
-        # Within an hour, base follows base; what else is known of a trip does not depend on its base.
+        # Within an hour rows are ordered by base; the other quantities do not depend on the base.
         base = np.sort(pickup // 3600 * 4096 + base) % 4096
     if batch.month < date(2017, 7, 1):
         pickup = pickup // 60 * 60
     seconds = np.exp(batch.normal() * 0.6 + 6.8).astype(np.int64)
     dropoff = np.where(batch.chance(3e-5), pickup - seconds, pickup + seconds)
     if batch.month == date(2019, 2, 1):
-        # The real month has a drop-off in the year 3019; a sample of a few rows is spared.
+        # The real month has a drop-off in the year 3019; a sample of a few rows does not.
         dropoff[(batch.rows == batch.total // 2) & (batch.total >= 1000)] += _MILLENNIUM_S
     no_pickup, no_dropoff, no_end = (batch.chance(share) for share in since(_FHV_GAPS, batch.month))
     shared = batch.chance(0.12 if date(2017, 5, 1) <= batch.month < date(2019, 3, 1) else 0.0)
@@ -68,7 +68,7 @@ def fhv_trips(batch: Batch) -> dict[str, Values]:
 
 
 def fhvhv_trips(batch: Batch) -> dict[str, Values]:
-    """The quantities of some fhvhv rows; only one of the apps tells when its cars arrived."""
+    """The quantities of some fhvhv rows; only one of the apps reports when its cars arrived."""
     licence = since(_LICENCE, batch.month).draw(batch)
     uber = licence == 1
     zones = _ZONES.draw(batch), _ZONES.draw(batch)
@@ -102,7 +102,7 @@ def fhvhv_trips(batch: Batch) -> dict[str, Values]:
 def _fhvhv_money(
     batch: Batch, zones: tuple[Ints, Ints], airport: Mask, thousandths: Ints, seconds: Ints
 ) -> dict[str, Values]:
-    """What the passenger paid and the driver got; the fare's cents are anyone's guess."""
+    """What the passenger paid and the driver received; the coefficients of the fare are invented."""
     manhattan = MANHATTAN[zones[0]] | MANHATTAN[zones[1]]
     fare = ((250 + thousandths * 0.13 + seconds * 0.8) * np.exp(batch.normal() * 0.28)).astype(np.int64)
     fare = np.where(batch.chance(6e-4), -fare, fare)
@@ -128,12 +128,12 @@ def _fhvhv_flags(batch: Batch, uber: Mask) -> dict[str, Values]:
     return {
         "shared_request_flag": Values(batch.chance(0.02).astype(np.int64), None, yes_no),
         "shared_match_flag": Values(batch.chance(0.006).astype(np.int64), None, yes_no),
-        # A single blank, not a null, is what one app reports.
+        # One app reports a single blank, not a null.
         "access_a_ride_flag": Values(np.where(uber, 2, no), None, blank),
         "wav_request_flag": Values(batch.chance(0.002).astype(np.int64), None, yes_no),
         "wav_match_flag": Values(batch.chance(0.06).astype(np.int64), None, yes_no),
         "sr_flag": Values(no + 1, ~batch.chance(0.1)),
-        # The CSVs of 2021 had the flag's column as a word.
+        # The CSVs of 2021 have a word in the flag's column.
         "sr_flag_word": Values(no, None, yes_no),
     }
 
@@ -163,7 +163,7 @@ def _base_deck() -> Deck:
 
 
 def _base_by_base(positions: Floats) -> tuple[Ints, Floats]:
-    """For files in which all trips of a base stand together: each row's base, and where in the month it lies."""
+    """For files ordered by base: the base of each row, and its position within the month, from 0 to 1."""
     ends = np.cumsum(_base_weights()) / _base_weights().sum()
     base = np.minimum(np.searchsorted(ends, positions), _BASES - 1)
     starts = np.concatenate([[0.0], ends[:-1]])

@@ -1,7 +1,7 @@
-"""The sample site in a process of its own, for whoever forks.
+"""The sample site in a process of its own, for programs that fork.
 
-A process that serves in a thread must not fork workers: one that is forked while the thread holds a lock (pyarrow's,
-while it looks for pandas) waits for that lock for ever.
+A process that serves in a thread must not fork workers: a worker that is forked while the thread holds a lock
+(pyarrow's, while it looks for pandas) waits for that lock forever.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _STOP_S = 10
 def sample_process(*options: str) -> Iterator[str]:
     """Yield the site's address; `options` are those of `python -m pipeline.sample`.
 
-    The site ends with the block, and with this process however that ends. A Ctrl-C in the terminal does not reach it.
+    The site ends with the block, and with this process, also if that is killed. Ctrl-C does not reach it.
 
     Raises:
-        UsageError: it did not start; what it said is on stderr.
+        UsageError: it did not start; its message is on stderr.
     """
     command = [sys.executable, "-m", "pipeline.sample", "--port", "0", "--stop-with", str(os.getpid()), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:  # noqa: S603
         assert process.stdout is not None
         try:
-            said = process.stdout.readline()
-            if not said:
+            line = process.stdout.readline()
+            if not line:
                 raise UsageError(f"the sample site did not start: {' '.join(command[1:])}")
-            yield said.split()[-1]
+            yield line.split()[-1]
         finally:
             process.terminate()
             try:

@@ -1,6 +1,6 @@
-"""What the sample site has: a path in, a whole file on disk out, made when it is first asked for.
+"""The files of the sample site: a path gives a whole file on disk, which is made on the first request.
 
-A made file is published by one rename, so that the cache, even one that processes share, never holds half a month.
+A finished file is published by one rename, so that a cache, also one shared by processes, never has half a month.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.sample.zones import zones_csv
 
 LAST = date(2025, 12, 1)
 _REPUBLISHED = epoch_s(date(2022, 6, 1)) + 29 * 86_400
-#: To be raised with every change of the dice: files made before it are made anew.
+#: Increase it with each change of the rows, so that cached files are made again.
 _RECIPE = 1
 _MONTH_FILE = re.compile(r"/(?:trip-data|.*releases/download/\w+)/(\w+)_tripdata_(\d{4}-\d{2})\.(parquet|csv|csv\.gz)")
 _ZONES_FILE = re.compile(r"/(?:misc|.*releases/download/misc)/taxi_zone_lookup\.csv")
@@ -43,7 +43,7 @@ _TYPES = {".parquet": "binary/octet-stream", ".csv": "text/csv", ".gz": "applica
 
 @dataclass(frozen=True)
 class Item:
-    """A file as the site serves it."""
+    """A file that the site serves."""
 
     path: Path
     etag: str
@@ -52,13 +52,13 @@ class Item:
 
     @property
     def size(self) -> int:
-        """Its length in bytes."""
+        """The file's bytes."""
         return self.path.stat().st_size
 
 
 @dataclass(frozen=True)
 class Made:
-    """Synthetic months, in proportion to TLC's or all with `rows` rows; kept in `cache`."""
+    """Synthetic months, with TLC's numbers of rows times `scale` or with `rows` rows each; stored in `cache`."""
 
     cache: Path
     scale: float = 1.0
@@ -68,23 +68,23 @@ class Made:
     row_group_rows: int = 1 << 20
 
     def find(self, path: str, edition: int = 0) -> Item | None:
-        """The file at this path of TLC's site or of the CSVs' mirror; None where there is none.
+        """The file at this path of TLC's site or of the CSVs' mirror; None if the site has no such file.
 
-        Another edition has other rows (but as many) under another ETag, as if TLC had republished it.
+        Another edition has other rows (as many) under another ETag, as if TLC had republished it.
         """
         if _ZONES_FILE.fullmatch(path):
             return self._item(
                 "taxi_zone_lookup.csv", 1_711_000_000, edition, lambda draft: draft.write_bytes(zones_csv())
             )
-        found = _MONTH_FILE.fullmatch(path)
-        if found is None or not self._has(found[1], found[2], found[3]):
+        match = _MONTH_FILE.fullmatch(path)
+        if match is None or not self._has(match[1], match[2], match[3]):
             return None
-        wanted = order(found[1], parse_month(found[2]), scale=self.scale, rows=self.rows)
-        wanted = replace(wanted, seed=self.seed + edition, row_group_rows=self.row_group_rows)
-        # TLC publishes a month about two months late, and republished all older ones when it changed to Parquet.
-        published = max(epoch_s(add_months(wanted.month, 2)) + 19 * 86_400, _REPUBLISHED)
+        month = order(match[1], parse_month(match[2]), scale=self.scale, rows=self.rows)
+        month = replace(month, seed=self.seed + edition, row_group_rows=self.row_group_rows)
+        # TLC publishes a month about two months later, and republished all older ones when it changed to Parquet.
+        published = max(epoch_s(add_months(month.month, 2)) + 19 * 86_400, _REPUBLISHED)
         name = PurePosixPath(path).name
-        return self._item(name, published, edition, lambda draft: _WRITERS[found[3]](wanted, draft))
+        return self._item(name, published, edition, lambda draft: _WRITERS[match[3]](month, draft))
 
     def _has(self, dataset: str, month_text: str, ending: str) -> bool:
         try:
@@ -96,9 +96,9 @@ class Made:
         return dataset in firsts and ending in _WRITERS and firsts[dataset] <= month <= last
 
     def _item(self, name: str, published: int, edition: int, write: Callable[[Path], object]) -> Item:
-        facts = f"{name} {self.scale} {self.rows} {self.seed + edition} {self.row_group_rows} {_RECIPE}"
-        facts = f"{facts} {np.__version__} {pa.__version__}"
-        key = hashlib.md5(facts.encode(), usedforsecurity=False).hexdigest()
+        identity = f"{name} {self.scale} {self.rows} {self.seed + edition} {self.row_group_rows} {_RECIPE}"
+        identity = f"{identity} {np.__version__} {pa.__version__}"
+        key = hashlib.md5(identity.encode(), usedforsecurity=False).hexdigest()
         path = self.cache / key / name
         if not path.exists():
             _publish(path, write)
@@ -107,24 +107,24 @@ class Made:
 
 @dataclass(frozen=True)
 class Kept:
-    """The files of a folder that is laid out like TLC's site; `cache` holds other editions of them."""
+    """The files of a folder with the layout of TLC's site; other editions of them are stored in `cache`."""
 
     folder: Path
     cache: Path
 
     def find(self, path: str, edition: int = 0) -> Item | None:
-        """The file at this path of TLC's site, or of the CSVs' mirror (whose files lie under `csv`); None without."""
+        """The file at this path of TLC's site, or of the CSVs' mirror (folder `csv`); None if there is none."""
         mirrored = re.sub(r".*/releases/download/", "/csv/", path)
-        for place in dict.fromkeys((path, mirrored)):
-            file = (self.folder / place.lstrip("/")).resolve()
+        for candidate in dict.fromkeys((path, mirrored)):
+            file = (self.folder / candidate.lstrip("/")).resolve()
             if file.is_file() and file.is_relative_to(self.folder.resolve()):
                 return self._item(file, edition)
         return None
 
     def _item(self, file: Path, edition: int) -> Item:
         state = file.stat()
-        facts = f"{file.name} {state.st_size} {state.st_mtime_ns} {edition}"
-        key = hashlib.md5(facts.encode(), usedforsecurity=False).hexdigest()
+        identity = f"{file.name} {state.st_size} {state.st_mtime_ns} {edition}"
+        key = hashlib.md5(identity.encode(), usedforsecurity=False).hexdigest()
         served = file if edition == 0 else self.cache / key / file.name
         if not served.exists():
             _publish(served, lambda draft: _rewrite(file, draft))
@@ -137,7 +137,7 @@ _locks: dict[Path, threading.Lock] = {}
 
 
 def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file, once however many ask for it at the same time."""
+    """Let `write` make the file, once for all requests at the same time."""
     with _guard:
         lock = _locks.setdefault(path, threading.Lock())
     with lock:
@@ -153,7 +153,7 @@ def _publish(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _rewrite(file: Path, draft: Path) -> None:
-    """The same rows as other bytes."""
+    """Write the same rows as other bytes."""
     if file.suffix == ".parquet":
         pq.write_table(pq.read_table(file), draft, compression="snappy")
     elif file.suffix == ".gz":
@@ -163,5 +163,5 @@ def _rewrite(file: Path, draft: Path) -> None:
 
 
 def http_date(seconds: int) -> str:
-    """A time as HTTP writes it."""
+    """A time in the format of HTTP headers."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")

@@ -1,7 +1,7 @@
 """The sample site: a deterministic stand-in for TLC's site on a loopback port.
 
-It serves made-up months in TLC's layout, or a folder laid out alike, and misbehaves when told to. Promises: the same
-request gives the same bytes in every run (with the same versions of numpy and pyarrow); a stopped site leaves no
+It serves made-up months in TLC's layout, or the files of a folder, and fails on demand (`faults`). Promises: the same
+request gives the same bytes in each run (with the same versions of numpy and pyarrow); a stopped site leaves no
 socket, no thread and no temporary file.
 """
 
@@ -32,7 +32,7 @@ _CHUNK = 1 << 16
 
 @dataclass
 class Request:
-    """A request that the site has seen, and what it answered; `sent` grows while the body is on its way."""
+    """A request to the site, and the response to it; `sent` grows while the body is sent."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Request:
 
 
 class Server(ThreadingHTTPServer):
-    """The HTTP server of one site; it knows its open connections, so that it can end them."""
+    """The HTTP server of one site; it keeps a set of its open connections, so that it can close them."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -54,44 +54,44 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Bind without asking the name service for this machine's name, which can take seconds."""
+        """Bind without a look-up of this machine's name, which can take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note the connection, then let a thread of its own answer it."""
+        """Note the connection and start its thread."""
         with self._changed:
             self._open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close the connection for good."""
+        """Close the connection."""
         super().shutdown_request(request)
         with self._changed:
             self._open.discard(request)
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report what went wrong here; a client that went away, or a site being stopped, is no fault of it."""
+        """Print the error, unless the client has disconnected or the site is being stopped."""
         if not self.site.stopping and not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
     def end_connections(self) -> None:
-        """Hang up on everybody, and wait until the threads that talk to them are done."""
+        """Close all connections, and wait until their threads have ended."""
         with self._changed:
             for connection in self._open:
-                # The client may have gone before.
+                # The client may have disconnected.
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self._changed.wait_for(lambda: not self._open, timeout=_STOP_S)
 
 
 class SampleSite:
-    """A stand-in for TLC's site, from entering its `with` block (or `start`) to leaving it (or `stop`).
+    """A stand-in for TLC's site; it runs within its `with` block, or from `start` to `stop`.
 
-    Months have TLC's row counts times `scale`, or `rows` rows each; later months than `last` are not published yet.
-    With `folder` it serves that folder's files instead. Files are made on first request and kept in `cache`, by default
-    a temporary folder that goes with the site.
+    Months have TLC's numbers of rows times `scale`, or `rows` rows each; months after `last` are not published yet.
+    With `folder` it serves that folder's files instead. Files are made on first request and stored in `cache`, by
+    default a temporary folder that is deleted with the site.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class SampleSite:
         self._folder, self._cache, self._bind = folder, cache, (address, port)
         self._stop = threading.Event()
         self._server: Server | None = None
-        #: Every request so far, oldest first.
+        #: All requests, oldest first.
         self.requests: list[Request] = []
-        #: What to do wrong.
+        #: The faults to produce.
         self.faults = Faults()
 
     def __enter__(self) -> SampleSite:
@@ -128,21 +128,21 @@ class SampleSite:
 
     @property
     def url(self) -> str:
-        """The site's address without a slash at its end; what `source` is set to."""
+        """The site's address without a slash at its end: the value for the setting `source`."""
         assert self._server is not None, "the site has not been started"
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
     @property
     def stopping(self) -> bool:
-        """Whether the site has been told to stop."""
+        """Whether the site is being stopped."""
         return self._stop.is_set()
 
     def start(self) -> None:
-        """Begin to answer, in threads that do not keep the program alive."""
+        """Start to respond, in threads that do not keep the program alive."""
         self._stop.clear()
         self._server = Server(self._bind, self)
-        # A folder that another thread still writes into when the site stops may resist.
+        # Deletion can fail while another thread still writes into the folder.
         self._temporary = (
             None if self._cache else tempfile.TemporaryDirectory(prefix="sample-site-", ignore_cleanup_errors=True)
         )
@@ -152,7 +152,7 @@ class SampleSite:
         self._thread.start()
 
     def stop(self) -> None:
-        """Hang up, free the port and remove the temporary files; stopping twice is no error."""
+        """Close all connections and the port, and delete the temporary files; has no effect on a stopped site."""
         if self._server is None:
             return
         self._stop.set()
@@ -165,15 +165,15 @@ class SampleSite:
             self._temporary.cleanup()
 
     def pause(self, seconds: float) -> None:
-        """Wait; not longer than the site lives."""
+        """Wait, at most until the site stops."""
         self._stop.wait(seconds)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD for the `SampleSite` that owns its server."""
+    """Responds to GET and HEAD for the `SampleSite` of its server."""
 
     protocol_version = "HTTP/1.1"
-    # Headers and body leave in two writes; Nagle's algorithm would hold the second back for the client's ACK (40 ms).
+    # Headers and body are two writes; Nagle's algorithm would delay the second until the client's ACK (40 ms).
     disable_nagle_algorithm = True
 
     @property
@@ -181,38 +181,38 @@ class _Handler(BaseHTTPRequestHandler):
         return cast("Server", self.server).site
 
     def version_string(self) -> str:
-        """What the Server header says."""
+        """The value of the Server header."""
         return "sample-site (a stand-in for the TLC site)"
 
     def log_message(self, *args: object) -> None:
-        """Say nothing: `SampleSite.requests` is the log."""
+        """Print nothing: `SampleSite.requests` is the log."""
 
-    def do_HEAD(self) -> None:  # noqa: N802, RUF100  (http.server looks for this name)
-        """Answer like `do_GET`, without the body."""
+    def do_HEAD(self) -> None:  # noqa: N802, RUF100  (the name that http.server calls)
+        """Respond like `do_GET`, without the body."""
         self.do_GET()
 
     def do_GET(self) -> None:  # noqa: N802, RUF100
-        """Send a file or a part of it, or the fault that was ordered."""
+        """Send a file or a part of it, or produce a fault."""
         path = unquote(urlsplit(self.path).path)
-        seen = Request(self.command, path, dict(self.headers.items()))
-        self._site.requests.append(seen)
+        request = Request(self.command, path, dict(self.headers.items()))
+        self._site.requests.append(request)
         faults = {fault.kind: fault for fault in self._site.faults.take(path)}
         try:
-            self._answer(path, faults, seen)
+            self._answer(path, faults, request)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
-    def _answer(self, path: str, faults: dict[str, Fault], seen: Request) -> None:
+    def _answer(self, path: str, faults: dict[str, Fault], request: Request) -> None:
         if "delay" in faults:
             self._site.pause(_value(faults["delay"], 1))
         if "drop" in faults:
-            return self._hang_up()
+            return self._disconnect()
         failing = next((fault for fault in faults.values() if fault.status), None)
         answer = answers.failure(failing.status or 500, failing.value) if failing else self._find(path, faults)
-        seen.status = answer.status
+        request.status = answer.status
         self._send_head(answer, faults)
         if self.command != "HEAD":
-            self._send_body(answer, faults, seen)
+            self._send_body(answer, faults, request)
         return None
 
     def _find(self, path: str, faults: dict[str, Fault]) -> Answer:
@@ -235,24 +235,24 @@ class _Handler(BaseHTTPRequestHandler):
         for name, text in answer.headers.items():
             self.send_header(name, text)
         if answer.status != 304:
-            lie = int(_value(faults["length"], 1000)) if "length" in faults else 0
-            self.send_header("Content-Length", str(max(0, answer.length + lie)))
+            excess = int(_value(faults["length"], 1000)) if "length" in faults else 0
+            self.send_header("Content-Length", str(max(0, answer.length + excess)))
         self.end_headers()
 
-    def _send_body(self, answer: Answer, faults: dict[str, Fault], seen: Request) -> None:
+    def _send_body(self, answer: Answer, faults: dict[str, Fault], request: Request) -> None:
         limit = answer.length
         if "cut" in faults:
             limit = min(limit, int(_value(faults["cut"], limit // 2)))
         rate = _value(faults["slow"], 10_000) if "slow" in faults else None
-        # Slowness in tenths of a second, not in one long wait.
+        # Many waits of a tenth of a second, not one long wait.
         chunk_bytes = _CHUNK if rate is None else max(1, int(rate / 10))
         for chunk in answers.chunks(answer, limit, chunk_bytes, self._flipped(answer, faults)):
-            seen.sent += len(chunk)
+            request.sent += len(chunk)
             self.wfile.write(chunk)
             if rate is not None:
                 self._site.pause(len(chunk) / rate)
         if "cut" in faults:
-            self._hang_up()
+            self._disconnect()
         elif "length" in faults:
             self.close_connection = True
 
@@ -261,8 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return int(_value(faults["corrupt"], answer.item.size // 2))
 
-    def _hang_up(self) -> None:
-        """Close the connection, so that the client sees an end and not a pause."""
+    def _disconnect(self) -> None:
+        """Close the connection at once, so that the client sees its end."""
         self.close_connection = True
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
-"""Made-up trips of yellow and green taxis: where, when, how far, and what the meter said.
+"""Made-up trips of yellow and green taxis: zones, times, distances and amounts.
 
-Money is whole cents until the end, so that a total is the exact sum of its parts.
+Money is whole cents up to the last step, so that a total is the exact sum of its parts.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from pipeline.sample.draws import DAY_S, HOUR_S, Batch, Deck, Floats, Ints, Mask
 from pipeline.sample.eras import SPARSE_UNTIL, since
 from pipeline.sample.zones import AIRPORTS, JFK, MANHATTAN, coordinates, favourites
 
-#: A row in so many has a value where the quantity is sparse.
+#: One row of so many has a value if the quantity is sparse.
 _SPARSE = 10_007
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """In what yellow and green differ: places, the logarithm of the usual distance, cents, and shares of all rows."""
+    """How yellow and green differ: zones, the logarithm of the usual distance, cents, and shares of all rows."""
 
     pickups: Deck
     dropoffs: Deck
     miles: float
-    #: Share of trips touching Manhattan that owe the congestion surcharge.
+    #: Share of trips from or to Manhattan that pay the congestion surcharge.
     to_manhattan: float
     congestion: int
     airport_fee: bool
-    #: Share of the block at the end of a file in which meter and driver say nothing.
+    #: Share of dispatched trips, the block at the end of a file without the values of meter and driver.
     dispatched: float
-    #: Share of pickups in another month than the file's.
+    #: Share of pickups outside the file's month.
     outside: float
 
 
 @dataclass(frozen=True)
 class Tariff:
-    """What the meter charges from a month on, in cents."""
+    """What the meter charges since a month, in cents."""
 
     flagfall: int = 250
     unit: int = 40
@@ -106,7 +106,7 @@ _TIPS = Deck({0: 6, 10: 3, 15: 4, 18: 6, 20: 60, 25: 9, 30: 3, -1: 2, -2: 3, -3:
 
 
 def taxi_trips(batch: Batch) -> dict[str, Values]:
-    """The quantities of some yellow or green rows, dispatched ones last and without what the meter would know."""
+    """The quantities of some yellow or green rows; dispatched ones come last and lack the values of the meter."""
     fleet, tariff = FLEETS[batch.dataset], since(_TARIFFS, batch.month)
     dispatched, positions = _dispatched(batch, fleet)
     vendor = since(_VENDORS, batch.month).draw(batch)
@@ -117,8 +117,8 @@ def taxi_trips(batch: Batch) -> dict[str, Values]:
     pickup, dropoff = _times(batch, fleet, positions, miles, by_minute)
     jfk = ((pickup_zone == JFK) | (dropoff_zone == JFK)) & batch.chance(0.6) & ~dispatched
     rate = np.where(jfk, 2, _RATES.draw(batch))
-    places = _Places(pickup_zone, dropoff_zone, airport, rate, dispatched)
-    money, payment = _money(batch, fleet, tariff, places, miles, pickup)
+    trip_zones = _Zones(pickup_zone, dropoff_zone, airport, rate, dispatched)
+    money, payment = _money(batch, fleet, tariff, trip_zones, miles, pickup)
     unknown = dispatched if dispatched.any() else None
     trips = {
         "vendor_id": Values(vendor),
@@ -130,7 +130,7 @@ def taxi_trips(batch: Batch) -> dict[str, Values]:
         "store_and_fwd_flag": Values(batch.chance(0.006).astype(np.int64), _either(unknown, by_minute)),
         "pickup_zone": Values(pickup_zone),
         "dropoff_zone": Values(dropoff_zone),
-        # Yellow's files say 0 where green's have no value.
+        # Yellow's files have 0 where green's have no value.
         "payment_type": Values(np.where(dispatched, 0, payment), unknown if batch.dataset == "green" else None),
         "trip_type": Values(np.where(rate == 5, 2, 1), unknown),
         "row": Values(batch.rows),
@@ -144,7 +144,7 @@ def taxi_trips(batch: Batch) -> dict[str, Values]:
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Zones:
     pickup: Ints
     dropoff: Ints
     airport: Mask
@@ -157,7 +157,7 @@ def _either(first: Mask | None, second: Mask) -> Mask:
 
 
 def _dispatched(batch: Batch, fleet: Fleet) -> tuple[Mask, Floats]:
-    """Which rows belong to the block at the end, and where in the month each row lies; both blocks span the month."""
+    """Which rows are dispatched (the block at the end), and the position of each row within the month, from 0 to 1."""
     share = fleet.dispatched if batch.month >= date(2020, 1, 1) else fleet.dispatched / 8
     block = round(batch.total * share) if batch.month >= date(2018, 7, 1) else 0
     metered = batch.total - block
@@ -176,13 +176,13 @@ def _miles(batch: Batch, fleet: Fleet, airport: Mask, vendor: Ints) -> Ints:
 
 
 def _outliers(batch: Batch, miles: Ints) -> Ints:
-    """The distances, of which a few are absurd, up to hundreds of thousands of miles."""
+    """The distances, with a few absurd ones of up to hundreds of thousands of miles."""
     absurd = batch.chance(2e-5)
     return np.where(absurd, batch.whole(1_000_000, 36_000_000), miles)
 
 
 def _times(batch: Batch, fleet: Fleet, positions: Floats, miles: Ints, by_minute: Mask) -> tuple[Ints, Ints]:
-    """Pickups and drop-offs in seconds, with the odd ones: other months' trips and drop-offs before their pickups."""
+    """Pickups and drop-offs in seconds, with a few odd ones: outside the month, and drop-offs before their pickups."""
     pickup = pickup_times(batch, positions)
     seconds = ((150 + miles * 2.3) * np.exp(batch.normal() * 0.32)).astype(np.int64)
     pickup = np.where(by_minute, pickup // 60 * 60, pickup)
@@ -197,25 +197,25 @@ def _times(batch: Batch, fleet: Fleet, positions: Floats, miles: Ints, by_minute
 
 
 def _money(
-    batch: Batch, fleet: Fleet, tariff: Tariff, places: _Places, miles: Ints, pickup: Ints
+    batch: Batch, fleet: Fleet, tariff: Tariff, zones: _Zones, miles: Ints, pickup: Ints
 ) -> tuple[dict[str, Ints], Ints]:
-    """The parts of each total in cents, and how it was paid."""
-    metered = ~places.dispatched
-    parts = {"fare_amount": _fares(batch, tariff, places, miles)}
-    parts["extra"] = np.where(metered & (places.rate == 1), _extra(tariff, pickup), 0)
+    """The parts of each total in cents, and the payment type."""
+    metered = ~zones.dispatched
+    parts = {"fare_amount": _fares(batch, tariff, zones, miles)}
+    parts["extra"] = np.where(metered & (zones.rate == 1), _extra(tariff, pickup), 0)
     parts["mta_tax"] = np.where(batch.chance(0.993) & metered, tariff.mta, 0)
     parts["improvement_surcharge"] = np.where(batch.chance(0.998), tariff.improvement, 0)
-    parts["tolls_amount"] = np.where(batch.chance(0.004) | (places.airport & batch.chance(0.45)), tariff.toll, 0)
-    zone = (MANHATTAN[places.pickup] | MANHATTAN[places.dropoff]) & batch.chance(fleet.to_manhattan)
-    parts["congestion_surcharge"] = np.where(zone & metered, fleet.congestion * tariff.congestion, 0)
+    parts["tolls_amount"] = np.where(batch.chance(0.004) | (zones.airport & batch.chance(0.45)), tariff.toll, 0)
+    congested = (MANHATTAN[zones.pickup] | MANHATTAN[zones.dropoff]) & batch.chance(fleet.to_manhattan)
+    parts["congestion_surcharge"] = np.where(congested & metered, fleet.congestion * tariff.congestion, 0)
     if fleet.airport_fee:
-        parts["airport_fee"] = np.where(AIRPORTS[places.pickup] & metered, tariff.airport, 0)
-    parts["cbd_congestion_fee"] = np.where(zone & metered & batch.chance(0.78), tariff.cbd, 0)
+        parts["airport_fee"] = np.where(AIRPORTS[zones.pickup] & metered, tariff.airport, 0)
+    parts["cbd_congestion_fee"] = np.where(congested & metered & batch.chance(0.78), tariff.cbd, 0)
     subtotal = np.sum(list(parts.values()), axis=0)
     cards = min(0.8, 0.25 + 0.06 * (batch.month.year - 2009))
     payment = np.where(batch.chance(cards), 1, np.where(batch.chance(0.93), 2, np.where(batch.chance(0.4), 3, 4)))
-    parts["tip_amount"] = _tips(batch, subtotal, (payment == 1) | places.dispatched)
-    # Refunds: 100 to 700 negative totals in a month of green, from the year of the first file that was looked at.
+    parts["tip_amount"] = _tips(batch, subtotal, (payment == 1) | zones.dispatched)
+    # Refunds: 100 to 700 negative totals in a month of green, since the year of the first file that was examined.
     negative = batch.chance(0.012 if batch.month >= date(2018, 1, 1) else 0.0002) & (payment > 1) & metered
     for name, cents in parts.items():
         parts[name] = np.where(negative, -cents, cents)
@@ -223,13 +223,13 @@ def _money(
     return parts, np.where(negative, 4, payment)
 
 
-def _fares(batch: Batch, tariff: Tariff, places: _Places, miles: Ints) -> Ints:
+def _fares(batch: Batch, tariff: Tariff, zones: _Zones, miles: Ints) -> Ints:
     """Fares in cents: units of a fifth of a mile or a slow minute, JFK's flat fare, negotiated and up-front ones."""
     units = (miles / 20 * (1.18 + 0.17 * batch.normal())).astype(np.int64)
     fares = tariff.flagfall + tariff.unit * np.maximum(units, 0)
-    fares = np.where(places.rate == 2, tariff.jfk, fares)
-    fares = np.where(places.rate == 5, batch.whole(10, 120) * 100, fares)
-    return np.where(places.dispatched, fares + batch.whole(0, 700), fares)
+    fares = np.where(zones.rate == 2, tariff.jfk, fares)
+    fares = np.where(zones.rate == 5, batch.whole(10, 120) * 100, fares)
+    return np.where(zones.dispatched, fares + batch.whole(0, 700), fares)
 
 
 def _extra(tariff: Tariff, pickup: Ints) -> Ints:
@@ -240,7 +240,7 @@ def _extra(tariff: Tariff, pickup: Ints) -> Ints:
 
 
 def _tips(batch: Batch, subtotal: Ints, paid_by_card: Mask) -> Ints:
-    """Tips in cents: mostly a button's percentage of the rest, sometimes whole dollars."""
+    """Tips in cents: mostly one of the usual percentages of the other amounts, sometimes whole dollars."""
     button = _TIPS.draw(batch)
     tips = np.where(button < 0, -100 * button, (subtotal * button + 50) // 100)
     return np.asarray(np.where(paid_by_card, tips, 0))
@@ -260,4 +260,6 @@ def _with_gaps(batch: Batch, trips: dict[str, Values], unknown: Mask | None) -> 
 
 @cache
 def _sparse(dataset: str, month: str) -> tuple[str, ...]:
-    return tuple(name for (of, name), until in SPARSE_UNTIL.items() if of == dataset and month < format_month(until))
+    return tuple(
+        name for (owner, name), until in SPARSE_UNTIL.items() if owner == dataset and month < format_month(until)
+    )

@@ -1,6 +1,6 @@
-"""The zones of the sample site: TLC's 265 ids in their boroughs, most under made-up names.
+"""The zones of the sample site: TLC's 265 ids in their boroughs, most with made-up names.
 
-As in TLC's table, a name may belong to two zones, and NA and N/A are values.
+As in TLC's table, two zones can have the same name, and NA and N/A are values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMED = {
     264: ("Unknown", "NA", "N/A"),
     265: ("N/A", "Outside of NYC", "N/A"),
 }
-#: Where a borough lies, roughly: longitude, latitude.
+#: The rough centre of a borough: longitude, latitude.
 _CENTRES = {
     "Manhattan": (-73.978, 40.758),
     "Brooklyn": (-73.955, 40.670),
@@ -61,28 +61,28 @@ def zone_row(zone: int) -> tuple[str, str, str]:
 
 
 def zones_csv() -> bytes:
-    """The zone table in TLC's form: all text quoted, lines ending in CR LF."""
+    """The zone table in TLC's form: all text is quoted, lines end with CR LF."""
     lines = ['"LocationID","Borough","Zone","service_zone"']
     lines += [",".join((str(zone), *(f'"{text}"' for text in zone_row(zone)))) for zone in range(1, _LAST + 1)]
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def favourites(zones: tuple[int, ...], skew: float) -> Deck:
-    """Zones drawn with these in front, the rest far behind; every zone occurs, the unknown ones (264, 265) too."""
+    """Draws these zones most often, in this order, all others rarely; the unknown zones are 264 and 265."""
     weights = dict.fromkeys(range(1, _LAST + 1), 1.2)
-    weights |= {zone: 90 / (place + 2) ** skew for place, zone in enumerate(zones)}
+    weights |= {zone: 90 / (rank + 2) ** skew for rank, zone in enumerate(zones)}
     return Deck(weights | {264: 6, 265: 2})
 
 
 @cache
 def _centres() -> npt.NDArray[np.float64]:
-    """Longitude and latitude of each zone, indexed by its id: spread around the borough's middle, always alike."""
-    middles = np.array([_CENTRES[_BOROUGH_OF.get(zone, "Queens")] for zone in range(_LAST + 1)])
-    return np.asarray(middles + np.random.default_rng(_LAST).normal(0, 0.016, middles.shape))
+    """Longitude and latitude of each zone, indexed by its id: near the borough's centre, the same in each run."""
+    centres = np.array([_CENTRES[_BOROUGH_OF.get(zone, "Queens")] for zone in range(_LAST + 1)])
+    return np.asarray(centres + np.random.default_rng(_LAST).normal(0, 0.016, centres.shape))
 
 
 def coordinates(batch: Batch, end: str, zones: npt.NDArray[np.int64]) -> dict[str, Values]:
-    """Points near the middles of these zones; some meters knew no place and said 0."""
+    """Points near the centres of these zones; some are 0, as from meters without a position."""
     lost = batch.chance(0.018)
     return {
         f"{end}_{axis}": Values(

@@ -70,7 +70,7 @@ def measured(
     columns = {name: ColumnMeasures(nulls=(nulls or {}).get(name, 0)) for name in dataset.by_name}
     usual = {"pickups_outside_month": 0, "dropoffs_before_pickups": 0, "unknown_zones": 0, "negative_totals": 4}
     found = {"rows": rows, **usual, "unknown_codes": 0, "unknown_vendor_id": 0, "unknown_payment_type": 0, **counts}
-    measures = Measures(dataset.name, month, rows, columns, found)
+    measures = Measures(dataset.name, month, rows=rows, columns=columns, counts=found)
     return checks_document(measures, check(dataset, month, measures))
 
 

@@ -1,4 +1,4 @@
-"""Checks: each error rule has a month that trips it, each limit is inclusive, and the document is plain JSON."""
+"""Checks: a month breaks each error rule, limits are inclusive, and the document is plain JSON."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def _judge(rule: Rule, count: int, rows: int = 1_000) -> list[Finding]:
 
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=list(DATASETS))
-def test_a_month_without_rows_is_not_believed(tmp_path: Path, dataset: Dataset) -> None:
+def test_a_month_without_rows_fails_its_checks(tmp_path: Path, dataset: Dataset) -> None:
     findings = _findings(tmp_path, dataset, MONTHS[dataset.name].slice(0, 0))
     with pytest.raises(CheckFailed) as caught:
         enforce(dataset, MONTH, findings)
     assert str(caught.value) == (
-        f"{dataset.name} 2025-01: not believable, so not published: no_rows: rows in the month: "
+        f"{dataset.name} 2025-01: failed its checks, so not published: no_rows: rows in the month: "
         "found 0, allowed at least 1; the limits are in pipeline/datasets/rules.py"
     )
 
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=list(DATASETS))
-def test_the_file_of_another_month_is_not_believed(tmp_path: Path, dataset: Dataset) -> None:
+def test_the_file_of_another_month_fails_its_checks(tmp_path: Path, dataset: Dataset) -> None:
     name = {"yellow": "tpep_", "green": "lpep_"}.get(dataset.name, "") + "pickup_datetime"
     other = MONTHS[dataset.name]
     place = other.schema.get_field_index(name)
@@ -59,22 +59,22 @@ def test_the_file_of_another_month_is_not_believed(tmp_path: Path, dataset: Data
         enforce(dataset, MONTH, findings)
 
 
-def test_zones_without_rows_are_not_believed(tmp_path: Path) -> None:
+def test_zones_without_rows_fail_their_checks(tmp_path: Path) -> None:
     raw = tmp_path / "taxi_zone_lookup.csv"
     raw.write_text("LocationID,Borough,Zone,service_zone\n")
     findings = check(ZONES, None, conform_file(raw, tmp_path / "draft", ZONES, None))
     assert [finding.severity for finding in findings] == ["error", "warning"]
-    with pytest.raises(CheckFailed, match=r"^zones: not believable, so not published: no_rows: "):
+    with pytest.raises(CheckFailed, match=r"^zones: failed its checks, so not published: no_rows: "):
         enforce(ZONES, None, findings)
 
 
-def test_every_error_rule_is_tripped_by_a_test_above() -> None:
+def test_every_error_rule_is_broken_in_a_test_above() -> None:
     names = {rule.name for dataset in EVERY for rule in dataset.rules if rule.severity == "error"}
     assert names == {"no_rows", "wrong_month"}
 
 
 @pytest.mark.parametrize("dataset", EVERY, ids=[dataset.name for dataset in EVERY])
-def test_every_rule_judges_something_that_is_measured(tmp_path: Path, dataset: Dataset) -> None:
+def test_every_rule_is_about_a_count_that_is_measured(tmp_path: Path, dataset: Dataset) -> None:
     if dataset is ZONES:
         raw = tmp_path / "taxi_zone_lookup.csv"
         raw.write_text("LocationID,Borough,Zone,service_zone\n1,EWR,Newark Airport,EWR\n")
@@ -134,7 +134,7 @@ def test_limits_are_inclusive(rule: Rule, good: int, bad: int) -> None:
     assert len(_judge(rule, bad)) == 1
 
 
-def test_a_rule_without_its_measure_does_not_judge() -> None:
+def test_a_rule_whose_count_is_missing_is_skipped() -> None:
     assert _judge(Rule("r", "error", "never counted", at_most=0, doc="odd"), 1) == []
 
 
@@ -151,7 +151,7 @@ def test_every_broken_error_rule_is_in_one_message_and_no_warning() -> None:
     enforce(DATASETS["green"], MONTH, findings[1:2])
 
 
-def test_the_document_is_json_and_gives_the_findings_back(tmp_path: Path) -> None:
+def test_the_document_is_json_from_which_the_findings_can_be_read(tmp_path: Path) -> None:
     raw = write(tmp_path, "a.parquet", MONTHS["green"])
     measures = conform_file(raw, tmp_path / "draft", "green", MONTH, source_sha256="abc")
     findings = check(DATASETS["green"], MONTH, measures)
@@ -169,7 +169,7 @@ def test_the_document_is_json_and_gives_the_findings_back(tmp_path: Path) -> Non
     assert list(document["columns"]) == list(DATASETS["green"].by_name)
 
 
-def test_long_texts_are_in_the_document_in_part_with_their_length(tmp_path: Path) -> None:
+def test_long_texts_are_cut_in_the_document_and_show_their_length(tmp_path: Path) -> None:
     texts = pa.array(["A" * 9_000, "B", "C" * 9_000])
     raw = write(tmp_path, "a.parquet", table(fhvhv(MONTH), dispatching_base_num=texts))
     document = checks_document(conform_file(raw, tmp_path / "draft", "fhvhv", MONTH), [])

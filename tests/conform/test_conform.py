@@ -9,6 +9,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from published_eras import facts, fhvhv, green, rows, table, times, write, yello
 
 from pipeline.conform.month import conform_file
 from pipeline.conform.profile import Measures
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import DATASETS, ZONES, Column, Dataset
 from pipeline.errors import SchemaError, SourceError, StoreError, UsageError
 from pipeline.version import __version__
 
@@ -39,16 +40,16 @@ def _green(folder: Path, **replaced: Any) -> Path:
 
 
 def _many(count: int) -> pa.Table:
-    """A month of so many rows; passenger_count is each row's number."""
+    """A month with `count` rows; passenger_count is the number of the row."""
     rows = table(green(MONTH, "C")).take([row % 3 for row in range(count)])
     place = rows.schema.get_field_index("passenger_count")
     return rows.set_column(place, "passenger_count", pa.array(range(count)))
 
 
 def _refused(folder: Path, raw: Path, dataset: str = "green", month: date | None = MONTH) -> str:
-    """The message with which a file is refused, after which no draft may be left."""
+    """The message with which a file is refused; verifies that no draft is left."""
     draft = folder / "draft"
-    draft.write_text("of an earlier run")
+    draft.write_text("from an earlier run")
     with pytest.raises(SchemaError) as caught:
         conform_file(raw, draft, dataset, month)
     assert not draft.exists()
@@ -67,7 +68,7 @@ def test_a_lost_column_is_noticed_even_if_most_months_lack_it(tmp_path: Path) ->
     raw = _green(tmp_path, cbd_congestion_fee=None, trip_type=None)
     assert _refused(tmp_path, raw) == (
         "green 2025-01: missing columns ['cbd_congestion_fee', 'trip_type']; "
-        "what is expected is declared in pipeline/datasets/green.py"
+        "the expected columns are declared in pipeline/datasets/green.py"
     )
 
 
@@ -121,7 +122,7 @@ def test_a_type_that_no_era_explains_is_refused_with_the_declared_one(tmp_path: 
             pa.array([1_735_900_000_000_000_001, 1_735_900_000_000_000_000, None], pa.timestamp("ns")),
             "pickup_datetime: values that are not timestamp[us] of the years 1 to 9999: 1, "
             "namely 2025-01-03 10:26:40.000000001 (1); "
-            "pickup_datetime: rows without a value, which it must have: 1",
+            "pickup_datetime: rows without a value, which is required: 1",
         ),
         (
             "lpep_pickup_datetime",
@@ -160,7 +161,7 @@ def test_a_type_that_no_era_explains_is_refused_with_the_declared_one(tmp_path: 
         (
             "lpep_dropoff_datetime",
             pa.array([None] * 3, pa.timestamp("us")),
-            "dropoff_datetime: rows without a value, which it must have: 3",
+            "dropoff_datetime: rows without a value, which is required: 3",
         ),
     ],
 )
@@ -174,7 +175,7 @@ def test_a_value_that_does_not_fit_is_an_error_and_never_a_null(
 
 
 def _not_utf8(kind: pa.DataType) -> pa.Array:
-    """Three texts of which the first is not UTF-8, which a Parquet file may hold all the same."""
+    """Three texts, the first of which is not UTF-8, as a Parquet file can contain them."""
     whole = pa.array(["B??", "B1", "B2"], kind)
     return pa.Array.from_buffers(kind, 3, [*whole.buffers()[:2], pa.py_buffer(b"B\xff\xfeB1B2")])
 
@@ -192,7 +193,7 @@ def _not_utf8(kind: pa.DataType) -> pa.Array:
         ("shared_request_flag", _not_utf8(pa.string()), r"1, namely b'B\xff\xfe' (1)"),
     ],
 )
-def test_text_that_not_every_warehouse_can_hold_is_an_error(tmp_path: Path, name: str, values: Any, words: str) -> None:
+def test_text_that_some_warehouse_cannot_store_is_an_error(tmp_path: Path, name: str, values: Any, words: str) -> None:
     month = table(fhvhv(MONTH), **{name: values if isinstance(values, pa.Array) else pa.array(values)})
     message = _refused(tmp_path, write(tmp_path, "fhvhv_tripdata_2025-01.parquet", month), "fhvhv")
     assert message == (
@@ -201,7 +202,7 @@ def test_text_that_not_every_warehouse_can_hold_is_an_error(tmp_path: Path, name
     )
 
 
-def test_text_that_is_unusual_but_can_be_held_stays_as_it_is(tmp_path: Path) -> None:
+def test_unusual_text_that_every_warehouse_can_store_stays_as_it_is(tmp_path: Path) -> None:
     texts = ["B\t\u00e9 \U0001f695\u2028", "é" * 5_000, " B1 "]
     month = table(fhvhv(MONTH), dispatching_base_num=pa.array(texts))
     conform_file(write(tmp_path, "a.parquet", month), tmp_path / "draft", "fhvhv", MONTH)
@@ -219,7 +220,7 @@ def test_a_nul_in_a_csv_is_named_with_its_column_and_value(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", ["RatecodeID", "fare_amount", "lpep_pickup_datetime", "VendorID"])
-def test_bytes_that_are_not_utf8_are_no_number_time_or_word(tmp_path: Path, name: str) -> None:
+def test_bytes_that_are_not_utf8_do_not_fit_numbers_times_or_words(tmp_path: Path, name: str) -> None:
     message = _refused(tmp_path, _green(tmp_path, **{name: _not_utf8(pa.string())}))
     assert r": 3, namely 'B1' (1), 'B2' (1), b'B\xff\xfe' (1)" in message
 
@@ -243,7 +244,7 @@ def test_huge_values_that_contradict_each_other_are_quoted_in_part(tmp_path: Pat
     assert f"namely '{'B' * 100}'… (18,009 characters) (1)" in message
 
 
-def test_of_thousands_of_unknown_columns_some_are_named_and_the_others_counted(tmp_path: Path) -> None:
+def test_some_of_thousands_of_unknown_columns_are_named_and_the_others_counted(tmp_path: Path) -> None:
     one = pa.array([1, 2, 3])
     raw = _green(tmp_path, **{f"column_{number:04}": one for number in range(3_000)}, **{"a" * 3_000_000: one})
     message = _refused(tmp_path, raw)
@@ -328,7 +329,7 @@ def test_a_doubled_column_shifts_no_other_column(tmp_path: Path, ending: str) ->
     ) in str(caught.value)
 
 
-def test_of_every_flipped_bit_the_file_conforms_or_one_error_names_it(tmp_path: Path) -> None:
+def test_a_file_with_a_flipped_bit_conforms_or_is_refused_with_one_error_that_names_it(tmp_path: Path) -> None:
     path = _green(tmp_path)
     content = path.read_bytes()
     draw, messages = random.Random(5), []
@@ -349,9 +350,9 @@ def test_of_every_flipped_bit_the_file_conforms_or_one_error_names_it(tmp_path: 
 def test_blank_text_stays_text_and_is_null_only_where_a_number_is_declared(tmp_path: Path) -> None:
     raw = _green(tmp_path, store_and_fwd_flag=pa.array([" ", "", "N"]), RatecodeID=pa.array([" ", "", "1"]))
     conform_file(raw, tmp_path / "draft", "green", MONTH)
-    found = rows(tmp_path / "draft")
-    assert [row.get("store_and_fwd_flag") for row in found] == [" ", "", "N"]
-    assert [row.get("rate_code_id") for row in found] == [None, None, 1]
+    trips = rows(tmp_path / "draft")
+    assert [row.get("store_and_fwd_flag") for row in trips] == [" ", "", "N"]
+    assert [row.get("rate_code_id") for row in trips] == [None, None, 1]
 
 
 def test_the_fhvhv_csv_without_licences_conforms_and_its_shared_ride_words_are_codes(tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ def test_rows_too_long_for_any_layout_are_refused_with_the_hint_to_take_parquet(
     message = _refused(tmp_path, raw, "yellow", date(2009, 2, 1))
     assert message == (
         "yellow 2009-02: rows that do not fit the 18 columns of the header: 1, in lines 4 (19 fields); "
-        "take the month as Parquet instead"
+        "use the Parquet file of the month instead"
     )
     raw.write_text(f"{names}\n\n{row}\n{row}\n")
     assert conform_file(raw, tmp_path / "draft", "yellow", date(2009, 2, 1)).rows == 2
@@ -418,24 +419,26 @@ def test_every_row_is_kept_in_its_order_in_row_groups_of_duckdbs_size(tmp_path: 
     path = tmp_path / GREEN
     pq.write_table(_many(300_001), path, row_group_size=70_000)
     draft = tmp_path / "draft"
-    told: list[float] = []
-    measures = conform_file(path, draft, "green", MONTH, progress=lambda fraction, text: told.append(fraction))
+    fractions: list[float] = []
+    measures = conform_file(path, draft, "green", MONTH, progress=lambda fraction, text: fractions.append(fraction))
     file = pq.ParquetFile(draft)
     groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     assert groups == [122_880, 122_880, 54_241]
     assert file.read(["passenger_count"])["passenger_count"].to_pylist() == list(range(300_001))
     assert measures.rows == 300_001
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
 
 
 def test_the_same_file_gives_the_same_bytes_and_measures_whatever_the_threads(tmp_path: Path) -> None:
     path = tmp_path / GREEN
     pq.write_table(_many(300_000), path, row_group_size=100_000)
     before = pa.cpu_count()
-    found = [conform_file(path, tmp_path / f"{threads}", "green", MONTH, threads=threads) for threads in (None, 1, 3)]
+    measures = [
+        conform_file(path, tmp_path / f"{threads}", "green", MONTH, threads=threads) for threads in (None, 1, 3)
+    ]
     assert pa.cpu_count() == before
-    assert found[0] == found[1] == found[2]
+    assert measures[0] == measures[1] == measures[2]
     assert (tmp_path / "None").read_bytes() == (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
 
 
@@ -475,7 +478,7 @@ def test_duckdb_reads_the_trips_with_their_types_and_statistics(tmp_path: Path) 
     assert bounds == ("0.0", "7.25") or bounds == ("-0.0", "7.25")
 
 
-def test_measures_count_what_rules_judge(tmp_path: Path) -> None:
+def test_measures_count_what_the_rules_are_about(tmp_path: Path) -> None:
     month = date(2024, 3, 1)
     starts = [datetime(2024, 2, 29, 23, 59, 59), datetime(2024, 3, 1), datetime(2024, 4, 1)]
     ends = [datetime(2024, 3, 1), datetime(2024, 2, 29), datetime(2024, 4, 1)]
@@ -523,14 +526,6 @@ def test_a_sample_is_compared_with_its_share_of_the_published_rows(tmp_path: Pat
     measures = conform_file(raw, tmp_path / "draft", "yellow", month)
     assert measures.published_rows == round(2_964_624 * 0.000001) == 3
     assert measures.counts["rows_off_published"] == 0
-    for scale, quoted in (
-        ("small", "'small'"),
-        ("inf", "'inf'"),
-        ("x" * 9_999, rf"'{'x' * 100}'… \(9,999 characters\)"),
-    ):
-        raw = write(tmp_path, "a.parquet", table(yellow(month)), {"sample_scale": scale})
-        with pytest.raises(SourceError, match=f"sample_scale in the file's metadata is {quoted}, not a number"):
-            conform_file(raw, tmp_path / "draft", "yellow", month)
 
 
 def test_a_csv_is_not_compared_with_the_published_rows(tmp_path: Path) -> None:
@@ -541,17 +536,41 @@ def test_a_csv_is_not_compared_with_the_published_rows(tmp_path: Path) -> None:
     assert "rows_off_published" not in measures.counts
 
 
-def test_a_file_without_rows_conforms_and_leaves_the_judgement_to_the_rules(tmp_path: Path) -> None:
+def test_a_dataset_of_another_kind_is_measured_by_the_columns_that_it_declares(tmp_path: Path) -> None:
+    bikes = Dataset(
+        "citibike",
+        file_name="{month:%Y%m}-citibike-tripdata",
+        first_month=date(2013, 6, 1),
+        doc="Rides.",
+        pickup="started_at",
+        zone_columns=("start_station",),
+        zone_ids=(100, 199),
+        columns=(
+            Column("ride_id", pa.string(), expected_from=date(2013, 6, 1)),
+            Column("started_at", pa.timestamp("us"), expected_from=date(2013, 6, 1), required=True),
+            Column("start_station", pa.int64()),
+        ),
+    )
+    raw = tmp_path / "202401-citibike-tripdata.csv"
+    raw.write_text("ride_id,started_at,start_station\nA,2024-01-05 08:00:00,150\nB,2024-02-01 00:00:00,99\n")
+    measures = conform_file(raw, tmp_path / "draft", bikes, date(2024, 1, 1))
+    assert measures.counts == {"rows": 2, "pickups_outside_month": 1, "huge_numbers": 0, "unknown_zones": 1}
+    plain = replace(bikes, pickup="pickup_datetime", zone_columns=("pickup_location_id",))
+    measures = conform_file(raw, tmp_path / "draft", plain, date(2024, 1, 1))
+    assert measures.counts == {"rows": 2, "huge_numbers": 0}
+
+
+def test_a_file_without_rows_conforms_and_is_left_to_the_rules(tmp_path: Path) -> None:
     raw = write(tmp_path, GREEN, table(green(MONTH, "C")).slice(0, 0))
     measures = conform_file(raw, tmp_path / "draft", "green", MONTH)
     assert measures.rows == 0
     assert pq.read_table(tmp_path / "draft").num_rows == 0
 
 
-def test_what_is_no_trips_file_leaves_no_draft(tmp_path: Path) -> None:
+def test_a_file_of_another_format_leaves_no_draft(tmp_path: Path) -> None:
     for name, content in ((GREEN, b""), (GREEN, b"<?xml?><Error/>"), ("a.csv", b""), ("a.csv.gz", b"x")):
         (tmp_path / name).write_bytes(content)
-        (tmp_path / "draft").write_text("of an earlier run")
+        (tmp_path / "draft").write_text("from an earlier run")
         with pytest.raises(SourceError, match=name):
             conform_file(tmp_path / name, tmp_path / "draft", "green", MONTH)
         assert not (tmp_path / "draft").exists()
@@ -565,10 +584,10 @@ def test_the_raw_file_is_never_the_draft(tmp_path: Path) -> None:
     assert raw.read_bytes() == before
 
 
-def test_a_month_where_there_is_none_or_none_where_there_must_be_one_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+def test_a_missing_or_superfluous_month_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="green: needs a month"):
         conform_file(_green(tmp_path), tmp_path / "draft", "green", None)
-    with pytest.raises(UsageError, match="zones: comes without months"):
+    with pytest.raises(UsageError, match="zones: has no months"):
         conform_file(_green(tmp_path), tmp_path / "draft", "zones", MONTH)
 
 

@@ -83,38 +83,38 @@ def _conform(folder: Path, dataset: str, month: date, content: pa.Table) -> list
 @pytest.mark.parametrize("era", ERAS.values(), ids=ERAS.keys())
 def test_every_era_conforms_to_the_one_schema(tmp_path: Path, era: tuple[str, date, Era]) -> None:
     dataset, month, columns = era
-    found = _conform(tmp_path, dataset, month, table(columns))
-    assert len(found) == 3
+    trips = _conform(tmp_path, dataset, month, table(columns))
+    assert len(trips) == 3
     assert pq.read_schema(tmp_path / "draft").equals(DATASETS[dataset].schema)
     dropped = {"__index_level_0__"}
     filled = sum(value is not None for name, _, values in columns for value in values if name not in dropped)
-    assert sum(len(row) for row in found) == filled, "each published value is there, and no other"
+    assert sum(len(row) for row in trips) == filled, "each published value is there, and no other"
 
 
-def test_yellow_2009_speaks_in_words_strings_and_doubles(tmp_path: Path) -> None:
+def test_yellow_2009_has_words_strings_and_doubles(tmp_path: Path) -> None:
     month = _month(2009, 1)
-    found = _conform(tmp_path, "yellow", month, table(yellow_2009()))
-    assert found[0]["pickup_datetime"] == times(month)[0] == datetime(2009, 1, 3, 12, 0, 5)
-    assert [row["vendor_id"] for row in found] == [2, 1, 101]
-    assert [row["payment_type"] for row in found] == [2, 1, 3]
-    assert [row.get("store_and_fwd_flag") for row in found] == [None, "N", "Y"]
-    assert [row.get("rate_code_id") for row in found] == [None, 1, None]
-    assert [row["extra"] for row in found] == [0.5, 0.5, 0.0]
-    assert found[0]["pickup_longitude"] == -73.99
-    assert "pickup_location_id" not in found[0]
+    trips = _conform(tmp_path, "yellow", month, table(yellow_2009()))
+    assert trips[0]["pickup_datetime"] == times(month)[0] == datetime(2009, 1, 3, 12, 0, 5)
+    assert [row["vendor_id"] for row in trips] == [2, 1, 101]
+    assert [row["payment_type"] for row in trips] == [2, 1, 3]
+    assert [row.get("store_and_fwd_flag") for row in trips] == [None, "N", "Y"]
+    assert [row.get("rate_code_id") for row in trips] == [None, 1, None]
+    assert [row["extra"] for row in trips] == [0.5, 0.5, 0.0]
+    assert trips[0]["pickup_longitude"] == -73.99
+    assert "pickup_location_id" not in trips[0]
 
 
-def test_yellow_2010_has_codes_as_text_and_a_word_that_no_list_knows(tmp_path: Path) -> None:
-    found = _conform(tmp_path, "yellow", _month(2010, 2), table(yellow_2010(rate=TEXT, index=True)))
-    assert [row["payment_type"] for row in found] == [2, 1, 101]
-    assert [row["rate_code_id"] for row in found] == [1, 2, 0]
-    assert [row.get("store_and_fwd_flag") for row in found] == ["N", "Y", None]
+def test_yellow_2010_has_codes_as_text_and_a_word_of_unknown_meaning(tmp_path: Path) -> None:
+    trips = _conform(tmp_path, "yellow", _month(2010, 2), table(yellow_2010(rate=TEXT, index=True)))
+    assert [row["payment_type"] for row in trips] == [2, 1, 101]
+    assert [row["rate_code_id"] for row in trips] == [1, 2, 0]
+    assert [row.get("store_and_fwd_flag") for row in trips] == ["N", "Y", None]
 
 
-def test_codes_that_came_as_doubles_are_integers(tmp_path: Path) -> None:
+def test_codes_published_as_doubles_become_integers(tmp_path: Path) -> None:
     month = _month(2018, 7)
-    found = _conform(tmp_path, "yellow", month, table(yellow(month)))
-    assert [row.get("passenger_count") for row in found] == [1, 3, None]
+    trips = _conform(tmp_path, "yellow", month, table(yellow(month)))
+    assert [row.get("passenger_count") for row in trips] == [1, 3, None]
     assert pq.read_schema(tmp_path / "draft").field("passenger_count").type == pa.int64()
 
 
@@ -122,15 +122,15 @@ def test_fhv_2019_02_keeps_its_drop_off_in_the_year_3019(tmp_path: Path) -> None
     month = _month(2019, 2)
     late = datetime(3019, 2, 3, 17, 30)
     ends = pa.array([late, None, None], US)
-    found = _conform(tmp_path, "fhv", month, table(fhv(month), dropOff_datetime=ends))
-    assert found[0]["dropoff_datetime"] == late
+    trips = _conform(tmp_path, "fhv", month, table(fhv(month), dropOff_datetime=ends))
+    assert trips[0]["dropoff_datetime"] == late
 
 
 def test_a_time_with_nanoseconds_that_are_all_zero_is_a_time(tmp_path: Path) -> None:
     month = _month(2021, 1)
     stamps = pa.array(times(month), pa.timestamp("ns"))
-    found = _conform(tmp_path, "green", month, table(green(month, "A"), lpep_pickup_datetime=stamps))
-    assert [row["pickup_datetime"] for row in found] == times(month)
+    trips = _conform(tmp_path, "green", month, table(green(month, "A"), lpep_pickup_datetime=stamps))
+    assert [row["pickup_datetime"] for row in trips] == times(month)
 
 
 def test_the_announced_request_source_is_kept_as_text_whatever_its_type(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_the_announced_request_source_is_kept_as_text_whatever_its_type(tmp_path
         (pa.array([1.0, 2.5, None]), ["1", "2.5", None]),
         (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
     ):
-        found = _conform(tmp_path, "green", month, table(green(month, "C"), request_source=values))
-        assert [row.get("request_source") for row in found] == texts
+        trips = _conform(tmp_path, "green", month, table(green(month, "C"), request_source=values))
+        assert [row.get("request_source") for row in trips] == texts
 
 
 def test_a_rewrite_with_other_types_and_the_same_values_gives_the_same_trips(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The real files: every one conforms, with the counts, sums and nulls that it was published with.
+"""The real files: all of them conform, with the counts, sums and nulls of the published ones.
 
-`PIPELINE_TLC_FILES` names the folder with them; it is no part of the project.
+`PIPELINE_TLC_FILES` names their folder, which is not part of the project.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ SAMPLES = {
 
 HEADS = sorted((FILES / "heads").glob("*.csv"))
 
-#: Heads that were cut from their files without the end of their last line.
+#: Heads whose last line has no line end, since they were cut off there.
 CUT = {f"yellow_tripdata_{month}.csv" for month in ("2015-01", "2016-01", "2016-02", "2016-03")}
 
 
 @pytest.fixture(scope="session")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The heads, each with the end of its last line."""
+    """The heads, all with a line end at the end."""
     folder = tmp_path_factory.mktemp("heads")
     ended = {path: folder / path.name for path in HEADS if path.name in CUT}
     for path, whole in ended.items():
@@ -87,13 +87,13 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def _month(path: Path) -> date:
-    found = re.search(r"\d{4}-\d{2}", path.name)
-    assert found is not None
-    return parse_month(found[0])
+    match = re.search(r"\d{4}-\d{2}", path.name)
+    assert match is not None
+    return parse_month(match[0])
 
 
 def _published(path: Path) -> pa.Table:
-    """The file as another reader sees it, columns under their declared names."""
+    """The file as read by another reader, with the declared column names."""
     if path.suffix == ".parquet":
         content = pq.read_table(path)
     else:
@@ -146,8 +146,8 @@ def test_a_part_of_a_month_conforms_to_what_was_published(tmp_path: Path, name: 
 def test_the_wrong_minutes_are_in_yellow_too_in_rows_without_a_vendor(tmp_path: Path) -> None:
     conform_file(FILES / "samples/yellow_tripdata_2020-10.csv.gz", tmp_path / "draft", "yellow", date(2020, 10, 1))
     backwards = [row for row in _rows(tmp_path / "draft") if row["dropoff_datetime"] < row["pickup_datetime"]]
-    found = {(row["vendor_id"], row["pickup_datetime"].minute, row["dropoff_datetime"].minute) for row in backwards}
-    assert found == {(None, 10, 10)}
+    minutes = {(row["vendor_id"], row["pickup_datetime"].minute, row["dropoff_datetime"].minute) for row in backwards}
+    assert minutes == {(None, 10, 10)}
 
 
 @pytest.mark.parametrize("name", ["yellow", "green", "fhv", "fhvhv"])
@@ -184,21 +184,21 @@ def test_december_2020_is_the_same_from_csv_and_parquet_but_for_the_vendor(tmp_p
     assert first.equals(second)
 
 
-def test_somebodys_faithful_rewrite_gives_the_same_trips(tmp_path: Path) -> None:
+def test_a_faithful_copy_of_a_file_gives_the_same_trips(tmp_path: Path) -> None:
     month, name = date(2023, 2, 1), "green_tripdata_2023-02.parquet"
     conform_file(FILES / "trip-data" / name, tmp_path / "published", "green", month)
     conform_file(FILES / "resaved" / name, tmp_path / "resaved", "green", month)
     assert _rows(tmp_path / "published") == _rows(tmp_path / "resaved")
 
 
-def test_somebodys_analysis_is_refused_for_the_column_that_it_added(tmp_path: Path) -> None:
+def test_a_copy_with_an_added_column_is_refused(tmp_path: Path) -> None:
     path = FILES / "resaved/green_tripdata_2021-01.parquet"
     with pytest.raises(SchemaError, match=r"^green 2021-01: unknown columns \['duration'\]; declare them in "):
         conform_file(path, tmp_path / "draft", "green", date(2021, 1, 1))
 
 
 @pytest.mark.parametrize("path", sorted((FILES / "broken").iterdir()), ids=lambda path: path.name)
-def test_what_is_broken_is_refused_with_a_clear_message(tmp_path: Path, path: Path) -> None:
+def test_a_broken_file_is_refused_with_a_clear_message(tmp_path: Path, path: Path) -> None:
     name = path.name.split("__")[1]
     with pytest.raises(SourceError, match=r": not a (CSV|Parquet file): it is an? "):
         verify_raw(path)
@@ -209,7 +209,7 @@ def test_what_is_broken_is_refused_with_a_clear_message(tmp_path: Path, path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_months_file_under_the_name_is_not_believed(tmp_path: Path) -> None:
+def test_another_months_file_under_the_name_fails_its_checks(tmp_path: Path) -> None:
     month = date(2024, 2, 1)
     path = FILES / "trip-data/green_tripdata_2024-01.parquet"
     measures = conform_file(path, tmp_path / "draft", "green", month)
@@ -228,7 +228,7 @@ def test_both_zone_tables_have_265_zones_and_no_nulls(tmp_path: Path, name: str)
     assert zones[265]["service_zone"] == "N/A"
 
 
-def test_every_real_file_is_what_its_name_claims(heads: list[Path]) -> None:
+def test_every_real_file_has_the_format_of_its_name(heads: list[Path]) -> None:
     whole = [FILES / name for name in COUNTS]
     for path in [*heads, *whole, *(FILES / "samples").iterdir(), *(FILES / "resaved").iterdir()]:
         verify_raw(path)

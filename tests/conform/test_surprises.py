@@ -1,7 +1,7 @@
-"""What TLC's data did, in small: a fixture for each entry of `docs/surprises.md` that no other test pins.
+"""What TLC's data did: a small fixture for each entry of `docs/surprises.md` that no other test pins.
 
-The rows are made up in the manner of the published ones. Where a test needs whole layouts of all months, it takes
-those of the sample site.
+The rows are made up, in the form of the published ones. Tests that need the layouts of all months take those of the
+sample site.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ FHV_2017 = '"Dispatching_base_num","Pickup_DateTime","DropOff_datetime","PUlocat
 
 
 def _csv(folder: Path, dataset: str, month: str, header: str, lines: Sequence[str], *, blank: int = 0) -> Path:
-    """A CSV with TLC's line ends, and so many blank lines behind the header."""
+    """A CSV with TLC's line ends, and `blank` blank lines after the header."""
     path = folder / f"{dataset}_tripdata_{month}.csv"
     path.write_bytes("".join(f"{line}\r\n" for line in [header, *[""] * blank, *lines]).encode())
     return path
@@ -72,12 +72,12 @@ def _parquet(folder: Path, dataset: str, month: str, content: pa.Table) -> tuple
     return _conform(write(folder, f"{dataset}_tripdata_{month}.parquet", content), dataset, month)
 
 
-def _column(found: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    return [row.get(name) for row in found]
+def _column(trips: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    return [row.get(name) for row in trips]
 
 
 def _green(month: str, **replaced: Sequence[Any]) -> pa.Table:
-    """Ten rows of green in that month's era, with these values in place of theirs."""
+    """Ten rows of green in that month's era, with some columns replaced."""
     era = green(parse_month(month), "A" if month < "2023-02" else "B" if month < "2025-01" else "C")
     types = {name: kind for name, kind, _ in era}
     ten = table(era).take([row % 3 for row in range(10)])
@@ -106,12 +106,12 @@ def test_a_space_before_each_name_but_the_first_does_not_matter(tmp_path: Path) 
         for second in range(10)
     ]
     spaced, plain = YELLOW_2010.replace(",", ", "), YELLOW_2010
-    found = [
+    trips = [
         _conform(_csv(tmp_path, "yellow", "2014-01", header, lines, blank=1), "yellow", "2014-01")[1]
         for header in (spaced, plain)
     ]
-    assert found[0] == found[1]
-    assert found[0][9] == {
+    assert trips[0] == trips[1]
+    assert trips[0][9] == {
         "vendor_id": 1,
         "pickup_datetime": datetime(2014, 1, 9, 20, 45, 9),
         "dropoff_datetime": datetime(2014, 1, 9, 20, 52, 31),
@@ -140,20 +140,20 @@ def test_the_airport_fee_is_one_column_with_its_capital_and_without(tmp_path: Pa
         assert _column(_parquet(tmp_path, "yellow", month, content)[1], "airport_fee") == [0.0, 1.75, None]
 
 
-def test_the_fhv_csvs_of_2015_know_one_zone_the_pickups(tmp_path: Path) -> None:
+def test_the_fhv_csvs_of_2015_have_one_zone_that_of_the_pickup(tmp_path: Path) -> None:
     lines = [f"B000{number:02},2015-03-01 00:{number:02}:00,{number * 20 or ''}" for number in range(10)]
     raw = _csv(tmp_path, "fhv", "2015-03", "Dispatching_base_num,Pickup_date,locationID", lines)
-    found = _conform(raw, "fhv", "2015-03")[1]
-    assert _column(found, "pickup_location_id") == [None, 20, 40, 60, 80, 100, 120, 140, 160, 180]
-    assert _column(found, "dropoff_location_id") == [None] * 10
-    assert found[9]["pickup_datetime"] == datetime(2015, 3, 1, 0, 9)
+    trips = _conform(raw, "fhv", "2015-03")[1]
+    assert _column(trips, "pickup_location_id") == [None, 20, 40, 60, 80, 100, 120, 140, 160, 180]
+    assert _column(trips, "dropoff_location_id") == [None] * 10
+    assert trips[9]["pickup_datetime"] == datetime(2015, 3, 1, 0, 9)
 
 
 # --- layouts: every one that a month has had
 
 
 @pytest.mark.parametrize("dataset", ["yellow", "green", "fhv", "fhvhv"])
-def test_every_parquet_layout_there_has_been_conforms_with_its_empty_columns(tmp_path: Path, dataset: str) -> None:
+def test_every_published_parquet_layout_conforms_with_its_empty_columns(tmp_path: Path, dataset: str) -> None:
     layouts = {parquet_columns(dataset, month): month for month in published_months(dataset)}
     assert len(layouts) >= 5
     for layout, month in layouts.items():
@@ -169,7 +169,7 @@ def test_every_parquet_layout_there_has_been_conforms_with_its_empty_columns(tmp
 
 
 @pytest.mark.parametrize("dataset", ["yellow", "green", "fhv", "fhvhv"])
-def test_every_csv_layout_there_has_been_conforms(tmp_path: Path, dataset: str) -> None:
+def test_every_published_csv_layout_conforms(tmp_path: Path, dataset: str) -> None:
     months = [FIRST_MONTHS[dataset]]
     while months[-1] < LAST_CSV_MONTH:
         months.append(add_months(months[-1], 1))
@@ -192,34 +192,34 @@ def test_every_spelling_of_a_payment_has_its_code(tmp_path: Path) -> None:
         **dict.fromkeys(["Unknown", "UNK"], 5),
         "NA ": 101,
     }
-    found = _words_of_2010(tmp_path, [("CMT", "0", word) for word in spellings])
-    assert _column(found, "payment_type") == list(spellings.values())
+    trips = _words_of_2010(tmp_path, [("CMT", "0", word) for word in spellings])
+    assert _column(trips, "payment_type") == list(spellings.values())
     assert {word.strip().casefold() for word in spellings} == set(PAYMENT_WORDS)
 
 
 def test_every_word_for_a_vendor_has_its_code(tmp_path: Path) -> None:
     words = ["CMT", "VTS", "DDS", "VTS", "CMT"]
-    found = _words_of_2010(tmp_path, [(word, "0", "CAS") for word in words])
-    assert _column(found, "vendor_id") == [1, 2, 101, 2, 1]
+    trips = _words_of_2010(tmp_path, [(word, "0", "CAS") for word in words])
+    assert _column(trips, "vendor_id") == [1, 2, 101, 2, 1]
     assert set(VENDOR_WORDS) == set(words)
 
 
 def test_the_flag_of_0_and_1_is_that_of_n_and_y(tmp_path: Path) -> None:
-    found = _words_of_2010(tmp_path, [("CMT", flag, "CAS") for flag in ["0", "1", "", "N", "Y"]])
-    assert _column(found, "store_and_fwd_flag") == ["N", "Y", None, "N", "Y"]
+    trips = _words_of_2010(tmp_path, [("CMT", flag, "CAS") for flag in ["0", "1", "", "N", "Y"]])
+    assert _column(trips, "store_and_fwd_flag") == ["N", "Y", None, "N", "Y"]
 
 
-def test_a_single_blank_is_one_of_the_answers_about_access_a_ride(tmp_path: Path) -> None:
-    measures, found = _parquet(tmp_path, "fhvhv", "2021-01", table(fhvhv(date(2021, 1, 1))))
-    assert _column(found, "access_a_ride_flag") == [" ", "N", " "]
+def test_a_single_blank_is_a_value_of_access_a_ride(tmp_path: Path) -> None:
+    measures, trips = _parquet(tmp_path, "fhvhv", "2021-01", table(fhvhv(date(2021, 1, 1))))
+    assert _column(trips, "access_a_ride_flag") == [" ", "N", " "]
     assert measures.counts["unknown_access_a_ride_flag"] == 0
 
 
-def test_codes_that_no_list_of_tlc_has_stay_and_only_unheard_of_ones_are_counted(tmp_path: Path) -> None:
+def test_codes_missing_in_tlc_s_lists_stay_and_only_new_ones_are_counted(tmp_path: Path) -> None:
     vendors, rates = [1, 2, 4, 5, 6, 7, 1, 2, 3, 1], [1.0, 2.0, 99.0, 99.0, 0.0, 6.0, None, 5.0, 1.0, 210.0]
-    measures, found = _parquet(tmp_path, "green", "2022-06", _green("2022-06", VendorID=vendors, RatecodeID=rates))
-    assert _column(found, "vendor_id") == vendors
-    assert _column(found, "rate_code_id") == rates
+    measures, trips = _parquet(tmp_path, "green", "2022-06", _green("2022-06", VendorID=vendors, RatecodeID=rates))
+    assert _column(trips, "vendor_id") == vendors
+    assert _column(trips, "rate_code_id") == rates
     assert (measures.counts["unknown_vendor_id"], measures.counts["unknown_rate_code_id"]) == (1, 1)
     assert measures.counts["unknown_codes"] == 2
 
@@ -227,41 +227,41 @@ def test_codes_that_no_list_of_tlc_has_stay_and_only_unheard_of_ones_are_counted
 # --- the shape of CSVs
 
 
-def test_blank_lines_and_two_fields_that_no_header_names_are_nothing(tmp_path: Path) -> None:
+def test_blank_lines_and_two_empty_fields_without_names_are_ignored(tmp_path: Path) -> None:
     lines = [
         f"2,2014-01-01 00:0{minute}:00,2014-01-01 01:08:06,N,1,0,0,-73.86504364013672,40.87,1,.68,20,0.5,0.5,0,0,,21,1"
         ",,,"
         for minute in range(10)
     ]
     for blank in (0, 1, 2):
-        measures, found = _conform(
+        measures, trips = _conform(
             _csv(tmp_path, "green", "2014-01", GREEN_2014, lines, blank=blank), "green", "2014-01"
         )
-        assert measures.rows == len(found) == 10
-        assert _column(found, "trip_distance") == [0.68] * 10
-        assert _column(found, "trip_type") == _column(found, "ehail_fee") == [None] * 10
-        assert found[9]["pickup_longitude"] == 0.0, "a coordinate of zero stays, though nobody was there"
-        assert found[9]["dropoff_longitude"] == -73.86504364013672
+        assert measures.rows == len(trips) == 10
+        assert _column(trips, "trip_distance") == [0.68] * 10
+        assert _column(trips, "trip_type") == _column(trips, "ehail_fee") == [None] * 10
+        assert trips[9]["pickup_longitude"] == 0.0, "a coordinate of zero stays, although no pickup was there"
+        assert trips[9]["dropoff_longitude"] == -73.86504364013672
 
 
-def test_the_two_fields_too_many_of_late_2016_must_be_empty(tmp_path: Path) -> None:
+def test_the_two_additional_fields_of_late_2016_must_be_empty(tmp_path: Path) -> None:
     line = "1,2016-07-10 06:56:05,2016-07-10 06:59:53,1,.50,1,N,263,236,1,4.5,1,0.5,2.7,0,0.3,9"
-    found = _conform(_csv(tmp_path, "yellow", "2016-07", YELLOW_2016, [f"{line},,"] * 10), "yellow", "2016-07")[1]
-    assert _column(found, "total_amount") == [9.0] * 10
+    trips = _conform(_csv(tmp_path, "yellow", "2016-07", YELLOW_2016, [f"{line},,"] * 10), "yellow", "2016-07")[1]
+    assert _column(trips, "total_amount") == [9.0] * 10
     raw = _csv(tmp_path, "yellow", "2016-07", YELLOW_2016, [*[f"{line},,"] * 9, f"{line},,7"])
-    with pytest.raises(SchemaError, match=r"17 columns of the header: 1, in lines 11 \(19 fields\); take the month as"):
+    with pytest.raises(SchemaError, match=r"17 columns of the header: 1, in lines 11 \(19 fields\); use the Parquet"):
         _conform(raw, "yellow", "2016-07")
 
 
-def test_quotes_around_every_field_of_fhv_2017_are_no_part_of_it(tmp_path: Path) -> None:
+def test_quotes_around_every_field_of_fhv_2017_do_not_belong_to_the_values(tmp_path: Path) -> None:
     lines = [
         f'"B02817","2017-07-18 21:2{minute}:00","2017-07-18 21:30:38","144","{132 if minute else ""}","{minute or ""}"'
         for minute in range(2)
     ]
-    found = _conform(_csv(tmp_path, "fhv", "2017-07", FHV_2017, lines * 5), "fhv", "2017-07")[1]
-    assert _column(found, "dispatching_base_num") == ["B02817"] * 10
-    assert _column(found, "dropoff_location_id") == [None, 132] * 5
-    assert _column(found, "sr_flag") == [None, 1] * 5
+    trips = _conform(_csv(tmp_path, "fhv", "2017-07", FHV_2017, lines * 5), "fhv", "2017-07")[1]
+    assert _column(trips, "dispatching_base_num") == ["B02817"] * 10
+    assert _column(trips, "dropoff_location_id") == [None, 132] * 5
+    assert _column(trips, "sr_flag") == [None, 1] * 5
 
 
 def test_decimals_of_seventeen_digits_are_the_numbers_that_parquet_has(tmp_path: Path) -> None:
@@ -270,10 +270,10 @@ def test_decimals_of_seventeen_digits_are_the_numbers_that_parquet_has(tmp_path:
         f"VTS,2009-01-04 02:5{row}:00,2009-01-04 03:02:00,1,{text},-73.99,40.72,,,-73.99,40.69,CASH,{text},0.5,,0,0,9.4"
         for row, text in enumerate(written)
     ]
-    found = _conform(_csv(tmp_path, "yellow", "2009-01", YELLOW_2009, lines, blank=1), "yellow", "2009-01")[1]
-    assert _column(found, "fare_amount") == [8.9, 2.63, 23.7, 28.44, 0.5, 9.0, -3.0]
-    assert _column(found, "extra") == [0.5] * 7, "then called surcharge"
-    assert _column(found, "mta_tax") == [None] * 7
+    trips = _conform(_csv(tmp_path, "yellow", "2009-01", YELLOW_2009, lines, blank=1), "yellow", "2009-01")[1]
+    assert _column(trips, "fare_amount") == [8.9, 2.63, 23.7, 28.44, 0.5, 9.0, -3.0]
+    assert _column(trips, "extra") == [0.5] * 7, "then called surcharge"
+    assert _column(trips, "mta_tax") == [None] * 7
 
 
 # --- odd rows that are real
@@ -289,8 +289,8 @@ def test_pickups_of_other_years_stay_in_the_month_of_their_file_and_are_counted(
     pickups = [*strays, *times(date(2024, 3, 1)), *times(date(2024, 3, 1))]
     ends = [pickup + timedelta(minutes=9) for pickup in pickups]
     content = _green("2024-03", lpep_pickup_datetime=pickups, lpep_dropoff_datetime=ends)
-    measures, found = _parquet(tmp_path, "green", "2024-03", content)
-    assert _column(found, "pickup_datetime") == pickups
+    measures, trips = _parquet(tmp_path, "green", "2024-03", content)
+    assert _column(trips, "pickup_datetime") == pickups
     assert measures.counts["pickups_outside_month"] == 4
     findings = check(DATASETS["green"], date(2024, 3, 1), measures)
     assert "stray_pickups" in [finding.rule for finding in findings]
@@ -301,9 +301,9 @@ def test_the_wrong_minutes_of_vendor_6_stay_and_raise_a_warning(tmp_path: Path) 
     starts = [datetime(2025, 2, 3, hour, 2, 5 * hour) for hour in range(10)]
     ends = [start + timedelta(seconds=20 if start.hour else -3) for start in starts]
     content = _green("2025-02", VendorID=[6] * 10, lpep_pickup_datetime=starts, lpep_dropoff_datetime=ends)
-    measures, found = _parquet(tmp_path, "green", "2025-02", content)
-    assert _column(found, "pickup_datetime") == starts
-    assert _column(found, "dropoff_datetime") == ends
+    measures, trips = _parquet(tmp_path, "green", "2025-02", content)
+    assert _column(trips, "pickup_datetime") == starts
+    assert _column(trips, "dropoff_datetime") == ends
     assert measures.counts["dropoffs_before_pickups"] == 1
     findings = check(DATASETS["green"], date(2025, 2, 1), measures)
     assert "negative_durations" in [finding.rule for finding in findings]
@@ -333,9 +333,9 @@ def test_dispatched_trips_keep_their_gaps_from_parquet_and_from_csv(tmp_path: Pa
 def test_absurd_distances_and_negative_totals_stay_and_the_totals_are_counted(tmp_path: Path) -> None:
     miles, totals = [0.0, 360_068.14, *[1.0] * 8], [-3.8, -52.0, *[12.3] * 8]
     content = _green("2024-01", trip_distance=miles, total_amount=totals)
-    measures, found = _parquet(tmp_path, "green", "2024-01", content)
-    assert _column(found, "trip_distance") == miles
-    assert _column(found, "total_amount") == totals
+    measures, trips = _parquet(tmp_path, "green", "2024-01", content)
+    assert _column(trips, "trip_distance") == miles
+    assert _column(trips, "total_amount") == totals
     assert measures.counts["negative_totals"] == 2
     findings = check(DATASETS["green"], date(2024, 1, 1), measures)
     assert "negative_totals" in [finding.rule for finding in findings]
@@ -346,9 +346,9 @@ def test_zone_0_of_fhv_stays_and_is_counted_as_unknown(tmp_path: Path) -> None:
     header = "Dispatching_base_num,Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID"
     zones = ["0", "1", "265", "", "0", "266", "", "", "10", "0"]
     lines = [f"B00001,2017-03-01 00:{row:02}:00,,,{zone}" for row, zone in enumerate(zones)]
-    measures, found = _conform(_csv(tmp_path, "fhv", "2017-03", header, lines), "fhv", "2017-03")
-    assert _column(found, "dropoff_location_id") == [int(zone) if zone else None for zone in zones]
-    assert _column(found, "dropoff_datetime") == [None] * 10
+    measures, trips = _conform(_csv(tmp_path, "fhv", "2017-03", header, lines), "fhv", "2017-03")
+    assert _column(trips, "dropoff_location_id") == [int(zone) if zone else None for zone in zones]
+    assert _column(trips, "dropoff_datetime") == [None] * 10
     assert measures.counts["unknown_zones"] == 4
     findings = check(DATASETS["fhv"], date(2017, 3, 1), measures)
     assert "unknown_zones" in [finding.rule for finding in findings]

@@ -1,4 +1,4 @@
-"""The declarations: complete, consistent, and alike across datasets where they mean the same."""
+"""The declarations: complete, consistent, and equal across datasets for columns with the same meaning."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_no_spelling_belongs_to_two_columns(dataset: Dataset) -> None:
 
 
 @every
-def test_every_column_is_snake_case_has_words_for_people_and_one_of_four_types(dataset: Dataset) -> None:
+def test_every_column_is_snake_case_and_has_a_description_and_one_of_four_types(dataset: Dataset) -> None:
     for column in dataset.columns:
         assert column.name == fold(column.name).replace(" ", "_")
         assert column.doc.endswith("."), column.name
@@ -68,7 +68,7 @@ def test_the_same_name_means_the_same_type_and_unit_in_every_dataset() -> None:
             assert (column.type, column.unit) == (other.type, other.unit), column.name
 
 
-def test_codes_that_this_package_gave_are_outside_the_range_of_tlc() -> None:
+def test_codes_given_by_this_package_are_outside_the_range_of_tlc() -> None:
     for dataset in DATASETS.values():
         for column in dataset.columns:
             for code, meaning in column.codes.items():
@@ -126,7 +126,7 @@ def test_the_declaration_of_a_file_changes_with_its_own_columns_only() -> None:
         assert other != declared(one)
 
 
-def test_bytes_are_estimated_where_tlc_s_are_not_known() -> None:
+def test_bytes_are_estimated_for_months_whose_bytes_are_unknown() -> None:
     sized, later, unknown = date(2024, 1, 1), date(2025, 7, 1), date(2031, 1, 1)
     assert estimated_bytes("green", [sized]) == published_months("green")[sized].bytes
     # The real file has 1,188,380 bytes.
@@ -135,6 +135,6 @@ def test_bytes_are_estimated_where_tlc_s_are_not_known() -> None:
     assert estimated_bytes("yellow", []) == 0
 
 
-def test_of_a_dataset_without_published_counts_no_bytes_are_estimated() -> None:
+def test_the_estimate_for_a_dataset_without_published_counts_is_0() -> None:
     assert published_months("citibike") == {}
     assert estimated_bytes("citibike", [date(2024, 1, 1)]) == 0

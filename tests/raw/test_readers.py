@@ -1,4 +1,4 @@
-"""Raw files: what is refused before a row is read, and that every row of the rest comes, in its order."""
+"""Raw files: which are refused before a row is read, and that all rows of the others are read in order."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         ("a.parquet", b"PAR1", "it is cut short"),
         ("a.parquet", b"PAR1" + b"x" * 99 + b"\x10\0\0\0PAR1", "whose footer cannot be read"),
         ("a.csv", b"", "not a CSV: it is empty"),
-        ("a.csv", b" \r\n\n", "not a CSV: it holds nothing but white space"),
+        ("a.csv", b" \r\n\n", "not a CSV: it contains only white space"),
         ("a.csv", XML, "not a CSV: it is an XML answer (AccessDenied)"),
         ("a.csv", HTML, "not a CSV: it is an HTML page"),
         ("a.csv", POINTER, "not a CSV: it is a Git LFS pointer"),
@@ -75,7 +75,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "a.csv: a NUL in line 1, at byte 4: damaged, or not a text in UTF-8"),
     ],
 )
-def test_bytes_that_are_not_what_the_name_claims_are_refused(
+def test_content_of_another_format_than_the_name_says_is_refused(
     tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     path = tmp_path / name
@@ -88,7 +88,7 @@ def test_bytes_that_are_not_what_the_name_claims_are_refused(
 
 
 @pytest.mark.parametrize("content", [b"", XML, HTML, POINTER, b"a,b\n1,2\n"])
-def test_what_is_named_gz_and_is_not_gzipped_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_named_gz_that_is_not_gzipped_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv.gz").write_bytes(content)
     with pytest.raises(SourceError, match=r"a\.csv\.gz: not gzipped: it "):
         verify_raw(tmp_path / "a.csv.gz")
@@ -99,7 +99,7 @@ def test_the_published_name_decides_what_a_part_file_should_be(tmp_path: Path) -
     verify_raw(part, name="green_tripdata_2024-01.parquet")
     with pytest.raises(SourceError, match=r"^green_tripdata_2024-01\.csv: not a CSV: it is a Parquet file"):
         verify_raw(part, name="green_tripdata_2024-01.csv")
-    with pytest.raises(UsageError, match=r"month\.part: cannot tell what it is"):
+    with pytest.raises(UsageError, match=r"month\.part: unknown format"):
         verify_raw(part)
 
 
@@ -183,7 +183,7 @@ def _int96(path: Path, day: int, nanos: int) -> Path:
         (5_373_484, DAY_NANOS - 1_000, "9999-12-31 23:59:59.999999"),
         # Nanoseconds hold no more than the years 1677 to 2262.
         (2_940_588, 1_000, "3338-12-15 00:00:00.000001"),
-        # What follows is not to become a time that looks right.
+        # The following must not become a plausible time.
         (EPOCH_DAY, 1, "1970-01-01 00:00:00.000000001"),
         (0, 5_000, "-4713-11-24 00:00:00.000"),
         (EPOCH_DAY + 2**64 // 86_400_000_000, 0, "<value out of range: 18446744044800000>"),
@@ -266,7 +266,7 @@ def test_quoted_commas_and_quotes_belong_to_the_field(tmp_path: Path) -> None:
     ],
     ids=["first", "carriage returns", "a carriage return", "two", "unclosed", "unclosed for two lines", "unnamed"],
 )
-def test_a_quote_never_eats_rows_and_the_line_where_it_opens_is_named(
+def test_a_quote_over_several_lines_is_an_error_that_names_the_line_where_it_opens(
     tmp_path: Path, name: str, content: bytes, where: str
 ) -> None:
     with pytest.raises(SchemaError) as caught:
@@ -276,7 +276,7 @@ def test_a_quote_never_eats_rows_and_the_line_where_it_opens_is_named(
     )
 
 
-def test_rows_that_a_quote_ate_and_rows_that_do_not_fit_are_in_one_message(tmp_path: Path) -> None:
+def test_rows_within_a_quote_and_rows_that_do_not_fit_are_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(SchemaError) as caught:
         _read(_file(tmp_path / "a.csv", b'a,b\n1,2,3\n"1,x\n2",x\n'))
     assert str(caught.value) == (
@@ -285,7 +285,7 @@ def test_rows_that_a_quote_ate_and_rows_that_do_not_fit_are_in_one_message(tmp_p
     )
 
 
-def test_a_quote_that_eats_rows_of_a_column_nobody_wants_is_found_all_the_same(tmp_path: Path) -> None:
+def test_a_quote_over_several_lines_is_found_in_a_column_that_is_not_read(tmp_path: Path) -> None:
     raw = open_raw(_file(tmp_path / "a.csv", b'a,b\n1,"x\n2,y"\n3,z\n'), subject="x")
     with pytest.raises(SchemaError, match="1, in lines 2 to 3"):
         list(raw.batches([0], use_threads=True))
@@ -312,7 +312,7 @@ def test_a_csv_whose_last_line_does_not_end_is_cut_short(tmp_path: Path, name: s
     path = _file(tmp_path / name, content)
     for refuse in (verify_raw, _read):
         with pytest.raises(
-            SourceError, match=rf"^{name}: cut short: its last line has no line end; fetch it again, or"
+            SourceError, match=rf"^{name}: cut short: its last line has no line end; download it again, or"
         ):
             refuse(path)
     _file(path, content + b"\n")
@@ -333,7 +333,7 @@ def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, place: str, fil
     tracemalloc.start()
     try:
         with pytest.raises(
-            SchemaError, match=rf"^x: line {line} has more than 1,048,576 bytes, so it is no row of a CSV"
+            SchemaError, match=rf"^x: line {line} has more than 1,048,576 bytes, so it is not a row of a CSV"
         ):
             _read(path)
         most = tracemalloc.get_traced_memory()[1]
@@ -365,7 +365,7 @@ def test_a_row_too_long_late_in_a_large_file_is_found_where_it_is(tmp_path: Path
         _read(_file(tmp_path / "a.csv", content))
 
 
-def test_a_file_that_turns_harmlessly_ragged_late_loses_and_repeats_no_row(tmp_path: Path) -> None:
+def test_a_file_with_harmless_ragged_rows_at_its_end_loses_and_repeats_no_row(tmp_path: Path) -> None:
     content = b"a,b\n" + b"".join(b"%d,abcdefgh\n" % row for row in range(700_000)) + b"700000,x,,\n700001,y\n"
     rows = _read(_file(tmp_path / "a.csv", content))
     assert [int(row["a"]) for row in rows] == list(range(700_002))

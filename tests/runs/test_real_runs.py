@@ -132,7 +132,7 @@ BAD_MONTHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "2021-06": (lambda path: path.write_bytes(b""), "SourceError: green 2021-06: .*it is empty"),
     "2021-07": (
         _changed(lambda table: table.slice(0, 0)),
-        "CheckFailed: green 2021-07: not believable, so not published: no_rows",
+        "CheckFailed: green 2021-07: failed its checks, so not published: no_rows",
     ),
     "2021-08": (
         _changed(lambda table: table.rename_columns([n.replace("fare_", "meter_") for n in table.column_names])),

@@ -183,7 +183,7 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
     folder = make_folder(tmp_path / "work", str(tmp_path / "published"))
     ended = folder.luigi("Conform", "--dataset", "green", "--month", "2024-01")
     assert ended.returncode == 1
-    assert "CheckFailed: green 2024-01: not believable, so not published: no_rows" in ended.stderr
+    assert "CheckFailed: green 2024-01: failed its checks, so not published: no_rows" in ended.stderr
     document = json.loads((folder.lake / "checks/green/2024-01.json").read_text())
     assert document["findings"][0]["rule"] == "no_rows"
     assert not (folder.lake / "trips").exists()

@@ -1,4 +1,4 @@
-"""The sample site: its months look like TLC's, its HTTP like a CDN's, and its faults come when ordered."""
+"""The sample site: its months look like TLC's, its HTTP like a CDN's, and its faults happen on demand."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def make(dataset: str, month: str, rows: int, folder: Path) -> pa.Table:
 def test_a_month_has_the_columns_and_types_of_its_era(
     shared: SampleSite, dataset: str, month: str, count: int, some: dict[str, str]
 ) -> None:
-    found = types(trips(shared, dataset, month))
-    assert len(found) == count
-    assert {name: found.get(name) for name in some} == some
+    columns = types(trips(shared, dataset, month))
+    assert len(columns) == count
+    assert {name: columns.get(name) for name in some} == some
 
 
 def test_every_month_of_every_dataset_can_be_made(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_large_month_has_the_odd_rows_of_real_ones(tmp_path: Path) -> None:
     assert {264, 265} <= set(table["PULocationID"].unique().to_pylist())
 
 
-def test_dispatched_trips_stand_last_and_lack_the_same_values(tmp_path: Path) -> None:
+def test_dispatched_trips_come_last_and_lack_the_same_values(tmp_path: Path) -> None:
     table = make("green", "2023-03", 10_000, tmp_path)
     lacking = ["store_and_fwd_flag", "RatecodeID", "passenger_count", "payment_type", "congestion_surcharge"]
     patterns = {tuple(pc.is_null(table[name]).to_pylist()) for name in lacking}
@@ -204,7 +204,7 @@ def test_a_month_of_a_hundred_rows_is_mostly_ordinary(tmp_path: Path) -> None:
         assert table["passenger_count"].null_count <= 5
 
 
-def test_rows_lie_in_the_order_of_their_hours(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_their_hours(tmp_path: Path) -> None:
     hours = pc.floor_temporal(make("fhvhv", "2024-01", 20_000, tmp_path)["pickup_datetime"], unit="hour")
     assert pc.min(pc.pairwise_diff(hours.combine_chunks()).drop_null().cast(pa.int64())).as_py() >= 0
 
@@ -284,7 +284,7 @@ def test_a_dataset_begins_in_its_first_month(shared: SampleSite, text: str) -> N
         "/elsewhere",
     ],
 )
-def test_what_is_not_there_is_denied_as_tlc_s_cdn_does(shared: SampleSite, path: str) -> None:
+def test_a_missing_file_is_denied_as_by_tlc_s_cdn(shared: SampleSite, path: str) -> None:
     answer = get(shared, path)
     assert answer.status_code == 403
     assert b"<Code>AccessDenied</Code>" in answer.content
@@ -339,7 +339,7 @@ def test_a_range_gives_that_part(shared: SampleSite, asked: str) -> None:
     assert part.headers["Content-Range"].endswith(f"/{len(whole)}")
 
 
-def test_a_range_behind_the_end_cannot_be_satisfied(shared: SampleSite) -> None:
+def test_a_range_after_the_end_cannot_be_satisfied(shared: SampleSite) -> None:
     size = len(get(shared).content)
     answer = get(shared, Range=f"bytes={size}-")
     assert answer.status_code == 416
@@ -372,7 +372,7 @@ def _pools(session: requests.Session) -> list:
     return [manager.pools.get(key) for key in list(manager.pools.keys())]
 
 
-def test_the_site_remembers_what_it_was_asked(site: SampleSite) -> None:
+def test_the_site_keeps_a_list_of_its_requests(site: SampleSite) -> None:
     get(site, Range="bytes=0-9")
     (seen,) = site.requests
     assert (seen.method, seen.path, seen.status, seen.sent) == ("GET", GREEN, 206, 10)
@@ -407,7 +407,7 @@ def test_a_stopped_site_leaves_no_files_and_no_port() -> None:
 # --- faults
 
 
-def test_a_cut_ends_the_body_early_as_often_as_ordered_and_can_be_resumed(site: SampleSite) -> None:
+def test_a_cut_ends_the_body_early_as_often_as_requested_and_can_be_resumed(site: SampleSite) -> None:
     whole = get(site).content
     site.faults.add("green*2024-01*", "cut", 1000, times=2)
     for _ in range(2):
@@ -418,7 +418,7 @@ def test_a_cut_ends_the_body_early_as_often_as_ordered_and_can_be_resumed(site: 
 
 
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
-def test_a_status_is_answered_once_and_then_the_file(site: SampleSite, status: int) -> None:
+def test_a_status_is_sent_once_and_then_the_file(site: SampleSite, status: int) -> None:
     site.faults.add("*.parquet", status, 7)
     answer = get(site)
     assert (answer.status_code, answer.headers["Retry-After"]) == (status, "7")
@@ -426,7 +426,7 @@ def test_a_status_is_answered_once_and_then_the_file(site: SampleSite, status: i
     assert [seen.status for seen in site.requests] == [status, 200]
 
 
-def test_a_dropped_connection_has_no_answer(site: SampleSite) -> None:
+def test_a_dropped_connection_has_no_response(site: SampleSite) -> None:
     site.faults.add(GREEN, "drop")
     with pytest.raises(requests.ConnectionError):
         get(site)
@@ -457,7 +457,7 @@ def test_a_truncated_file_pretends_to_be_whole(site: SampleSite) -> None:
     assert get(site).content == whole[: len(whole) // 2]
 
 
-def test_a_page_can_come_in_the_place_of_a_file(site: SampleSite) -> None:
+def test_a_page_can_be_sent_instead_of_a_file(site: SampleSite) -> None:
     site.faults.add("*", "html")
     answer = get(site)
     assert answer.status_code == 200
@@ -533,7 +533,7 @@ def test_a_fault_can_be_written_as_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["explode:*", "cut", "cut:*:much", "cut:*:1:2", "cut:*:often=1", "200:*"])
-def test_a_fault_that_cannot_be_is_refused(text: str) -> None:
+def test_an_invalid_fault_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a fault"):
         add_fault(Faults(), text)
 
@@ -564,7 +564,7 @@ def test_the_command_ends_with_the_process_it_was_bound_to() -> None:
         assert process.wait(20) == 0
 
 
-def test_a_mistaken_option_is_refused_in_one_line() -> None:
+def test_an_invalid_option_is_refused_in_one_line() -> None:
     command = [sys.executable, "-m", "pipeline.sample", "--last", "2024-15"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, timeout=60)
     assert done.returncode == 2

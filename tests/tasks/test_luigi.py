@@ -226,7 +226,7 @@ def test_a_month_that_is_not_believable_or_has_unknown_columns_is_named_last(tmp
     _published(tmp_path / "published", "green", "2024-02", empty.append_column("tolls", pa.array([], pa.int64())))
     folder = make_folder(tmp_path / "work", str(tmp_path / "published"))
     for month, message in (
-        ("2024-01", "CheckFailed: green 2024-01: not believable, so not published: no_rows"),
+        ("2024-01", "CheckFailed: green 2024-01: failed its checks, so not published: no_rows"),
         ("2024-02", "SchemaError: green 2024-02: "),
     ):
         ended = folder.luigi("Load", "--dataset", "green", "--month", month)

@@ -32,7 +32,7 @@ from postgres import PASSWORD, Database
 from pipeline import lake
 from pipeline.datasets import ZONES
 from pipeline.errors import WarehouseError, redact
-from pipeline.marts import MARTS, marts_of
+from pipeline.marts import all_marts, marts_of
 from pipeline.sample import SampleSite
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.postgres import server as postgres_server
@@ -246,7 +246,7 @@ def test_who_may_not_connect_or_not_make_tables_is_told_what_the_owner_runs_and_
     said = str(caught.value)
     database.execute(said[said.index("GRANT") :])
     assert open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
-    assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(MARTS, 1)
+    assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(all_marts(), 1)
     assert open_warehouse(url).loads(GREEN).keys() == {JAN}
     assert database.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename ~ 'green'") == [("Taxi Data",)]
     open_warehouse(url).forget(GREEN, JAN)
@@ -298,7 +298,7 @@ def _load_through_a_pooler(url: str, refused: bool, database: Database, folder: 
         assert time.monotonic() - began < 10
     else:
         assert open_warehouse(url).replace(GREEN, JAN, file) == 1
-        assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(MARTS, 1)
+        assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(all_marts(), 1)
     # PgBouncer takes a session's locks away a moment after the client is gone.
     locks, until = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted", time.monotonic() + 10
     while database.execute(locks) and time.monotonic() < until:
