@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -13,21 +12,20 @@ import click
 from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_spans, print_status, remarks
 from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.tables import new_table, print_line, print_table
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError, redact
 from pipeline.months import format_month
 from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
+from pipeline.state.drift import ask_source
 from pipeline.state.inventory import MonthStatus
 from pipeline.state.steps import STEPS, bytes_to_keep, step_before
 from pipeline.units import counted, size
 
 Month = tuple[str, date]
 
-#: How many HEADs at once.
-_POLITE = 4
 #: By the step with which a month would begin: why with that.
 _WHY = {step: before.leaves if (before := step_before(step)) else "nothing is here" for step in STEPS}
 #: By mark: what a backfill does about it.
@@ -176,25 +174,9 @@ def _absent(found: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
     young = [(each.dataset, each.month) for of in found.values() for each in of if each.young and each.month]
     absent = {month for month in young if month[1] > now}
     left = [month for month in young if month not in absent]
-    unanswered: dict[Month, SourceError] = {}
-
-    def lacks(month: Month) -> bool | SourceError:
-        try:
-            return not source.has(DATASETS[month[0]], month[1])
-        except SourceError as error:
-            return error
-
-    with ThreadPoolExecutor(_POLITE) as pool:
-        while left:
-            asked, left = left[:_POLITE], left[_POLITE:]
-            answers = dict(zip(asked, pool.map(lacks, asked), strict=True))
-            absent |= {month for month, answer in answers.items() if answer is True}
-            failed = {month: answer for month, answer in answers.items() if isinstance(answer, SourceError)}
-            unanswered |= failed
-            if len(failed) == len(asked):
-                unanswered |= dict.fromkeys(left, next(iter(failed.values())))
-                break
-    return absent, unanswered
+    answers = dict(zip(left, (answer for _, answer in ask_source(source, left)), strict=True))
+    absent |= {month for month, answer in answers.items() if answer is None}
+    return absent, {month: answer for month, answer in answers.items() if isinstance(answer, SourceError)}
 
 
 def _plan(name: str, of: Sequence[MonthStatus], through: str, absent: set[Month], unanswered: set[Month]) -> Plan:

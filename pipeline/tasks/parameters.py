@@ -1,4 +1,4 @@
-"""The parameters of tasks: as Luigi's own, but a value that cannot be is a UsageError that says what can."""
+"""The parameters of tasks: as Luigi's own, but an invalid value is a UsageError that says what is allowed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class MonthParameter(luigi.MonthParameter):
 
 
 class OptionalMonthParameter(MonthParameter):
-    """A month as YYYY-MM, or none; none stays none on its way through luigid to another worker."""
+    """A month as YYYY-MM, or None, which Luigi's own would not send through luigid to another worker."""
 
     def parse(self, text: str) -> date | None:  # type: ignore[override]
         """The first day of the month."""
         return super().parse(text) if text else None
 
     def serialize(self, month: date | None) -> str:
-        """The month, or nothing."""
+        """The month; empty for None."""
         return super().serialize(month) if month else ""
 
 

@@ -187,9 +187,8 @@ def _by_asking_each_task(through: str) -> set[Step]:
     here = inventory_of(current_settings())
     left = set()
     for name, month in MONTHS:
-        last = [step for step in STEPS if step != "mart" or name == "green"][-1]
-        upto = min(through, last, key=STEPS.index)
-        steps = steps_left(lambda step, name=name, month=month: task_of(step, name, month).complete(), upto)  # type: ignore[misc]
+        wanted = [step for step in STEPS[: STEPS.index(through) + 1] if step != "mart" or name == "green"]
+        steps = steps_left(lambda step, name=name, month=month: task_of(step, name, month).complete(), wanted)  # type: ignore[misc]
         assert steps == here.left(dataset_named(name), month, through)
         left |= {(step, name, month) for step in steps}
     return left
@@ -205,7 +204,7 @@ def test_a_mart_whose_sql_is_another_by_now_is_built_again(made: Path, monkeypat
     (mart, _) = inventory.marts_of("green")
     for definition, why in ((None, ""), (mart.definition, ""), ("0" * 16, "built by other SQL than is declared")):
         object.__setattr__(record, "definition", definition)
-        assert inventory._older_mart(record, mart, load) == why
+        assert inventory._why_stale(record, mart, load) == why
         assert here.done("mart", green, JAN) == (not why)
         (status,) = here.statuses({"green": [JAN]}, JAN)["green"]
         assert status.stale == ({"mart": why} if why else {})

@@ -166,7 +166,7 @@ def test_a_new_month_is_told_and_fetched_when_it_is_applied(own: Folder, site: S
     assert seen(own) == before
     ended = own.pipeline("refresh", "green", "2023-12..2024-03", "--apply")
     assert ended.returncode == 0, ended.stderr
-    assert "green 2023-12  new: the source has it, nothing of it is here  2024-02-20  all steps" in ended.stdout
+    assert "green 2023-12  new: the source has it, nothing of it exists locally  2024-02-20  all steps" in ended.stdout
     assert {name for name in before if seen(own)[name] != before[name]} == set()
     assert _asked(site, "GET") == [MONTH.replace("2024-01", "2023-12")]
     assert rows(own.database, "SELECT COUNT(*) FROM green WHERE month = DATE '2023-12-01'") == [(300,)]

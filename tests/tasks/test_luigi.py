@@ -343,7 +343,7 @@ def test_without_a_luigid_the_last_word_is_how_to_start_one_or_do_without(folder
     ended = folder.luigi("LoadZones", "--scheduler-host", "127.0.0.1", "--scheduler-port", "9", local=False)
     assert ended.returncode == 2
     assert "connecting to remote scheduler 'http://127.0.0.1:9'" in last_line(ended.stderr)
-    assert last_line(ended.stderr).endswith("luigid.pickle, or do without it: --local-scheduler")
+    assert last_line(ended.stderr).endswith("luigid.pickle, or run without it: --local-scheduler")
     assert "Traceback" not in ended.stderr
 
 
