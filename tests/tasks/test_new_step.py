@@ -1,4 +1,4 @@
-"""A new step is one row in `state/steps.py` and one task: this adds one between conform and load, to a copy of the code."""
+"""A new step is one row in `state/steps.py` and one task: this adds one to a copy of the code, after conform."""
 
 from __future__ import annotations
 
