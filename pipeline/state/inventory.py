@@ -14,10 +14,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 from pipeline import lake
-from pipeline.conform.check import findings_in
+from pipeline.conform.check import Finding, findings_in
 from pipeline.datasets import dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SIDECAR_KEY, SOURCE_KEY, WARNINGS_KEY, Dataset
 from pipeline.errors import SourceError
@@ -161,17 +160,17 @@ class Inventory:
         trips = self.entry(self.files("conform", dataset, month)["trips"])
         load = self.loads(dataset).get(month)
         unpublished = trips is None and load is None
-        document = self._checks(dataset, month) if unpublished else {}
+        rows, findings = self._checks(dataset, month) if unpublished else (None, [])
         return MonthStatus(
             dataset.name,
             month,
             steps[-1],
             done,
-            failed=_rules(document, "error"),
+            failed=_rules(findings, "error"),
             warnings=() if unpublished else self._warnings(dataset, month),
             stale=self._stale(dataset, month, raw, trips, load),
             young=not done and month is not None and self.source.is_young(month, today),
-            rows=load.rows if load else document.get("rows"),
+            rows=load.rows if load else rows,
             raw_bytes=raw.bytes if raw else None,
         )
 
@@ -223,17 +222,16 @@ class Inventory:
         entry = self.entry(lake.checks_key(dataset, month))
         if entry is not None and entry.facts:
             return tuple(filter(None, entry.facts.get(WARNINGS_KEY, "").split(",")))
-        return _rules(self._checks(dataset, month), "warning")
+        return _rules(self._checks(dataset, month)[1], "warning")
 
-    def _checks(self, dataset: Dataset, month: date | None) -> dict[str, Any]:
-        """The checks document of a month; empty if there is none that can be read: conforming again rewrites it."""
+    def _checks(self, dataset: Dataset, month: date | None) -> tuple[int | None, list[Finding]]:
+        """Rows and findings of a checks document; nothing if it cannot be read, as conforming again rewrites it."""
         entry = self.entry(lake.checks_key(dataset, month))
         try:
-            document: dict[str, Any] = json.loads(_bytes(entry)) if entry else {"findings": []}
-            findings_in(document)
-        except (ValueError, KeyError, TypeError):
-            return {}
-        return document
+            document = json.loads(_bytes(entry)) if entry else {"findings": []}
+            return document.get("rows"), findings_in(document)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None, []
 
 
 def _why_stale(record: MartRecord, mart: Mart, load: LoadRecord) -> str:
@@ -244,8 +242,8 @@ def _why_stale(record: MartRecord, mart: Mart, load: LoadRecord) -> str:
     return "built by other SQL than is declared" if record.definition not in (None, mart.definition) else ""
 
 
-def _rules(document: Mapping[str, Any], severity: str) -> tuple[str, ...]:
-    return tuple(each.rule for each in findings_in(document) if each.severity == severity) if document else ()
+def _rules(findings: Sequence[Finding], severity: str) -> tuple[str, ...]:
+    return tuple(finding.rule for finding in findings if finding.severity == severity)
 
 
 def sidecar_of(store: Store, raw_key: str, listed: Entry | None = None) -> Sidecar:

@@ -28,22 +28,13 @@ from pipeline.errors import PipelineError, as_pipeline_error, redact
 from pipeline.lake import Store
 from pipeline.months import format_month, label
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
-from pipeline.runs.events import (
-    LogLost,
-    Progress,
-    RetryScheduled,
-    StepEvent,
-    StepFailed,
-    StepFinished,
-    StepStarted,
-)
+from pipeline.runs.events import LogLost, Progress, RetryScheduled, StepEvent, StepFailed, StepFinished, StepStarted
 from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context, suggested_command
 from pipeline.source.retries import retry_message
 from pipeline.source.site import Source
-from pipeline.state.steps import BY_NAME, STEPS, TABLE, step_before, steps_of
+from pipeline.state.steps import BY_NAME, STEPS, step_before, steps_of
 from pipeline.tasks import logs
 from pipeline.tasks.messages import log as log
-from pipeline.tasks.messages import log_levels, use_log_levels
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
 from pipeline.tasks.reports import send
 from pipeline.warehouses.base import Warehouse
@@ -59,13 +50,17 @@ class WithSettings:
     """Takes settings, run context and log levels of its process along to the process in which it runs."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"task": self.__dict__, "process": (current_settings(), run_context(), log_levels())}
+        levels = {name: logging.getLogger(name).level for name in ("luigi-interface", log.name)}
+        return {"task": self.__dict__, "process": (current_settings(), run_context(), levels)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         settings, context, levels = state["process"]
         adopt(settings)
         adopt_context(context)
-        use_log_levels(levels)
+        if not log.hasHandlers():  # A process that was not forked has no logging yet.
+            logging.basicConfig(format="%(message)s")
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
         self.__dict__.update(state["task"])
 
 
@@ -73,9 +68,7 @@ class StepOutput(luigi.Target):
     """What a step leaves: its file in the lake that is written last, or its records in the warehouse."""
 
     def __init__(self, step: Step) -> None:
-        files, self._step = BY_NAME[step.row].files, step
-        keys = files(step.spec, step.month, step.source.file_name(step.spec, step.month)) if files else {}
-        self._key = next(iter(keys.values()), "")
+        self._step, self._key = step, next(iter(step.files(step.row).values()), "")
 
     def __str__(self) -> str:
         return self._key or f"{self._step.row} of {label(self._step.spec.name, self._step.month)} in the warehouse"
@@ -114,11 +107,9 @@ class Step(WithSettings, luigi.Task):
         """Its files in the lake, or its records in the warehouse."""
         return StepOutput(self)
 
-    def key(self, file_type: str) -> str:
-        """The key in the lake of one of the month's files: raw, sidecar, trips, checks."""
-        raw_name = self.source.file_name(self.spec, self.month)
-        files = [step.files(self.spec, self.month, raw_name) for step in TABLE if step.files]
-        return next(keys[file_type] for keys in files if file_type in keys)
+    def files(self, step: str) -> dict[str, str]:
+        """The keys of the files in the lake that a step of this month leaves, by type, such as raw or trips."""
+        return inventory_of(self.settings, STEPS[0]).files(step, self.spec, self.month)
 
     @property
     def spec(self) -> Dataset:
@@ -154,11 +145,6 @@ class Step(WithSettings, luigi.Task):
         """Where raw files come from."""
         source = source_of(self.settings)
         return replace(source, policy=replace(source.policy, on_retry=self.retry))
-
-    @property
-    def threads(self) -> int:
-        """Threads that this step may use: the machine's, divided by the workers."""
-        return max(1, (os.cpu_count() or 1) // run_context().workers)
 
     @property
     def subject(self) -> str:
@@ -210,7 +196,7 @@ class Step(WithSettings, luigi.Task):
         """The error as JSON, as it is sent to the scheduler."""
         error = self._as_error(exception)
         if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Otherwise Luigi has logged it.
-            # If the run's summary goes to the same terminal or file, it has the message.
+            # The run's summary has the message, if it is printed to the same terminal or file.
             short = isinstance(exception, PipelineError) and run_context().reports and _same_stream()
             log.error(f"{self.subject} failed: {error.kind}" if short else error.words)
         return json.dumps(error.to_dict(), ensure_ascii=False)
@@ -260,13 +246,10 @@ def _stop_after_failed_question(step: Step) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
 
 
-for event, handler in (
-    (luigi.Event.START, _begin),
-    (luigi.Event.SUCCESS, _end),
-    (luigi.Event.FAILURE, _end),
-    (luigi.Event.DEPENDENCY_MISSING, _stop_after_failed_question),
-):
-    Step.event_handler(event)(handler)
+Step.event_handler(luigi.Event.START)(_begin)
+Step.event_handler(luigi.Event.SUCCESS)(_end)
+Step.event_handler(luigi.Event.FAILURE)(_end)
+Step.event_handler(luigi.Event.DEPENDENCY_MISSING)(_stop_after_failed_question)
 
 
 class OfZones:

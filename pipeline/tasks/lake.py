@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
-from pipeline.settings import suggested_command
+from pipeline.settings import run_context, suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.inventory import sidecar_of
@@ -36,11 +37,12 @@ class Download(Step):
 
     def run(self) -> None:
         """Fetch and verify the file; publish the sidecar first, since the raw file says that the step is done."""
-        with self.store.part(self.key("raw"), wait_s=self.settings.lock_timeout_s) as part:
+        key = self.files("download")["raw"]
+        with self.store.part(key, wait_s=self.settings.lock_timeout_s) as part:
             if self.complete():  # Another process downloaded it while this one waited for the lock.
                 return
             sidecar = self.source.fetch(self.spec, self.month, part, self._report)
-            with self.store.publish(self.key("raw"), _metadata(self, sidecar)) as draft:
+            with self.store.publish(key, _metadata(self, sidecar)) as draft:
                 self._publish(sidecar)
                 Part(part).move(draft)  # Last: a failure above deletes the draft, and keeps the download.
         self.done(size(sidecar.bytes), moved=sidecar.bytes)
@@ -50,12 +52,12 @@ class Download(Step):
         self.progress(received / total if total else None, f"{size(received)}{share}, {size(rate)}/s", moved=received)
 
     def _publish(self, sidecar: Sidecar) -> None:
-        key = self.key("sidecar")
+        key = self.files("download")["sidecar"]
         try:
             with self.store.publish(key, {**_metadata(self, sidecar), **sidecar.facts}) as draft:
                 draft.write_text(sidecar.to_json(), encoding="utf-8")
         except ConcurrentWriteError:  # Fine, if another machine published it for the same bytes.
-            if sidecar_of(self.store, self.key("raw")).sha256 != sidecar.sha256:
+            if sidecar_of(self.store, self.files("download")["raw"]).sha256 != sidecar.sha256:
                 raise
 
 
@@ -66,8 +68,8 @@ class Conform(Step):
 
     def run(self) -> None:
         """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
-        metadata: dict[str, str] = {}  # The store reads it when the block ends.
-        with self._verified_raw() as (raw, sidecar), self.store.publish(self.key("trips"), metadata) as draft:
+        keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
+        with self._verified_raw() as (raw, sidecar), self.store.publish(keys["trips"], metadata) as draft:
             measures = conform_file(
                 raw,
                 draft,
@@ -75,13 +77,13 @@ class Conform(Step):
                 self.month,
                 source_sha256=sidecar.sha256,
                 progress=lambda fraction, rows: self.progress(fraction, f"{rows:,} rows", rows=rows),
-                threads=self.threads,
+                threads=max(1, (os.cpu_count() or 1) // run_context().workers),
             )
             findings = check(self.spec, self.month, measures)
             present = ",".join(measures.columns_in_source)
             metadata |= {**_metadata(self, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
             warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
-            with self.store.publish(self.key("checks"), {**metadata, **warned}) as text:
+            with self.store.publish(keys["checks"], {**metadata, **warned}) as text:
                 document = checks_document(measures, findings)
                 text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             enforce(self.spec, self.month, findings)
@@ -92,7 +94,7 @@ class Conform(Step):
     @contextmanager
     def _verified_raw(self) -> Iterator[tuple[Path, Sidecar]]:
         """The raw file and its sidecar, after comparing them."""
-        key = self.key("raw")
+        key = self.files("download")["raw"]
         with self.store.entry(key).open_local() as path:
             try:
                 sidecar = sidecar_of(self.store, key)

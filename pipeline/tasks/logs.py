@@ -80,7 +80,7 @@ class _LogFile(logging.FileHandler):
 def begin(path: Path, subject: str, places: str = "") -> str:
     """Write this process's log to the file until `end`; returns why that is impossible, which does not stop the step.
 
-    `places` (lake and warehouse) tells attempts for different lakes apart.
+    `places` (lake and warehouse) distinguishes the attempts for different lakes.
     """
     global _open
     end()

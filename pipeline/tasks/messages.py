@@ -72,19 +72,6 @@ def step_error(subject: str, explanation: str | None) -> PipelineError:
     return UnexpectedError(f"{subject}: {message}")
 
 
-def log_levels() -> dict[str, int]:
-    """The level of each logger, for a process that does not inherit it."""
-    return {logger.name: logger.level for logger in (_luigi, log)}
-
-
-def use_log_levels(levels: dict[str, int]) -> None:
-    """Log at these levels, unless logging is set up already."""
-    if not log.hasHandlers():
-        logging.basicConfig(format="%(message)s")
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
 class _MessageOnly(logging.Filter):
     """Replaces the traceback of an error that its message explains, and ends Luigi's summary with all errors."""
 

@@ -32,19 +32,17 @@ class OptionalMonthParameter(MonthParameter):
         return super().serialize(month) if month else ""
 
 
-class DatasetParameter(luigi.ChoiceParameter):
+class DatasetParameter(luigi.Parameter):
     """The name of one dataset."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(choices=list(DATASETS), description=description)
-        self.description = f"{description}: {', '.join(DATASETS)}"  # Luigi's own list changes its order in every run.
+        super().__init__(description=f"{description}: {', '.join(DATASETS)}")
 
     def normalize(self, name: str) -> str:
-        """The name, checked."""
+        """The name, validated."""
         if name not in DATASETS:
-            raise UsageError(
-                f"unknown dataset {name!r}; allowed are {', '.join(DATASETS)}{did_you_mean([name], DATASETS)}"
-            )
+            allowed = f"{', '.join(DATASETS)}{did_you_mean([name], DATASETS)}"
+            raise UsageError(f"unknown dataset {name!r}; allowed are {allowed}")
         return name
 
 
@@ -57,14 +55,12 @@ class DatasetsParameter(luigi.Parameter):
         return self.normalize(DATASETS if names == ["all"] else names)
 
     def normalize(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Sorted and checked."""
+        """The names in the order of `DATASETS`, validated."""
         names = list(names)
         unknown = sorted(set(names) - set(DATASETS))
         if unknown or not names:
-            raise UsageError(
-                f"unknown datasets {unknown}; allowed are {', '.join(DATASETS)}, several with commas, or all"
-                + did_you_mean(unknown, DATASETS)
-            )
+            allowed = f"{', '.join(DATASETS)}, several with commas, or all{did_you_mean(unknown, DATASETS)}"
+            raise UsageError(f"unknown datasets {unknown}; allowed are {allowed}")
         return tuple(name for name in DATASETS if name in names)
 
     def serialize(self, names: Iterable[str]) -> str:

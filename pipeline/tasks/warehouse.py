@@ -33,7 +33,7 @@ class Load(_WarehouseStep):
 
     def run(self) -> None:
         """Replace the month."""
-        rows = self.warehouse.replace(self.spec, self.month, self.store.entry(self.key("trips")))
+        rows = self.warehouse.replace(self.spec, self.month, self.store.entry(self.files("conform")["trips"]))
         self.done(f"{rows:,} rows" if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
 
 
@@ -73,35 +73,24 @@ class Mart(_WarehouseStep):
         self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))
 
 
-class ExternalTables(luigi.Target):
-    """The lake's files as tables of the warehouse."""
-
-    def __init__(self, warehouse: Exposing, lake: str) -> None:
-        self.warehouse, self.lake = warehouse, lake
-
-    def __str__(self) -> str:
-        return f"external tables over {self.lake}"
-
-    def exists(self) -> bool:
-        """Whether all of them exist, as declared."""
-        return self.warehouse.exposed(self.lake)
-
-
 class Expose(WithSettings, luigi.Task):
     """External tables over the lake's files in BigQuery, for queries without loading."""
 
-    def output(self) -> ExternalTables:
-        """All of the tables."""
-        settings = current_settings()
-        warehouse = warehouse_of(settings)
+    def complete(self) -> bool:
+        """Whether all of them exist, as declared."""
+        return self._warehouse.exposed(store_of(current_settings()).location)
+
+    def run(self) -> None:
+        """Create those that are missing."""
+        tables = self._warehouse.expose(store_of(current_settings()).location)
+        log.info(f"external tables: {', '.join(tables)}")
+
+    @property
+    def _warehouse(self) -> Exposing:
+        warehouse = warehouse_of(current_settings())
         if not isinstance(warehouse, Exposing):
             raise UsageError(
                 "Expose: only BigQuery has external tables; load into other warehouses (DuckDB also reads the lake's "
                 "files directly). Allowed is [pipeline] warehouse = bigquery://project/dataset"
             )
-        return ExternalTables(warehouse, store_of(settings).location)
-
-    def run(self) -> None:
-        """Create those that are missing."""
-        tables = self.output()
-        log.info(f"external tables: {', '.join(tables.warehouse.expose(tables.lake))}")
+        return warehouse

@@ -33,9 +33,9 @@ class Count(Step):
         """Read the trips file that the step before has published."""
         import pyarrow.parquet as pq
 
-        with self.store.entry(self.key("trips")).open() as file:
+        with self.store.entry(self.files("conform")["trips"]).open() as file:
             rows = pq.read_metadata(file).num_rows
-        with self.store.publish(self.key("count")) as draft:
+        with self.store.publish(self.files("count")["count"]) as draft:
             draft.write_text(f"{rows}")
         self.done(f"{rows:,} rows")
 '''
