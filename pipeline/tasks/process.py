@@ -5,12 +5,12 @@ Luigi loads `TaskProcessContext` by its name, from [worker] task_process_context
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.lake.planning import step_begins
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_POLL_S = 0.5
 #: proc(5): from -1000 (never) to 1000, how likely the kernel kills the process when memory runs out.
 _OOM_SCORE = "500"
 
@@ -45,7 +45,7 @@ class TaskProcessContext:
         # Ctrl-C reaches the whole process group; the parent decides, and ends its children with SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop)
-        _die_with(self._parent)
+        threading.Thread(target=_stop_with, args=(self._parent,), daemon=True).start()
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if self._parent is None:
@@ -63,19 +63,12 @@ class TaskProcessContext:
         raise KeyboardInterrupt
 
 
-def _die_with(parent: BaseProcess) -> None:
-    if sys.platform.startswith("linux") and multiprocessing.get_start_method() == "fork":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        # If the parent died before the call, no signal comes.
-        if os.getppid() != parent.pid:
-            raise KeyboardInterrupt
-    else:
-        # The system sees the forkserver as the parent, and other systems have no such call. But here only the parent
-        # has the other end of a pipe, on which `join` waits. (Forked siblings would have it, too.)
-        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
-
-
-def _stop_after(parent: BaseProcess) -> None:
-    parent.join()
+def _stop_with(parent: BaseProcess) -> None:
+    if multiprocessing.get_start_method() == "fork":
+        # Forked siblings inherit the pipe on which `join` waits, so that it would wait for them, too.
+        while os.getppid() == parent.pid:
+            time.sleep(_POLL_S)
+    else:  # The system sees the forkserver as the parent.
+        parent.join()
     # To the main thread, to interrupt what it waits for.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

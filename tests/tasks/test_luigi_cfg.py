@@ -106,14 +106,14 @@ def test_a_file_that_luigi_skips_without_a_warning_is_an_error_under_luigi_too(w
     _is_one_line(work, message, "luigi", "--module", "pipeline", *TASK, "--local-scheduler")
 
 
-def test_a_file_that_a_variable_names_must_be_there(work: Folder) -> None:
+def test_a_file_that_the_variable_names_must_exist(work: Folder) -> None:
     work.environment["LUIGI_CONFIG_PATH"] = "/no/such/luigi.cfg"
     _is_one_line(work, "LUIGI_CONFIG_PATH=/no/such/luigi.cfg: there is no such file")
     ended = work.luigi(*TASK)
     assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
 
 
-def test_plain_luigi_dies_of_such_a_file_before_a_module_of_ours_is_imported_and_doctor_says_why(work: Folder) -> None:
+def test_plain_luigi_fails_on_such_a_file_before_it_imports_us_and_doctor_says_why(work: Folder) -> None:
     """When Luigi learns to say it itself, the row in README.md can be removed."""
     (work.path / "luigi.cfg").write_bytes(CONTENTS["a byte order mark"][0])
     ended = work.run("luigi", "--module", "no_such_module", *TASK)
@@ -129,7 +129,7 @@ def test_every_configuration_file_of_the_project_is_ascii_since_luigi_reads_it_i
 
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "gbk", "euc_kr", "ascii", "cp1252"])
-def test_luigi_cfg_reads_alike_in_every_encoding(encoding: str) -> None:
+def test_luigi_cfg_reads_the_same_in_every_encoding(encoding: str) -> None:
     assert (ROOT / "luigi.cfg").read_text(encoding=encoding) == (ROOT / "luigi.cfg").read_text(encoding="utf-8")
 
 
