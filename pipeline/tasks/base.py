@@ -29,7 +29,7 @@ from pipeline.lake import Store
 from pipeline.months import format_month, label
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.events import LogLost, Progress, RetryScheduled, StepEvent, StepFailed, StepFinished, StepStarted
-from pipeline.settings import Settings, adopt, adopt_context, current_settings, run_context, suggested_command
+from pipeline.settings import adopt, adopt_context, current_settings, run_context, suggested_command
 from pipeline.source.retries import retry_message
 from pipeline.source.site import Source
 from pipeline.state.steps import BY_NAME, STEPS, step_before, steps_of
@@ -78,7 +78,7 @@ class StepOutput(luigi.Target):
         step = self._step
         if self._key:
             return step.store.exists(self._key)
-        return inventory_of(step.settings).done(step.row, step.spec, step.month)
+        return inventory_of(current_settings()).done(step.row, step.spec, step.month)
 
 
 class Step(WithSettings, luigi.Task):
@@ -109,7 +109,7 @@ class Step(WithSettings, luigi.Task):
 
     def files(self, step: str) -> dict[str, str]:
         """The keys of the files in the lake that a step of this month leaves, by type, such as raw or trips."""
-        return inventory_of(self.settings, STEPS[0]).files(step, self.spec, self.month)
+        return inventory_of(current_settings(), STEPS[0]).files(step, self.spec, self.month)
 
     @property
     def spec(self) -> Dataset:
@@ -126,24 +126,19 @@ class Step(WithSettings, luigi.Task):
         return date.max.toordinal() - newest_first if run_context().oldest_first else newest_first
 
     @property
-    def settings(self) -> Settings:
-        """The settings of this process."""
-        return current_settings()
-
-    @property
     def store(self) -> Store:
         """The lake."""
-        return store_of(self.settings)
+        return store_of(current_settings())
 
     @property
     def warehouse(self) -> Warehouse:
         """The warehouse; this makes no connection yet."""
-        return warehouse_of(self.settings)
+        return warehouse_of(current_settings())
 
     @property
     def source(self) -> Source:
         """Where raw files come from."""
-        source = source_of(self.settings)
+        source = source_of(current_settings())
         return replace(source, policy=replace(source.policy, on_retry=self.retry))
 
     @property
@@ -159,7 +154,7 @@ class Step(WithSettings, luigi.Task):
     @property
     def log_path(self) -> Path:
         """The step's log file."""
-        return logs.log_path(self.settings.logs, self.spec.name, self.month, self.step_name)
+        return logs.log_path(current_settings().logs, self.spec.name, self.month, self.step_name)
 
     def emit(self, event_type: type[StepEvent], **values: Any) -> None:
         """Send an event of this step to the process that watches the run, and its message to the scheduler."""
@@ -223,7 +218,7 @@ def _same_stream() -> bool:
 
 
 def _begin(step: Step) -> None:
-    settings = step.settings
+    settings = current_settings()
     lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
     warehouse = "" if BY_NAME[step.row].files else f", warehouse {redact(settings.warehouse)}"
     step.warn_of_log(logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))

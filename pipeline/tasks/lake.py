@@ -21,7 +21,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
-from pipeline.settings import run_context, suggested_command
+from pipeline.settings import current_settings, run_context, suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.inventory import sidecar_of
@@ -38,7 +38,7 @@ class Download(Step):
     def run(self) -> None:
         """Fetch and verify the file; publish the sidecar first, since the raw file says that the step is done."""
         key = self.files("download")["raw"]
-        with self.store.part(key, wait_s=self.settings.lock_timeout_s) as part:
+        with self.store.part(key, wait_s=current_settings().lock_timeout_s) as part:
             if self.complete():  # Another process downloaded it while this one waited for the lock.
                 return
             sidecar = self.source.fetch(self.spec, self.month, part, self._report)

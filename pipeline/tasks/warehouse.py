@@ -23,7 +23,7 @@ class _WarehouseStep(Step):
     def resources(self) -> dict[str, int]:
         """One of the engine's resource; DuckDB takes one writer at a time."""
         try:
-            return {engine_of(self.settings.warehouse).resource: 1}
+            return {engine_of(current_settings().warehouse).resource: 1}
         except UsageError:
             return {}  # Luigi asks for this even after it has reported that the settings are invalid.
 
