@@ -7,13 +7,11 @@ answer is compared with the sidecar. The requests have no conditions (If-None-Ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
 from threading import Thread
-from typing import TypeVar
 
 from pipeline import lake
 from pipeline.datasets import dataset_named
@@ -21,7 +19,7 @@ from pipeline.errors import SourceError
 from pipeline.months import format_month
 from pipeline.source.parts import Version
 from pipeline.source.site import Sidecar, Source
-from pipeline.state.invalidation import Month, Months, raw_of
+from pipeline.state.invalidation import Month, Months
 from pipeline.state.inventory import OLDER_RAW, Inventory, MonthStatus, sidecar_of
 from pipeline.state.steps import STEPS
 
@@ -29,9 +27,6 @@ _THREADS = 4
 #: After the source has failed for this many months in a row, it is not asked about the others.
 _PATIENCE = 4
 _NOT_ASKED = "not asked, since the source did not answer for the months before it"
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -109,28 +104,46 @@ def ask_source(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month,
     After it has failed for four months in a row, the others get a SourceError without a request.
     """
     failures = 0
-    answers = _in_threads(lambda month: source.version(dataset_named(month[0]), month[1]), months)
-    for asked, (month, answer) in enumerate(answers, 1):
-        failures = failures + 1 if isinstance(answer, SourceError) else 0
-        yield month, answer
-        if failures == _PATIENCE:
-            yield from ((month, SourceError(_NOT_ASKED)) for month in months[asked:])
+    for start in range(0, len(months), _THREADS):
+        batch = months[start : start + _THREADS]
+        answers: dict[Month, Version | BaseException | None] = {}
+        # Daemons, so that Ctrl-C ends the process at once. None of them runs on, as a run forks.
+        threads = [Thread(target=_ask, args=(source, month, answers), daemon=True) for month in batch]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for month in batch:
+            answer = answers[month] if failures < _PATIENCE else SourceError(_NOT_ASKED)
+            if isinstance(answer, BaseException) and not isinstance(answer, SourceError):
+                raise answer
+            failures = failures + 1 if isinstance(answer, SourceError) else 0
+            yield month, answer
+        if failures >= _PATIENCE:
+            yield from ((month, SourceError(_NOT_ASKED)) for month in months[start + _THREADS :])
             return
+
+
+def _ask(source: Source, month: Month, answers: dict[Month, Version | BaseException | None]) -> None:
+    try:
+        answers[month] = source.version(dataset_named(month[0]), month[1])
+    except BaseException as error:
+        answers[month] = error
 
 
 def _sidecars(
     inventory: Inventory, months: Sequence[Month], redo: Callable[[Month, str], str]
 ) -> tuple[dict[Month, Sidecar], list[Finding]]:
     """The sidecars of all raw files in the lake, and a finding for each that cannot be read."""
-    raws = {month: key for month in months if inventory.entry(key := raw_of(inventory.source, month))}
-    listed = {month: inventory.entry(lake.sidecar_key(key)) for month, key in raws.items()}
     sidecars, findings = {}, []
-    answers = _in_threads(lambda month: sidecar_of(inventory.store, raws[month], listed[month]), list(raws))
-    for month, answer in answers:
-        if isinstance(answer, SourceError):
-            findings.append(Finding(*month, "unknown", f"{answer}; to fetch it again, run: {redo(month, 'download')}"))
-        else:
-            sidecars[month] = answer
+    for month in months:
+        key = inventory.files("download", dataset_named(month[0]), month[1])["raw"]
+        if inventory.entry(key):
+            try:
+                sidecars[month] = sidecar_of(inventory.store, key, inventory.entry(lake.sidecar_key(key)))
+            except SourceError as error:
+                again = redo(month, "download")
+                findings.append(Finding(*month, "unknown", f"{error}; to fetch it again, run: {again}"))
     return sidecars, findings
 
 
@@ -169,30 +182,6 @@ def _made_at(inventory: Inventory, status: MonthStatus, sidecar: Sidecar | None)
         return min((mart.built_at for mart in inventory.marts(dataset)[status.month].values()), default=None)
     load = inventory.loads(dataset).get(status.month)
     return load.loaded_at if load else None
-
-
-def _in_threads(work: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[tuple[_T, _R | SourceError]]:
-    """Each item with its result, or with the SourceError that the work raised; four at a time.
-
-    The threads are daemons, so that Ctrl-C ends the process at once, and end with their four items: a run forks.
-    """
-    for start in range(0, len(items), _THREADS):
-        batch = [(item, Future[_R]()) for item in items[start : start + _THREADS]]
-        threads = [Thread(target=_settle, args=(future, work, item), daemon=True) for item, future in batch]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for item, future in batch:
-            error = future.exception()
-            yield item, error if isinstance(error, SourceError) else future.result()
-
-
-def _settle(future: Future[_R], work: Callable[[_T], _R], item: _T) -> None:
-    try:
-        future.set_result(work(item))
-    except BaseException as error:
-        future.set_exception(error)
 
 
 def _http_time(text: str | None) -> datetime | None:

@@ -43,12 +43,6 @@ class DeletionPlan:
         return bool(self.load or self.marts or self.files)
 
 
-def raw_of(source: Source, month: Month) -> str:
-    """The key of the raw file."""
-    dataset = dataset_named(month[0])
-    return lake.raw_key(dataset, source.file_name(dataset, month[1]))
-
-
 def deletion_plans(inventory: Inventory, months: Months, step: str) -> list[DeletionPlan]:
     """What is deleted of each month when the step is done again; an empty plan where nothing exists."""
     return [_plan(inventory, dataset_named(name), month, step) for name, wanted in months.items() for month in wanted]
@@ -172,7 +166,7 @@ def _delete_once_fetched(
 
     False when its bytes are those of the lake: then nothing is deleted, and their sidecar is renewed.
     """
-    raw = raw_of(source, (plan.dataset.name, plan.month))
+    raw = lake.raw_key(plan.dataset, source.file_name(plan.dataset, plan.month))
     # Locked until the old file is deleted: every process that plans a run sweeps a part whose file exists.
     with store.part(raw, wait_s=wait_s) as path:
         sidecar = source.fetch(plan.dataset, plan.month, path)
