@@ -1,7 +1,7 @@
 """What is deleted of a month before a step and all after it are done again, and in which order.
 
 What says that the month exists is deleted first: its load with the marts, in one transaction of the warehouse. Then
-trips, checks, raw file and, last, the sidecar. If the process is killed in between, every run takes the month for
+trips, checks, raw file and, last, the sidecar. If the process is killed in between, the next run sees the month as
 missing and makes it again from what is left. A raw file without a sidecar, which no run accepts, never occurs.
 """
 

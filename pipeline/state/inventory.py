@@ -1,7 +1,7 @@
-"""The one inventory: what exists of each month, what of it is stale, and so what a run does.
+"""The one inventory: what exists of each month, which of it is stale, and what a run must do.
 
 It asks in bulk, and only when first needed: one listing of each folder of the lake, one query for the records of each
-dataset's loads and marts. Plan, status, tasks, redo, refresh and the end of a run all ask here, so that they agree.
+dataset's loads and marts. Plan, status, tasks, redo, refresh and the end of a run all use it, so that they agree.
 
 A load counts while the warehouse still has its rows. A mart counts while it was built from the current load by the
 declared SQL. Staleness has one basis: a trips file depends on its source (the sidecar's hash) and its declaration, a

@@ -1,6 +1,7 @@
 """The one table of steps: what each leaves behind, how much space and time it takes, and how it is shown.
 
-Everything that lists steps reads this table. A new step that leaves a file in the lake is one row here and one task.
+Everything that lists steps reads this table. A new step that leaves a file in the lake is one row here and one task in
+`pipeline.tasks`; if the zones have the step as well, its task for them is a class of two lines.
 """
 
 from __future__ import annotations
