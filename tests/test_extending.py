@@ -157,8 +157,10 @@ def test_status_plan_and_redo_know_the_new_step(checkout: Path) -> None:
     pipeline(checkout, "backfill", "bikes", "2024-01", "--workers", "1", "--through", "count", **environment)
     process, _ = pipeline(checkout, "status", "bikes", "2024-01", **environment)
     assert "counted, not loaded" in process.stdout
-    process, _ = pipeline(checkout, "plan", "bikes", "2024-01", "--json", **environment)
-    assert json.loads("\n".join(process.stdout.splitlines()[:-1]))
+    process, _ = pipeline(checkout, "plan", "bikes", "2024-01", **environment)
+    assert re.search(r"load +bikes +2024-01 .*trips are counted", process.stdout), process.stdout
+    process, _ = pipeline(checkout, "logs", "bikes", "2024-01", "--step", "count", **environment)
+    assert "3 rows counted" in process.stdout
     count = checkout / "data" / "redone" / "counts" / "bikes" / "2024-01-01.json"
     count.unlink()
     _, (code, _, _) = pipeline(

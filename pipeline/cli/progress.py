@@ -38,8 +38,7 @@ from pipeline.runs.events import (
     StepFinished,
     to_json,
 )
-from pipeline.state.inventory import last_step_of
-from pipeline.state.steps import BY_NAME
+from pipeline.state.steps import BY_NAME, steps_of
 from pipeline.tasks.base import log
 from pipeline.units import counted, size
 
@@ -131,7 +130,7 @@ class Display(Listener):
         if event.warnings:
             self._say(f"{event.subject}: {event.message}", "yellow")
         if month in self._stages:
-            is_last = event.step == last_step_of(event.dataset)
+            is_last = event.step == steps_of(event.dataset)[-1]
             self._stages[month] = "complete" if is_last else BY_NAME[event.step].stage
         if event.step in self._left.get(month, ()):
             self._left[month].remove(event.step)

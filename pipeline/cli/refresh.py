@@ -17,13 +17,13 @@ from pipeline.cli.streams import OutputLost
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.months import month_range, spans
+from pipeline.months import label, month_range, spans
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.history import counted_months
 from pipeline.runs.job import Options, Plan
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.drift import Comparison, Finding, compare
-from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate, name_of
+from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate
 from pipeline.state.steps import STEPS
 from pipeline.tasks.base import log
 from pipeline.tasks.runs import start_of
@@ -110,7 +110,7 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
     if not as_json:
         with suppress(OutputLost) if applied else nullcontext():
             _print_comparison(compared, every, applied)
-    code, errors = 1 if any(found.what == "unanswered" for found in findings) else 0, list[str]()
+    code, errors = 1 if any(found.category == "unanswered" for found in findings) else 0, list[str]()
     if applied:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             code = _apply(findings, errors, workers, scheduler) or code
@@ -119,8 +119,8 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
             {
                 "compared": count,
                 "as_at_source": len(compared.same),
-                "absent": [name_of(*month) for month in compared.absent],
-                "without_raw": [name_of(*month) for month in compared.without_raw],
+                "absent": [label(*month) for month in compared.absent],
+                "without_raw": [label(*month) for month in compared.without_raw],
                 "findings": [found.plain for found in findings],
                 "applied": applied,
                 "errors": errors,
@@ -131,10 +131,10 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
 
 def _apply(findings: Sequence[Finding], errors: list[str], workers: int, scheduler: str | None) -> int:
     """Do what the findings ask for; returns the exit code, errors are added."""
-    todo = [(found.dataset, found.month) for found in findings if found.what == "new"]
+    todo = [(found.dataset, found.month) for found in findings if found.category == "new"]
     wanted: dict[str, list[Month]] = {}
     for found in findings:
-        if found.redo_from and found.what != "new":
+        if found.redo_from and found.category != "new":
             wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
 
     def plan() -> Plan:
@@ -158,7 +158,7 @@ def _invalidate(wanted: Mapping[str, Sequence[Month]], *, always: bool = False) 
 
 
 def _redo_command(month: Month, step: str) -> str:
-    return suggested_command("redo", *name_of(*month).split(), "--from", step)
+    return suggested_command("redo", *label(*month).split(), "--from", step)
 
 
 def _plan(months: Sequence[Month], errors: Sequence[str]) -> Plan:
@@ -213,7 +213,7 @@ def _print_deletions(plan: Sequence[DeletionPlan]) -> None:
         kept = size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
         rows = f"{found.load.rows:,}" if found.load else ""
         marts = str(len(found.marts) or "")
-        table.add_row(name_of(found.dataset.name, found.month), ", ".join(found.files), kept, rows, marts)
+        table.add_row(label(found.dataset.name, found.month), ", ".join(found.files), kept, rows, marts)
     files = [entry for found in plan for entry in found.files.values()]
     loaded, built = sum(found.load.rows for found in plan if found.load), sum(len(found.marts) for found in plan)
     out = _console()
@@ -241,8 +241,8 @@ def _print_comparison(compared: Comparison, every: Sequence[Month], applied: boo
     table = _table("month", "finding", "date", "to do")
     for found in findings:
         dated = f"{found.dated:%Y-%m-%d}" if found.dated else ""
-        todo = "all steps" if found.what == "new" else f"from {found.redo_from} on" if found.redo_from else ""
-        table.add_row(name_of(found.dataset, found.month), f"{found.what}: {found.why}", dated, todo)
+        todo = "all steps" if found.category == "new" else f"from {found.redo_from} on" if found.redo_from else ""
+        table.add_row(label(found.dataset, found.month), f"{found.category}: {found.why}", dated, todo)
     out.print(table)
     if not applied and any(found.redo_from for found in findings):
         out.print("Nothing was changed; the same with --apply does what is to do.")

@@ -21,7 +21,7 @@ from pipeline.months import format_month, label, parse_month, spans
 from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
-from pipeline.state.drift import source_versions
+from pipeline.state.drift import ask_source
 from pipeline.state.inventory import MonthStatus
 from pipeline.state.steps import STEPS, bytes_to_keep, step_before
 from pipeline.units import counted, size
@@ -176,7 +176,7 @@ def _ask_about_young_months(statuses: Statuses) -> tuple[set[Month], dict[Month,
     source = source_of(current_settings())
     # A plan is useful without the answers, so it waits less than a run.
     source = replace(source, policy=replace(source.policy, retries=min(1, source.policy.retries), on_retry=None))
-    answers = dict(source_versions(source, [month for month in young if month not in absent]))
+    answers = dict(ask_source(source, [month for month in young if month not in absent]))
     unanswered = {month: answer for month, answer in answers.items() if isinstance(answer, SourceError)}
     return absent | {month for month, answer in answers.items() if answer is None}, unanswered
 

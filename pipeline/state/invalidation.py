@@ -1,8 +1,8 @@
-"""What of a month is deleted when a step and all that follows from it are done again, and in which order.
+"""What is deleted of a month before a step and all after it are done again, and in which order.
 
-What says that the month exists is deleted first: its load with the marts, in one step of the warehouse. Then trips,
-checks, raw bytes and, last, the sidecar. So a process that is killed in between leaves a month that every run takes for
-missing and makes again from what is left: raw bytes without a sidecar, which no run would accept, never occur.
+What says that the month exists is deleted first: its load with the marts, in one transaction of the warehouse. Then
+trips, checks, raw file and, last, the sidecar. If the process is killed in between, the next run sees the month as
+missing and makes it again from what is left. A raw file without a sidecar, which no run accepts, never occurs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pipeline.datasets import dataset_named
 from pipeline.datasets.base import Dataset
 from pipeline.errors import NotPublished, SourceError, StoreError
 from pipeline.lake import Entry, Store
-from pipeline.months import format_month
+from pipeline.months import label
 from pipeline.source.parts import Part
 from pipeline.source.site import Source
 from pipeline.state.inventory import Inventory, sidecar_of
-from pipeline.state.steps import STEPS, steps_from
+from pipeline.state.steps import STEPS, TABLE
 from pipeline.warehouses.base import LoadRecord, MartRecord, Warehouse
 
-#: A dataset's name and a month; of the zones, None.
+#: A dataset's name and a month; None for the zones.
 Month = tuple[str, "date | None"]
 Months = Mapping[str, Sequence["date | None"]]
 
@@ -36,22 +36,11 @@ class DeletionPlan:
     month: date | None
     load: LoadRecord | None = None
     marts: Mapping[str, MartRecord] = field(default_factory=dict)
-    #: Of the lake, by kind (trips, checks, raw, sidecar), in the order in which they are deleted.
+    #: Files of the lake, by type (trips, checks, raw, sidecar), in the order in which they are deleted.
     files: Mapping[str, Entry] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.load or self.marts or self.files)
-
-
-def name_of(name: str, month: date | None) -> str:
-    """The month for people, such as `green 2024-01`."""
-    return f"{name} {format_month(month)}" if month else name
-
-
-def raw_of(source: Source, month: Month) -> str:
-    """The key of the raw file."""
-    dataset = dataset_named(month[0])
-    return lake.raw_key(dataset, source.file_name(dataset, month[1]))
 
 
 def deletion_plans(inventory: Inventory, months: Months, step: str) -> list[DeletionPlan]:
@@ -60,53 +49,15 @@ def deletion_plans(inventory: Inventory, months: Months, step: str) -> list[Dele
 
 
 def _plan(inventory: Inventory, dataset: Dataset, month: date | None, step: str) -> DeletionPlan:
-    again = steps_from(step)
+    steps = STEPS[STEPS.index(step) :]
     files = {
-        kind: entry
-        for each in reversed(again)
-        for kind, key in inventory.files(each.name, dataset, month).items()
+        file_type: entry
+        for each in reversed(steps)
+        for file_type, key in inventory.files(each, dataset, month).items()
         if (entry := inventory.entry(key))
     }
-    loaded = month and any(each.name == "load" for each in again)
-    load = inventory.loads(dataset).get(month) if loaded else None
+    load = inventory.loads(dataset).get(month) if month and "load" in steps else None
     return DeletionPlan(dataset, month, load, inventory.marts(dataset).get(month, {}) if month else {}, files)
-
-
-def forget(store: Store, warehouse: Warehouse, plan: DeletionPlan) -> None:
-    """Delete it, in an order in which a run can go on from every moment."""
-    if plan.month and plan.load:
-        warehouse.forget(plan.dataset, plan.month)
-    elif plan.month and plan.marts:
-        warehouse.forget_marts(plan.dataset, plan.month)
-    for entry in plan.files.values():
-        store.delete(entry.key)
-
-
-def forget_once_fetched(
-    store: Store, warehouse: Warehouse, source: Source, plan: DeletionPlan, *, wait_s: float, always: bool = False
-) -> bool:
-    """Delete the month only once the source's file has arrived, whole, where the next download takes it up.
-
-    False when its bytes are those of the lake: then nothing is deleted, and their sidecar is renewed; with `always` the
-    month is deleted all the same.
-
-    Raises:
-        NotPublished: the source has none; nothing was deleted.
-        SourceError: it failed after all retries; nothing was deleted.
-    """
-    raw = raw_of(source, (plan.dataset.name, plan.month))
-    # Held until the old file is deleted: a part whose file exists is swept by every process that plans a run.
-    with store.part(raw, wait_s=wait_s) as path:
-        sidecar = source.fetch(plan.dataset, plan.month, path)
-        if always or _sha256(store, raw) != sidecar.sha256:
-            forget(store, warehouse, plan)
-            return True
-        beside = lake.sidecar_key(raw)
-        facts = store.entry(beside).facts if store.exists(beside) else {}
-        with store.publish(beside, {**facts, **sidecar.facts}) as draft:
-            draft.write_text(sidecar.to_json(), encoding="utf-8")
-        Part(path).discard()
-        return False
 
 
 def invalidate(
@@ -120,66 +71,69 @@ def invalidate(
     redo: Callable[[Month, str], str],
     always: bool = False,
 ) -> tuple[list[Month], list[str]]:
-    """Delete what is out of date, by the step to do again; returns the months that a run must make, and errors.
+    """Delete what is stale, by the step to do again; returns the months that a run must make, and errors.
 
-    Nothing is deleted before its replacement is verified: bytes of the source are fetched first, raw bytes are compared
-    with their sidecar, and a trips file is read to its end. Where that fails the month stays as it is. A month may be
-    given with several steps. `redo` gives the command that does a month again from a step. With `always` fetched bytes
-    count although they are those of the lake.
+    Nothing is deleted before its replacement is verified: the source's file is fetched first, a raw file is compared
+    with its sidecar, and a trips file is read to its end. If that fails, the month stays as it is. A month may be given
+    with several steps. `redo` gives the command that does a month again from a step. With `always` the month is deleted
+    even if the fetched bytes equal those in the lake.
     """
     todo: list[Month] = []
     errors: list[str] = []
     handled: set[Month] = set()
     for step in STEPS:
-        months = _grouped(month for month in wanted.get(step, ()) if month not in handled)
-        for plan in deletion_plans(Inventory(store, source, warehouse), months, step):
-            month = (plan.dataset.name, plan.month)
-            kept = f"what exists of {name_of(*month)} stays as it is"
-            try:
-                needs_source = _verify(store, source, month, step, redo)
-            except (SourceError, StoreError) as error:
-                errors.append(f"{error.words}; {kept}")
-                handled.add(month)
+        inventory = Inventory(store, source, warehouse)
+        for name, month in wanted.get(step, ()):
+            if (name, month) in handled:
                 continue
+            plan, subject = _plan(inventory, dataset_named(name), month, step), label(name, month)
             try:
-                if not needs_source:
-                    forget(store, warehouse, plan)
-                elif forget_once_fetched(store, warehouse, source, plan, wait_s=wait_s, always=always):
-                    say(f"{name_of(*month)}: fetched")
-                else:
-                    say(f"{name_of(*month)}: the source's bytes are those of the lake; their sidecar is renewed")
-                    continue  # With a later step the month has its turn again.
-                todo.append(month)
-            except (NotPublished, SourceError) as error:
-                errors.append(f"{error.words}; {kept}")
-            handled.add(month)
+                in_lake = _verified_in_lake(store, source, plan, step, redo)
+                fetched = not in_lake and _delete_once_fetched(
+                    store, warehouse, source, plan, wait_s=wait_s, always=always
+                )
+            except (NotPublished, SourceError, StoreError) as error:
+                errors.append(f"{error.words}; what exists of {subject} stays as it is")
+                handled.add((name, month))
+                continue
+            if in_lake:
+                _delete(store, warehouse, plan)
+            elif fetched:
+                say(f"{subject}: fetched")
+            else:  # The month may be given with a later step, too.
+                say(f"{subject}: the source's bytes are those of the lake; their sidecar is renewed")
+                continue
+            todo.append((name, month))
+            handled.add((name, month))
     return todo, errors
 
 
-def _verify(store: Store, source: Source, month: Month, step: str, redo: Callable[[Month, str], str]) -> bool:
-    """Read to its end what a step works on; returns whether that must be fetched first.
+def _verified_in_lake(
+    store: Store, source: Source, plan: DeletionPlan, step: str, redo: Callable[[Month, str], str]
+) -> bool:
+    """Whether the lake has what the step works on, read to its end; if not, it must be fetched from the source.
 
     Raises:
-        SourceError: raw bytes that have no readable sidecar, or are not those that it is of.
-        StoreError: a trips file that cannot be read.
+        SourceError: a raw file that has no readable sidecar, or does not match it.
+        StoreError: a file that cannot be read.
     """
-    raw, trips = raw_of(source, month), lake.trips_key(dataset_named(month[0]), month[1])
-    if step == "mart":  # A mart is built from the warehouse's rows.
-        return False
-    if step == "load" and store.exists(trips):
+    dataset, month = plan.dataset, plan.month
+    for before in reversed(TABLE[: STEPS.index(step)]):
+        if before.files is None:  # It works on rows of the warehouse.
+            return True
+        key = next(iter(before.files(dataset, month, source.file_name(dataset, month)).values()))
+        if not store.exists(key):
+            continue
         try:
-            _read(store.entry(trips))
-        except StoreError as error:
-            raise StoreError(f"{error}; to make it again, run: {redo(month, 'conform')}") from error
-        return False
-    if step == "download" or not store.exists(raw):
+            if before is TABLE[0]:
+                with store.entry(key).open_local() as path:
+                    sidecar_of(store, key).validate(path, key)
+            elif key.endswith(".parquet"):
+                _read(store.entry(key))
+        except (SourceError, StoreError) as error:
+            again = redo((dataset.name, month), before.name)
+            raise type(error)(f"{error}; to {before.name} it again, run: {again}") from error
         return True
-    try:
-        sidecar = sidecar_of(store, raw)
-        with store.entry(raw).open_local() as path:
-            sidecar.validate(path, raw)
-    except SourceError as error:
-        raise SourceError(f"{error}; to fetch it again, run: {redo(month, 'download')}") from error
     return False
 
 
@@ -195,16 +149,38 @@ def _read(trips: Entry) -> None:
         raise StoreError(f"{trips.key}: cannot be read as Parquet: {error}") from error
 
 
-def _sha256(store: Store, raw_key: str) -> str | None:
-    """The hash of the lake's raw bytes; None where there are none."""
-    if not store.exists(raw_key):
-        return None
-    with store.entry(raw_key).open_local() as path:
+def _delete(store: Store, warehouse: Warehouse, plan: DeletionPlan) -> None:
+    """Delete it, in an order in which a run can continue from every moment."""
+    if plan.month and plan.load:
+        warehouse.forget(plan.dataset, plan.month)
+    elif plan.month and plan.marts:
+        warehouse.forget_marts(plan.dataset, plan.month)
+    for entry in plan.files.values():
+        store.delete(entry.key)
+
+
+def _delete_once_fetched(
+    store: Store, warehouse: Warehouse, source: Source, plan: DeletionPlan, *, wait_s: float, always: bool
+) -> bool:
+    """Delete the month only after the source's whole file is where the next download takes it from.
+
+    False when its bytes are those of the lake: then nothing is deleted, and their sidecar is renewed.
+    """
+    raw = lake.raw_key(plan.dataset, source.file_name(plan.dataset, plan.month))
+    # Locked until the old file is deleted: every process that plans a run sweeps a part whose file exists.
+    with store.part(raw, wait_s=wait_s) as path:
+        sidecar = source.fetch(plan.dataset, plan.month, path)
+        if always or not store.exists(raw) or _sha256(store.entry(raw)) != sidecar.sha256:
+            _delete(store, warehouse, plan)
+            return True
+        key = lake.sidecar_key(raw)
+        metadata = store.entry(key).facts if store.exists(key) else {}
+        with store.publish(key, {**metadata, **sidecar.facts}) as draft:
+            draft.write_text(sidecar.to_json(), encoding="utf-8")
+        Part(path).discard()
+        return False
+
+
+def _sha256(entry: Entry) -> str:
+    with entry.open_local() as path:
         return Part(path).sha256()
-
-
-def _grouped(months: Iterable[Month]) -> dict[str, list[date | None]]:
-    grouped: dict[str, list[date | None]] = {}
-    for name, month in months:
-        grouped.setdefault(name, []).append(month)
-    return grouped

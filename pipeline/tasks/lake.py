@@ -1,13 +1,13 @@
-"""The steps that end in the lake: TLC's bytes as they are, then the one schema, checked before anyone can see it."""
+"""The steps that end in the lake: TLC's file as published, then the same rows in one schema, after their checks."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import lake
 from pipeline.conform.check import check, checks_document, enforce
 from pipeline.conform.month import conform_file
 from pipeline.datasets.base import (
@@ -20,8 +20,8 @@ from pipeline.datasets.base import (
     WARNINGS_KEY,
 )
 from pipeline.errors import ConcurrentWriteError, SourceError
-from pipeline.months import format_month
-from pipeline.settings import suggested_command
+from pipeline.months import format_month, label
+from pipeline.settings import current_settings, run_context, suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.inventory import sidecar_of
@@ -31,57 +31,59 @@ from pipeline.version import __version__
 
 
 class Download(Step):
-    """TLC's bytes of the month as they were published, with a sidecar that says where from."""
+    """TLC's file of the month as it was published, with a sidecar that says where it came from."""
 
     resources = {"tlc": 1}  # noqa: RUF012 - Luigi's way
 
     def run(self) -> None:
-        """Fetch, verify, publish; the sidecar first, since the data file is the commit point."""
-
-        def report(got: int, total: int | None, rate: float) -> None:
-            of = f" of {size(total)}" if total else ""
-            self.progress(got / total if total else None, f"{size(got)}{of}, {size(rate)}/s", moved=got)
-
-        raw = self.raw
-        with self.store.part(raw.key, wait_s=self.settings.lock_timeout_s) as path:
-            if raw.exists():  # Another process has downloaded it while this one waited for the part.
+        """Fetch and verify the file; publish the sidecar first, since the raw file says that the step is done."""
+        key = self.files("download")["raw"]
+        with self.store.part(key, wait_s=current_settings().lock_timeout_s) as part:
+            if self.complete():  # Another process downloaded it while this one waited for the lock.
                 return
-            sidecar = self.source.fetch(self.spec, self.month, path, report)
-            with raw.publish(_facts(self, sidecar)) as draft:
-                _publish_sidecar(self, sidecar)
-                # Last, as a draft is deleted with whatever fails, and what was downloaded need not be.
-                Part(path).move(draft)
+            sidecar = self.source.fetch(self.spec, self.month, part, self._report)
+            with self.store.publish(key, _metadata(self, sidecar)) as draft:
+                self._publish(sidecar)
+                Part(part).move(draft)  # Last: a failure above deletes the draft, and keeps the download.
         self.done(size(sidecar.bytes), moved=sidecar.bytes)
+
+    def _report(self, received: int, total: int | None, rate: float) -> None:
+        share = f" of {size(total)}" if total else ""
+        self.progress(received / total if total else None, f"{size(received)}{share}, {size(rate)}/s", moved=received)
+
+    def _publish(self, sidecar: Sidecar) -> None:
+        key = self.files("download")["sidecar"]
+        try:
+            with self.store.publish(key, {**_metadata(self, sidecar), **sidecar.facts}) as draft:
+                draft.write_text(sidecar.to_json(), encoding="utf-8")
+        except ConcurrentWriteError:  # Fine, if another machine published it for the same bytes.
+            if sidecar_of(self.store, self.files("download")["raw"]).sha256 != sidecar.sha256:
+                raise
 
 
 class Conform(Step):
-    """The month in the dataset's one schema, checked before anyone can see it."""
+    """The month in the dataset's one schema, published only if it passes its checks."""
 
     resources = {"cpu": 1}  # noqa: RUF012
 
     def run(self) -> None:
-        """Conform, measure, check; publish what was measured and found, and the rows only if they pass."""
-        facts: dict[str, str] = {}
-
-        def report(fraction: float, rows: int) -> None:
-            self.progress(fraction, f"{rows:,} rows", rows=rows)
-
-        with _verified(self) as (path, sidecar), self.trips.publish(facts) as draft:
+        """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
+        keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
+        with self._verified_raw() as (raw, sidecar), self.store.publish(keys["trips"], metadata) as draft:
             measures = conform_file(
-                path,
+                raw,
                 draft,
                 self.spec,
                 self.month,
                 source_sha256=sidecar.sha256,
-                progress=report,
-                threads=self.threads,
+                progress=lambda fraction, rows: self.progress(fraction, f"{rows:,} rows", rows=rows),
+                threads=max(1, (os.cpu_count() or 1) // run_context().workers),
             )
             findings = check(self.spec, self.month, measures)
-            # Taken when the block ends: what the file says of itself, for who lists the lake without opening its files.
             present = ",".join(measures.columns_in_source)
-            facts |= {**_facts(self, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
+            metadata |= {**_metadata(self, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
             warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
-            with self.store.publish(lake.checks_key(self.spec, self.month), {**facts, **warned}) as text:
+            with self.store.publish(keys["checks"], {**metadata, **warned}) as text:
                 document = checks_document(measures, findings)
                 text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             enforce(self.spec, self.month, findings)
@@ -89,47 +91,33 @@ class Conform(Step):
         warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
         self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows, warnings=rules)
 
+    @contextmanager
+    def _verified_raw(self) -> Iterator[tuple[Path, Sidecar]]:
+        """The raw file and its sidecar, after comparing them."""
+        key = self.files("download")["raw"]
+        with self.store.entry(key).open_local() as path:
+            try:
+                sidecar = sidecar_of(self.store, key)
+                sidecar.validate(path, key)
+            except SourceError as error:
+                again = suggested_command("redo", *label(self.spec.name, self.month).split(), "--from", "download")
+                raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
+            yield path, sidecar
+
 
 class DownloadZones(OfZones, Download):
-    """TLC's table of zones as it was published, with a sidecar that says where from."""
+    """TLC's table of zones as it was published, with a sidecar that says where it came from."""
 
 
 class ConformZones(OfZones, Conform):
     """The zones as a Parquet file of their one schema."""
 
 
-def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
-    """Publish the sidecar; one that another machine publishes for the same bytes just now will do."""
-    key = lake.sidecar_key(step.raw.key)
-    try:
-        with step.store.publish(key, {**_facts(step, sidecar), **sidecar.facts}) as text:
-            text.write_text(sidecar.to_json(), encoding="utf-8")
-    except ConcurrentWriteError:
-        with step.store.entry(key).open_local() as there:
-            if Sidecar.from_json(there.read_bytes(), key).sha256 != sidecar.sha256:
-                raise
-
-
-def _facts(step: Step, sidecar: Sidecar) -> dict[str, str]:
-    """What a store that keeps metadata says of a file beside its name."""
+def _metadata(step: Step, sidecar: Sidecar) -> dict[str, str]:
+    """The metadata that a store keeps with each file, so that a listing answers without opening files."""
     return {
         DATASET_KEY: step.spec.name,
         **({MONTH_KEY: format_month(step.month)} if step.month else {}),
         SOURCE_KEY: sidecar.sha256,
         VERSION_KEY: __version__,
     }
-
-
-@contextmanager
-def _verified(step: Step) -> Iterator[tuple[Path, Sidecar]]:
-    """The raw file with its sidecar, once they fit each other."""
-    raw = step.raw
-    with raw.entry().open_local() as path:
-        try:
-            sidecar = sidecar_of(step.store, raw.key)
-            sidecar.validate(path, raw.key)
-        except SourceError as error:
-            month = [format_month(step.month)] if step.month else []
-            again = suggested_command("redo", step.spec.name, *month, "--from", "download")
-            raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
-        yield path, sidecar

@@ -1,6 +1,6 @@
 """A log file for each step: `<logs>/green/2024-01/conform.log`, to which every attempt is added.
 
-It has what the step said and did, warnings of libraries, and for a failure the whole traceback, which nobody is shown.
+It has the step's messages, warnings of libraries, and for a failure the whole traceback, which is shown nowhere else.
 """
 
 from __future__ import annotations
@@ -21,48 +21,52 @@ from pipeline.months import format_month
 
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"
 _LOGGERS = ("luigi-interface", "luigi-interface.pipeline", "py.warnings")
-#: A file of this size is begun anew; the former one stays beside it.
+#: A larger file is renamed to .log.1 before a new attempt.
 _MOST_BYTES = 1_000_000
 
 _TIME = r"^\d{4}-\d\d-\d\dT[\d:.]+Z "
 _BEGINS = re.compile(rf"{_TIME}INFO [^\n]*: begins, process \d+", re.MULTILINE)
 _TRACEBACKS = re.compile(rf"\nTraceback \(most recent call last\):\n.*?(?=\n{_TIME}|\Z)", re.MULTILINE | re.DOTALL)
 
-_open: dict[int, _LogFile] = {}
-_refused: set[Path] = set()
+#: The open log of this process's step. A process that forks steps runs none itself.
+_open: _LogFile | None = None
+_unwritable: set[Path] = set()
 
 
 def log_path(logs: str, dataset: str, month: date | None, step: str) -> Path:
-    """Where the step's log lies."""
+    """The step's log file."""
     return Path(logs) / dataset / (format_month(month) if month else "") / f"{step}.log"
 
 
 def problem(folder: Path, *, make: bool = False) -> str:
-    """Why logs cannot be written below the folder, empty where they can; with `make` it is made where it is missing.
+    """Why logs cannot be written in the folder, empty if they can; with `make` the folder is created.
 
-    Where they cannot, the steps of this process and its forks are silent.
+    If they cannot, later steps of this process and its forks do not report it again.
     """
-    _refused.discard(folder)
+    _unwritable.discard(folder)
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)
-        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=above) as file:
-            file.write(b"x")  # A full disk makes empty files.
+        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=parent) as file:
+            file.write(b"x")  # On a full disk empty files can be created.
     except OSError as error:
-        _refused.add(folder)
-        none = isinstance(error, (FileExistsError, NotADirectoryError))
-        return f"{folder} {'is no folder' if none else f'cannot be written: {error.strerror}'}"
+        _unwritable.add(folder)
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        return f"{folder} {'is no folder' if is_file else f'cannot be written: {error.strerror}'}"
     return ""
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that ends with the first line that cannot be written."""
+    """A log file that stops at the first line that cannot be written, say because the disk is full."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.problem = path, ""
-        # A file name may hold bytes that are no text.
+        # Names of files may hold bytes that are not valid in any encoding.
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self.problem:
@@ -73,63 +77,59 @@ class _LogFile(logging.FileHandler):
         self.problem = f"{error.strerror if isinstance(error, OSError) else error}"
 
 
-def begin(path: Path, subject: str, where: str = "") -> str:
-    """Let this process write its log to the file, until `end`; returns why it cannot, which is no error.
+def begin(path: Path, subject: str, places: str = "") -> str:
+    """Write this process's log to the file until `end`; returns why that is impossible, which does not stop the step.
 
-    `where` is what tells one attempt from those of other lakes.
+    `places` (lake and warehouse) distinguishes the attempts for different lakes.
     """
+    global _open
     end()
-    if not _refused.isdisjoint(path.parents):
+    if not _unwritable.isdisjoint(path.parents):
         return ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size > _MOST_BYTES:
             path.replace(path.with_suffix(".log.1"))
-        handler = _LogFile(path)
+        _open = _LogFile(path)
     except OSError as error:
         return f"{path}: {error.strerror}"
-    formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    _open[os.getpid()] = handler
     for name in _LOGGERS:
-        logging.getLogger(name).addHandler(handler)
-    write(f"{subject}: begins, process {os.getpid()}{where}")
+        logging.getLogger(name).addHandler(_open)
+    _write(f"{subject}: begins, process {os.getpid()}{places}", logging.INFO)
     return ""
 
 
-def write(message: str, level: int = logging.INFO) -> None:
-    """Add a line to this process's log file alone."""
-    handler = _open.get(os.getpid())
-    if handler is not None:
-        handler.handle(logging.LogRecord("step", level, "", 0, message, None, None))
-
-
 def write_failure(subject: str, error: BaseException) -> None:
-    """Add why, and the whole traceback."""
-    why = f"{subject}: failed: {type(error).__name__}: {error}"
-    write(f"{why}\n{''.join(traceback.format_exception(error))}".rstrip(), logging.ERROR)
+    """Add an error and its whole traceback to the log file alone."""
+    message = f"{subject}: failed: {type(error).__name__}: {error}"
+    _write(f"{message}\n{''.join(traceback.format_exception(error))}".rstrip(), logging.ERROR)
+
+
+def _write(message: str, level: int) -> None:
+    if _open:
+        _open.handle(logging.LogRecord("step", level, "", 0, message, None, None))
 
 
 def end() -> str:
-    """Let go of the file; returns why it is not whole, empty when it is."""
-    handler = _open.pop(os.getpid(), None)
+    """Close the file; returns why it is not complete, empty when it is."""
+    global _open
+    handler, _open = _open, None
     if handler is None:
         return ""
     for name in _LOGGERS:
         logging.getLogger(name).removeHandler(handler)
-    with suppress(OSError):  # It tries once more to write what it could not.
+    with suppress(OSError):  # Closing tries to write the rest again.
         handler.close()
     return handler.problem and f"{handler.path}: {handler.problem}"
 
 
 def attempts(text: str) -> list[str]:
-    """The attempts that a log file has, newest first."""
+    """The attempts in the text of a log file, newest first."""
     starts = [*(match.start() for match in _BEGINS.finditer(text)), len(text)]
     parts = [text[: starts[0]], *(text[first:last] for first, last in pairwise(starts))]
     return [part.rstrip("\n") for part in reversed(parts) if part.strip()]
 
 
 def without_tracebacks(attempt: str) -> str:
-    """The attempt with a failure as its message alone."""
+    """The attempt with the message of a failure, without its traceback."""
     return _TRACEBACKS.sub("", attempt)

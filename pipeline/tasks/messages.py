@@ -1,7 +1,7 @@
 """What plain `luigi` prints about an error: its message instead of a traceback, and again at the very end of the run.
 
-Promise: the end of the output of a failed run says why it failed, whichever process the error happened in. For an error
-that nothing here raises on purpose, the traceback stays where it happened, and the message ends the run.
+Promise: the end of the output of a failed run says why it failed, whichever process the error happened in. An error
+that this package does not raise on purpose keeps its traceback, and its message ends the run as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _luigi = logging.getLogger("luigi-interface")
 
 _NO_ANSWER = "Failed connecting to remote scheduler"
 _NO_SCHEDULER = (
-    "Start luigid with: luigid --address 127.0.0.1 --state-path luigid.pickle, or do without it: --local-scheduler"
+    "Start luigid with: luigid --address 127.0.0.1 --state-path luigid.pickle, or run without it: --local-scheduler"
 )
 _SUMMARY = "===== Luigi Execution Summary ====="
 _NOT_GRANTED = "not granted run permission"
@@ -37,26 +37,26 @@ _NOT_RUN = (
     "disable_persist seconds ago and luigid holds them back; its visualiser says which"
 )
 _TRACEBACK = "Traceback (most recent call last):"
-#: While it plans, Luigi logs the traceback of an error as a text; of one of ours the message is enough.
+#: While it plans, Luigi logs the traceback of an error as text; for one of ours the message is enough.
 _OURS_AS_TEXT = re.compile(
     rf"{re.escape(_TRACEBACK)}.*^(?:pipeline\.errors|luigi\.parameter)\.(\w+: .*)", re.DOTALL | re.MULTILINE
 )
 
 #: How Luigi says that a signal ended the process of a step.
-_LOST = re.compile(r"^Task \S+ died unexpectedly with exit code -(\d+)")
-_KILLED = (
-    "the step's process was killed (signal 9), most likely because memory ran out, as the kernel's log then says; give "
-    "the machine or container more memory (mem_limit in docker/compose.yaml), use fewer --workers, or a smaller "
-    "load_memory under [pipeline]"
+_KILLED = re.compile(r"^Task \S+ died unexpectedly with exit code -(\d+)")
+_OUT_OF_MEMORY = (
+    "the step's process was killed (signal 9), most likely because the machine ran out of memory (the kernel's log "
+    "says so then); give the machine or container more memory (mem_limit in docker/compose.yaml), use fewer --workers, "
+    "or a smaller load_memory under [pipeline]"
 )
-#: What went wrong in this process before any step ran, in its order; each once.
+#: The errors of this process before any step ran, in order, each once.
 _planning_errors: dict[str, None] = {}
 
 
 def step_error(subject: str, explanation: str | None) -> PipelineError:
-    """The error of a step, out of what the scheduler has of it: what `Step.on_failure` described, as JSON again.
+    """The error of a step, from the text that the scheduler has: JSON of what `Step.on_failure` returned.
 
-    Of a process that is gone the scheduler has Luigi's words; then this says what the signal means that ended it.
+    For a process that was killed the scheduler has Luigi's words; then the error says what the signal means.
     """
     text = explanation or ""
     with suppress(ValueError):
@@ -65,25 +65,11 @@ def step_error(subject: str, explanation: str | None) -> PipelineError:
     if error.kind != "Failed":
         return error
     message = str(error)
-    if found := _LOST.search(message):
-        number = int(found[1])
+    if match := _KILLED.search(message):
+        number = int(match[1])
         message = f"the step's process was ended by signal {number} ({signal.strsignal(number) or 'unknown'})"
-        message = _KILLED if number == signal.SIGKILL else message
+        message = _OUT_OF_MEMORY if number == signal.SIGKILL else message
     return UnexpectedError(f"{subject}: {message}")
-
-
-def log_levels() -> dict[str, int]:
-    """The level of each logger, for a process that does not inherit it."""
-    return {logger.name: logger.level for logger in (_luigi, log)}
-
-
-def log_alike(levels: dict[str, int]) -> None:
-    """Log as the process does that gave these levels, unless logging is set up already."""
-    if log.hasHandlers():
-        return
-    logging.basicConfig(format="%(message)s")
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 class _MessageOnly(logging.Filter):
@@ -91,10 +77,9 @@ class _MessageOnly(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        error = record.exc_info[1] if record.exc_info else None
-        if words := _explained(error):
-            text, record.exc_info = f"{text}\n{words}", None
-            _planning_errors[words] = None
+        if message := _explained(record.exc_info[1] if record.exc_info else None):
+            text, record.exc_info = f"{text}\n{message}", None
+            _planning_errors[message] = None
         elif text.startswith(_NO_ANSWER):
             text, record.exc_info = f"{text}. {_NO_SCHEDULER}", None
         elif match := _OURS_AS_TEXT.search(text):
@@ -103,15 +88,14 @@ class _MessageOnly(logging.Filter):
         elif _TRACEBACK in text:
             _planning_errors[text.strip().splitlines()[-1]] = None
         elif _SUMMARY in text:
-            last = dict.fromkeys([*_planning_errors, *_failures(), *([_NOT_RUN] if _NOT_GRANTED in text else [])])
-            text = "\n".join([text.rstrip(), *([""] if last else []), *last])
-        if (text := visible(text)) != record.getMessage():
-            record.msg, record.args = text, ()
+            errors = dict.fromkeys([*_planning_errors, *_failures(), *([_NOT_RUN] if _NOT_GRANTED in text else [])])
+            text = "\n".join([text.rstrip(), *([""] if errors else []), *errors])
+        record.msg, record.args = visible(text), ()
         return True
 
 
 def _failures() -> Iterator[str]:
-    """What the scheduler knows of the steps that failed in the run of which Luigi logs the summary."""
+    """The scheduler's messages about the steps that failed in the run whose summary Luigi is logging."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and not isinstance(frame.f_locals.get("worker"), Worker):
         frame = frame.f_back
@@ -125,24 +109,19 @@ def _failures() -> Iterator[str]:
 
 
 def _explained(error: BaseException | None) -> str:
-    """The words of an error that needs no traceback; empty for any other."""
+    """The message of an error that needs no traceback; empty for any other."""
     if isinstance(error, PipelineError):
         return error.words
     if isinstance(error, ParameterException):
         return f"UsageError: {error}"
     if isinstance(error, RPCError):
         return f"UsageError: {error}. {_NO_SCHEDULER}"
-    if error is not None and (option := _unparsed(error)):
-        return f"UsageError: {option}: {error}"
+    for frame, _ in traceback.walk_tb(error.__traceback__ if error else None):
+        if frame.f_code.co_name == "_get_task_kwargs":  # Where Luigi parses the options of the command line.
+            return f"UsageError: --{frame.f_locals['param_name'].replace('_', '-')} {frame.f_locals['attr']}: {error}"
+    if "Error when parsing the default value" in str(error):
+        return f"UsageError: a value of the command line or luigi.cfg: {error}"
     return ""
-
-
-def _unparsed(error: BaseException) -> str:
-    """The option of the command line whose value Luigi could not parse, from the frame in which it tried."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == "_get_task_kwargs":
-            return f"--{frame.f_locals['param_name'].replace('_', '-')} {frame.f_locals['attr']}"
-    return "a value of the command line or luigi.cfg" if "Error when parsing the default value" in str(error) else ""
 
 
 _luigi.addFilter(_MessageOnly())

@@ -1,4 +1,4 @@
-"""The parameters of tasks: as Luigi's own, but a value that cannot be is a UsageError that says what can."""
+"""The parameters of tasks: as Luigi's own, but an invalid value is a UsageError that says what is allowed."""
 
 from __future__ import annotations
 
@@ -21,30 +21,28 @@ class MonthParameter(luigi.MonthParameter):
 
 
 class OptionalMonthParameter(MonthParameter):
-    """A month as YYYY-MM, or none; none stays none on its way through luigid to another worker."""
+    """A month as YYYY-MM, or None, which Luigi's own would not send through luigid to another worker."""
 
     def parse(self, text: str) -> date | None:  # type: ignore[override]
         """The first day of the month."""
         return super().parse(text) if text else None
 
     def serialize(self, month: date | None) -> str:
-        """The month, or nothing."""
+        """The month; empty for None."""
         return super().serialize(month) if month else ""
 
 
-class DatasetParameter(luigi.ChoiceParameter):
+class DatasetParameter(luigi.Parameter):
     """The name of one dataset."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(choices=list(DATASETS), description=description)
-        self.description = f"{description}: {', '.join(DATASETS)}"  # Luigi's own list changes its order in every run.
+        super().__init__(description=f"{description}: {', '.join(DATASETS)}")
 
     def normalize(self, name: str) -> str:
-        """The name, checked."""
+        """The name, validated."""
         if name not in DATASETS:
-            raise UsageError(
-                f"unknown dataset {name!r}; allowed are {', '.join(DATASETS)}{did_you_mean([name], DATASETS)}"
-            )
+            allowed = f"{', '.join(DATASETS)}{did_you_mean([name], DATASETS)}"
+            raise UsageError(f"unknown dataset {name!r}; allowed are {allowed}")
         return name
 
 
@@ -57,14 +55,12 @@ class DatasetsParameter(luigi.Parameter):
         return self.normalize(DATASETS if names == ["all"] else names)
 
     def normalize(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Sorted and checked."""
+        """The names in the order of `DATASETS`, validated."""
         names = list(names)
         unknown = sorted(set(names) - set(DATASETS))
         if unknown or not names:
-            raise UsageError(
-                f"unknown datasets {unknown}; allowed are {', '.join(DATASETS)}, several with commas, or all"
-                + did_you_mean(unknown, DATASETS)
-            )
+            allowed = f"{', '.join(DATASETS)}, several with commas, or all{did_you_mean(unknown, DATASETS)}"
+            raise UsageError(f"unknown datasets {unknown}; allowed are {allowed}")
         return tuple(name for name in DATASETS if name in names)
 
     def serialize(self, names: Iterable[str]) -> str:

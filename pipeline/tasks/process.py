@@ -1,34 +1,35 @@
-"""What surrounds the run of a step in its process: it stops when it is told to, and does not outlive its parent.
+"""The process of a step: it stops cleanly on SIGTERM, and ends when its parent ends.
 
 Luigi loads `TaskProcessContext` by its name, from [worker] task_process_context.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType, TracebackType
+from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 from pipeline.lake.planning import step_begins
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-#: As proc(5) says, 1000 is a process that is ended before all others when memory runs out.
-_BEFORE_OTHERS = "500"
+_POLL_S = 0.5
+#: proc(5): from -1000 (never) to 1000, how likely the kernel kills the process when memory runs out.
+_OOM_SCORE = "500"
 
 
 class TaskProcessContext:
     """In a child, turn SIGTERM into a clean exit, and let the parent's death have the same effect.
 
-    Luigi ends its children with SIGTERM, whose default action would leave drafts behind; and it does not end them at
-    all when it is killed itself. With one worker a step runs in the parent, where nothing is changed.
+    Luigi ends its children with SIGTERM, whose default action would leave drafts behind; and when Luigi is killed, it
+    does not end them at all. With one worker a step runs in the parent, where nothing is changed.
     """
 
     def __init__(self, process: Any) -> None:
@@ -39,53 +40,35 @@ class TaskProcessContext:
         step_begins()
         if self._parent is None:
             return
-        with suppress(
-            OSError
-        ):  # When memory runs out, the parent stays, which says so. Elsewhere than in Linux it may not.
-            Path("/proc/self/oom_score_adj").write_text(_BEFORE_OTHERS)
-        # Ctrl-C reaches the whole group at once; the parent decides, and ends its children by SIGTERM.
+        with suppress(OSError):  # Linux only: when memory runs out, the parent survives and reports it.
+            Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+        # Ctrl-C reaches the whole process group; the parent decides, and ends its children with SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop)
-        _die_with(self._parent)
+        threading.Thread(target=_stop_with, args=(self._parent,), daemon=True).start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if self._parent is None:
             return
-        # The process is about to end; an exception in what Python does then would be a traceback.
+        # A signal while Python shuts down would print a traceback.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if kind is KeyboardInterrupt:
+        if error_type is KeyboardInterrupt:
             sys.exit(128 + signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        # Luigi passes KeyboardInterrupt on; any other exception it would report as a failure of the step.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        # Else Luigi reports a step that is not done, and a parent that stopped it for its time limit begins it anew.
-        self._process.result_queue = _Nowhere()
+        # Otherwise Luigi reports the step as not done, and a parent that stopped it at its time limit starts it again.
+        self._process.result_queue = SimpleQueue()
+        # Luigi passes KeyboardInterrupt on; it would report any other exception as a failure of the step.
         raise KeyboardInterrupt
 
 
-class _Nowhere:
-    """In place of the queue of results."""
-
-    def put(self, result: object) -> None:
-        """Tell nobody."""
-
-
-def _die_with(parent: BaseProcess) -> None:
-    if sys.platform.startswith("linux") and multiprocessing.get_start_method() == "fork":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        # The parent may have died before the call, and then no signal comes.
-        if os.getppid() != parent.pid:
-            raise KeyboardInterrupt
-    else:
-        # A forkserver's child has the server for its parent in the system's eyes, and elsewhere there is no such call.
-        # Here the parent is known by a pipe of which it alone has the other end. (Forked siblings would have it, too.)
-        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
-
-
-def _stop_after(parent: BaseProcess) -> None:
-    parent.join()
-    # To the main thread, so that what it waits for is interrupted.
+def _stop_with(parent: BaseProcess) -> None:
+    if multiprocessing.get_start_method() == "fork":
+        # Forked siblings inherit the pipe on which `join` waits, so that it would wait for them, too.
+        while os.getppid() == parent.pid:
+            time.sleep(_POLL_S)
+    else:  # The system sees the forkserver as the parent.
+        parent.join()
+    # To the main thread, to interrupt what it waits for.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

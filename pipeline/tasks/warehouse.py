@@ -9,33 +9,31 @@ from pipeline.errors import UsageError
 from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings
-from pipeline.tasks.base import OfZones, Step, WithSettings
-from pipeline.tasks.messages import log
-from pipeline.tasks.targets import ExternalTables
+from pipeline.tasks.base import OfZones, Step, WithSettings, log
 from pipeline.warehouses.base import Exposing, Warehouse
 from pipeline.warehouses.registry import engine_of
 
 
-class _Writing(Step):
+class _WarehouseStep(Step):
     """A step that writes to the warehouse."""
 
     doing = "loading"
 
     @property
     def resources(self) -> dict[str, int]:
-        """One of those that the engine of the warehouse has; DuckDB takes one writer at a time."""
+        """One of the engine's resource; DuckDB takes one writer at a time."""
         try:
-            return {engine_of(self.settings.warehouse).resource: 1}
+            return {engine_of(current_settings().warehouse).resource: 1}
         except UsageError:
-            return {}  # Luigi asks for this even when it has just learnt that the settings are invalid.
+            return {}  # Luigi asks for this even after it has reported that the settings are invalid.
 
 
-class Load(_Writing):
+class Load(_WarehouseStep):
     """The month's rows in the dataset's table, exactly those of its trips file."""
 
     def run(self) -> None:
         """Replace the month."""
-        rows = self.warehouse.replace(self.spec, self.month, self.trips.entry())
+        rows = self.warehouse.replace(self.spec, self.month, self.store.entry(self.files("conform")["trips"]))
         self.done(f"{rows:,} rows" if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
 
 
@@ -45,11 +43,11 @@ class LoadZones(OfZones, Load):
     before: str = luigi.Parameter(
         default="",
         significant=False,
-        description="when the zones were loaded that must be loaded again; empty for none",
+        description="the time of the load of zones that must be replaced; empty for none",
     )
 
     def complete(self) -> bool:
-        """Whether zones are loaded, and not still those from before."""
+        """Whether zones are loaded, by another load than `before`."""
         return super().complete() and not (self.before and loaded_zones_at(self.warehouse) == self.before)
 
 
@@ -59,8 +57,8 @@ def loaded_zones_at(warehouse: Warehouse) -> str:
     return record.loaded_at.isoformat() if record else ""
 
 
-class Mart(_Writing):
-    """The month of every mart that draws on the dataset."""
+class Mart(_WarehouseStep):
+    """The month of every mart that reads the dataset."""
 
     doing = "building marts"
 
@@ -76,24 +74,23 @@ class Mart(_Writing):
 
 
 class Expose(WithSettings, luigi.Task):
-    """External tables over the lake's files in BigQuery, for those who query without loading."""
+    """External tables over the lake's files in BigQuery, for queries without loading."""
 
-    def output(self) -> ExternalTables:
-        """All of the tables."""
-        return ExternalTables(self.warehouse, store_of(current_settings()).location)
+    def complete(self) -> bool:
+        """Whether all of them exist, as declared."""
+        return self._warehouse.exposed(store_of(current_settings()).location)
 
     def run(self) -> None:
-        """Make what is missing of them."""
-        names = self.warehouse.expose(store_of(current_settings()).location)
-        log.info(f"external tables: {', '.join(names)}")
+        """Create those that are missing."""
+        tables = self._warehouse.expose(store_of(current_settings()).location)
+        log.info(f"external tables: {', '.join(tables)}")
 
     @property
-    def warehouse(self) -> Exposing:
-        """The warehouse, if it can do that."""
+    def _warehouse(self) -> Exposing:
         warehouse = warehouse_of(current_settings())
         if not isinstance(warehouse, Exposing):
             raise UsageError(
-                "Expose: external tables are BigQuery's; any other warehouse is loaded, and DuckDB reads the lake's "
-                "files as they are. Allowed is [pipeline] warehouse = bigquery://project/dataset"
+                "Expose: only BigQuery has external tables; load into other warehouses (DuckDB also reads the lake's "
+                "files directly). Allowed is [pipeline] warehouse = bigquery://project/dataset"
             )
         return warehouse

@@ -40,18 +40,18 @@ Step = tuple[str, str, date | None]
 
 @dataclass(frozen=True)
 class Change:
-    """Something that goes or grows old behind the pipeline's back."""
+    """Something that is deleted or becomes stale without the pipeline."""
 
-    what: str
+    target: str
     which: tuple[str, date | None] = ("green", JAN)
 
     def apply(self, here: Inventory, database: Path) -> None:
         name, month = self.which
         dataset = dataset_named(name)
-        if self.what in ("raw", "sidecar", "trips", "checks"):
-            step = "download" if self.what in ("raw", "sidecar") else "conform"
-            here.store.delete(here.files(step, dataset, month)[self.what])
-        elif self.what == "link":
+        if self.target in ("raw", "sidecar", "trips", "checks"):
+            step = "download" if self.target in ("raw", "sidecar") else "conform"
+            here.store.delete(here.files(step, dataset, month)[self.target])
+        elif self.target == "link":
             folder = Path(here.store.location) / here.files("conform", dataset, month)["trips"]
             if folder.parent.is_dir() and not folder.parent.is_symlink():
                 elsewhere = database.parent / "elsewhere" / name / folder.parent.name
@@ -65,7 +65,7 @@ class Change:
                 "mart": f"DELETE FROM mart_loads WHERE mart = '{MARTS[0]}' AND {key}",
                 "old load": f"UPDATE loads SET fingerprint = 'older' WHERE {key}",
                 "old mart": f"UPDATE mart_loads SET fingerprint = 'older' WHERE mart = '{MARTS[1]}' AND {key}",
-            }.get(self.what, f"DROP TABLE IF EXISTS {self.what}")
+            }.get(self.target, f"DROP TABLE IF EXISTS {self.target}")
             with duckdb.connect(database) as connection:
                 connection.execute(statement)
 
@@ -116,7 +116,7 @@ _names = count()
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, max_size=6), through=st.sampled_from(STEPS))
-def test_what_is_shown_is_what_is_run(made: Path, changes: list[Change], through: str) -> None:
+def test_the_steps_that_are_shown_are_those_that_run(made: Path, changes: list[Change], through: str) -> None:
     folder = made / f"example-{next(_names)}"
     shutil.copytree(made / "made", folder)
     _adopt(folder, str(made / "published"))
@@ -138,7 +138,7 @@ def test_what_is_shown_is_what_is_run(made: Path, changes: list[Change], through
     outcomes = runner.run([_backfill(through)], workers=1, scheduler_url=None)
     assert {(of.step, of.dataset, of.month) for of in outcomes} == left
     assert (exit_code(outcomes) == 0) == (not _left(through))
-    if not any(change.what == "sidecar" for change in changes):
+    if not any(change.target == "sidecar" for change in changes):
         assert _left(through) == set()
     if through == "mart" and not _left(through):
         _assert_tables_hold_what_the_records_say(folder / "warehouse.duckdb")
@@ -187,15 +187,14 @@ def _by_asking_each_task(through: str) -> set[Step]:
     here = inventory_of(current_settings())
     left = set()
     for name, month in MONTHS:
-        last = [step for step in STEPS if step != "mart" or name == "green"][-1]
-        upto = min(through, last, key=STEPS.index)
-        steps = steps_left(lambda step, name=name, month=month: task_of(step, name, month).complete(), upto)  # type: ignore[misc]
+        wanted = [step for step in STEPS[: STEPS.index(through) + 1] if step != "mart" or name == "green"]
+        steps = steps_left(lambda step, name=name, month=month: task_of(step, name, month).complete(), wanted)  # type: ignore[misc]
         assert steps == here.left(dataset_named(name), month, through)
         left |= {(step, name, month) for step in steps}
     return left
 
 
-def test_a_mart_whose_sql_is_another_by_now_is_built_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mart_whose_sql_has_changed_is_built_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.state import inventory
 
     _adopt(made / "made", str(made / "published"))
@@ -205,7 +204,7 @@ def test_a_mart_whose_sql_is_another_by_now_is_built_again(made: Path, monkeypat
     (mart, _) = inventory.marts_of("green")
     for definition, why in ((None, ""), (mart.definition, ""), ("0" * 16, "built by other SQL than is declared")):
         object.__setattr__(record, "definition", definition)
-        assert inventory._older_mart(record, mart, load) == why
+        assert inventory._why_stale(record, mart, load) == why
         assert here.done("mart", green, JAN) == (not why)
         (status,) = here.statuses({"green": [JAN]}, JAN)["green"]
         assert status.stale == ({"mart": why} if why else {})

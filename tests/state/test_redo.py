@@ -1,4 +1,4 @@
-"""`pipeline redo`: just what was named goes and comes back, it asks before, and a kill at any moment does no harm."""
+"""`pipeline redo`: it redoes exactly what was named, asks first, and can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def seen(folder: Folder) -> dict[str, Any]:
 
 
 def touched(folder: Folder, before: dict[str, Any]) -> set[str]:
-    """What was made anew since."""
+    """The files, loads and marts that were made again since."""
     now = seen(folder)
     assert now.keys() == before.keys()
-    return {name for name, what in before.items() if now[name] != what}
+    return {name for name, version in before.items() if now[name] != version}
 
 
 MART = {"daily_trips 2024-01", "monthly_zone_revenue 2024-01"}
@@ -95,16 +95,16 @@ DOWNLOAD = {*CONFORM, FILES["raw"], FILES["sidecar"]}
 
 
 @pytest.mark.parametrize(
-    ("step", "anew", "requests"),
+    ("step", "redone", "requests"),
     [("mart", MART, 0), ("load", LOAD, 0), ("conform", CONFORM, 0), ("download", DOWNLOAD, 1)],
 )
-def test_the_step_and_those_after_it_are_done_anew_for_the_month_and_nothing_else_is_touched(
-    own: Folder, site: SampleSite, step: str, anew: set[str], requests: int
+def test_the_step_and_those_after_it_are_redone_for_the_month_and_nothing_else_is_touched(
+    own: Folder, site: SampleSite, step: str, redone: set[str], requests: int
 ) -> None:
     before, content = seen(own), state(own.path / "data")
     ended = own.pipeline("redo", "green", "2024-01", "--from", step, "--yes")
     assert ended.returncode == 0, ended.stderr
-    assert touched(own, before) == anew
+    assert touched(own, before) == redone
     assert state(own.path / "data") == content
     whole = [request.path for request in site.requests if request.status == 200]
     assert whole == ["/trip-data/green_tripdata_2024-01.parquet"] * requests
@@ -114,7 +114,7 @@ def _answer(folder: Folder, answer: str, *arguments: str) -> subprocess.Complete
     return folder.run("python", "-c", _ANSWERED, answer, "pipeline", *arguments)
 
 
-def test_what_will_go_is_shown_and_a_no_leaves_it(own: Folder) -> None:
+def test_what_will_be_deleted_is_shown_and_a_no_keeps_it(own: Folder) -> None:
     before = seen(own)
     ended = _answer(own, "n", "redo", "green", "2024-01..2024-02", "--from", "conform")
     assert ended.returncode == 0, ended.stderr
@@ -126,14 +126,14 @@ def test_what_will_go_is_shown_and_a_no_leaves_it(own: Folder) -> None:
     assert touched(own, before) == set()
 
 
-def test_a_yes_lets_it_go(own: Folder) -> None:
+def test_a_yes_deletes_and_redoes_it(own: Folder) -> None:
     before = seen(own)
     ended = _answer(own, "y", "redo", "green", "2024-01", "--from", "mart")
     assert ended.returncode == 0, ended.stderr
     assert touched(own, before) == MART
 
 
-def test_where_nobody_can_be_asked_it_takes_yes(own: Folder) -> None:
+def test_without_a_terminal_yes_is_required(own: Folder) -> None:
     before = seen(own)
     ended = _answer(own, "", "redo", "green", "2024-01", "--from", "load")
     assert ended.returncode == 2
@@ -141,7 +141,7 @@ def test_where_nobody_can_be_asked_it_takes_yes(own: Folder) -> None:
     assert touched(own, before) == set()
 
 
-def test_months_of_which_nothing_is_there_are_run_and_nobody_is_asked_about_them(own: Folder) -> None:
+def test_months_of_which_nothing_exists_are_run_without_a_question(own: Folder) -> None:
     before = seen(own)
     ended = _answer(own, "", "redo", "green", "2024-03", "--from", "load")
     assert ended.returncode == 0, ended.stderr
@@ -150,7 +150,7 @@ def test_months_of_which_nothing_is_there_are_run_and_nobody_is_asked_about_them
     assert rows(own.database, "SELECT COUNT(*) FROM green WHERE month = DATE '2024-03-01'") == [(500,)]
 
 
-def test_what_is_there_of_an_unfinished_month_goes_and_the_month_is_finished(own: Folder) -> None:
+def test_an_unfinished_month_is_deleted_and_finished(own: Folder) -> None:
     whole = state(own.path / "data")
     for name in ("trips", "checks"):
         (own.lake / FILES[name]).unlink()
@@ -162,7 +162,7 @@ def test_what_is_there_of_an_unfinished_month_goes_and_the_month_is_finished(own
 
 
 @pytest.mark.parametrize("damage", ["no sidecar", "a sidecar that is none", "cut raw bytes"])
-def test_a_month_that_could_not_be_conformed_anew_stays_as_it_is_and_the_others_are_done(
+def test_a_month_that_cannot_be_conformed_again_stays_as_it_is_and_the_others_are_done(
     own: Folder, damage: str
 ) -> None:
     raw, sidecar = own.lake / FILES["raw"], own.lake / FILES["sidecar"]
@@ -179,7 +179,7 @@ def test_a_month_that_could_not_be_conformed_anew_stays_as_it_is_and_the_others_
     assert touched(own, before) == {name.replace("2024-01", "2024-02") for name in CONFORM}
 
 
-def test_without_raw_bytes_conform_fetches_them_before_anything_goes(own: Folder, site: SampleSite) -> None:
+def test_without_a_raw_file_conform_fetches_it_before_anything_is_deleted(own: Folder, site: SampleSite) -> None:
     for name in ("raw", "sidecar"):
         (own.lake / FILES[name]).unlink()
     before = seen(own)
@@ -207,7 +207,7 @@ def test_without_raw_bytes_conform_fetches_them_before_anything_goes(own: Folder
         (("zones", "2024-01", "--from", "load"), "the zones go alone and without a period"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(folder: Folder, arguments: tuple[str, ...], message: str) -> None:
+def test_invalid_usage_is_one_message_and_exit_code_2(folder: Folder, arguments: tuple[str, ...], message: str) -> None:
     ended = folder.pipeline("redo", *arguments, "--yes")
     assert ended.returncode == 2
     assert message in ended.stderr
@@ -218,7 +218,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(folder: Folder, arguments: tup
 # --- the zones
 
 
-def test_the_same_zones_anew_leave_the_marts_as_they_are(own: Folder, site: SampleSite) -> None:
+def test_the_same_zones_loaded_again_leave_the_marts_as_they_are(own: Folder, site: SampleSite) -> None:
     before, content = seen(own), state(own.path / "data")
     ended = own.pipeline("redo", "zones", "--from", "download", "--yes")
     assert ended.returncode == 0, ended.stderr
@@ -227,7 +227,7 @@ def test_the_same_zones_anew_leave_the_marts_as_they_are(own: Folder, site: Samp
     assert [request.path for request in site.requests if request.status == 200] == ["/misc/taxi_zone_lookup.csv"]
 
 
-def test_other_zones_bring_all_marts_anew(own: Folder) -> None:
+def test_other_zones_rebuild_all_marts(own: Folder) -> None:
     published = own.path / "published"
     published.mkdir()
     zones = (own.lake / "raw/zones/taxi_zone_lookup.csv").read_text()
@@ -251,7 +251,7 @@ def _die(folder: Folder, deletions: int, number: int, *arguments: str) -> subpro
 @pytest.mark.parametrize(
     ("deletions", "then"), [(0, "backfill"), (1, "redo"), (2, "backfill"), (3, "backfill"), (3, "redo")]
 )
-def test_killed_between_two_deletions_a_backfill_or_the_same_redo_ends_right(
+def test_killed_between_two_deletions_a_backfill_or_the_same_redo_finishes_the_month(
     own: Folder, deletions: int, then: str
 ) -> None:
     content = state(own.path / "data")
@@ -266,7 +266,9 @@ def test_killed_between_two_deletions_a_backfill_or_the_same_redo_ends_right(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_stopped_between_two_deletions_it_ends_without_a_traceback_and_goes_on_later(own: Folder, number: int) -> None:
+def test_stopped_between_two_deletions_it_ends_without_a_traceback_and_continues_later(
+    own: Folder, number: int
+) -> None:
     content = state(own.path / "data")
     redo = ("redo", "green", "2024-01..2024-02", "--from", "download", "--yes")
     ended = _die(own, 2, number, *redo)
@@ -276,7 +278,7 @@ def test_stopped_between_two_deletions_it_ends_without_a_traceback_and_goes_on_l
     assert state(own.path / "data") == content
 
 
-def test_killed_after_any_step_of_the_run_the_same_redo_ends_right(own: Folder) -> None:
+def test_killed_after_any_step_of_the_run_the_same_redo_finishes_the_month(own: Folder) -> None:
     content = state(own.path / "data")
     redo = ("redo", "green", "2024-01..2024-02", "--from", "download", "--yes")
     for step in ("2 months to do", "download", "conform", "load", "mart"):

@@ -1,4 +1,4 @@
-"""`pipeline refresh`: what is new, republished, gone or out of date is told, and just that is done anew."""
+"""`pipeline refresh`: it reports what is new, republished, gone or stale, and redoes exactly that."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _asked(site: SampleSite, method: str) -> list[str]:
 # --- the source
 
 
-def test_where_all_is_as_at_the_source_nothing_is_to_be_done(own: Folder, site: SampleSite) -> None:
+def test_when_all_equals_the_source_there_is_nothing_to_do(own: Folder, site: SampleSite) -> None:
     before = seen(own)
     ended = own.pipeline("refresh", "green", "2024-01..2024-02")
     assert ended.returncode == 0, ended.stderr
@@ -73,7 +73,7 @@ def test_where_all_is_as_at_the_source_nothing_is_to_be_done(own: Folder, site: 
     assert not [path for path in _asked(site, "HEAD") if "yellow" in path or "2023" in path], "from the oldest here on"
 
 
-def test_months_that_neither_the_source_nor_the_lake_has_do_not_count_as_at_the_source(own: Folder) -> None:
+def test_months_that_neither_the_source_nor_the_lake_has_do_not_count_as_equal(own: Folder) -> None:
     ended = own.pipeline("refresh", "green", "2024")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == (
@@ -87,13 +87,13 @@ def test_months_that_neither_the_source_nor_the_lake_has_do_not_count_as_at_the_
     assert "zones" not in found["absent"]
 
 
-def test_a_republished_month_is_told_and_left(own: Folder, site: SampleSite) -> None:
+def test_a_republished_month_is_reported_and_not_changed(own: Folder, site: SampleSite) -> None:
     before = seen(own)
     site.faults.add("green*2024-01*", "republished")
     (found,) = findings(own, "green", "2024")
     assert found["why"].startswith("another ETag, another date")
-    told = {name: found[name] for name in ("dataset", "month", "finding", "dated", "redo_from")}
-    assert told == {
+    reported = {name: found[name] for name in ("dataset", "month", "finding", "dated", "redo_from")}
+    assert reported == {
         "dataset": "green",
         "month": "2024-01",
         "finding": "republished",
@@ -109,7 +109,7 @@ def test_a_republished_month_is_told_and_left(own: Folder, site: SampleSite) -> 
     assert _asked(site, "GET") == []
 
 
-def test_a_republished_month_is_done_anew_alone_and_its_bytes_come_once(
+def test_only_a_republished_month_is_redone_and_it_is_downloaded_once(
     own: Folder, site: SampleSite, tmp_path: Path
 ) -> None:
     before = seen(own)
@@ -124,7 +124,7 @@ def test_a_republished_month_is_done_anew_alone_and_its_bytes_come_once(
     assert findings(own) == []
 
 
-def test_republished_bytes_that_cannot_be_had_leave_the_month_and_the_others_are_done(
+def test_republished_bytes_that_cannot_be_fetched_leave_the_month_and_the_others_are_done(
     own: Folder, site: SampleSite
 ) -> None:
     before = seen(own)
@@ -152,7 +152,7 @@ def test_the_same_bytes_under_another_tag_cost_a_new_sidecar_only(own: Folder, s
     assert [path for path in drafts.rglob("*") if path.is_file()] == []
 
 
-def test_a_month_that_is_gone_is_told_and_never_deleted(own: Folder, site: SampleSite) -> None:
+def test_a_month_that_is_gone_is_reported_and_never_deleted(own: Folder, site: SampleSite) -> None:
     before = seen(own)
     site.faults.add("green*2024-01*", 403, times=math.inf)
     (found,) = findings(own, "--apply")
@@ -160,13 +160,13 @@ def test_a_month_that_is_gone_is_told_and_never_deleted(own: Folder, site: Sampl
     assert touched(own, before) == set()
 
 
-def test_a_new_month_is_told_and_fetched_when_it_is_applied(own: Folder, site: SampleSite) -> None:
+def test_a_new_month_is_reported_and_fetched_with_apply(own: Folder, site: SampleSite) -> None:
     before = seen(own)
     assert [found["month"] for found in findings(own, "green", "2023-12..2024-03")] == ["2023-12"]
     assert seen(own) == before
     ended = own.pipeline("refresh", "green", "2023-12..2024-03", "--apply")
     assert ended.returncode == 0, ended.stderr
-    assert "green 2023-12  new: the source has it, nothing of it is here  2024-02-20  all steps" in ended.stdout
+    assert "green 2023-12  new: the source has it, nothing of it exists locally  2024-02-20  all steps" in ended.stdout
     assert {name for name in before if seen(own)[name] != before[name]} == set()
     assert _asked(site, "GET") == [MONTH.replace("2024-01", "2023-12")]
     assert rows(own.database, "SELECT COUNT(*) FROM green WHERE month = DATE '2023-12-01'") == [(300,)]
@@ -180,7 +180,7 @@ def test_json_is_one_document_whatever_is_applied(own: Folder, site: SampleSite)
     assert [found["finding"] for found in document["findings"]] == ["republished"]
 
 
-def test_a_source_that_does_not_answer_is_left_alone_soon(own: Folder, site: SampleSite) -> None:
+def test_a_source_that_does_not_answer_is_not_asked_for_long(own: Folder, site: SampleSite) -> None:
     before = seen(own)
     site.faults.add("*", 500, times=math.inf)
     found = findings(own, "green", "2023-01..2024-02", "--apply", code=1)
@@ -194,7 +194,7 @@ def test_a_source_that_does_not_answer_is_left_alone_soon(own: Folder, site: Sam
 
 
 @pytest.mark.parametrize("damage", [None, "{", '{"url": 1}'], ids=["absent", "cut", "other"])
-def test_a_sidecar_that_cannot_be_read_is_told_and_the_month_left(own: Folder, damage: str | None) -> None:
+def test_an_unreadable_sidecar_is_reported_and_the_month_not_changed(own: Folder, damage: str | None) -> None:
     sidecar = own.lake / FILES["sidecar"]
     sidecar.unlink() if damage is None else sidecar.write_text(damage)
     before = seen(own)
@@ -210,7 +210,7 @@ def test_an_empty_lake_has_nothing_to_compare(folder: Folder) -> None:
     assert "Nothing is here yet" in ended.stdout
 
 
-def test_an_unknown_dataset_is_a_mistake(folder: Folder) -> None:
+def test_an_unknown_dataset_is_a_usage_error(folder: Folder) -> None:
     ended = folder.pipeline("refresh", "gren", "2024")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
 
@@ -218,7 +218,7 @@ def test_an_unknown_dataset_is_a_mistake(folder: Folder) -> None:
 # --- a folder as source
 
 
-def test_of_a_folder_size_and_time_are_compared(own: Folder) -> None:
+def test_files_of_a_folder_are_compared_by_size_and_time(own: Folder) -> None:
     published = own.path / "published"
     published.mkdir()
     for path in (own.lake / "raw/green").glob("*.parquet"):
@@ -241,7 +241,7 @@ def test_of_a_folder_size_and_time_are_compared(own: Folder) -> None:
 
 @pytest.mark.parametrize("dataset", [DATASETS["green"], ZONES], ids=lambda dataset: dataset.name)
 @pytest.mark.parametrize("kind", ["site", "folder"])
-def test_what_a_source_says_of_a_file_is_what_the_sidecar_says_once_it_has_come(
+def test_the_version_of_a_source_is_what_the_sidecar_says_after_the_download(
     site: SampleSite, tmp_path: Path, kind: str, dataset: Any
 ) -> None:
     policy = RetryPolicy(timeout_s=10, retries=0, first_wait_s=0)
@@ -253,15 +253,15 @@ def test_what_a_source_says_of_a_file_is_what_the_sidecar_says_once_it_has_come(
         sidecar = source.fetch(dataset, month, tmp_path / "part")
     version = source.version(dataset, month)
     assert version is not None
-    told = (version.url, version.etag, version.last_modified, version.bytes)
-    assert told == (sidecar.url, sidecar.etag, sidecar.last_modified, sidecar.bytes)
+    known = (version.url, version.etag, version.last_modified, version.bytes)
+    assert known == (sidecar.url, sidecar.etag, sidecar.last_modified, sidecar.bytes)
 
 
 # --- what is out of date here
 
 
 def _rewrite_trips(folder: Folder, **said: str) -> None:
-    """The same trips in a file that says something else of itself, as a run with other code would have left it."""
+    """Rewrite the trips file with other metadata, as a run of another version would have left it."""
     path = folder.lake / FILES["trips"]
     table = pq.read_table(path, partitioning=None)
     metadata = {**table.schema.metadata, **{key.encode(): text.encode() for key, text in said.items()}}
@@ -281,7 +281,7 @@ def _make_stale(folder: Folder, step: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "why", "redo_from", "anew"),
+    ("made", "why", "redo_from", "redone"),
     [
         ("mart", "built from an older load", "mart", MART),
         ("load", "loaded from an older trips file", "load", LOAD),
@@ -289,8 +289,8 @@ def _make_stale(folder: Folder, step: str) -> None:
         ("raw", "conformed from older raw bytes", "conform", CONFORM),
     ],
 )
-def test_what_is_out_of_date_is_told_and_the_stale_steps_alone_are_done(
-    own: Folder, site: SampleSite, made: str, why: str, redo_from: str, anew: set[str]
+def test_stale_months_are_reported_and_only_their_stale_steps_are_done(
+    own: Folder, site: SampleSite, made: str, why: str, redo_from: str, redone: set[str]
 ) -> None:
     _make_stale(own, made)
     before = seen(own)
@@ -300,12 +300,12 @@ def test_what_is_out_of_date_is_told_and_the_stale_steps_alone_are_done(
     assert found["dated"] is not None
     ended = own.pipeline("refresh", "--apply")
     assert ended.returncode == 0, ended.stderr
-    assert touched(own, before) == anew
+    assert touched(own, before) == redone
     assert _asked(site, "GET") == []
     assert findings(own) == []
 
 
-def test_what_would_have_to_be_fetched_and_cannot_be_stays_as_it_is(own: Folder, site: SampleSite) -> None:
+def test_a_month_whose_file_cannot_be_fetched_stays_as_it_is(own: Folder, site: SampleSite) -> None:
     _make_stale(own, "conform")
     for name in ("raw", "sidecar"):
         (own.lake / FILES[name]).unlink()
@@ -320,7 +320,7 @@ def test_what_would_have_to_be_fetched_and_cannot_be_stays_as_it_is(own: Folder,
 
 
 @pytest.mark.parametrize(("deletions", "then"), [(0, "refresh"), (2, "backfill"), (3, "backfill"), (3, "refresh")])
-def test_killed_while_it_applies_a_backfill_or_the_same_command_ends_right(
+def test_killed_while_it_applies_a_backfill_or_the_same_command_finishes_the_month(
     own: Folder, site: SampleSite, tmp_path: Path, deletions: int, then: str
 ) -> None:
     before = state(own.path / "data")
@@ -332,7 +332,7 @@ def test_killed_while_it_applies_a_backfill_or_the_same_command_ends_right(
     assert ended.returncode == 0, ended.stderr
     fresh = make_folder(tmp_path / "fresh", site.url)
     assert fresh.pipeline("backfill", "green", "2024-01..2024-02").returncode == 0
-    # Before the old raw bytes go a backfill goes on with them, and a later refresh finds them republished still.
+    # A backfill continues with old raw bytes that are not deleted yet, and a later refresh reports the month again.
     old = then == "backfill" and deletions < 3
     assert state(own.path / "data") == (before if old else state(fresh.path / "data"))
     assert [found["finding"] for found in findings(own, "green", "2024-01..2024-02")] == ["republished"] * old

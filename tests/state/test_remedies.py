@@ -1,4 +1,4 @@
-"""What a message tells people to run works in the very state that raises it, and names the places that they gave."""
+"""The command that a message names works in the state that raised it, with the same lake, warehouse and source."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _all(*spoil: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 def commands_in(said: str) -> list[str]:
-    """The command lines of `pipeline` that a message tells people to run."""
+    """The command lines of `pipeline` that a message names."""
     return re.findall(r"run: (pipeline [^;\n]+?)(?:;.*|\s*\(.*)?$", said, re.MULTILINE)
 
 
@@ -120,21 +120,21 @@ def obey(folder: Folder, said: str) -> subprocess.CompletedProcess[str]:
         ),
     ],
 )
-def test_the_command_that_a_message_names_mends_the_state_that_raised_it(
+def test_the_command_that_a_message_names_fixes_the_state_that_raised_it(
     own: Folder, spoil: Callable[[Path], None], asked: tuple[str, ...]
 ) -> None:
     spoil(own.path / "kept" / "lake")
     asked = asked if asked[0] == "python" else ("pipeline", *asked)
     ended = own.run(*asked, *PLACES)
     assert ended.returncode != 0
-    mended = obey(own, ended.stdout + ended.stderr)
-    assert mended.returncode == 0, ended.stderr + mended.stdout + mended.stderr
+    fixed = obey(own, ended.stdout + ended.stderr)
+    assert fixed.returncode == 0, ended.stderr + fixed.stdout + fixed.stderr
     again = own.run(*asked, *PLACES)
     assert again.returncode == 0, again.stderr
     assert not (own.path / "data" / "lake").exists(), "the places that luigi.cfg names were left alone"
 
 
-def test_a_redo_deletes_nothing_before_its_replacement_is_proved(own: Folder, site: SampleSite) -> None:
+def test_a_redo_deletes_nothing_before_its_replacement_is_verified(own: Folder, site: SampleSite) -> None:
     lake = own.path / "kept" / "lake"
     _other_bytes(TRIPS, 4)(lake)
     _other_bytes(RAW)(lake)
@@ -149,9 +149,7 @@ def test_a_redo_deletes_nothing_before_its_replacement_is_proved(own: Folder, si
     assert counted.stdout.split() == ['"n"', "300"]
 
 
-def test_a_load_whose_trips_and_raw_bytes_are_gone_stays_until_the_source_has_sent_them(
-    own: Folder, site: SampleSite
-) -> None:
+def test_a_load_without_trips_and_raw_file_stays_until_the_source_has_sent_it(own: Folder, site: SampleSite) -> None:
     _without(TRIPS, RAW, SIDECAR)(own.path / "kept" / "lake")
     site.faults.add("*green*", 403, times=1)
     redo = ("redo", "green", "2024-01", "--from", "load", "--yes", *PLACES)
@@ -178,8 +176,8 @@ def test_a_corrected_file_of_a_folder_is_fetched_again_by_the_command_that_the_s
     shown = own.pipeline("status", "green", "2024-02", *places).stdout
     assert "2024   x" in shown, shown
     assert re.search("^green 2024-02: conform failed: SchemaError: ", shown, re.MULTILINE), shown
-    _, _, told = ended.stdout.partition("first run:\n")
-    command = told.splitlines()[0].strip()
+    _, _, after = ended.stdout.partition("first run:\n")
+    command = after.splitlines()[0].strip()
     assert f"  {command}" in shown.splitlines(), "status names the same command"
     days = [date(2024, 2, 1)] * good.num_rows
     for name in ("lpep_pickup_datetime", "lpep_dropoff_datetime"):
@@ -188,8 +186,8 @@ def test_a_corrected_file_of_a_folder_is_fetched_again_by_the_command_that_the_s
     pq.write_table(good, file)
     assert own.pipeline(*backfill).returncode == 1, "it conforms the old raw bytes"
     assert command.startswith("pipeline redo green 2024-02 --from download --lake kept/lake --warehouse ")
-    mended = own.run(*shlex.split(command), "--yes")
-    assert mended.returncode == 0, mended.stdout + mended.stderr
+    fixed = own.run(*shlex.split(command), "--yes")
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
     (month,) = json.loads(own.pipeline("status", "green", "2024-02", "--json", *places).stdout)["datasets"][0]["months"]
     assert (month["stage"], month["failure"]) == ("complete", None)
 
@@ -239,7 +237,7 @@ def test_a_suggested_command_has_no_secrets(adopted: Callable[..., None], wareho
 # --- how many
 
 
-def test_months_and_zones_are_counted_apart() -> None:
+def test_months_and_zones_are_counted_separately() -> None:
     jan, feb = date(2024, 1, 1), date(2024, 2, 1)
     assert counted_months([("green", jan)]) == "1 month"
     assert counted_months([("green", jan), ("green", feb), ("green", feb), ("zones", None)]) == "2 months and the zones"

@@ -1,6 +1,6 @@
-"""What is there of each month: every stage and every kind of staleness, in a lake that real runs made.
+"""What exists of each month: every stage and every reason to be stale, in a lake that real runs made.
 
-What the commands make of it for people and programs is in test_look.py, but for what needs all of these kinds.
+The output of the commands is tested in tests/cli; here is only what needs all of these states.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _take(folder: Folder, *what: str, dataset: Dataset = GREEN) -> None:
 
 
 def _say(folder: Folder, dataset: Dataset = GREEN, month: date | None = JAN, **said: str | None) -> None:
-    """The same trips in a file that says something else of itself, or no longer says it."""
+    """Rewrite the trips file with other metadata, or without some of it."""
     path = _file(folder, "trips", dataset, month)
     table = pq.read_table(path, partitioning=None)
     known: dict[str, str | None] = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
@@ -111,7 +111,7 @@ def _execute(folder: Folder, sql: str) -> None:
 # --- stages
 
 
-def test_a_month_that_a_run_has_made_is_complete_with_its_rows_and_raw_bytes(made: Folder) -> None:
+def test_a_month_after_a_run_is_complete_with_its_rows_and_raw_bytes(made: Folder) -> None:
     (january, february) = look(made, GREEN, JAN, FEB)
     size = _file(made, "raw").stat().st_size
     assert january == MonthStatus("green", JAN, "mart", frozenset(STEPS), rows=2000, raw_bytes=size)
@@ -133,7 +133,9 @@ def test_a_month_that_a_run_has_made_is_complete_with_its_rows_and_raw_bytes(mad
     ],
     ids="+".join,
 )
-def test_a_month_is_as_far_as_what_is_left_of_it(own: Folder, taken: list[str], stage: str, missing: list[str]) -> None:
+def test_the_stage_of_a_month_follows_from_what_is_left_of_it(
+    own: Folder, taken: list[str], stage: str, missing: list[str]
+) -> None:
     _take(own, *taken)
     (found, untouched) = look(own, GREEN, JAN, FEB)
     assert (found.stage, list(found.missing_steps)) == (stage, missing)
@@ -175,7 +177,7 @@ def test_the_steps_up_to_one_are_those_that_a_backfill_up_to_it_does(
     assert now.missing_through(through) == ()
 
 
-def test_a_month_of_which_nothing_is_here_is_missing_or_too_young(own: Folder) -> None:
+def test_a_month_of_which_nothing_exists_is_missing_or_too_young(own: Folder) -> None:
     found = look(own, GREEN, date(2024, 1, 1), date(2023, 12, 1), date(2024, 2, 1), MAR, TODAY)
     assert [of.stage for of in found] == ["complete", "missing", "complete", "not published", "not published"]
     assert [of.young for of in found] == [False, False, False, True, True]
@@ -183,7 +185,7 @@ def test_a_month_of_which_nothing_is_here_is_missing_or_too_young(own: Folder) -
     assert look(own, GREEN, JAN)[0].stage == "raw"
 
 
-def test_the_zones_are_of_no_month(own: Folder) -> None:
+def test_the_zones_have_no_month(own: Folder) -> None:
     (zones,) = look(own, ZONES, None)
     assert (zones.stage, zones.rows, zones.month) == ("complete", 265, None)
     _execute(own, "DELETE FROM loads WHERE dataset = 'zones'")
@@ -197,7 +199,7 @@ def test_the_zones_are_of_no_month(own: Folder) -> None:
     assert (zones.stage, zones.young, zones.missing_steps) == ("missing", False, ("download", "conform", "load"))
 
 
-def test_where_there_is_no_lake_and_no_warehouse_nothing_is_there_and_nothing_is_made(folder: Folder) -> None:
+def test_without_lake_and_warehouse_everything_is_missing_and_nothing_is_created(folder: Folder) -> None:
     assert [of.stage for of in look(folder, GREEN, JAN, TODAY)] == ["missing", "not published"]
     assert [path.name for path in folder.path.iterdir()] == ["luigi.cfg"]
 
@@ -244,7 +246,7 @@ def test_warnings_refuse_nothing(refused: Folder) -> None:
 # --- out of date
 
 
-def test_other_raw_bytes_make_the_trips_stale_and_new_trips_the_load(own: Folder) -> None:
+def test_another_raw_file_makes_the_trips_stale_and_new_trips_the_load(own: Folder) -> None:
     for what in ("raw", "sidecar"):
         _file(own, what).unlink()
     with SampleSite(rows=300, seed=1) as other:
@@ -264,7 +266,7 @@ def test_other_raw_bytes_make_the_trips_stale_and_new_trips_the_load(own: Folder
     assert (found.stage, found.rows) == ("complete", 300)
 
 
-def test_other_trips_of_the_same_raw_bytes_make_the_load_stale(own: Folder) -> None:
+def test_other_trips_of_the_same_raw_file_make_the_load_stale(own: Folder) -> None:
     _say(own, note="other bytes")
     (found, untouched) = look(own, GREEN, JAN, FEB)
     assert (found.stale, found.stale_from) == ({"load": "loaded from an older trips file"}, "load")
@@ -278,7 +280,7 @@ def test_marts_of_an_older_load_are_stale(own: Folder) -> None:
     assert untouched.stage == "complete"
 
 
-def test_what_is_older_in_more_than_one_respect_begins_with_the_first_step(own: Folder) -> None:
+def test_several_stale_steps_are_redone_from_the_first(own: Folder) -> None:
     _say(own, **{SOURCE_KEY: "0" * 64})
     _execute(own, "UPDATE mart_loads SET fingerprint = 'older' WHERE month = '2024-01-01'")
     (found,) = look(own)
@@ -304,7 +306,7 @@ def _declared(**changes: dict[str, Any]) -> Dataset:
     ids=["type", "alias", "word", "words for people", "column that it never had", "column less"],
 )
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "not loaded"])
-def test_trips_are_stale_when_the_declaration_of_their_columns_is_another(
+def test_trips_are_stale_when_the_declaration_of_their_columns_changed(
     own: Folder, monkeypatch: pytest.MonkeyPatch, declared: Dataset, is_stale: bool, loaded: bool
 ) -> None:
     if not loaded:
@@ -315,7 +317,7 @@ def test_trips_are_stale_when_the_declaration_of_their_columns_is_another(
     assert look(own, GREEN)[0].stage == "complete"
 
 
-def test_zones_of_other_raw_bytes_are_stale(own: Folder) -> None:
+def test_zones_of_another_raw_file_are_stale(own: Folder) -> None:
     _say(own, ZONES, None, **{SOURCE_KEY: "0" * 64})
     (zones,) = look(own, ZONES, None)
     assert zones.stale_from == "conform"
@@ -345,27 +347,27 @@ def test_trips_that_do_not_say_what_they_were_made_of_are_stale(
 
 
 @pytest.mark.parametrize("key", [SOURCE_KEY, DECLARATION_KEY, PRESENT_KEY])
-def test_trips_that_say_less_of_themselves_are_stale(own: Folder, key: str) -> None:
+def test_trips_with_incomplete_metadata_are_stale(own: Folder, key: str) -> None:
     _say(own, **{key: None})
     (found,) = look(own)
     assert (found.stage, found.stale_from) == ("stale", "conform")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"sha256": 1}'])
-def test_a_sidecar_that_cannot_be_read_wants_a_download(own: Folder, text: str) -> None:
+def test_a_sidecar_that_cannot_be_read_requires_a_download(own: Folder, text: str) -> None:
     _file(own, "sidecar").write_text(text)
     (found,) = look(own)
     assert (found.stale, found.stale_from) == ({"download": "its sidecar is not readable"}, "download")
 
 
-def test_what_was_deleted_makes_nothing_stale(own: Folder) -> None:
+def test_deleted_files_make_nothing_stale(own: Folder) -> None:
     _take(own, "sidecar")
     assert look(own)[0].stage == "complete"
     _take(own, "raw", "trips")
     assert look(own)[0].stage == "complete"
 
 
-# --- as people see it
+# --- as the user sees it
 
 ZONES_THERE = MonthStatus("zones", None, "load", frozenset(STEPS[:3]))
 
@@ -391,7 +393,7 @@ def test_months_in_a_row_for_the_same_reason_are_one_remark_with_one_command() -
     ]
 
 
-def test_of_very_many_remarks_twenty_are_printed_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_many_remarks_twenty_are_printed_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:
     found = remarks({"green": _stale([add_months(JAN, 2 * number) for number in range(23)])}, ZONES_THERE)
     print_remarks(found)
     lines = capsys.readouterr().out.splitlines()
@@ -411,7 +413,7 @@ def test_refresh_is_named_only_for_what_it_does(capsys: pytest.CaptureFixture[st
     assert "except for --from download: pipeline refresh --apply" in capsys.readouterr().out
 
 
-def test_months_and_sizes_in_short() -> None:
+def test_months_and_sizes_are_abbreviated() -> None:
     months = [date(2021, 11, 1), date(2021, 12, 1), date(2022, 1, 1), date(2022, 3, 1), date(2023, 3, 1)]
     assert spans(reversed(months)) == ["2021-11..2022-01", "2022-03", "2023-03"]
     assert spans([]) == []
@@ -436,7 +438,7 @@ def test_the_stages_can_be_told_apart_without_colours() -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_a_terminal_has_colours_unless_it_wants_none_and_shows_the_same(made: Folder, columns: int) -> None:
+def test_a_terminal_has_colours_unless_no_color_is_set_and_shows_the_same(made: Folder, columns: int) -> None:
     coloured, code = on_terminal(made, "status", "all", "2023..2024", columns=columns)
     plain, _ = on_terminal(made, "status", "all", "2023..2024", columns=columns, NO_COLOR="1")
     assert code == 0
@@ -448,7 +450,7 @@ def test_a_terminal_has_colours_unless_it_wants_none_and_shows_the_same(made: Fo
 
 
 def _break(folder: Folder, step: str) -> None:
-    """Make a month of green stale, so that it must be done anew from this step on."""
+    """Make a month of green stale, so that it must be redone from this step."""
     if step == "download":
         _file(folder, "sidecar").write_text("{")
     elif step == "conform":
@@ -468,7 +470,7 @@ def test_a_plan_that_downloads_nothing_says_so(own: Folder) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_the_command_beside_a_stale_month_mends_it(own: Folder, step: str) -> None:
+def test_the_command_shown_for_a_stale_month_fixes_it(own: Folder, step: str) -> None:
     _break(own, step)
     said = own.pipeline("status", "green", "2024-01..2024-02")
     assert "2024  ~█" in said.stdout, said.stderr
@@ -508,7 +510,7 @@ def _plan(folder: Folder, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_a_plan_has_the_very_steps_that_a_backfill_then_does(own: Folder) -> None:
+def test_a_plan_has_exactly_the_steps_that_a_backfill_then_does(own: Folder) -> None:
     _take(own, "marts")
     _take(own, "load", dataset=FHV)
     _file(own, "trips", GREEN, FEB).unlink()
@@ -542,7 +544,7 @@ def test_a_plan_has_the_very_steps_that_a_backfill_then_does(own: Folder) -> Non
     assert {line for line in lines if line.startswith(STEPS)} == wanted
 
 
-def test_only_young_months_of_which_nothing_is_here_are_asked_for_and_none_of_the_future(
+def test_the_source_is_asked_only_for_young_months_without_files_and_none_of_the_future(
     own: Folder, site: SampleSite
 ) -> None:
     own.source = site.url
@@ -560,7 +562,7 @@ def test_only_young_months_of_which_nothing_is_here_are_asked_for_and_none_of_th
     assert site.requests == []
 
 
-def test_a_source_that_answers_nothing_is_soon_left_alone(own: Folder, site: SampleSite) -> None:
+def test_a_source_that_answers_with_errors_is_not_asked_for_long(own: Folder, site: SampleSite) -> None:
     own.source = site.url
     own.environment |= {"PIPELINE_PUBLICATION_LAG_MONTHS": "1200", "PIPELINE_RETRIES": "9"}
     site.faults.add("*", 503, times=math.inf)
@@ -575,7 +577,7 @@ def test_a_source_that_answers_nothing_is_soon_left_alone(own: Folder, site: Sam
 def test_everything_in_the_cloud_takes_few_requests(folder: Folder, site: SampleSite, cloud: Cloud) -> None:
     cloud.use(folder)
     folder.source = site.url
-    # With few rows the made-up 2023-03 has a warning, which the listing tells.
+    # With few rows the sample's 2023-03 has a warning, which is in the metadata of the listing.
     assert folder.pipeline("backfill", "green", "2023-03").returncode == 0
     cloud.clear()
     ended = folder.pipeline("status")
@@ -586,7 +588,7 @@ def test_everything_in_the_cloud_takes_few_requests(folder: Folder, site: Sample
     assert {line.split()[0] for line in asked} == {"GET"}
 
 
-def test_months_that_failed_alike_are_one_remark_and_the_command_fits_the_step() -> None:
+def test_months_that_failed_for_one_reason_are_one_remark_and_the_command_fits_the_step() -> None:
     def failed(step: str, month: date | None, dataset: str = "green") -> MonthStatus:
         return MonthStatus(dataset, month, "load", failure=(step, "SchemaError", f"{month}: odd"))
 

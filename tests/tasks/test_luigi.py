@@ -1,4 +1,4 @@
-"""Plain `luigi --module pipeline` with our luigi.cfg: whole runs, what they leave and say, and how they are stopped."""
+"""Plain `luigi --module pipeline` with our luigi.cfg: whole runs, their files and output, and how they are stopped."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def configure(folder: Folder, **options: int) -> None:
 # Whole runs
 
 
-def test_a_backfill_ends_with_these_files_and_rows_and_a_second_one_does_nothing(own: Folder, site: SampleSite) -> None:
+def test_a_backfill_leaves_these_files_and_rows_and_a_second_one_does_nothing(own: Folder, site: SampleSite) -> None:
     ended = own.luigi(*backfill("green", "2024-01", "2024-03"))
     assert ended.returncode == 0, ended.stderr
     months = ("2024-01", "2024-02", "2024-03")
@@ -103,7 +103,7 @@ def test_a_backfill_ends_with_these_files_and_rows_and_a_second_one_does_nothing
     assert [(path, (own.path / "data" / path).stat().st_mtime_ns) for path in own.files()] == there
 
 
-def test_a_load_brings_exactly_its_month_with_one_worker_too(own: Folder, site: SampleSite) -> None:
+def test_a_load_with_one_worker_loads_exactly_its_month(own: Folder, site: SampleSite) -> None:
     load = ("Load", "--dataset", "yellow", "--month", "2024-01")
     ended = own.luigi(*load)
     assert ended.returncode == 0, ended.stderr
@@ -114,7 +114,7 @@ def test_a_load_brings_exactly_its_month_with_one_worker_too(own: Folder, site: 
     assert site.requests == asked
 
 
-def test_backfills_of_several_datasets_and_of_all_in_which_one_begins_later(own: Folder, site: SampleSite) -> None:
+def test_backfills_of_several_datasets_and_of_all_when_one_starts_later(own: Folder, site: SampleSite) -> None:
     ended = own.luigi(*backfill("green,yellow", "2019-01", "2019-01"))
     assert ended.returncode == 0, ended.stderr
     assert loaded(own) == [("green", "2019-01", 500), ("yellow", "2019-01", 500)]
@@ -127,14 +127,14 @@ def test_backfills_of_several_datasets_and_of_all_in_which_one_begins_later(own:
     assert len(site.requests) == 5, "what was there is not fetched again"
 
 
-def test_the_zones_can_be_had_alone(own: Folder) -> None:
+def test_the_zones_can_be_loaded_alone(own: Folder) -> None:
     ended = own.luigi("LoadZones")
     assert ended.returncode == 0, ended.stderr
     assert own.files() == sorted([*ZONES, *DATABASE])
     assert rows(own.database, "SELECT COUNT(*) FROM zones") == [(265,)]
 
 
-def test_a_range_of_luigis_own_brings_its_months_and_a_second_one_does_nothing(own: Folder, site: SampleSite) -> None:
+def test_luigis_own_range_loads_its_months_and_a_second_run_does_nothing(own: Folder, site: SampleSite) -> None:
     span = ("--start", "2024-01", "--stop", "2024-03", "--months-back", "500", "--task-limit", "1000")
     command = ("RangeMonthly", "--of", "Load", "--of-params", '{"dataset": "yellow"}', *span)
     ended = own.luigi(*command)
@@ -146,7 +146,7 @@ def test_a_range_of_luigis_own_brings_its_months_and_a_second_one_does_nothing(o
     assert site.requests == asked
 
 
-def test_latest_leaves_out_what_is_not_published_and_catches_up_once_it_is(tmp_path: Path) -> None:
+def test_latest_skips_what_is_not_published_and_catches_up_later(tmp_path: Path) -> None:
     latest = ("Latest", "--datasets", "green", "--months", "3", "--last", "2024-03", "--workers", "2")
     with SampleSite(rows=300, last=parse_month("2024-02")) as site:
         folder = make_folder(tmp_path / "work", site.url)
@@ -182,7 +182,7 @@ def last_line(said: str) -> str:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_month_that_fails_is_the_last_word_and_the_others_are_done(
+def test_a_failed_month_is_in_the_last_line_and_the_others_are_done(
     own: Folder, site: SampleSite, workers: int
 ) -> None:
     site.faults.add("*2024-02*", 500, times=math.inf)
@@ -201,7 +201,7 @@ def test_a_month_that_fails_is_the_last_word_and_the_others_are_done(
     assert [request.path[-15:] for request in site.requests] == ["2024-02.parquet"]
 
 
-def test_all_failures_are_said_last_each_once_whichever_process_they_come_from(own: Folder, site: SampleSite) -> None:
+def test_all_failures_are_printed_last_each_once_from_any_process(own: Folder, site: SampleSite) -> None:
     site.faults.add("*.parquet", 503, times=math.inf)
     own.environment["PIPELINE_RETRIES"] = "0"
     command = ("luigi", "--module", "pipeline", *backfill("fhv,green", "2024-01", "2024-02"), "--local-scheduler")
@@ -219,7 +219,7 @@ def _published(folder: Path, dataset: str, month: str, table: pa.Table) -> None:
     pq.write_table(table, files / f"{dataset}_tripdata_{month}.parquet")
 
 
-def test_a_month_that_is_not_believable_or_has_unknown_columns_is_named_last(tmp_path: Path) -> None:
+def test_a_month_that_failed_its_checks_or_has_unknown_columns_is_in_the_last_line(tmp_path: Path) -> None:
     schema = DATASETS["green"].schema
     empty = pa.table([pa.array([], field.type) for field in schema], schema=schema)
     _published(tmp_path / "published", "green", "2024-01", empty)
@@ -237,7 +237,7 @@ def test_a_month_that_is_not_believable_or_has_unknown_columns_is_named_last(tmp
     assert not folder.database.exists() or loaded(folder) == []
 
 
-def test_a_month_not_published_yet_is_a_failure_of_whoever_asked_for_it(own: Folder) -> None:
+def test_a_month_not_published_yet_is_a_failure_when_it_was_requested(own: Folder) -> None:
     own.environment["PIPELINE_PUBLICATION_LAG_MONTHS"] = "1200"
     ended = own.luigi("Download", "--dataset", "green", "--month", f"{add_months(parse_month('2026-01'), 600):%Y-%m}")
     assert ended.returncode == 1
@@ -245,7 +245,7 @@ def test_a_month_not_published_yet_is_a_failure_of_whoever_asked_for_it(own: Fol
     assert own.files() == []
 
 
-def test_a_step_whose_process_is_killed_is_the_last_word(own: Folder, site: SampleSite) -> None:
+def test_a_step_whose_process_was_killed_is_in_the_last_line(own: Folder, site: SampleSite) -> None:
     site.faults.add("*2024-01*", "delay", 60)
     process = own.start("luigi", "--module", "pipeline", *backfill("fhv", "2024-01", "2024-02"), "--local-scheduler")
     heard = Heard(process)
@@ -254,7 +254,7 @@ def test_a_step_whose_process_is_killed_is_the_last_word(own: Folder, site: Samp
     assert pid is not None
     if sys.platform == "linux":
         adjusted = Path(f"/proc/{pid[1]}/oom_score_adj").read_text()
-        assert int(adjusted) > 0, "when memory runs out, it is ended before its parent, which tells of it"
+        assert int(adjusted) > 0, "when memory runs out, it is killed before its parent, which reports it"
     os.kill(int(pid[1]), signal.SIGKILL)
     said = heard.rest()
     assert process.wait(30) == 1
@@ -280,19 +280,19 @@ def test_the_command_names_steps_whose_processes_were_killed_and_says_what_to_do
     assert "(same for 1 other: fhv 2024-0" in said
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_traceback_and_ends_with_its_last_line(own: Folder) -> None:
+def test_an_unexpected_error_keeps_its_traceback_and_its_message_is_the_last_line(own: Folder) -> None:
     (own.path / "broken.py").write_text(
         "from pipeline import *\n"
         "class Breaks(Load):\n"
         "    def requires(self):\n        return []\n"
-        "    def run(self):\n        raise ZeroDivisionError('nobody foresaw this')\n"
+        "    def run(self):\n        raise ZeroDivisionError('this is unexpected')\n"
     )
     own.environment["PYTHONPATH"] = str(own.path)
     task = ("Breaks", "--dataset", "green", "--month", "2024-01", "--workers", "2", "--local-scheduler")
     ended = own.run("luigi", "--module", "broken", *task)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
-    assert last_line(ended.stderr) == "ZeroDivisionError: nobody foresaw this"
+    assert last_line(ended.stderr) == "ZeroDivisionError: this is unexpected"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback_and_ends_with_its_last
         (("Load", "--datasets", "green"), 2, "unrecognized arguments: --datasets green"),
     ],
 )
-def test_wrong_usage_is_no_success_and_says_at_the_end_what_is_wrong(
+def test_wrong_usage_fails_with_the_reason_in_the_last_line(
     folder: Folder, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     ended = folder.luigi(*arguments)
@@ -337,13 +337,13 @@ def test_wrong_usage_is_no_success_and_says_at_the_end_what_is_wrong(
     assert folder.files() == []
 
 
-def test_without_a_luigid_the_last_word_is_how_to_start_one_or_do_without(folder: Folder) -> None:
+def test_without_a_luigid_the_last_line_says_how_to_start_one_or_run_without(folder: Folder) -> None:
     file = folder.path / "luigi.cfg"
     file.write_text(file.read_text().replace("\n[core]\n", "\n[core]\nrpc_retry_wait = 0\n"))
     ended = folder.luigi("LoadZones", "--scheduler-host", "127.0.0.1", "--scheduler-port", "9", local=False)
     assert ended.returncode == 2
     assert "connecting to remote scheduler 'http://127.0.0.1:9'" in last_line(ended.stderr)
-    assert last_line(ended.stderr).endswith("luigid.pickle, or do without it: --local-scheduler")
+    assert last_line(ended.stderr).endswith("luigid.pickle, or run without it: --local-scheduler")
     assert "Traceback" not in ended.stderr
 
 
@@ -416,7 +416,7 @@ def test_with_luigid_settings_and_progress_reach_children_under_forkserver_too(o
     assert {path.name for path in own.path.iterdir()} == {"here", "luigi.cfg"}
 
 
-def test_luigid_knows_why_a_step_failed_and_a_run_right_after_says_why_it_does_nothing(
+def test_luigid_has_the_error_of_a_step_and_the_next_run_says_why_it_does_nothing(
     own: Folder, luigid: Luigid, site: SampleSite
 ) -> None:
     own.environment["PIPELINE_RETRIES"] = "0"
@@ -436,7 +436,7 @@ def test_luigid_knows_why_a_step_failed_and_a_run_right_after_says_why_it_does_n
     assert loaded(own) == [("green", "2024-01", 500)]
 
 
-def test_what_was_deleted_is_made_again_at_once_though_luigid_remembers_it(own: Folder, luigid: Luigid) -> None:
+def test_a_deleted_file_is_made_again_although_luigid_has_its_step_as_done(own: Folder, luigid: Luigid) -> None:
     conform = ("Conform", "--dataset", "green", "--month", "2024-01", *luigid.options)
     assert own.luigi(*conform, local=False).returncode == 0
     (trips,) = own.lake.glob("trips/green/*/*.parquet")
@@ -463,7 +463,7 @@ def _processes(folder: Folder) -> list[psutil.Process]:
         ("spawn", signal.SIGKILL),
     ],
 )
-def test_a_parent_that_is_stopped_leaves_no_process_and_no_litter_and_the_next_run_goes_on(
+def test_a_stopped_parent_leaves_no_process_and_no_drafts_and_the_next_run_continues(
     own: Folder, site: SampleSite, method: str, number: signal.Signals
 ) -> None:
     # One child waits for the site, where it hangs; another is somewhere in its next step.
@@ -489,7 +489,7 @@ def test_a_parent_that_is_stopped_leaves_no_process_and_no_litter_and_the_next_r
     assert loaded(own) == [("green", month, 500) for month in months]
 
 
-def test_ctrl_c_in_a_terminal_which_reaches_every_process_at_once_ends_all(own: Folder, site: SampleSite) -> None:
+def test_ctrl_c_in_a_terminal_ends_every_process(own: Folder, site: SampleSite) -> None:
     site.faults.add("*.parquet", "delay", 120, times=2)
     process = own.start("luigi", "--module", "pipeline", *backfill("fhv", "2024-01", "2024-02"), "--local-scheduler")
     heard = Heard(process)
@@ -503,7 +503,7 @@ def test_ctrl_c_in_a_terminal_which_reaches_every_process_at_once_ends_all(own: 
     assert own.luigi(*backfill("fhv", "2024-01", "2024-02")).returncode == 0
 
 
-def test_the_graceful_stop_finishes_what_runs_and_takes_no_more(own: Folder, site: SampleSite) -> None:
+def test_the_graceful_stop_finishes_running_steps_and_starts_no_more(own: Folder, site: SampleSite) -> None:
     site.faults.add("*.parquet", "delay", 1, times=math.inf)
     process = own.start("luigi", "--module", "pipeline", *backfill("fhv", "2024-01", "2024-06"), "--local-scheduler")
     heard = Heard(process)
@@ -518,9 +518,9 @@ def test_the_graceful_stop_finishes_what_runs_and_takes_no_more(own: Folder, sit
     assert not any((own.lake / ".drafts").iterdir())
 
 
-def test_a_lake_that_cannot_be_asked_ends_the_run_with_the_reason_instead_of_waiting_for_ever(folder: Folder) -> None:
+def test_an_unreachable_lake_ends_the_run_with_the_reason_instead_of_waiting_forever(folder: Folder) -> None:
     folder.environment = {"HOME": str(folder.path), "NO_GCE_CHECK": "true", "GOOGLE_APPLICATION_CREDENTIALS": ""}
-    wanted = ("Load", "--dataset", "green", "--month", "2024-01", "--pipeline-lake", "gs://nobody-has-this/lake")
+    wanted = ("Load", "--dataset", "green", "--month", "2024-01", "--pipeline-lake", "gs://no-such-bucket/lake")
     for workers in ("1", "2"):
         ended = folder.luigi(*wanted, "--workers", workers)
         assert ended.returncode == 5
@@ -528,7 +528,7 @@ def test_a_lake_that_cannot_be_asked_ends_the_run_with_the_reason_instead_of_wai
         assert folder.files() == []
 
 
-def test_a_month_that_is_not_given_stays_so_on_its_way_through_luigid() -> None:
+def test_a_month_of_none_stays_none_through_luigid() -> None:
     for last in (None, date(2024, 1, 1)):
         latest = Latest(datasets=("green",), last=last)
         assert Latest.from_str_params(latest.to_str_params()) == latest

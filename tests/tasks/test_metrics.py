@@ -38,7 +38,7 @@ def luigid(tmp_path: Path, site: SampleSite) -> Iterator[Luigid]:
         yield running
 
 
-def test_what_a_killed_worker_was_doing_is_taken_over_after_the_two_delays_and_no_minute_later(
+def test_a_killed_workers_step_is_taken_over_after_the_two_delays_not_a_minute_later(
     tmp_path: Path, site: SampleSite, luigid: Luigid
 ) -> None:
     folder = make_folder(tmp_path / "mine", site.url)
@@ -73,7 +73,7 @@ def counts(luigid: Luigid, metric: str) -> dict[tuple[str, str], float]:
     }
 
 
-def test_what_was_done_is_counted_by_step_and_dataset(own: Folder, luigid: Luigid) -> None:
+def test_finished_steps_are_counted_by_step_and_dataset(own: Folder, luigid: Luigid) -> None:
     span = ("--first", "2024-01", "--last", "2024-02")
     ended = own.luigi("Backfill", "--datasets", "green,fhv", *span, *luigid.options, local=False)
     assert ended.returncode == 0, ended.stderr
@@ -95,7 +95,7 @@ def test_a_step_that_fails_is_counted_and_tried_twice(own: Folder, luigid: Luigi
     assert counts(luigid, "luigi_task_disabled_total") == {("Download", "fhv"): 1}
 
 
-def test_the_sample_for_luigid_has_the_limits_of_luigi_cfg_and_its_care_for_what_was_deleted() -> None:
+def test_the_sample_for_luigid_has_the_limits_and_scheduler_options_of_luigi_cfg() -> None:
     written = configparser.ConfigParser(interpolation=None)
     written.read(SAMPLE, encoding="utf-8")
     assert dict(written["resources"]) == LUIGI_OPTIONS["resources"]
