@@ -336,7 +336,7 @@ def test_a_plan_lists_the_steps_and_a_backfill_then_leaves_nothing_to_do(folder:
     ask_backfill(folder, "2024-02", "--through", "conform")
     said = ask(folder, "plan", "green", "2024-01..2024-04")
     assert line(said, "from download") == "from download green 2024-01, 2024-03..2024-04 3 nothing is here"
-    assert line(said, "from load") == "from load green 2024-02 1 trips are here"
+    assert line(said, "from load") == "from load green 2024-02 1 trips file exists"
     assert line(said, "zones") == "zones load"
     assert re.search("^4 months to do", said, re.MULTILINE), said
     (green,) = ask_json(folder, "plan", "green", "2024-01..2024-04")["datasets"]
