@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pipeline.errors import UsageError
 from pipeline.lake import Store, is_address, open_store
 from pipeline.settings import Settings, validate_with
-from pipeline.source.retries import RetryPolicy, can_be_asked, retry_message
+from pipeline.source.retries import RetryPolicy, is_valid_url, retry_message
 from pipeline.source.site import Source, make_source
 from pipeline.state.inventory import Inventory
 from pipeline.state.steps import BY_NAME, STEPS
@@ -96,7 +96,7 @@ def _validate_folder(folder: str) -> None:
 
 
 def _validate_address(url: str) -> None:
-    if url and not (url.lower().startswith(("http://", "https://")) and can_be_asked(url)):
+    if url and not is_valid_url(url):
         # Not with the address, which is a secret.
         raise UsageError("the address is invalid; allowed is nothing, or https://host/path")
 

@@ -6,6 +6,7 @@ import configparser
 import json
 import pickle
 import re
+import sys
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from luigi.configuration import get_config
 
 from pipeline.cli import cli
 from pipeline.errors import UsageError
-from pipeline.lake import STORES, StoreKind, store_drivers
+from pipeline.lake import STORES, StoreKind, register, store_drivers
 from pipeline.lake.local import LocalStore
 from pipeline.places import store_of
 from pipeline.sample import SampleSite
@@ -433,11 +434,17 @@ def test_a_relative_path_is_one_of_the_working_folder_of_the_moment(
         assert store_of(Settings()) is store_of(Settings()), "it keeps what it has learnt"
 
 
+def open_url(url: str, scratch: Path) -> LocalStore:
+    return LocalStore(Path(url.partition("://")[2]))
+
+
 def test_another_kind_of_lake_is_an_entry_of_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = StoreKind("shelf:///folder", lambda url, scratch: LocalStore(Path(url.partition("://")[2])), ("sqlite3",))
+    monkeypatch.setitem(sys.modules, "shelf_store", sys.modules[__name__])
+    kind = StoreKind(("shelf",), "shelf:///folder", "shelf_store", drivers=("sqlite3",))
     with pytest.raises(UsageError, match=r"shelf is no kind of lake; allowed are a folder and gs://bucket/prefix"):
         resolve(lake=f"shelf://{tmp_path}")
-    monkeypatch.setitem(STORES, "shelf", kind)
+    monkeypatch.setattr("pipeline.lake.STORES", dict(STORES))
+    register(kind)
     settings = resolve(lake=f"shelf://{tmp_path}")
     assert store_of(settings).location == str(tmp_path)
     assert store_drivers(settings.lake) == ("sqlite3",)

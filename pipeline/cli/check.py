@@ -175,7 +175,7 @@ def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) 
         if not months:
             continue
         dataset = dataset_named(name)
-        there = store.keys(f"trips/{name}/" if dataset.first_month else f"{name}/")
+        there = store.entries(f"trips/{name}/" if dataset.first_month else f"{name}/")
         # A backfill does nothing for months whose trips are there.
         conformed = [month for month in months if lake.trips_key(dataset, month) in there or month is None]
         for words, of in (

@@ -7,9 +7,10 @@ and no litter. `tests/lake/test_store_contract.py` holds every store to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -19,7 +20,6 @@ from pipeline.lake.keys import folder_of as folder_of
 from pipeline.lake.keys import raw_key as raw_key
 from pipeline.lake.keys import sidecar_key as sidecar_key
 from pipeline.lake.keys import trips_key as trips_key
-from pipeline.lake.keys import trips_month as trips_month
 from pipeline.lake.local import LocalStore
 
 
@@ -36,35 +36,32 @@ class Entry(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where it lies: a path, or gs://bucket/key."""
+        """Its absolute path, or gs://bucket/key."""
 
     @property
-    def facts(self) -> Mapping[str, str]:
-        """What it was published with, where the store keeps such; else nothing."""
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata it was published with; empty where the store keeps none."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs when the content does; the same for the same content, whenever it was published in such a store."""
+        """Depends only on the content: differs when the content does."""
 
     def open(self) -> AbstractContextManager[BinaryIO]:
-        """The file, of which only what is asked for is read, wherever it lies."""
+        """The file, for reading parts of it; nothing else is downloaded."""
 
     def open_local(self) -> AbstractContextManager[Path]:
-        """A local path to read the whole of it from, for the length of the block."""
+        """A local path for reading all of it within the block."""
 
 
 class Store(Protocol):
-    """What a lake can do; `tests/lake/test_store_contract.py` holds every one of them to it."""
+    """The contract of a store, tested by `tests/lake/test_store_contract.py`."""
 
     @property
     def location(self) -> str:
-        """Where the lake is, for people: a folder's path, or gs://bucket/prefix."""
+        """The folder's path, or gs://bucket/prefix."""
 
     def exists(self, key: str) -> bool:
-        """Whether a whole file lies there."""
-
-    def keys(self, prefix: str) -> set[str]:
-        """The keys that start with a prefix that ends in a slash: one listing for all months."""
+        """Whether the lake has a file with this key."""
 
     def entries(self, prefix: str) -> Mapping[str, Entry]:
         """The files whose keys start with a prefix that ends in a slash, by key: one listing for all months."""
@@ -73,46 +70,58 @@ class Store(Protocol):
         """The file at the key; a StoreError when there is none."""
 
     def delete(self, key: str) -> None:
-        """Take the file away; nothing happens when there is none."""
+        """Delete the file, if it exists."""
 
-    def publish(self, key: str, facts: Mapping[str, str] | None = None) -> AbstractContextManager[Path]:
-        """Yield a draft's path; a clean exit puts it, whole, at the key in place of what was there.
+    def publish(self, key: str, metadata: Mapping[str, str] | None = None) -> AbstractContextManager[Path]:
+        """Yield a draft's path; a clean exit moves the draft to the key and replaces the old file.
 
-        `facts` about the content, as they are when the block ends, are kept beside it where a store can.
+        `metadata` is read when the block ends, and kept with the file where the store can.
         """
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
-        """Yield the path of a part file for the key that survives the block and the process, held by one at a time."""
+        """Yield the path of the key's part file, which survives block and process and is locked by one at a time."""
 
     def sweep(self) -> None:
-        """Remove what killed processes left behind."""
+        """Delete what killed processes left behind."""
 
 
 @dataclass(frozen=True)
 class StoreKind:
-    """How addresses of this kind are written, what opens one, with a folder for work in progress, and its drivers."""
+    """A kind of store that is not a local folder; the fields are those of the registry of engines."""
 
-    example: str
-    open: Callable[[str, Path], Store]
+    #: The URL schemes.
+    schemes: tuple[str, ...]
+    #: Example URLs, for messages.
+    urls: str
+    #: The module with `open_url(url, scratch)`, imported only when such a store is opened. The function returns the
+    #: store, opens no connection, and raises UsageError for an invalid URL.
+    module: str
+    #: The modules to import once before steps are forked, because they are slow to import.
     drivers: tuple[str, ...] = ()
 
 
-def _open_gcs(address: str, scratch: Path) -> Store:
-    from pipeline.lake.gcs import GcsStore
-
-    bucket, _, prefix = address.partition("://")[2].partition("/")
-    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
-        return GcsStore(bucket, prefix, scratch)
-    raise UsageError(f"[pipeline] lake = {address!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
+#: The stores by URL scheme. A lake without a scheme is a local folder.
+STORES: dict[str, StoreKind] = {}
 
 
-#: The registry, by the scheme of addresses; another kind of store is another entry. Without a scheme it is a folder.
-STORES: dict[str, StoreKind] = {"gs": StoreKind("gs://bucket/prefix", _open_gcs, ("google.cloud.storage",))}
+def register(kind: StoreKind) -> None:
+    """Add the kind of store under each of its schemes."""
+    STORES.update(dict.fromkeys(kind.schemes, kind))
+
+
+register(
+    StoreKind(schemes=("gs",), urls="gs://bucket/prefix", module="pipeline.lake.gcs", drivers=("google.cloud.storage",))
+)
 
 
 def is_address(lake: str) -> bool:
-    """Whether it has a scheme, with the right number of slashes or without, and would else become a folder `s3:`."""
+    """Whether it has a scheme, even with a missing slash: it must not become a folder `s3:`."""
     return "://" in lake or re.match(r"[A-Za-z][\w+.-]+:/", lake) is not None
+
+
+def local_folder(lake: str) -> Path | None:
+    """The absolute folder of a lake on this machine; None for any other."""
+    return None if is_address(lake) else Path(lake).absolute()
 
 
 def store_drivers(lake: str) -> tuple[str, ...]:
@@ -122,18 +131,20 @@ def store_drivers(lake: str) -> tuple[str, ...]:
 
 
 def open_store(lake: str, scratch: str = "data/scratch") -> Store:
-    """The store that the setting `lake` names: a folder, or an address of `STORES` with work in progress in `scratch`.
+    """The store that the setting `lake` names: a folder, or a URL of `STORES` with work in progress in `scratch`.
 
     A leading `~` is expanded where the setting is read; here it is a folder's name.
 
     Raises:
-        UsageError: the setting is empty or names a kind of store that does not exist.
+        UsageError: the setting is empty, invalid, or has an unknown scheme.
     """
     scheme, slashes, _ = lake.partition("://")
     if slashes and scheme in STORES:
-        return STORES[scheme].open(lake, Path(scratch).absolute())
-    if is_address(lake) or not lake.strip():
-        kind = lake.partition(":")[0].strip() or "nothing"
-        allowed = " and ".join(["a folder", *(known.example for known in STORES.values())])
-        raise UsageError(f"[pipeline] lake = {lake!r}: {kind} is no kind of lake; allowed are {allowed}")
-    return LocalStore(Path(lake).absolute())
+        store: Store = import_module(STORES[scheme].module).open_url(lake, Path(scratch).absolute())
+        return store
+    folder = local_folder(lake)
+    if folder is None or not lake.strip():
+        scheme = lake.partition(":")[0].strip() or "nothing"
+        allowed = " and ".join(["a folder", *(kind.urls for kind in STORES.values())])
+        raise UsageError(f"[pipeline] lake = {lake!r}: {scheme} is no kind of lake; allowed are {allowed}")
+    return LocalStore(folder)

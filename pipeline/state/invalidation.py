@@ -102,8 +102,8 @@ def forget_once_fetched(
             forget(store, warehouse, plan)
             return True
         beside = lake.sidecar_key(raw)
-        facts = store.entry(beside).facts if store.exists(beside) else {}
-        with store.publish(beside, {**facts, **sidecar.facts}) as draft:
+        facts = store.entry(beside).metadata if store.exists(beside) else {}
+        with store.publish(beside, {**facts, **sidecar.metadata}) as draft:
             draft.write_text(sidecar.to_json(), encoding="utf-8")
         Part(path).discard()
         return False

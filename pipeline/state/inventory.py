@@ -232,13 +232,13 @@ class _DatasetView:
         declaration = facts[DECLARATION_KEY]
         if declaration not in self._current:
             # Files with the same hash have the same columns, so that one of them speaks for all.
-            present = trips.facts.get(PRESENT_KEY) or _facts(trips, read=True).get(PRESENT_KEY, "")
+            present = trips.metadata.get(PRESENT_KEY) or _facts(trips, read=True).get(PRESENT_KEY, "")
             self._current[declaration] = self._dataset.declaration(present.split(",")) == declaration
         return "" if self._current[declaration] else "conformed by an older declaration of the columns"
 
     def _source_sha256(self, raw: Entry) -> str | None:
-        if SOURCE_KEY in raw.facts:
-            return raw.facts[SOURCE_KEY]
+        if SOURCE_KEY in raw.metadata:
+            return raw.metadata[SOURCE_KEY]
         beside = self._inventory.entry(lake.sidecar_key(raw.key))
         if beside is None:
             return None
@@ -251,8 +251,8 @@ class _DatasetView:
     def _warnings(self, month: date | None) -> tuple[str, ...]:
         """The warnings of a month; of a store that keeps metadata by its listing, without a request for each month."""
         entry = self._inventory.entry(lake.checks_key(self._dataset, month))
-        if entry is not None and entry.facts:
-            return tuple(filter(None, entry.facts.get(WARNINGS_KEY, "").split(",")))
+        if entry is not None and entry.metadata:
+            return tuple(filter(None, entry.metadata.get(WARNINGS_KEY, "").split(",")))
         return _rules(self._document(month), "warning")
 
     def _document(self, month: date | None) -> dict[str, Any]:
@@ -280,8 +280,8 @@ def sidecar_of(store: Store, raw_key: str, listed: Entry | None = None) -> Sidec
         SourceError: nothing says so, or nothing that can be read.
     """
     key = lake.sidecar_key(raw_key)
-    if listed is not None and SIDECAR_KEY in listed.facts:
-        return Sidecar.from_json(listed.facts[SIDECAR_KEY], key)
+    if listed is not None and SIDECAR_KEY in listed.metadata:
+        return Sidecar.from_json(listed.metadata[SIDECAR_KEY], key)
     if not store.exists(key):
         raise SourceError(
             f"{raw_key}: has no sidecar {key}, so nothing says where it came from (your own copies belong into the "
@@ -293,8 +293,8 @@ def sidecar_of(store: Store, raw_key: str, listed: Entry | None = None) -> Sidec
 
 def _facts(trips: Entry, *, read: bool = False) -> Mapping[str, str]:
     """What the trips file says of itself: beside it where the store keeps such, else in its footer, if it has one."""
-    if not read and DECLARATION_KEY in trips.facts:
-        return trips.facts
+    if not read and DECLARATION_KEY in trips.metadata:
+        return trips.metadata
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -102,7 +102,7 @@ def _publish_sidecar(step: Step, sidecar: Sidecar) -> None:
     """Publish the sidecar; one that another machine publishes for the same bytes just now will do."""
     key = lake.sidecar_key(step.raw.key)
     try:
-        with step.store.publish(key, {**_facts(step, sidecar), **sidecar.facts}) as text:
+        with step.store.publish(key, {**_facts(step, sidecar), **sidecar.metadata}) as text:
             text.write_text(sidecar.to_json(), encoding="utf-8")
     except ConcurrentWriteError:
         with step.store.entry(key).open_local() as there:
