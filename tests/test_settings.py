@@ -20,7 +20,7 @@ from luigi.configuration import get_config
 
 from pipeline.cli import cli
 from pipeline.errors import UsageError
-from pipeline.lake import STORES, StoreKind, register, store_drivers
+from pipeline.lake import STORES, StoreKind, store_drivers
 from pipeline.lake.local import LocalStore
 from pipeline.places import store_of
 from pipeline.sample import SampleSite
@@ -440,11 +440,10 @@ def open_url(url: str, scratch: Path) -> LocalStore:
 
 def test_another_kind_of_lake_is_an_entry_of_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shelf_store", sys.modules[__name__])
-    kind = StoreKind(("shelf",), "shelf:///folder", "shelf_store", drivers=("sqlite3",))
+    kind = StoreKind("shelf:///folder", "shelf_store", drivers=("sqlite3",))
     with pytest.raises(UsageError, match=r"shelf is no kind of lake; allowed are a folder and gs://bucket/prefix"):
         resolve(lake=f"shelf://{tmp_path}")
-    monkeypatch.setattr("pipeline.lake.STORES", dict(STORES))
-    register(kind)
+    monkeypatch.setitem(STORES, "shelf", kind)
     settings = resolve(lake=f"shelf://{tmp_path}")
     assert store_of(settings).location == str(tmp_path)
     assert store_drivers(settings.lake) == ("sqlite3",)

@@ -28,7 +28,7 @@ class Entry(Protocol):
 
     @property
     def key(self) -> str:
-        """Its name within the lake."""
+        """Its name in the lake."""
 
     @property
     def bytes(self) -> int:
@@ -89,8 +89,6 @@ class Store(Protocol):
 class StoreKind:
     """A kind of store that is not a local folder; the fields are those of the registry of engines."""
 
-    #: The URL schemes.
-    schemes: tuple[str, ...]
     #: Example URLs, for messages.
     urls: str
     #: The module with `open_url(url, scratch)`, imported only when such a store is opened. The function returns the
@@ -101,27 +99,12 @@ class StoreKind:
 
 
 #: The stores by URL scheme. A lake without a scheme is a local folder.
-STORES: dict[str, StoreKind] = {}
-
-
-def register(kind: StoreKind) -> None:
-    """Add the kind of store under each of its schemes."""
-    STORES.update(dict.fromkeys(kind.schemes, kind))
-
-
-register(
-    StoreKind(schemes=("gs",), urls="gs://bucket/prefix", module="pipeline.lake.gcs", drivers=("google.cloud.storage",))
-)
-
-
-def is_address(lake: str) -> bool:
-    """Whether it has a scheme, even with a missing slash: it must not become a folder `s3:`."""
-    return "://" in lake or re.match(r"[A-Za-z][\w+.-]+:/", lake) is not None
+STORES = {"gs": StoreKind("gs://bucket/prefix", "pipeline.lake.gcs", ("google.cloud.storage",))}
 
 
 def local_folder(lake: str) -> Path | None:
-    """The absolute folder of a lake on this machine; None for any other."""
-    return None if is_address(lake) else Path(lake).absolute()
+    """The absolute folder of a lake on this machine; None for a URL, even with a missing slash (s3:/bucket)."""
+    return None if "://" in lake or re.match(r"[A-Za-z][\w+.-]+:/", lake) else Path(lake).absolute()
 
 
 def store_drivers(lake: str) -> tuple[str, ...]:

@@ -37,11 +37,7 @@ _TYPES = {".parquet": "application/vnd.apache.parquet", ".json": "application/js
 
 
 def open_url(url: str, scratch: Path) -> GcsStore:
-    """The store at gs://bucket/prefix, with work in progress in `scratch`.
-
-    Raises:
-        UsageError: the bucket's name is invalid.
-    """
+    """The store at gs://bucket/prefix, with work in progress in `scratch`; a UsageError for an invalid name."""
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
         return GcsStore(bucket, prefix, scratch)
@@ -94,11 +90,7 @@ class GcsStore:
 
     @contextmanager
     def publish(self, key: str, metadata: Mapping[str, str] | None = None) -> Iterator[Path]:
-        """Yield a draft on the local disk; a clean exit uploads it, with `metadata`.
-
-        Raises:
-            ConcurrentWriteError: another process has published other bytes at the key in the meantime.
-        """
+        """Yield a draft on the local disk; a clean exit uploads it, or raises ConcurrentWriteError."""
         existing = self._get(key)
         with self._translate_disk_errors(key), self._drafts.own_folder() as folder:
             draft = folder / Path(key).name
@@ -161,7 +153,8 @@ class GcsStore:
             return storage_client().bucket(self._bucket_name).get_blob(self._prefix + key, **_options())
 
     def _entry(self, blob: Any) -> GcsEntry:
-        return GcsEntry(blob.name.removeprefix(self._prefix), self, blob)
+        key, uri = blob.name.removeprefix(self._prefix), f"gs://{self._bucket_name}/{blob.name}"
+        return GcsEntry(key, blob.size, uri, f"{blob.size}-{blob.crc32c}", self, blob)
 
     @contextmanager
     def translate_errors(self, key: str) -> Iterator[None]:
@@ -202,23 +195,11 @@ class GcsEntry:
     """An object of the bucket. Its fingerprint is its length and the crc32c that Google keeps of it."""
 
     key: str
+    bytes: int
+    uri: str
+    fingerprint: str
     _store: GcsStore
     _blob: Any
-
-    @property
-    def bytes(self) -> int:
-        """The object's length."""
-        return int(self._blob.size)
-
-    @property
-    def uri(self) -> str:
-        """gs://bucket/key."""
-        return f"gs://{self._blob.bucket.name}/{self._blob.name}"
-
-    @property
-    def fingerprint(self) -> str:
-        """Length and crc32c."""
-        return f"{self._blob.size}-{self._blob.crc32c}"
 
     @property
     def metadata(self) -> dict[str, str]:

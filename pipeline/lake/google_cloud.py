@@ -36,11 +36,7 @@ _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 def storage_client() -> StorageClient:
-    """The client of Cloud Storage that belongs to this process.
-
-    Raises:
-        UsageError: there are no credentials, or no client library.
-    """
+    """The client of Cloud Storage that belongs to this process; a UsageError without credentials or library."""
     # Else the library asks for each bucket's metadata, for traces that are not collected; that needs one more role.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     client: StorageClient = _client("storage", os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST", ""))
@@ -48,11 +44,7 @@ def storage_client() -> StorageClient:
 
 
 def bigquery_client(project: str, location: str) -> BigQueryClient:
-    """The client of BigQuery that belongs to this process; its jobs run in `project` and `location`.
-
-    Raises:
-        UsageError: there are no credentials, or no client library.
-    """
+    """The client of BigQuery that belongs to this process, for jobs in `project` and `location`; raises the same."""
     emulator = os.environ.get("BIGQUERY_EMULATOR_HOST", "")
     client: BigQueryClient = _client("bigquery", os.getpid(), emulator, project=project, location=location)
     return client

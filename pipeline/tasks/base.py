@@ -26,7 +26,7 @@ from pipeline import lake
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, as_pipeline_error, redact
-from pipeline.lake import Store
+from pipeline.lake import Store, local_folder
 from pipeline.months import format_month
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.events import (
@@ -232,9 +232,9 @@ def _stop_when_nobody_can_tell(step: Step) -> None:
 
 def _begin_log(step: Step) -> None:
     settings = step.settings
-    lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
+    place = local_folder(settings.lake) or settings.lake
     warehouse = f", warehouse {redact(settings.warehouse)}" if step.step_name in ("load", "mart") else ""
-    _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
+    _warn_of_log(step, logs.begin(step.log_path, step.subject, f", lake {place}{warehouse}"))
     step.emit(StepStarted, message=step.doing)
 
 
