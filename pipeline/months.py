@@ -14,11 +14,7 @@ _MONTHS = "months are 01 to 12"
 
 
 def parse_month(text: str) -> date:
-    """The month that a text such as 2024-01 names.
-
-    Raises:
-        UsageError: the text is not a year, a dash and a month from 01 to 12.
-    """
+    """The month that a text such as 2024-01 names; a UsageError for any other text."""
     match = _MONTH.fullmatch(text.strip())
     if match and not 1 <= int(match[2]) <= 12:
         raise UsageError(f"{text.strip()!r} is not a month: {_MONTHS}")
@@ -38,11 +34,7 @@ def label(name: str, month: date | None) -> str:
 
 
 def add_months(month: date, count: int) -> date:
-    """The month that is `count` months later (earlier when negative).
-
-    Raises:
-        UsageError: the calendar has no such month.
-    """
+    """The month that is `count` months later (earlier when negative); a UsageError outside of the calendar."""
     year, zero_based = divmod(month.year * 12 + month.month - 1 + count, 12)
     if not MINYEAR <= year <= MAXYEAR:
         month_then = f"{abs(count):,} months {'after' if count > 0 else 'before'} {format_month(month)}"
@@ -57,11 +49,7 @@ def month_range(first: date, last: date) -> list[date]:
 
 
 def parse_period(text: str) -> tuple[date, date]:
-    """The first and the last month of a single period such as 2021, 2021-03, 2021..2022 or 2021-03..2021-07.
-
-    Raises:
-        UsageError: the text is none of these, or ends before it starts.
-    """
+    """First and last month of a period such as 2021, 2021-03 or 2021..2022-03; a UsageError for any other text."""
     start, dots, end = text.strip().partition("..")
     first, last = _ends(start, text)[0], _ends(end if dots else start, text)[1]
     if last < first:
@@ -70,11 +58,7 @@ def parse_period(text: str) -> tuple[date, date]:
 
 
 def parse_months(text: str) -> list[date]:
-    """The months of one or more periods, separated by commas: oldest first, each once.
-
-    Raises:
-        UsageError: one of them is not a period, or ends before it starts.
-    """
+    """The months of one or more periods, separated by commas: oldest first, each once. Raises as `parse_period`."""
     return sorted({month for part in text.split(",") for month in month_range(*parse_period(part))})
 
 

@@ -213,8 +213,7 @@ def adopt_context(context: RunContext | None) -> None:
 def resolve(**overrides: str | None) -> Settings:
     """The settings from command line, environment and luigi.cfg; `overrides` that are not None override all of them.
 
-    Raises:
-        UsageError: all invalid values and unknown options in [pipeline].
+    One UsageError has all invalid values and unknown options.
     """
     settings, problems = read_settings(**overrides)
     if problems:
@@ -305,11 +304,7 @@ def _plain(row: Field, text: str, *, in_file: bool) -> str:
 
 
 def expand_home(path: str, name: str) -> str:
-    """The path with the home folder in place of a leading `~` or `~user`; `name` is the setting or option for errors.
-
-    Raises:
-        UsageError: the home folder is not known.
-    """
+    """The path with the home folder in place of a leading `~` or `~user`; a UsageError for an unknown one."""
     full = os.path.expanduser(path)  # noqa: PTH111 - where Path raises
     if path.startswith("~") and (full.startswith("~") or os.environ.get("HOME") == ""):
         raise UsageError(f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full")

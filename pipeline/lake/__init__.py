@@ -116,8 +116,6 @@ def store_drivers(lake: str) -> tuple[str, ...]:
 def open_store(lake: str, scratch: str = "data/scratch") -> Store:
     """The store that the setting `lake` names: a folder, or a URL of `STORES` with work in progress in `scratch`.
 
-    A leading `~` is expanded where the setting is read; here it is a folder's name.
-
     Raises:
         UsageError: the setting is empty, invalid, or has an unknown scheme.
     """

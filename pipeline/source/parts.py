@@ -90,8 +90,7 @@ class Part:
     def opened(self, version: Version, *, restart: bool) -> Iterator[FileIO]:
         """Yield the file, open for reading and writing; `restart` empties it and notes this version.
 
-        Raises:
-            StoreError: the file or the note cannot be written, here or in the block.
+        An OSError in the block is a StoreError, too.
         """
         with self._translate_errors(), FileIO(self.path, "w+" if restart else "r+") as file:
             if restart:
@@ -108,9 +107,6 @@ class Part:
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            remedy = "stop the process that deletes it, and run again"
-            raise StoreError(f"{self.path}: deleted while it was written; {remedy}") from error
         except OSError as error:
             reason = explained(error, "[pipeline] lake (or scratch)")
             raise StoreError(f"{self.path}: cannot be written: {reason}, and run again") from error

@@ -24,6 +24,7 @@ import requests
 import urllib3
 
 from pipeline.errors import SourceError
+from pipeline.units import counted
 
 _LONGEST_WAIT_S = 600.0
 #: Retried besides statuses from 500 up: request timeout, too early, too many requests.
@@ -68,11 +69,7 @@ class Retries:
         self.failures = 0
 
     def run(self, attempt: Callable[[], _T]) -> _T:
-        """The result of the first attempt that raises no `RetryableError`.
-
-        Raises:
-            SourceError: all retries failed, or the site asks for a wait of more than ten minutes.
-        """
+        """The result of the first attempt that raises no `RetryableError`; a SourceError after the last one."""
         policy = self._policy
         while True:
             try:
@@ -80,8 +77,8 @@ class Retries:
             except RetryableError as error:
                 self.failures += 1
                 if self.failures > policy.retries:
-                    attempts = f"{self.failures} attempt{'s' * (self.failures != 1)}"
-                    raise SourceError(f"{self._where}: {error}; gave up after {attempts}, come back later") from error
+                    problem = f"{error}; gave up after {counted(self.failures, 'attempt')}"
+                    raise SourceError(f"{self._where}: {problem}, come back later") from error
                 if error.wait_s > _LONGEST_WAIT_S:
                     problem = f"{error}; asks to wait {error.wait_s:,.0f} s"
                     raise SourceError(f"{self._where}: {problem}, come back later") from error

@@ -151,11 +151,7 @@ class Source:
         return self.version(dataset, month) is not None
 
     def version(self, dataset: Dataset, month: date | None) -> Version | None:
-        """The version of the raw file that the source has now, by one HEAD request; None when it has none.
-
-        Raises:
-            SourceError: the source gives no clear answer.
-        """
+        """The version that the source has now, None when it has none; a SourceError when it gives no clear answer."""
         url = self.url(dataset, month)
         if self.is_folder:
             state = _stat(Path(url))
@@ -179,10 +175,9 @@ class Source:
 
 
 def make_source(base: str, source_format: str, lag_months: int, policy: RetryPolicy) -> Source:
-    """The source that the settings describe; `auto` is csv.gz for the mirror of old CSVs, Parquet elsewhere.
+    """The source that the settings describe; a UsageError when `base` is neither a valid URL or template nor a folder.
 
-    Raises:
-        UsageError: the base is neither a valid http(s) address or template nor a folder.
+    The format `auto` is csv.gz for the mirror of old CSVs, Parquet elsewhere.
     """
     base = base.strip()
     if _is_url(base):
@@ -209,7 +204,7 @@ def _validate_url(base: str) -> None:
     if not is_valid_url(base.format(dataset="green", file="file") if template else base):
         raise UsageError(f"{setting}: its host or port is invalid; allowed is http(s)://host or http(s)://host:port")
     if not template and ("?" in base or "#" in base):
-        raise UsageError(f"{setting}: has a ? or #, so say where the file's name goes: …/{{file}}?…")
+        raise UsageError(f"{setting}: has a ? or #; allowed then is a template such as …/{{file}}?…")
 
 
 def _validate_folder(base: str) -> str:

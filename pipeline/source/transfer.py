@@ -153,10 +153,9 @@ class Download:
         expected = stop if version.bytes is None else version.bytes
         if expected is not None and size != expected:
             raise RetryableError(f"sent {size:,} of {expected:,} bytes")
-        # An invalid length announces nothing, and the length of a partial response says nothing about the file.
-        framed = parse_number(response.headers.get("Content-Length", "")) is not None or (
-            response.headers.get("Transfer-Encoding", "").lower() == "chunked"
-        )
+        # Chunks have an end, too; the length of a partial response says nothing about the file.
+        length, chunked = response.headers.get("Content-Length", ""), response.headers.get("Transfer-Encoding", "")
+        framed = parse_number(length) is not None or chunked.lower() == "chunked"
         whole = version.bytes is not None or (framed and response.status_code != 206)
         return Answer(version.etag, version.last_modified, size, digest.hexdigest(), whole=whole)
 
@@ -195,11 +194,7 @@ class Download:
 
 
 def head_url(url: str, policy: RetryPolicy, subject: str, *, decode: bool = True) -> Version | None:
-    """The version of the file that the site has now; None when it has none (403, 404). `decode` is as for `Download`.
-
-    Raises:
-        SourceError: all retries failed, or a failure was final.
-    """
+    """The version of the file that the site has now; None when it has none (403, 404). Raises as `Download`."""
     where = f"{subject}: {redact(url)}"
 
     def attempt() -> Version | None:
