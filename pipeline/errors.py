@@ -112,7 +112,7 @@ class NotPublished(PipelineError):
 
 
 class SourceError(PipelineError):
-    """The site failed after all retries, or what it sent is not what its name claims."""
+    """The site failed after all retries, or sent another kind of file than its name claims."""
 
     code, retryable, meaning = "source", True, "the source failed"
 

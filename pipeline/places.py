@@ -57,7 +57,7 @@ def source_of(settings: Settings) -> Source:
 
 
 def _log_retry(*attempt: Any) -> None:
-    logging.getLogger("luigi-interface.pipeline").info("asking the source: %s", retry_message(*attempt))
+    logging.getLogger("luigi-interface.pipeline").info("source: %s", retry_message(*attempt))
 
 
 def _validate(settings: Settings, invalid: Collection[str]) -> dict[str, str]:

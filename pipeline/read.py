@@ -34,7 +34,7 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
 
     if dataset not in list(DATASETS):
         similar = did_you_mean([dataset], DATASETS)
-        raise UsageError(f"{dataset!r} is no dataset; allowed are {', '.join(DATASETS)}{similar}")
+        raise UsageError(f"{dataset!r} is not a dataset; allowed are {', '.join(DATASETS)}{similar}")
     spec = DATASETS[dataset]
     if isinstance(columns, str):
         raise UsageError(f"columns must be a list of names; write columns=[{columns!r}]")

@@ -291,11 +291,11 @@ def _plain(row: Field, text: str, *, in_file: bool) -> str:
     text = text.strip()
     # The errors do not show the text, which may be a secret.
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise UsageError(f"{row.name}: the quotes would be part of it; allowed is the same without them")
+        raise UsageError(f"{row.name}: the quotes would be part of the value; allowed is the value without them")
     if in_file and (comment := re.search(r"\s[#;]", text)):
         raise UsageError(
-            f"{row.name}: {comment[0]!r} begins no comment here and would be part of it; allowed are comments on lines "
-            "of their own (a path with it can be given in the environment or on the command line)"
+            f"{row.name}: {comment[0]!r} does not begin a comment here and would be part of the value; allowed are "
+            "comments on lines of their own (a path with it can be given in the environment or on the command line)"
         )
     if not row.is_path:
         return text
@@ -307,7 +307,7 @@ def expand_home(path: str, name: str) -> str:
     """The path with the home folder in place of a leading `~` or `~user`; a UsageError for an unknown one."""
     full = os.path.expanduser(path)  # noqa: PTH111 - where Path raises
     if path.startswith("~") and (full.startswith("~") or os.environ.get("HOME") == ""):
-        raise UsageError(f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full")
+        raise UsageError(f"{name} = {path!r}: the home folder for its ~ is unknown; allowed is a full path")
     return full
 
 
@@ -326,6 +326,6 @@ def _warn_of_misspelt_variables() -> None:
         similar = difflib.get_close_matches(variable[9:].lower(), FIELDS, 1, 0.7)
         if variable[:9].upper() == "PIPELINE_" and similar:
             logging.getLogger("luigi-interface.pipeline").warning(
-                f"{variable} in the environment is no setting and has no effect; "
+                f"{variable} in the environment is not a setting and has no effect; "
                 f"did you mean {FIELDS[similar[0]].variable}?"
             )

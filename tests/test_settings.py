@@ -437,7 +437,9 @@ def open_url(url: str, scratch: Path) -> LocalStore:
 def test_another_kind_of_lake_is_an_entry_of_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shelf_store", sys.modules[__name__])
     kind = StoreKind("shelf:///folder", "shelf_store", drivers=("sqlite3",))
-    with pytest.raises(UsageError, match=r"shelf is no kind of lake; allowed are a folder and gs://bucket/prefix"):
+    with pytest.raises(
+        UsageError, match=r"shelf is not a supported kind of lake; allowed are a folder and gs://bucket/prefix"
+    ):
         resolve(lake=f"shelf://{tmp_path}")
     monkeypatch.setitem(STORES, "shelf", kind)
     settings = resolve(lake=f"shelf://{tmp_path}")
@@ -478,7 +480,7 @@ def test_an_unknown_home_folder_is_one_clear_message(monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError) as caught:
         resolve(**written)
     assert [line.strip() for line in str(caught.value).removeprefix("[pipeline] ").splitlines()] == [
-        f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full"
+        f"{name} = {path!r}: the home folder for its ~ is unknown; allowed is a full path"
         for name in OPTIONS
         if name in AT_HOME
     ]
@@ -491,7 +493,7 @@ def test_outputs_of_commands_expand_the_home_folder(bare: Folder) -> None:
         bare.environment["HOME"] = ""
         ended = bare.pipeline(*command)
         assert (ended.returncode, ended.stdout) == (2, "")
-        assert "no home folder is known for its ~" in ended.stderr
+        assert "the home folder for its ~ is unknown" in ended.stderr
     assert (bare.path / "x.html").is_file()
     assert not (bare.path / "~").exists()
 
@@ -510,13 +512,13 @@ def test_quotes_and_comments_after_values_in_luigi_cfg_are_refused_without_the_v
     ended = bare.pipeline("backfill", "green", "2024-01")
     assert ended.returncode == 2
     assert [line.strip() for line in ended.stderr.removeprefix("pipeline: [pipeline] ").splitlines()] == [
-        "lake: the quotes would be part of it; allowed is the same without them",
+        "lake: the quotes would be part of the value; allowed is the value without them",
         *(
-            f"{name}: {sign!r} begins no comment here and would be part of it; allowed are comments on lines of their "
-            "own (a path with it can be given in the environment or on the command line)"
+            f"{name}: {sign!r} does not begin a comment here and would be part of the value; allowed are comments on "
+            "lines of their own (a path with it can be given in the environment or on the command line)"
             for name, sign in (("retries", " ;"), ("logs", " #"))
         ),
-        "notify_url: the quotes would be part of it; allowed is the same without them",
+        "notify_url: the quotes would be part of the value; allowed is the value without them",
     ]
     assert bare.files() == []
 

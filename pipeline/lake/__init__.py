@@ -1,4 +1,10 @@
-"""The lake: whole files under keys such as trips/green/month=2024-01-01/green_2024-01.parquet.
+"""The lake: whole files under keys, in a store.
+
+raw/yellow/yellow_tripdata_2024-01.parquet            TLC's bytes
+raw/yellow/yellow_tripdata_2024-01.parquet.json       where they came from (the sidecar)
+trips/yellow/month=2024-01-01/yellow_2024-01.parquet  conformed and checked; anyone may read these
+checks/yellow/2024-01.json                            the profile and the findings
+raw/zones/…, zones/zones.parquet, checks/zones/zones.json   the zones, without a month
 
 The promise: a file at its final name is whole. Only `publish` makes a final name; a failed block leaves the old file
 and no litter. `tests/lake/test_store_contract.py` holds every store to it.
@@ -10,17 +16,15 @@ import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError
-from pipeline.lake.keys import checks_key as checks_key
-from pipeline.lake.keys import folder_of as folder_of
-from pipeline.lake.keys import raw_key as raw_key
-from pipeline.lake.keys import sidecar_key as sidecar_key
-from pipeline.lake.keys import trips_key as trips_key
 from pipeline.lake.local import LocalStore
+from pipeline.months import format_month
 
 
 class Entry(Protocol):
@@ -127,5 +131,33 @@ def open_store(lake: str, scratch: str = "data/scratch") -> Store:
     if folder is None or not lake.strip():
         scheme = lake.partition(":")[0].strip() or "nothing"
         allowed = " and ".join(["a folder", *(kind.urls for kind in STORES.values())])
-        raise UsageError(f"[pipeline] lake = {lake!r}: {scheme} is no kind of lake; allowed are {allowed}")
+        raise UsageError(f"[pipeline] lake = {lake!r}: {scheme} is not a supported kind of lake; allowed are {allowed}")
     return LocalStore(folder)
+
+
+def raw_key(dataset: Dataset, file_name: str) -> str:
+    """The key of TLC's bytes."""
+    return f"raw/{dataset.name}/{file_name}"
+
+
+def sidecar_key(raw_key: str) -> str:
+    """The key of the sidecar of a raw file."""
+    return f"{raw_key}.json"
+
+
+def trips_key(dataset: Dataset, month: date | None) -> str:
+    """The key of the conformed rows; the month is a Hive partition, which query engines understand."""
+    if month is None:
+        return f"{dataset.name}/{dataset.name}.parquet"
+    return f"trips/{dataset.name}/month={month:%Y-%m-%d}/{dataset.name}_{format_month(month)}.parquet"
+
+
+def checks_key(dataset: Dataset, month: date | None) -> str:
+    """The key of the profile and the findings."""
+    return f"checks/{dataset.name}/{format_month(month) if month else dataset.name}.json"
+
+
+def folder_of(key: str) -> str:
+    """The prefix to list, for instance raw/green/ for raw/green/green_tripdata_2024-01.parquet."""
+    *folders, _ = key.split("/")
+    return "/".join(folders[:2]) + "/"

@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 
 from pipeline.disk import explained
 from pipeline.errors import ConcurrentWriteError, StoreError, UsageError
+from pipeline.lake import folder_of
 from pipeline.lake.drafts import Drafts
 from pipeline.lake.google_cloud import storage_client, translated
-from pipeline.lake.keys import folder_of
 from pipeline.lake.planning import TtlCache, planning
 
 #: Bytes per request of an upload, each of which can be retried; a multiple of 256 KiB.
@@ -41,7 +41,7 @@ def open_url(url: str, scratch: Path) -> GcsStore:
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
         return GcsStore(bucket, prefix, scratch)
-    raise UsageError(f"[pipeline] lake = {url!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
+    raise UsageError(f"[pipeline] lake = {url!r}: {bucket!r} is not a bucket name; write gs://bucket/prefix")
 
 
 class GcsStore:

@@ -14,8 +14,6 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from time import sleep
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -29,8 +27,8 @@ from pipeline.units import counted
 _LONGEST_WAIT_S = 600.0
 #: Retried besides statuses from 500 up: request timeout, too early, too many requests.
 _RETRIED = (408, 425, 429)
-#: Final although from 500 up: not implemented, HTTP version, extensions required, log in to this network first.
-_FINAL = (501, 505, 510, 511)
+#: Final: log in to the proxy, or to this network, first.
+_LOG_IN = (407, 511)
 #: The variables that name the trusted certificates; the first one that is set counts.
 _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 #: OpenSSL's reasons that no other bundle of certificates fixes.
@@ -131,7 +129,7 @@ def _remedy(error: BaseException) -> str:
     if isinstance(error, requests.exceptions.SSLError) and unreadable:
         return f"no certificates can be read from {bundle}; correct or unset it"
     if type(error) is OSError and "CA certificate bundle" in str(error):
-        return f"{bundle} is no file; correct or unset it, or reinstall certifi"
+        return f"{bundle} is not a file; correct or unset it, or reinstall certifi"
     if isinstance(error, requests.exceptions.ProxyError) and re.search(r"failed: 40[0-7] ", str(cause)):
         return "look at the proxy, its user and its password, that the environment names"
     if isinstance(cause, PermissionError):
@@ -168,10 +166,10 @@ def is_valid_url(url: str) -> bool:
 def validate_response(response: requests.Response, where: str) -> None:
     """Raise RetryableError for a status that is retried, SourceError for any other that announces no file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
-    if response.status_code in _RETRIED or (response.status_code >= 500 and response.status_code not in _FINAL):
-        raise RetryableError(status, _retry_after_s(response))
-    if response.status_code in (407, 511):
+    if response.status_code in _LOG_IN:
         raise SourceError(f"{where}: {status}; look at the proxy that the environment names, or log in to the network")
+    if response.status_code in _RETRIED or response.status_code >= 500:
+        raise RetryableError(status, parse_number(response.headers.get("Retry-After", "")) or 0)
     if response.status_code not in (200, 206):
         raise SourceError(f"{where}: {status}; look at [pipeline] source")
 
@@ -183,11 +181,10 @@ def retry_message(attempt: int, attempts: int, wait_s: float, reason: str) -> st
 
 def reason(error: BaseException) -> str:
     """The innermost cause in one line; the outer errors only repeat it."""
-    through = "through a proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
-    error = _innermost(error)
-    if isinstance(error, socket.gaierror):
-        return f"{through}name not known"
-    return f"{through}{type(error).__name__}: {error}" if str(error) else f"{through}{type(error).__name__}"
+    cause = _innermost(error)
+    text = f"{type(cause).__name__}: {cause}".removesuffix(": ")
+    text = "name not known" if isinstance(cause, socket.gaierror) else text
+    return f"through a proxy: {text}" if isinstance(error, requests.exceptions.ProxyError) else text
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -197,18 +194,5 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def parse_number(text: str) -> int | None:
-    """A whole number from a header; None when it is none, or longer than any that makes sense."""
+    """A whole number from a header; None for any other text, and for more than 15 digits."""
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
-
-
-def _retry_after_s(response: requests.Response) -> float:
-    """Seconds from a Retry-After header, which holds a number or a date by the site's clock."""
-    text = response.headers.get("Retry-After", "").strip()
-    if (seconds := parse_number(text)) is not None:
-        return float(seconds)
-    try:
-        now = response.headers.get("Date")
-        since = parsedate_to_datetime(now) if now else datetime.now(timezone.utc)
-        return (parsedate_to_datetime(text) - since).total_seconds()
-    except (ValueError, TypeError):
-        return 0.0

@@ -80,8 +80,8 @@ class Download:
         self.part = Part(self.path)
         self._where = f"{self.subject}: {redact(self.url)}"
         self._retries = Retries(self.policy, self._where)
-        # The least progress that counts, beyond the most bytes that there ever were: else a site that sends sometimes
-        # more, sometimes less would be asked for ever.
+        # The least progress that counts, beyond the most bytes that were ever received: else a site that sends
+        # sometimes more, sometimes less would be retried for ever.
         self._step_bytes: float = _STEP_BYTES
         self._most_bytes = self.part.size
 
@@ -173,7 +173,7 @@ class Download:
             return self.part.size, last + 1, replace(held, bytes=held.bytes or size), False
         if held is not None and not (etag or modified) and headers.get("Content-Type", "").startswith(_PAGES):
             # The login page of a network, for instance: the part is kept.
-            raise RetryableError("answered with a page in place of the rest")
+            raise RetryableError("answered with a page instead of the rest")
         version = _version(self.url, response, encoded=encoded)
         return 0, version.bytes, version, encoded
 

@@ -26,8 +26,7 @@ from google.cloud.storage import retry as library_retry
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import ConcurrentWriteError, StoreError, UsageError
-from pipeline.lake import Store, gcs, google_cloud, open_store, planning
-from pipeline.lake.keys import raw_key, trips_key
+from pipeline.lake import Store, gcs, google_cloud, open_store, planning, raw_key, trips_key
 from pipeline.months import add_months, parse_month
 
 GREEN = DATASETS["green"]

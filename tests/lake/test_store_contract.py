@@ -244,7 +244,7 @@ def test_local_a_lake_without_its_folder_is_one_clear_error(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("lake", ["", "s3://bucket/prefix", "duckdb:///x"])
 def test_a_lake_of_an_unknown_kind_is_refused(lake: str) -> None:
-    with pytest.raises(UsageError, match="no kind of lake"):
+    with pytest.raises(UsageError, match="not a supported kind of lake"):
         open_store(lake)
 
 

@@ -204,7 +204,7 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
         (("backfill", "green", "2024-01", "--workers", "0"), "Invalid value for '--workers'"),
         (
             ("backfill", "green", "2024-01", "--lake", "s3://bucket"),
-            "s3 is no kind of lake; allowed are a folder and gs://bucket",
+            "s3 is not a supported kind of lake; allowed are a folder and gs://bucket",
         ),
         (("backfill", "green", "2024-01", "--warehouse", "mysql://host/x"), "none of the kinds there are; allowed:"),
         (("backfill", "green", "2024-01", "--warehouse", "bigquery://project/taxi"), "a lake in Cloud Storage only"),
@@ -283,8 +283,8 @@ def test_the_conformed_months_are_one_dataframe(folder: Folder, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gren", "2024-01"), "'gren' is no dataset; allowed are yellow, green, fhv, fhvhv; did you mean green?"),
-        ((["green"], "2024-01"), "['green'] is no dataset; allowed are yellow, green, fhv, fhvhv; did you mean green?"),
+        (("gren", "2024-01"), "'gren' is not a dataset; allowed are yellow, green, fhv, fhvhv; did you mean green?"),
+        ((["green"], "2024-01"), "['green'] is not a dataset; allowed are yellow, green, fhv, fhvhv; did you mean"),
         (("green", "2024-01", "total_amount"), "columns must be a list of names; write columns=['total_amount']"),
         (("green", "2024-01", ["tip_amount", "vendor_id"] * 2), "columns has tip_amount, vendor_id more than once; "),
         (("green", "2024-01", ["total_amont"]), "green has no columns ['total_amont']; it has vendor_id, "),

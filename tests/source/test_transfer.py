@@ -18,8 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -512,15 +510,6 @@ def _busy(*headers: str) -> bytes:
     return answer(b"", "429 Too Many Requests", *headers)
 
 
-def test_retry_after_as_a_date_is_honoured_by_the_clock_of_the_site(path: Path, waits: list[float]) -> None:
-    dates = ("Date: Wed, 01 May 2024 10:00:00 GMT", "Retry-After: Wed, 01 May 2024 10:00:42 GMT")
-    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=100), usegmt=True)
-    with ScriptedSite(_busy(*dates), _busy(f"Retry-After: {soon}"), answer(BODY)) as site:
-        fetch(site.url + "/a", path)
-    assert waits[0] == 42
-    assert 90 < waits[1] <= 100
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -529,18 +518,16 @@ def test_retry_after_as_a_date_is_honoured_by_the_clock_of_the_site(path: Path, 
         "-5",
         "1.5",
         "\xb2",
-        "Wed, 01 May 2002 10:00:00 GMT",
-        "Wed, 01 May 2024",
-        "Wed, 99 May 2024 10:00 GMT",
+        "Wed, 01 May 2124 10:00:00 GMT",
     ],
 )
-def test_an_invalid_or_past_retry_after_is_ignored(path: Path, waits: list[float], text: str) -> None:
+def test_a_retry_after_that_is_no_number_is_ignored(path: Path, waits: list[float], text: str) -> None:
     with ScriptedSite(_busy(f"Retry-After: {text}"), answer(BODY)) as site:
         fetch(site.url + "/a", path)
     assert waits == [0]
 
 
-@pytest.mark.parametrize("text", ["601", "999999999999999", "Wed, 01 May 2124 10:00:00 GMT"])
+@pytest.mark.parametrize("text", ["601", "999999999999999"])
 def test_a_long_retry_after_is_an_error(path: Path, waits: list[float], text: str) -> None:
     with ScriptedSite(_busy(f"Retry-After: {text}")) as site:
         message = give_up(site.url + "/a", path, POLICY)
@@ -889,7 +876,7 @@ def test_an_invalid_bundle_of_certificates_is_final_and_named(
         message = give_up(site.url.replace("http", "https") + "/a", path, POLICY)
         assert len(site.requests) <= 1
     assert f"{variable} = {bundle}" in message
-    assert "; correct or unset it" in message or "is no file; correct" in message
+    assert "; correct or unset it" in message or "is not a file; correct" in message
 
 
 @pytest.mark.usefixtures("_no_bundles")
@@ -911,7 +898,7 @@ def test_the_refusal_of_a_proxy_is_final_and_its_failure_is_retried(
     assert message.endswith("come back later") != final
 
 
-@pytest.mark.parametrize("status", [407, 501, 505, 510, 511])
+@pytest.mark.parametrize("status", [407, 511])
 def test_a_permanent_status_is_final(path: Path, status: int) -> None:
     with ScriptedSite(answer(b"", f"{status} No")) as site:
         assert f"HTTP {status} No; look at " in give_up(site.url + "/a", path, POLICY)
