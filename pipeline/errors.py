@@ -1,16 +1,5 @@
 """The exception tree. Errors are also data: they cross processes as `to_dict()` and are rebuilt by `from_dict()`.
 
-PipelineError
-├── UsageError        an option, setting or argument that is invalid: correct the command or luigi.cfg
-├── NotPublished      TLC has not published the month yet: come back later; not a failure of a scheduled run
-├── SourceError       the site failed after all retries, sent no trips file, or refuses an old month: come back later
-├── SchemaError       columns or values that no declared era explains: you must decide
-├── CheckFailed       the month failed its checks: you must decide
-├── StoreError        the lake
-│   └── ConcurrentWriteError   another process has published other bytes in the meantime: run again
-├── WarehouseError    the warehouse
-└── UnexpectedError   stands for any other exception outside the process that raised it
-
 A message has subject, what was found, what was allowed, and where to act; all problems, not the first. Code
 distinguishes errors by class or `code`, never by text.
 """
@@ -100,31 +89,31 @@ class PipelineError(Exception):
 
 
 class UsageError(PipelineError):
-    """An option, a setting or an argument that is invalid."""
+    """An invalid option, setting or argument: correct the command or luigi.cfg."""
 
     code, meaning = "usage", "a setting is invalid"
 
 
 class NotPublished(PipelineError):
-    """TLC has not published the month yet; a scheduled run does not count it as a failure."""
+    """TLC has not published the month yet: come back later; a scheduled run does not count it as a failure."""
 
     code, retryable, meaning = "not_published", True, "not published yet"
 
 
 class SourceError(PipelineError):
-    """The site failed after all retries, or sent another kind of file than its name claims."""
+    """The site failed after all retries, sent another kind of file, or refuses an old month: come back later."""
 
     code, retryable, meaning = "source", True, "the source failed"
 
 
 class SchemaError(PipelineError):
-    """Columns or values that no declared era explains."""
+    """Columns or values that no declared era explains: you must decide."""
 
     code, meaning = "schema", "unknown columns or values"
 
 
 class CheckFailed(PipelineError):
-    """The month failed its checks; nothing of it was published."""
+    """The month failed its checks and was not published: you must decide."""
 
     code, meaning = "check_failed", "refused by its checks"
 
@@ -136,7 +125,7 @@ class StoreError(PipelineError):
 
 
 class ConcurrentWriteError(StoreError):
-    """Another process has published other bytes at the key since the work on it began."""
+    """Another process has published other bytes at the key since the work on it began: run again."""
 
     code, retryable, meaning = "concurrent_write", True, "changed by another process"
 

@@ -74,13 +74,6 @@ class Field:
             raise UsageError(f"{self.name} = {text!r}: allowed is {number} from {lowest:g} to {highest:,.0f}")
         return value
 
-    def parameter(self) -> luigi.Parameter:
-        """The parameter of Luigi."""
-        if self.choices:
-            return luigi.ChoiceParameter(default=self.default, choices=self.choices, description=self.help)
-        classes = {int: luigi.IntParameter, float: luigi.FloatParameter, str: luigi.Parameter}
-        return classes[type(self.default)](default=self.default, description=self.help)
-
 
 def _row(default: Any, help: str, option: str = "", **traits: Any) -> Any:
     row = Field(default, help, option, **traits)
@@ -149,9 +142,11 @@ FIELDS: dict[str, Field] = {each.name: replace(each.metadata["row"], name=each.n
 
 
 class pipeline(luigi.Config):
-    """The section [pipeline], which Luigi names after the class."""
+    """The section [pipeline], which Luigi names after the class. Values are parsed by `Field`."""
 
-    locals().update({name: row.parameter() for name, row in FIELDS.items()})
+    locals().update(
+        {name: luigi.Parameter(default=str(row.default), description=row.help) for name, row in FIELDS.items()}
+    )
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _shown(folder: Folder, *options: str) -> dict[str, Any]:
 
 
 def _values(column: int) -> dict[str, Any]:
-    return {name: OPTIONS[name].parse(texts[column]) for name, texts in TEXTS.items()}
+    return {name: FIELDS[name].parse(texts[column]) for name, texts in TEXTS.items()}
 
 
 def _flags(texts: dict[str, str]) -> list[str]:

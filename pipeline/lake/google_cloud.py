@@ -36,7 +36,7 @@ _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 def storage_client() -> StorageClient:
-    """The client of Cloud Storage that belongs to this process; a UsageError without credentials or library."""
+    """The client of Cloud Storage that belongs to this process; a UsageError without credentials."""
     # Else the library asks for each bucket's metadata, for traces that are not collected; that needs one more role.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     client: StorageClient = _client("storage", os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST", ""))
@@ -53,11 +53,7 @@ def bigquery_client(project: str, location: str) -> BigQueryClient:
 # A client has connections and locks, which a forked child must not share: hence the process's id.
 @lru_cache(maxsize=8)
 def _client(service: str, process: int, emulator: str, *, project: str | None = None, **options: str) -> Any:
-    try:
-        library = import_module(f"google.cloud.{service}")
-    except ImportError as error:
-        libraries = "google-cloud-storage google-cloud-bigquery"
-        raise UsageError(f"Google Cloud needs its client libraries: pip install {libraries}") from error
+    library = import_module(f"google.cloud.{service}")
     if emulator:
         from google.auth.credentials import AnonymousCredentials
 

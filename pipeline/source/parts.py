@@ -88,10 +88,7 @@ class Part:
 
     @contextmanager
     def opened(self, version: Version, *, restart: bool) -> Iterator[FileIO]:
-        """Yield the file, open for reading and writing; `restart` empties it and notes this version.
-
-        An OSError in the block is a StoreError, too.
-        """
+        """Yield the file, open for reading and writing; `restart` empties it and notes this version."""
         with self._translate_errors(), FileIO(self.path, "w+" if restart else "r+") as file:
             if restart:
                 # After the old bytes are deleted: if the process dies here, they must not be noted as the new version.

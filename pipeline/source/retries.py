@@ -23,6 +23,7 @@ import urllib3
 
 from pipeline.errors import SourceError
 from pipeline.units import counted
+from pipeline.version import __version__
 
 _LONGEST_WAIT_S = 600.0
 #: Retried besides statuses from 500 up: request timeout, too early, too many requests.
@@ -103,6 +104,13 @@ def translate_request_errors(where: str) -> Iterator[None]:
         raise RetryableError(reason(error)) from error
 
 
+def request(method: str, url: str, timeout_s: float, where: str, **headers: str) -> requests.Response:
+    """The response, whose body is not read yet; raises as `translate_request_errors`."""
+    headers = {"Accept-Encoding": "identity", "User-Agent": f"taxi-pipeline/{__version__}", **headers}
+    with translate_request_errors(where):
+        return requests.request(method, url, headers=headers, stream=True, timeout=timeout_s, verify=ca_bundle())
+
+
 def ca_bundle() -> str | bool:
     """The certificates to trust, as `verify` of requests, which ignores SSL_CERT_FILE by itself."""
     return next(filter(None, map(os.environ.get, _CA_BUNDLES)), True)
@@ -169,7 +177,7 @@ def validate_response(response: requests.Response, where: str) -> None:
     if response.status_code in _LOG_IN:
         raise SourceError(f"{where}: {status}; look at the proxy that the environment names, or log in to the network")
     if response.status_code in _RETRIED or response.status_code >= 500:
-        raise RetryableError(status, parse_number(response.headers.get("Retry-After", "")) or 0)
+        raise RetryableError(status, to_int(response.headers.get("Retry-After", "")) or 0)
     if response.status_code not in (200, 206):
         raise SourceError(f"{where}: {status}; look at [pipeline] source")
 
@@ -193,6 +201,6 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def parse_number(text: str) -> int | None:
+def to_int(text: str) -> int | None:
     """A whole number from a header; None for any other text, and for more than 15 digits."""
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None

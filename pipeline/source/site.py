@@ -111,7 +111,6 @@ class Source:
         Raises:
             NotPublished: the source lacks the month, and it is young.
             SourceError: the source lacks an older month, or failed after all retries.
-            StoreError: the part file cannot be written.
         """
         subject = label(dataset.name, month)
         if month and self.format == "parquet" and month < (dataset.first_parquet_month or month):

@@ -1,8 +1,7 @@
 """Download one file over HTTP into a part file (`pipeline.source.parts`).
 
-A later attempt, in this process or the next, asks for the rest of exactly the version it holds (Range with If-Range);
-any other response starts over. Every download ends: no more bytes than announced, or than `limit_bytes`; not slower
-than 1,000 bytes a second; retries are reset only by progress of a minimum size.
+A later attempt, in this process or the next, asks for the rest of exactly this version (Range with If-Range); any other
+response starts over. Every download ends: by limits for its bytes, its speed, and its retries without progress.
 """
 
 from __future__ import annotations
@@ -20,19 +19,8 @@ import urllib3
 
 from pipeline.errors import SourceError, redact
 from pipeline.source.parts import Part, Version, hash_of, write_all
-from pipeline.source.retries import (
-    Retries,
-    RetryableError,
-    RetryPolicy,
-    ca_bundle,
-    parse_number,
-    reason,
-    translate_request_errors,
-    validate_response,
-)
-from pipeline.version import __version__
+from pipeline.source.retries import Retries, RetryableError, RetryPolicy, reason, request, to_int, validate_response
 
-_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"taxi-pipeline/{__version__}"}
 _CHUNK_BYTES = 1 << 18
 #: How much of a file shows its format.
 _HEAD_BYTES = 1024
@@ -110,7 +98,7 @@ class Download:
         held, headers = self.part.version(redact(self.url)), {}
         if held is not None:
             headers = {"Range": f"bytes={self.part.size}-", "If-Range": held.validator or ""}
-        with _request("GET", self.url, self.policy, self._where, **headers) as response:
+        with request("GET", self.url, self.policy.timeout_s, self._where, **headers) as response:
             if response.status_code in _ABSENT:
                 return None
             if response.status_code == 416:
@@ -120,7 +108,7 @@ class Download:
 
     def _already_whole(self, response: requests.Response, held: Version | None) -> Answer:
         """A 416 says that no bytes are left: the process died between the last byte and the publication."""
-        total = parse_number(response.headers.get("Content-Range", "").rpartition("/")[2])
+        total = to_int(response.headers.get("Content-Range", "").rpartition("/")[2])
         same = held is not None and response.headers.get("ETag", held.etag) == held.etag
         if held is None or not same or not held.bytes == total == self.part.size:
             raise self._restart("HTTP 416 for the rest of a file")
@@ -155,7 +143,7 @@ class Download:
             raise RetryableError(f"sent {size:,} of {expected:,} bytes")
         # Chunks have an end, too; the length of a partial response says nothing about the file.
         length, chunked = response.headers.get("Content-Length", ""), response.headers.get("Transfer-Encoding", "")
-        framed = parse_number(length) is not None or chunked.lower() == "chunked"
+        framed = to_int(length) is not None or chunked.lower() == "chunked"
         whole = version.bytes is not None or (framed and response.status_code != 206)
         return Answer(version.etag, version.last_modified, size, digest.hexdigest(), whole=whole)
 
@@ -166,7 +154,7 @@ class Download:
         encoded = self.decode and _is_encoded(response)
         if response.status_code == 206:
             match = _RANGE.fullmatch(headers.get("Content-Range", ""))
-            start, last, size = (parse_number(text) for text in match.groups()) if match else (None, None, None)
+            start, last, size = (to_int(text) for text in match.groups()) if match else (None, None, None)
             fits = start is not None and last is not None and self.part.size == start <= last < (size or last + 1)
             if encoded or held is None or last is None or not fits or not held.matches(etag, modified, size):
                 raise self._restart("answered with a part that does not match the request")
@@ -198,20 +186,13 @@ def head_url(url: str, policy: RetryPolicy, subject: str, *, decode: bool = True
     where = f"{subject}: {redact(url)}"
 
     def attempt() -> Version | None:
-        with _request("HEAD", url, policy, where) as response:
+        with request("HEAD", url, policy.timeout_s, where) as response:
             if response.status_code in _ABSENT:
                 return None
             validate_response(response, where)
             return _version(url, response, encoded=decode and _is_encoded(response))
 
     return Retries(policy, where).run(attempt)
-
-
-def _request(method: str, url: str, policy: RetryPolicy, where: str, **headers: str) -> requests.Response:
-    with translate_request_errors(where):
-        return requests.request(
-            method, url, headers=_HEADERS | headers, stream=True, timeout=policy.timeout_s, verify=ca_bundle()
-        )
 
 
 def _is_encoded(response: requests.Response) -> bool:
@@ -221,7 +202,7 @@ def _is_encoded(response: requests.Response) -> bool:
 def _version(url: str, response: requests.Response, *, encoded: bool) -> Version:
     """The version in the headers; tag and length of an encoded body are not those of the file."""
     headers = response.headers
-    etag, size = headers.get("ETag"), parse_number(headers.get("Content-Length", ""))
+    etag, size = headers.get("ETag"), to_int(headers.get("Content-Length", ""))
     return Version(redact(url), None if encoded else etag, headers.get("Last-Modified"), None if encoded else size)
 
 
