@@ -258,7 +258,6 @@ def test_the_conformed_months_are_one_dataframe(folder: Folder, monkeypatch: pyt
 
     folder.pipeline("backfill", "green", "2024-01..2024-02")
     monkeypatch.chdir(folder.path)
-    monkeypatch.setattr("pipeline.settings._last", None)
     wanted = ["pickup_datetime", "vendor_id", "total_amount", "cbd_congestion_fee"]
     frame = pipeline.read("green", "2024-01..2024-02", columns=wanted)
     assert list(frame.columns) == wanted
@@ -273,7 +272,6 @@ def test_the_conformed_months_are_one_dataframe(folder: Folder, monkeypatch: pyt
     assert len(pipeline.read("green", date(2024, 2, 1), columns=["vendor_id"])) == 2000
     (folder.path / "elsewhere").mkdir()
     monkeypatch.setenv("PIPELINE_LAKE", "elsewhere")
-    monkeypatch.setattr("pipeline.settings._last", None)
     with pytest.raises(
         pipeline.errors.StoreError, match=f"green 2024-02: not in the lake {folder.path}/elsewhere; run"
     ):
