@@ -9,10 +9,10 @@
 Importing this opens no file and no connection.
 """
 
-from pipeline.runs import stopping  # noqa: F401 - before all that is slow: a signal ends the command at once.
+from pipeline.runs import stopping  # noqa: F401 - before slow imports: a signal ends the command immediately.
 
 # isort: split
-from pipeline.tasks import luigi_options  # noqa: F401 - before Luigi: it says in one line what is wrong with luigi.cfg.
+from pipeline.tasks import luigi_options  # noqa: F401 - before Luigi: it reports an invalid luigi.cfg in one line.
 
 # isort: split
 from pipeline.read import read

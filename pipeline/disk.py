@@ -1,4 +1,4 @@
-"""What file systems cannot do or refuse, and what helps."""
+"""Errors of file systems, and their remedies."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-#: NFS answers EBADF where a folder is locked, or a file that is open for reading only.
+#: NFS answers EBADF when a folder is locked, or a file that is open for reading only.
 _NO_LOCKS = (errno.ENOLCK, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def sync(path: Path) -> None:
-    """Bring a file or a folder to the disk, so that a rename never outlives what it names.
+    """Write a file or a folder to the disk, so that no rename survives a crash without the renamed content.
 
-    Not every file system can do it, least of all for folders (CIFS, FUSE, shared folders answer EINVAL), and not every
-    user may open a folder that he may write: it is then left out.
+    Some file systems do not support it for folders (CIFS and FUSE answer EINVAL), and some users may not open a folder
+    that they may write to: these are no errors.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -30,19 +30,17 @@ def sync(path: Path) -> None:
 
 
 def explained(error: OSError, setting: str) -> str:
-    """The error in words, and what helps; `setting` is the one that names the folder or file."""
+    """The error and its remedy; `setting` is the one that names the folder or file."""
     elsewhere = f"set {setting} to another place"
     if error.errno in _NO_ROOM:
         remedy = f"make room, or {elsewhere}"
     elif isinstance(error, PermissionError):
-        remedy = (
-            f"give the user {os.geteuid()} the right to write there, or {elsewhere}; how several users share one is in "
-            'docs/operating.md, "Several users"'
-        )
+        share = 'how several users share one is in docs/operating.md, "Several users"'
+        remedy = f"give the user {os.geteuid()} the right to write there, or {elsewhere}; {share}"
     elif error.errno == errno.EROFS:
         remedy = f"mount it writable, or {elsewhere}"
     elif error.errno == errno.EXDEV:
-        remedy = f"all of it must be on one file system: {setting} must have no links to, or mounts of, others below it"
+        remedy = f"all of it must be on one file system: {setting} must have no links or mounts to others below it"
     elif error.errno in _NO_LOCKS:
         remedy = f"its file system must have locks: mount it with them (NFS: without nolock), or {elsewhere}"
     elif isinstance(error, NotADirectoryError | FileExistsError):
@@ -55,7 +53,6 @@ def explained(error: OSError, setting: str) -> str:
 
 
 def has_no_locks(message: str) -> bool:
-    """Whether an error's text says that a file system has no locks."""
-    return "not supported for this file system" in message or any(
-        map(message.__contains__, map(os.strerror, _NO_LOCKS))
-    )
+    """Whether the text of an error says that a file system has no locks."""
+    texts = ("not supported for this file system", *map(os.strerror, _NO_LOCKS))
+    return any(text in message for text in texts)

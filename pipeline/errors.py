@@ -1,19 +1,7 @@
-"""The exception tree. Every error is data, too: it crosses processes as `to_dict()` and is rebuilt by `from_dict()`.
+"""The exception tree. Errors are also data: they cross processes as `to_dict()` and are rebuilt by `from_dict()`.
 
-PipelineError
-├── UsageError        an option, setting or argument that is invalid: correct the command or luigi.cfg
-├── NotPublished      TLC has no such month yet: come back later; not a failure of a scheduled run
-├── SourceError       the site failed after all retries, sent what is not a trips file, or refuses a month
-│                     that is long due: come back later
-├── SchemaError       columns or values that no declared era explains: you must decide
-├── CheckFailed       the month failed its checks: you must decide
-├── StoreError        the lake
-│   └── ConcurrentWriteError   another process has published other bytes in the meantime: run again
-├── WarehouseError    the warehouse
-└── UnexpectedError   stands for any other exception outside the process that raised it
-
-A message has subject, what was found, what was allowed, and where to act; all problems, not the first. Code tells
-errors apart by their class or `code`, never by their text.
+A message has subject, what was found, what was allowed, and where to act; all problems, not the first. Code
+distinguishes errors by class or `code`, never by text.
 """
 
 from __future__ import annotations
@@ -24,12 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-#: So much of a message is shown, and kept in the history.
+#: The longest message that is shown and kept in the history.
 MOST_CHARACTERS = 10_000
 
 
 def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = str) -> str:
-    """The value for a message: `most` characters of it and its length when it is longer."""
+    """The value for a message: its first `most` characters, and its length when it is longer."""
     if len(value) <= most:
         return quote(value)
     unit = "bytes" if isinstance(value, bytes) else "characters"
@@ -37,14 +25,14 @@ def cut(value: str | bytes, most: int = 100, quote: Callable[[object], str] = st
 
 
 def visible(text: str) -> str:
-    """The text with control characters as escapes, so that none moves a cursor or changes colours; lines stay."""
+    """The text with control characters escaped, so that none moves a cursor or changes colours; line ends stay."""
     return "".join(
         letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text.expandtabs()
     )
 
 
 def redact(url: str) -> str:
-    """The URL without what may be secret in it: user, password, query; no more than its scheme when it is unclear."""
+    """The URL without user, password and query, which may be secret; only its scheme when it is ambiguous."""
     scheme, mark, rest = url.partition("://")
     target = re.split(r"[?#]", rest, maxsplit=1)[0]
     authority, slash, path = target.partition("/")
@@ -53,7 +41,7 @@ def redact(url: str) -> str:
     if not authority:
         return url if scheme == "duckdb" else f"{scheme}://{target}"
     host = authority.rpartition("@")[2]
-    if "@" in path and not scheme.lower().startswith("http"):  # A user's name and password with a raw slash in it.
+    if "@" in path and not scheme.lower().startswith("http"):  # A user's name and password with an unescaped slash.
         return f"{scheme}://…"
     if "@" in rest and not re.fullmatch(r"([^:\[\]]+|\[[^\[\]]+\])(:\d*)?", host):
         return f"{scheme}://…"
@@ -61,79 +49,71 @@ def redact(url: str) -> str:
 
 
 class PipelineError(Exception):
-    """The base of every error that this package raises on purpose; its text is the whole message.
+    """The base of every error that this package raises on purpose; `remedy` is the command to run, if one is known."""
 
-    A message quotes servers, files and settings: it is text, whatever they hold.
-    """
-
-    #: The name of the kind of error, for programs; it never changes.
+    #: The permanent name of the class, for programs.
     code: ClassVar[str] = "error"
     #: Whether the same command may succeed later although nothing was changed.
     retryable: ClassVar[bool] = False
-    #: What it means, in a few words for a table.
+    #: A few words for a table.
     meaning: ClassVar[str] = "unexpected error"
 
-    def __init__(self, message: object = "", *, remedy: str = "") -> None:
+    def __init__(self, message: object = "", *, kind: str = "", remedy: str = "") -> None:
         super().__init__(message)
-        #: The command to run, where one is known; it is part of the message as well.
+        self.kind = kind or type(self).__name__
         self.remedy = remedy
 
     def __str__(self) -> str:
         return visible(super().__str__())
 
     @property
-    def kind(self) -> str:
-        """The name of its class."""
-        return type(self).__name__
-
-    @property
     def words(self) -> str:
-        """Its kind and message, cut where a library has quoted something huge in it."""
+        """Class and message; a long message, in which a library quotes something, is cut."""
         return f"{self.kind}: {cut(str(self), MOST_CHARACTERS)}"
 
     def to_dict(self, most: int = MOST_CHARACTERS) -> dict[str, Any]:
         """The error as plain values, with at most so many characters of its message."""
-        text = str(self)  # What says how long it was has room, so that it is not cut again.
-        message = text if len(text) <= most else cut(text, most - 50)
+        text = str(self)
+        message = text if len(text) <= most else cut(text, most - 50)  # With its length it must not be cut again.
         names = {"kind": self.kind, "code": self.code, "message": message}
         return {**names, "retryable": self.retryable, "remedy": self.remedy}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> PipelineError:
-        """The error that `to_dict` described; UnexpectedError for a code that this version does not know."""
+        """The error that `to_dict` described; UnexpectedError for an unknown code."""
         message, remedy = str(values.get("message", "")), str(values.get("remedy", ""))
-        known = _by("code").get(values.get("code", ""))
-        if known is None or known is UnexpectedError:
+        error_class = next((each for each in _classes() if each.code == values.get("code")), UnexpectedError)
+        if error_class is UnexpectedError:
             return UnexpectedError(message, kind=str(values.get("kind", "Failed")), remedy=remedy)
-        return known(message, remedy=remedy)
+        return error_class(message, remedy=remedy)
 
 
 class UsageError(PipelineError):
-    """An option, a setting or an argument that is invalid."""
+    """An invalid option, setting or argument: correct the command or luigi.cfg."""
 
     code, meaning = "usage", "a setting is invalid"
 
 
 class NotPublished(PipelineError):
-    """TLC has no such month yet; a scheduled run does not count it as a failure."""
+    """TLC has not published the month yet: come back later; a scheduled run does not count it as a failure."""
 
     code, retryable, meaning = "not_published", True, "not published yet"
 
 
 class SourceError(PipelineError):
-    """The site failed after all retries, or what it sent is not what its name claims."""
+    """The site failed after all retries, sent another kind of file, or refuses an old month: come back later."""
 
     code, retryable, meaning = "source", True, "the source failed"
 
 
 class SchemaError(PipelineError):
-    """Columns or values that no declared era explains."""
+    """Columns or values that no declared era explains: you must decide."""
 
     code, meaning = "schema", "unknown columns or values"
 
 
 class CheckFailed(PipelineError):
-    """The month failed its checks; nothing of it was published."""
+    """The month failed its checks and was not published: you must decide."""
 
     code, meaning = "check_failed", "refused by its checks"
 
@@ -145,7 +125,7 @@ class StoreError(PipelineError):
 
 
 class ConcurrentWriteError(StoreError):
-    """Another process has published other bytes at the key since the work on it began."""
+    """Another process has published other bytes at the key since the work on it began: run again."""
 
     code, retryable, meaning = "concurrent_write", True, "changed by another process"
 
@@ -157,22 +137,16 @@ class WarehouseError(PipelineError):
 
 
 class UnexpectedError(PipelineError):
-    """An exception that nothing here raises on purpose, or what Luigi reports by itself, as of a killed process."""
+    """Any other exception, whose class is `kind`, or a report of Luigi itself, for instance about a killed process."""
 
     code = "unexpected"
 
     def __init__(self, message: object = "", *, kind: str = "Failed", remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
-        self._kind = kind
-
-    @property
-    def kind(self) -> str:
-        """The name of the exception's class."""
-        return self._kind
+        super().__init__(message, kind=kind, remedy=remedy)
 
 
 def as_pipeline_error(error: BaseException, remedy: str = "") -> PipelineError:
-    """The error itself, or an UnexpectedError in place of any other."""
+    """The error itself, or an UnexpectedError in place of any other exception."""
     if isinstance(error, PipelineError):
         return error
     return UnexpectedError(error, kind=type(error).__name__, remedy=remedy)
@@ -182,23 +156,22 @@ def error_from_json(text: str) -> PipelineError:
     """The error whose `to_dict()` is in the JSON; any other text is the message of an UnexpectedError."""
     try:
         return PipelineError.from_dict(json.loads(text))
-    except (ValueError, AttributeError):  # What Luigi reports by itself; a traceback was shown when it happened.
+    except (ValueError, AttributeError):  # A report of Luigi; a traceback was shown when it happened.
         lines = text.strip().splitlines() or ["no reason was given"]
         return UnexpectedError(lines[-1] if lines[0].startswith("Traceback") else "\n".join(lines))
 
 
 def code_of(kind: str) -> str:
     """The code of the error class of this name."""
-    return _by("__name__").get(kind, UnexpectedError).code
+    return next((each.code for each in _classes() if each.__name__ == kind), UnexpectedError.code)
 
 
-def _by(name: str) -> dict[str, type[PipelineError]]:
-    classes = [*PipelineError.__subclasses__(), *StoreError.__subclasses__()]
-    return {getattr(each, name): each for each in classes}
+def _classes() -> list[type[PipelineError]]:
+    return [*PipelineError.__subclasses__(), *StoreError.__subclasses__()]
 
 
 def did_you_mean(words: Iterable[object], allowed: Iterable[str]) -> str:
-    """The end of a message about unknown words: the most similar allowed ones; empty when none is similar."""
+    """The end of a message about unknown words, with the most similar allowed ones; empty when none is similar."""
     known = list(allowed)
-    near = [found for word in words for found in difflib.get_close_matches(str(word).lower(), known, n=1)]
-    return f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+    similar = [match for word in words for match in difflib.get_close_matches(str(word).lower(), known, n=1)]
+    return f"; did you mean {' or '.join(dict.fromkeys(similar))}?" if similar else ""

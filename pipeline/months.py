@@ -1,12 +1,9 @@
-"""Months, as dates that are always the first of the month, and the ranges that people type.
-
-Nothing here knows what TLC has published; see `pipeline.datasets` for that.
-"""
+"""Months, as dates that are always the first of the month, and the periods that users write."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import MAXYEAR, MINYEAR, date
 
 from pipeline.errors import UsageError
@@ -17,41 +14,31 @@ _MONTHS = "months are 01 to 12"
 
 
 def parse_month(text: str) -> date:
-    """The month that a text such as 2024-01 names.
-
-    Raises:
-        UsageError: the text is not a year, a dash and a month from 01 to 12.
-    """
-    found = _MONTH.fullmatch(text.strip())
-    if found and not 1 <= int(found[2]) <= 12:
+    """The month that a text such as 2024-01 names; a UsageError for any other text."""
+    match = _MONTH.fullmatch(text.strip())
+    if match and not 1 <= int(match[2]) <= 12:
         raise UsageError(f"{text.strip()!r} is not a month: {_MONTHS}")
-    if found is None or int(found[1]) < 1:
+    if match is None or int(match[1]) < 1:
         raise UsageError(f"{text!r} is not a month; write YYYY-MM, for instance 2024-01")
-    return date(int(found[1]), int(found[2]), 1)
+    return date(int(match[1]), int(match[2]), 1)
 
 
 def format_month(month: date) -> str:
     """The month as 2024-01."""
-    return month.isoformat()[:7]  # strftime leaves the zeros of the year 1 away on some systems, not on others.
+    return month.isoformat()[:7]  # strftime writes the year 1 without zeros on some systems.
 
 
 def label(name: str, month: date | None) -> str:
-    """A month of a dataset as people write it, such as green 2024-01; only the name for the zones."""
+    """A dataset with its month, as in "green 2024-01", or the name alone."""
     return f"{name} {format_month(month)}" if month else name
 
 
 def add_months(month: date, count: int) -> date:
-    """The month that is `count` months later (earlier when negative).
-
-    Raises:
-        UsageError: the calendar has no such month.
-    """
+    """The month that is `count` months later (earlier when negative); a UsageError outside of the calendar."""
     year, zero_based = divmod(month.year * 12 + month.month - 1 + count, 12)
     if not MINYEAR <= year <= MAXYEAR:
-        where = f"{abs(count):,} months {'after' if count > 0 else 'before'} {format_month(month)}"
-        raise UsageError(
-            f"{where} is not in the years {MINYEAR} to {MAXYEAR}, which is all there is; write fewer months"
-        )
+        month_then = f"{abs(count):,} months {'after' if count > 0 else 'before'} {format_month(month)}"
+        raise UsageError(f"{month_then} is not in the years {MINYEAR} to {MAXYEAR}; write fewer months")
     return date(year, zero_based + 1, 1)
 
 
@@ -62,11 +49,7 @@ def month_range(first: date, last: date) -> list[date]:
 
 
 def parse_period(text: str) -> tuple[date, date]:
-    """The first and the last month of a single period such as 2021, 2021-03, 2021..2022 or 2021-03..2021-07.
-
-    Raises:
-        UsageError: the text is none of these, or its end lies before its start.
-    """
+    """First and last month of a period such as 2021, 2021-03 or 2021..2022-03; a UsageError for any other text."""
     start, dots, end = text.strip().partition("..")
     first, last = _ends(start, text)[0], _ends(end if dots else start, text)[1]
     if last < first:
@@ -75,11 +58,7 @@ def parse_period(text: str) -> tuple[date, date]:
 
 
 def parse_months(text: str) -> list[date]:
-    """Every month of a period, or of several with commas between them, oldest first and each once.
-
-    Raises:
-        UsageError: one of them is not a period, or ends before it starts.
-    """
+    """The months of one or more periods, separated by commas: oldest first, each once. Raises as `parse_period`."""
     return sorted({month for part in text.split(",") for month in month_range(*parse_period(part))})
 
 
@@ -100,15 +79,12 @@ def spans(months: Iterable[date]) -> list[str]:
     return ["..".join(map(format_month, span)) for span in month_ranges(months)]
 
 
-def month_ranges(months: Iterable[date]) -> Iterator[tuple[date, ...]]:
-    """The months as ranges without gaps: first and last, or a single one."""
-    span: tuple[date, ...] = ()
+def month_ranges(months: Iterable[date]) -> list[tuple[date, ...]]:
+    """The months as ranges without gaps: first and last, or a single month."""
+    ranges: list[tuple[date, ...]] = []
     for month in sorted(months):
-        if span and add_months(span[-1], 1) == month:
-            span = (span[0], month)
-            continue
-        if span:
-            yield span
-        span = (month,)
-    if span:
-        yield span
+        if ranges and add_months(ranges[-1][-1], 1) == month:
+            ranges[-1] = (ranges[-1][0], month)
+        else:
+            ranges.append((month,))
+    return ranges

@@ -1,7 +1,7 @@
-"""From settings to what they name: the lake, the warehouse, the source.
+"""Opens the lake, the warehouse and the source that the settings name, and validates these settings.
 
-The one place that opens each, and that validates the settings which name them. Opening makes no connection and writes
-nothing. The same settings in the same working folder give the same object, which keeps what it has learnt.
+Opening makes no connection and writes nothing. The same settings in the same working folder give the same object, with
+its caches.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.lake import Store, is_address, open_store
+from pipeline.lake import Store, local_folder, open_store
 from pipeline.settings import Settings, validate_with
-from pipeline.source.retries import RetryPolicy, can_be_asked, retry_message
+from pipeline.source.retries import RetryPolicy, is_valid_url, retry_message
 from pipeline.source.site import Source, make_source
 from pipeline.state.inventory import Inventory
 from pipeline.state.steps import BY_NAME, STEPS
@@ -26,18 +26,18 @@ from pipeline.warehouses.base import Warehouse
 _T = TypeVar("_T")
 
 
-def _kept(open_it: Callable[[Settings], _T]) -> Callable[[Settings], _T]:
-    kept = lru_cache(maxsize=8)(lambda settings, working_folder: open_it(settings))
-    return wraps(open_it)(lambda settings: kept(settings, Path.cwd()))
+def _cached(opener: Callable[[Settings], _T]) -> Callable[[Settings], _T]:
+    cached = lru_cache(maxsize=8)(lambda settings, working_folder: opener(settings))
+    return wraps(opener)(lambda settings: cached(settings, Path.cwd()))
 
 
-@_kept
+@_cached
 def store_of(settings: Settings) -> Store:
     """The lake that the settings name."""
     return open_store(settings.lake, settings.scratch)
 
 
-@_kept
+@_cached
 def warehouse_of(settings: Settings) -> Warehouse:
     """The warehouse that the settings name."""
     return open_warehouse(
@@ -48,20 +48,20 @@ def warehouse_of(settings: Settings) -> Warehouse:
     )
 
 
-@_kept
+@_cached
 def source_of(settings: Settings) -> Source:
-    """Where raw files come from."""
+    """The source that the settings name."""
     limit_bytes = settings.download_limit_gb * 1e9
     policy = RetryPolicy(settings.timeout_s, settings.retries, settings.retry_wait_s, limit_bytes, _log_retry)
     return make_source(settings.source, settings.source_format, settings.publication_lag_months, policy)
 
 
 def _log_retry(*attempt: Any) -> None:
-    logging.getLogger("luigi-interface.pipeline").info("asking the source: %s", retry_message(*attempt))
+    logging.getLogger("luigi-interface.pipeline").info("source: %s", retry_message(*attempt))
 
 
 def _validate(settings: Settings, invalid: Collection[str]) -> dict[str, str]:
-    """What is wrong with the settings besides those that are invalid already, by name."""
+    """The problems by name, without those of the settings in `invalid`."""
     problems: dict[str, str] = {}
     checks: dict[str, Callable[[], object]] = {
         "lake": lambda: store_of(settings),
@@ -91,20 +91,19 @@ def _validate_warehouse(settings: Settings, *, lake_is_valid: bool) -> None:
 
 
 def _validate_folder(folder: str) -> None:
-    if not folder or is_address(folder):
+    if not folder or local_folder(folder) is None:
         raise UsageError(f"{folder!r}: allowed is a folder of this machine")
 
 
 def _validate_address(url: str) -> None:
-    if url and not (url.lower().startswith(("http://", "https://")) and can_be_asked(url)):
-        # Not with the address, which is a secret.
-        raise UsageError("the address is invalid; allowed is nothing, or https://host/path")
+    if url and not is_valid_url(url):  # The address is a secret, so it is not shown.
+        raise UsageError("the address is invalid; allowed are an empty value and https://host/path")
 
 
 validate_with(_validate)
 
 
 def inventory_of(settings: Settings, through: str = STEPS[-1]) -> Inventory:
-    """A new inventory; for steps that end in the lake without the warehouse, which may not exist."""
+    """A new inventory; it has no warehouse when the step `through` ends in the lake."""
     warehouse = None if BY_NAME[through].files else warehouse_of(settings)
     return Inventory(store_of(settings), source_of(settings), warehouse)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import lake
@@ -17,16 +16,13 @@ from pipeline.settings import current_settings, suggested_command
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 
 def read(dataset: str, period: str | date, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The trips of a period such as 2024-01, 2024-01..2024-03 or 2023-01,2024-01, in the months' order, a row a trip.
+    """The trips of a period such as 2024-01, 2024-01..2024-03 or 2023-01,2024-01, or of a date's month, in month order.
 
-    A date stands for its month.
-
-    Columns are those of the dataset's declaration, or the ones asked for, in that order; times are naive New York
-    time, integers that can be null are pandas' Int64.
+    `columns` selects columns of the dataset's declaration, in that order. Times are naive New York time, integers that
+    can be null are pandas' Int64.
 
     Raises:
         UsageError: no such dataset, period or column.
@@ -34,18 +30,19 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
     """
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.dataset
 
     if dataset not in list(DATASETS):
-        near = did_you_mean([dataset], DATASETS)
-        raise UsageError(f"{dataset!r} is no dataset; allowed are {', '.join(DATASETS)}{near}")
+        similar = did_you_mean([dataset], DATASETS)
+        raise UsageError(f"{dataset!r} is not a dataset; allowed are {', '.join(DATASETS)}{similar}")
     spec = DATASETS[dataset]
     if isinstance(columns, str):
         raise UsageError(f"columns must be a list of names; write columns=[{columns!r}]")
-    wanted = list(spec.by_name) if columns is None else list(columns)
-    if unknown := [name for name in wanted if name not in list(spec.by_name)]:
-        near = did_you_mean(unknown, spec.by_name)
-        raise UsageError(f"{dataset} has no columns {unknown}; it has {', '.join(spec.by_name)}{near}")
-    if doubled := sorted({name for name in wanted if wanted.count(name) > 1}):
+    names = list(spec.by_name) if columns is None else list(columns)
+    if unknown := [name for name in names if name not in list(spec.by_name)]:
+        similar = did_you_mean(unknown, spec.by_name)
+        raise UsageError(f"{dataset} has no columns {unknown}; it has {', '.join(spec.by_name)}{similar}")
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"columns has {', '.join(doubled)} more than once; name each once")
     if isinstance(period, date):
         period = format_month(period)
@@ -58,21 +55,10 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
         # A backfill through its last step does nothing for a month that is loaded.
         remedy = suggested_command("backfill", dataset, f"{missing[0]}..{missing[-1]}", "--through", "conform")
         raise StoreError(f"{dataset} {', '.join(missing)}: not in the lake {store.location}; run: {remedy}")
-    schema = pa.schema([spec.schema.field(name) for name in wanted])
+    schema = pa.schema([spec.schema.field(name) for name in names])
     with ExitStack() as files:
         paths = [files.enter_context(store.entry(lake.trips_key(spec, month)).open_local()) for month in months]
-        tables = [_read_file(path, schema) for path in paths]
-    integers = {pa.int64(): pd.Int64Dtype()}
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas(types_mapper=integers.get)
+        # With this schema, a column that was declared after a file was written is null.
+        table = pyarrow.dataset.dataset([str(path) for path in paths], schema=schema).to_table()
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return frame
-
-
-def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
-    """The columns of the schema; one that was declared after the file was written is null."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    there = set(pq.read_schema(path).names)
-    table = pq.read_table(path, columns=[name for name in schema.names if name in there])
-    columns = [table[field.name] if field.name in there else pa.nulls(table.num_rows, field.type) for field in schema]
-    return pa.table(columns, schema=schema)

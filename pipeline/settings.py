@@ -1,9 +1,9 @@
-"""The settings: one table of fields, and where a value comes from.
+"""The settings: one table of fields, and where their values come from.
 
-`Settings` is the table. From it come the section [pipeline] of Luigi, the options of `pipeline`, the variables of the
-environment, and what README and luigi.cfg say. The command line (`--pipeline-lake`, `--lake`) overrides the environment
-(`PIPELINE_LAKE`), which overrides luigi.cfg. A step takes the settings and the run context of its process along to the
-process in which it is run (`pipeline.tasks.base`), since under forkserver and spawn a child has no command line.
+`Settings` is the table for Luigi's section [pipeline], the options of `pipeline`, the environment variables, README and
+luigi.cfg. The command line (`--pipeline-lake`, `--lake`) overrides the environment (`PIPELINE_LAKE`), which overrides
+luigi.cfg. A task carries the settings and the run context of its process to the process that runs it
+(`pipeline.tasks.base`), since under forkserver and spawn a child has no command line.
 
 This module opens nothing: `pipeline.places` opens and validates what the settings name.
 """
@@ -19,6 +19,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,36 +34,32 @@ _SECTION = "pipeline"
 
 @dataclass(frozen=True)
 class Field:
-    """A row of the table; the type of its value is that of the default."""
+    """A row of the table; a value has the type of the default."""
 
     default: Any
     help: str
-    #: What stands for the value in the help of its option of `pipeline`; empty where it has no such option.
+    #: The placeholder of the value in the help of `pipeline`; empty for a setting without such an option.
     option: str = ""
     choices: tuple[str, ...] = ()
     #: The lowest and the highest number.
     bounds: tuple[float, float] | None = None
     is_path: bool = False
-    #: Whether it may hold a password; it is then shown only without it.
+    #: Whether it may hold a password, and must be shown without it.
     is_secret: bool = False
     name: str = ""
 
     @property
     def variable(self) -> str:
-        """Its variable of the environment."""
+        """Its environment variable."""
         return f"{_SECTION}_{self.name}".upper()
 
     @property
     def flag(self) -> str:
-        """Its option of `pipeline`; that of `luigi` has `pipeline-` before the name."""
+        """Its option of `pipeline`; the option of `luigi` has `pipeline-` before the name."""
         return f"--{self.name.replace('_', '-')}"
 
     def parse(self, text: str) -> Any:
-        """The value of a text.
-
-        Raises:
-            UsageError: it is none of the choices, no number, or out of bounds.
-        """
+        """The value of a text; a UsageError when it is none of the choices, no number, or out of bounds."""
         if self.choices and text not in self.choices:
             raise UsageError(f"{self.name} = {text!r}: allowed are {', '.join(self.choices)}")
         if self.bounds is None:
@@ -73,16 +70,9 @@ class Field:
         except ValueError:
             value = math.nan
         if not lowest <= value <= highest:  # True of nan, too.
-            kind = "a whole number" if isinstance(self.default, int) else "a number"
-            raise UsageError(f"{self.name} = {text!r}: allowed is {kind} from {lowest:g} to {highest:,.0f}")
+            number = "a whole number" if isinstance(self.default, int) else "a number"
+            raise UsageError(f"{self.name} = {text!r}: allowed is {number} from {lowest:g} to {highest:,.0f}")
         return value
-
-    def parameter(self) -> luigi.Parameter:
-        """It as a parameter of Luigi."""
-        if self.choices:
-            return luigi.ChoiceParameter(default=self.default, choices=self.choices, description=self.help)
-        kinds = {int: luigi.IntParameter, float: luigi.FloatParameter, str: luigi.Parameter}
-        return kinds[type(self.default)](default=self.default, description=self.help)
 
 
 def _row(default: Any, help: str, option: str = "", **traits: Any) -> Any:
@@ -152,78 +142,73 @@ FIELDS: dict[str, Field] = {each.name: replace(each.metadata["row"], name=each.n
 
 
 class pipeline(luigi.Config):
-    """The section [pipeline]; lower case because Luigi names the section after the class."""
+    """The section [pipeline], which Luigi names after the class. Values are parsed by `Field`."""
 
-    locals().update({name: row.parameter() for name, row in FIELDS.items()})
+    locals().update(
+        {name: luigi.Parameter(default=str(row.default), description=row.help) for name, row in FIELDS.items()}
+    )
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """How this run is done, which no store, warehouse or source depends on."""
+    """Options of one run, on which no store, warehouse or source depends."""
 
-    #: How many processes share the machine.
     workers: int = 1
     oldest_first: bool = False
-    #: The socket to which steps send their progress; empty for none.
+    #: The socket to which steps send their events; empty for none.
     reports: str = ""
 
 
 _adopted: Settings | None = None
 _context: RunContext | None = None
-#: The last answer of `current_settings`, and what it was made from; resolving takes 0.3 ms, and thousands of tasks ask.
-_last: tuple[object, Settings] | None = None
 _validate: Callable[[Settings, Collection[str]], dict[str, str]] | None = None
 
 
 def validate_with(validate: Callable[[Settings, Collection[str]], dict[str, str]]) -> None:
-    """Let this function validate what the settings name; `pipeline.places`, which can open it, calls this.
+    """Register the function that validates what the settings name; `pipeline.places` calls this.
 
-    It gets the settings and the names of those that are invalid already, and returns what else is wrong, by name.
+    It gets the settings and the names of invalid ones, and returns further problems by name.
     """
     global _validate
     _validate = validate
 
 
 def current_settings() -> Settings:
-    """The settings of this process: those it adopted, else what command line, environment and luigi.cfg say now.
-
-    Raises:
-        UsageError: as for `resolve`.
-    """
-    global _last
+    """The adopted settings of this process, else those of `resolve`, which may raise a UsageError."""
     if _adopted is not None:
         return _adopted
     config = get_config()
-    environment = [(name, value) for name, value in os.environ.items() if name.startswith("PIPELINE_")]
-    options = config.items(_SECTION, raw=True) if config.has_section(_SECTION) else []
-    made_from = (CmdlineParser.get_instance(), environment, options)
-    if _last is None or _last[0] != made_from:
-        _last = (made_from, resolve())
-    return _last[1]
+    environment = ((name, value) for name, value in os.environ.items() if name.startswith("PIPELINE_"))
+    options = config.items(_SECTION, raw=True) if config.has_section(_SECTION) else ()
+    return _resolved(CmdlineParser.get_instance(), tuple(environment), tuple(options))
+
+
+@lru_cache(maxsize=1)
+def _resolved(*inputs: object) -> Settings:  # Resolving takes 0.3 ms, and thousands of tasks ask.
+    return resolve()
 
 
 def adopt(settings: Settings | None) -> None:
-    """Make these the settings of this process, whatever its command line and files say; None ends that."""
+    """Make these the settings of this process, in place of its command line and files; None undoes it."""
     global _adopted
     _adopted = settings
 
 
 def run_context() -> RunContext:
-    """The context of this process's run: the adopted one, else that of Luigi's command line."""
+    """The adopted context of this process, else that of Luigi's command line."""
     return _context or RunContext(workers=luigi.interface.core().workers)
 
 
 def adopt_context(context: RunContext | None) -> None:
-    """Make this the context of this process's run; None ends that."""
+    """Make this the context of this process; None undoes it."""
     global _context
     _context = context
 
 
 def resolve(**overrides: str | None) -> Settings:
-    """The settings from command line, environment and luigi.cfg, all overridden by what is given here (not None).
+    """The settings from command line, environment and luigi.cfg; `overrides` that are not None override all of them.
 
-    Raises:
-        UsageError: an invalid value, or an unknown option in [pipeline]; all of them at once.
+    One UsageError has all invalid values and unknown options.
     """
     settings, problems = read_settings(**overrides)
     if problems:
@@ -232,41 +217,41 @@ def resolve(**overrides: str | None) -> Settings:
 
 
 def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
-    """As `resolve`, but with the default in place of each invalid value, and what is wrong, by name."""
+    """As `resolve`, but returns the problems by name, and the default in place of each invalid value."""
     problems = _unknown_options()
     _warn_of_misspelt_variables()
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    wrong: dict[str, str] = {}
+    invalid: dict[str, str] = {}
     for name, row in FIELDS.items():
         try:
             text, origins[name] = _written(row, overrides.get(name))
             if text is not None:
-                of_file = not origins[name] and overrides.get(name) is None
-                values[name] = row.parse(_plain(row, text, of_file=of_file))
+                in_file = not origins[name] and overrides.get(name) is None
+                values[name] = row.parse(_plain(row, text, in_file=in_file))
         except (UsageError, configparser.Error) as error:
-            wrong[name] = str(error)
+            invalid[name] = str(error)
     settings = Settings(**values)
     if _validate is not None:
-        wrong |= _validate(settings, wrong.keys())
-    for name in [name for name in FIELDS if name in wrong]:
-        # Which setting it was, and where it is written, is known here.
-        problems[name] = (wrong[name] if name in wrong[name] else f"{name}: {wrong[name]}") + origins.get(name, "")
-    if (workers := run_context().workers) < 1:  # With none, Luigi waits for ever for another worker.
+        invalid |= _validate(settings, invalid.keys())
+    for name in sorted(invalid, key=list(FIELDS).index):
+        problem = invalid[name] if name in invalid[name] else f"{name}: {invalid[name]}"
+        problems[name] = problem + origins.get(name, "")
+    if (workers := run_context().workers) < 1:  # With none, Luigi would wait for ever for another worker.
         problems["workers"] = f"--workers {workers}: allowed is a whole number from 1 upwards"
-    return replace(settings, **{name: FIELDS[name].default for name in wrong}), problems
+    return replace(settings, **{name: FIELDS[name].default for name in invalid}), problems
 
 
 def suggested_command(*words: str) -> str:
-    """The command line of `pipeline` with these words, for people to type: it has the settings of this process.
+    """The `pipeline` command line with these words and the settings of this process.
 
-    Those that luigi.cfg and environment give need no option. In place of a secret there is an ellipsis.
+    Settings from luigi.cfg and environment need no option. A secret is shown as an ellipsis.
     """
     settings, options = current_settings(), list[str]()
     for name, row in FIELDS.items():
         if row.option:
-            text, _ = _written(row, None, typed=False)
-            usual = row.default if text is None else row.parse(_plain(row, text, of_file=False))
+            text, _ = _written(row, None, with_options=False)
+            usual = row.default if text is None else row.parse(_plain(row, text, in_file=False))
             value = getattr(settings, name)
             options += [row.flag, _without_secret(value) if row.is_secret else value] if value != usual else []
     return shlex.join(["pipeline", *words, *options])
@@ -275,20 +260,20 @@ def suggested_command(*words: str) -> str:
 def _without_secret(value: str) -> str:
     try:
         url = urlsplit(value)
-        named = url.scheme not in ("http", "https") and url.password is None and "password" not in url.query.lower()
+        safe = url.scheme not in ("http", "https") and url.password is None and "password" not in url.query.lower()
     except ValueError:
-        named = False
-    return value if named or redact(value) == value else "…"
+        safe = False
+    return value if safe or redact(value) == value else "…"
 
 
-def _written(row: Field, override: str | None, *, typed: bool = True) -> tuple[str | None, str]:
-    """The text that counts for a setting, None where none is written, and where that was when it was not luigi.cfg.
+def _written(row: Field, override: str | None, *, with_options: bool = True) -> tuple[str | None, str]:
+    """The text of a setting, None where none is written, and where it was written if not in luigi.cfg.
 
-    An empty environment variable, or option of `luigi`, counts as none. With `typed` false, options do not count.
+    An empty environment variable or option of `luigi` counts as none.
     """
     if override is not None:
         return str(override), ""
-    parser = CmdlineParser.get_instance() if typed else None
+    parser = CmdlineParser.get_instance() if with_options else None
     if parser is not None and (text := getattr(parser.known_args, f"{_SECTION}_{row.name}", None)):
         return text, f" (from --{_SECTION}-{row.flag.removeprefix('--')})"
     if text := os.environ.get(row.variable):
@@ -296,16 +281,16 @@ def _written(row: Field, override: str | None, *, typed: bool = True) -> tuple[s
     return (get_config().get(_SECTION, row.name) if get_config().has_option(_SECTION, row.name) else None), ""
 
 
-def _plain(row: Field, text: str, *, of_file: bool) -> str:
-    """The text of a setting without outer spaces, and of a path with the home folder in place of `~`."""
+def _plain(row: Field, text: str, *, in_file: bool) -> str:
+    """The text without outer spaces; a path has the home folder in place of `~`."""
     text = text.strip()
-    # Not with the text, which may be a secret.
+    # The errors do not show the text, which may be a secret.
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise UsageError(f"{row.name}: the quotes would be part of it; allowed is the same without them")
-    if of_file and (comment := re.search(r"\s[#;]", text)):
+        raise UsageError(f"{row.name}: the quotes would be part of the value; allowed is the value without them")
+    if in_file and (comment := re.search(r"\s[#;]", text)):
         raise UsageError(
-            f"{row.name}: {comment[0]!r} begins no comment here and would be part of it; allowed are comments on lines "
-            "of their own (a path with it can be given in the environment or on the command line)"
+            f"{row.name}: {comment[0]!r} does not begin a comment here and would be part of the value; allowed are "
+            "comments on lines of their own (a path with it can be given in the environment or on the command line)"
         )
     if not row.is_path:
         return text
@@ -314,14 +299,10 @@ def _plain(row: Field, text: str, *, of_file: bool) -> str:
 
 
 def expand_home(path: str, name: str) -> str:
-    """The path with the home folder in place of a leading `~` or `~user`; `name` is the setting's or option's.
-
-    Raises:
-        UsageError: that folder is not known.
-    """
+    """The path with the home folder in place of a leading `~` or `~user`; a UsageError for an unknown one."""
     full = os.path.expanduser(path)  # noqa: PTH111 - where Path raises
     if path.startswith("~") and (full.startswith("~") or os.environ.get("HOME") == ""):
-        raise UsageError(f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full")
+        raise UsageError(f"{name} = {path!r}: the home folder for its ~ is unknown; allowed is a full path")
     return full
 
 
@@ -332,19 +313,14 @@ def _unknown_options() -> dict[str, str]:
     return {name: f"unknown option {name!r}, known are {', '.join(FIELDS)}" for name in unknown}
 
 
-_noticed: set[str] = set()
-
-
+@cache
 def _warn_of_misspelt_variables() -> None:
-    """Name, once in a process, each variable of the environment that looks like one of ours and is none."""
+    """Warn, once in a process, of each environment variable that looks like a setting and is none."""
     known = {row.variable for row in FIELDS.values()}
-    for variable in sorted(os.environ):
-        start, name = variable[:9], variable[9:]
-        if start.upper() != "PIPELINE_" or variable in _noticed or variable in known:
-            continue
-        if nearest := difflib.get_close_matches(name.lower(), FIELDS, 1, 0.7):
-            _noticed.add(variable)
+    for variable in sorted(set(os.environ) - known):
+        similar = difflib.get_close_matches(variable[9:].lower(), FIELDS, 1, 0.7)
+        if variable[:9].upper() == "PIPELINE_" and similar:
             logging.getLogger("luigi-interface.pipeline").warning(
-                f"{variable} in the environment is no setting and has no effect; "
-                f"did you mean {FIELDS[nearest[0]].variable}?"
+                f"{variable} in the environment is not a setting and has no effect; "
+                f"did you mean {FIELDS[similar[0]].variable}?"
             )

@@ -1,3 +1,3 @@
-"""The version, in one place; setup.cfg and every record that names a version read it here."""
+"""The version; setup.cfg and all records read it from here."""
 
 __version__ = "0.1.0"

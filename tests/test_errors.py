@@ -1,4 +1,4 @@
-"""Errors as data: each crosses a process as plain values and is the same error on the other side."""
+"""Errors as data: an error is the same after it crossed processes as plain values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_an_error_is_the_same_after_json_and_pickle(kind: type[PipelineError]) -
         assert (type(again), again.to_dict(), str(again)) == (kind, error.to_dict(), str(error))
 
 
-def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+def test_every_error_class_has_its_own_code() -> None:
     assert len({kind.code for kind in KINDS}) == len(KINDS)
     assert {kind.__name__ for kind in KINDS if kind.retryable} == {
         "NotPublished",
@@ -29,7 +29,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
     }
 
 
-def test_an_exception_from_elsewhere_keeps_the_name_of_its_class() -> None:
+def test_another_exception_keeps_the_name_of_its_class() -> None:
     error = error_from_json(json.dumps(errors.as_pipeline_error(KeyError("x"), "see the log").to_dict()))
     assert (type(error), error.kind, error.code, error.remedy) == (
         UnexpectedError,
@@ -49,6 +49,6 @@ def test_an_exception_from_elsewhere_keeps_the_name_of_its_class() -> None:
         ("", "no reason was given"),
     ],
 )
-def test_a_text_that_no_error_of_ours_made_is_a_failure_with_that_text(text: str, message: str) -> None:
+def test_any_other_text_is_the_message_of_an_unexpected_error(text: str, message: str) -> None:
     error = error_from_json(text)
     assert (type(error), str(error)) == (UnexpectedError, message)

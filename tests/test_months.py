@@ -1,4 +1,4 @@
-"""Months: what people type becomes dates that are always the first of the month, and back."""
+"""Months: texts become dates that are the first of the month, and back."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_a_month_is_a_year_a_dash_and_a_month(text: str, month: date) -> None:
         *("20240-1", "-2024-01", "2024-0a", "jan 2024", "\u0662\u0660\u0662\u0664-\u0660\u0661"),
     ],
 )
-def test_anything_else_is_no_month(text: str) -> None:
+def test_any_other_text_is_no_month(text: str) -> None:
     with pytest.raises(UsageError, match=r"is not a month; write YYYY-MM, for instance 2024-01$"):
         parse_month(text)
 
 
 @pytest.mark.parametrize("text", ["2024-13", "2024-00", "2024-99"])
-def test_a_month_that_does_not_exist_is_said_to_be_one(text: str) -> None:
+def test_an_impossible_month_has_its_own_message(text: str) -> None:
     for parse, whole in ((parse_month, text), (parse_period, text), (parse_period, f"2023-01..{text}")):
         with pytest.raises(UsageError) as caught:
             parse(whole)
@@ -59,7 +59,7 @@ def test_a_month_reads_back_as_it_was_written(month: date) -> None:
 
 
 @given(st.text())
-def test_a_text_is_a_month_that_is_written_alike_or_a_usage_error(text: str) -> None:
+def test_a_text_is_a_month_in_the_same_form_or_a_usage_error(text: str) -> None:
     try:
         month = parse_month(text)
     except UsageError:
@@ -141,7 +141,7 @@ def test_a_period_is_a_month_a_year_or_a_range_of_either(text: str, first: str, 
         *("0000", "0000..2021", "21", "all", "2021-03-01..2021-04-01", "2021,2022", "\u0662\u0660\u0662\u0661"),
     ],
 )
-def test_anything_else_is_no_period_and_the_message_shows_what_was_typed(text: str) -> None:
+def test_any_other_text_is_no_period_and_the_message_quotes_it(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_period(text)
     assert str(caught.value) == (
@@ -158,12 +158,12 @@ def test_anything_else_is_no_period_and_the_message_shows_what_was_typed(text: s
         ("2023-12..2024-01", ["2023-12", "2024-01"]),
     ],
 )
-def test_several_periods_are_all_of_their_months_once_oldest_first(text: str, months: list[str]) -> None:
+def test_several_periods_give_each_month_once_oldest_first(text: str, months: list[str]) -> None:
     assert parse_months(text) == [parse_month(month) for month in months]
 
 
 @pytest.mark.parametrize("text", ["", "2023-01,", "2023-01,soon"])
-def test_of_several_periods_each_must_be_one(text: str) -> None:
+def test_each_of_several_periods_must_be_valid(text: str) -> None:
     with pytest.raises(UsageError, match="is not a period"):
         parse_months(text)
 

@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, what is refused and how, who has it in the end, and that all is documented."""
+"""Settings: origin and precedence of values, invalid values, settings in other processes, documentation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import configparser
 import json
 import pickle
 import re
+import sys
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -41,8 +42,8 @@ from pipeline.tasks.luigi_options import LUIGI_OPTIONS, prepare_luigi
 OPTIONS: dict[str, luigi.Parameter] = dict(pipeline.get_params())
 DEFAULTS = asdict(Settings())
 
-#: By option: what luigi.cfg, the environment and the command line say in turn, as text.
-SAID = {
+#: By option: the texts in luigi.cfg, the environment and the command line.
+TEXTS = {
     "lake": ("lake-of-file", "lake-of-environment", "lake-of-command"),
     "warehouse": ("duckdb:///file.duckdb", "postgresql://environment@host/db", "duckdb:////command.duckdb"),
     "source": ("https://file.test", "https://environment.test/{file}", "https://command.test"),
@@ -75,7 +76,7 @@ DOWNLOAD = ("Download", "--dataset", "green", "--month", "2024-01")
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Folder:
-    """A folder in whose environment nothing is set."""
+    """A folder without settings in the environment."""
     folder = make_folder(tmp_path / "work", "")
     folder.environment["PIPELINE_RETRY_WAIT_S"] = ""
     return folder
@@ -96,28 +97,28 @@ def _shown(folder: Folder, *options: str) -> dict[str, Any]:
 
 
 def _values(column: int) -> dict[str, Any]:
-    return {name: OPTIONS[name].parse(texts[column]) for name, texts in SAID.items()}
+    return {name: FIELDS[name].parse(texts[column]) for name, texts in TEXTS.items()}
 
 
 def _flags(texts: dict[str, str]) -> list[str]:
     return [part for name, text in texts.items() for part in (f"--pipeline-{name.replace('_', '-')}", text)]
 
 
-def test_each_setting_comes_from_luigi_cfg_else_environment_else_command_line_each_before_the_former(
+def test_the_command_line_overrides_the_environment_which_overrides_luigi_cfg(
     bare: Folder,
 ) -> None:
-    assert SAID.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
+    assert TEXTS.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
     assert _shown(bare) == DEFAULTS
-    _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
+    _write(bare, *(f"{name} = {texts[0]}" for name, texts in TEXTS.items()))
     assert _shown(bare) == _values(0)
-    bare.environment = {f"PIPELINE_{name.upper()}": texts[1] for name, texts in SAID.items()}
+    bare.environment = {f"PIPELINE_{name.upper()}": texts[1] for name, texts in TEXTS.items()}
     assert _shown(bare) == _values(1)
-    assert _shown(bare, *_flags({name: texts[2] for name, texts in SAID.items()})) == _values(2)
+    assert _shown(bare, *_flags({name: texts[2] for name, texts in TEXTS.items()})) == _values(2)
 
 
-def test_an_empty_variable_is_as_good_as_none(bare: Folder) -> None:
-    _write(bare, *(f"{name} = {texts[0]}" for name, texts in SAID.items()))
-    bare.environment = {f"PIPELINE_{name.upper()}": "" for name in SAID}
+def test_an_empty_environment_variable_is_ignored(bare: Folder) -> None:
+    _write(bare, *(f"{name} = {texts[0]}" for name, texts in TEXTS.items()))
+    bare.environment = {f"PIPELINE_{name.upper()}": "" for name in TEXTS}
     assert _shown(bare) == _values(0)
 
 
@@ -140,7 +141,7 @@ def test_a_change_of_the_environment_is_noticed(monkeypatch: pytest.MonkeyPatch)
     assert current_settings().retries == 8
 
 
-def test_luigi_itself_goes_by_the_command_line_then_the_environment_then_luigi_cfg(folder: Folder) -> None:
+def test_luigi_runs_with_settings_of_command_line_environment_and_luigi_cfg(folder: Folder) -> None:
     _write(folder, "lake = one")
     assert folder.luigi(*DOWNLOAD).returncode == 0
     folder.environment["PIPELINE_LAKE"] = "two"
@@ -153,7 +154,7 @@ def test_luigi_itself_goes_by_the_command_line_then_the_environment_then_luigi_c
     )
 
 
-def test_the_options_of_the_pipeline_command_come_before_all(tmp_path: Path, site: SampleSite) -> None:
+def test_the_options_of_the_pipeline_command_override_all(tmp_path: Path, site: SampleSite) -> None:
     folder = make_folder(tmp_path / "work", "/no/such/folder")
     _write(folder, "lake = one", "source_format = parquet")
     folder.environment = {"PIPELINE_WAREHOUSE": "mysql://nowhere", "PIPELINE_SOURCE_FORMAT": "csv"}
@@ -167,7 +168,7 @@ def test_the_options_of_the_pipeline_command_come_before_all(tmp_path: Path, sit
 
 
 @pytest.mark.parametrize("option", ["laek", "source-format", "Lake", "workers"])
-def test_an_option_that_nobody_knows_is_an_error_that_names_it_and_the_known_ones(folder: Folder, option: str) -> None:
+def test_an_unknown_option_is_an_error_that_names_the_known_ones(folder: Folder, option: str) -> None:
     _write(folder, f"{option} = csv")
     by_pipeline = folder.pipeline("backfill", "green", "2024-01")
     assert by_pipeline.returncode == 2
@@ -204,7 +205,7 @@ WRONG = {
 }
 
 
-def test_all_that_is_wrong_is_said_at_once_with_where_it_stands_and_what_is_allowed(bare: Folder) -> None:
+def test_all_invalid_settings_are_reported_together_with_origin_and_allowed_values(bare: Folder) -> None:
     assert WRONG.keys() == OPTIONS.keys(), "the table of this test lacks a setting"
     in_file = dict(list(WRONG.items())[:5])
     in_environment = dict(list(WRONG.items())[5:])
@@ -218,14 +219,14 @@ def test_all_that_is_wrong_is_said_at_once_with_where_it_stands_and_what_is_allo
     assert all("allowed" in line or "write, for instance" in line for line in others)
     for name, line in zip(WRONG, others, strict=True):
         assert line.endswith(f"(from PIPELINE_{name.upper()} in the environment)") == (name in in_environment)
-        assert (repr(WRONG[name]) in line) == (name != "notify_url"), "an address with a secret is not shown"
+        assert (repr(WRONG[name]) in line) == (name != "notify_url"), "a secret URL is not shown"
     by_luigi = bare.luigi(*DOWNLOAD)
     assert by_luigi.returncode == 5
     assert [line.strip() for line in by_luigi.stderr.splitlines()[-len(others) :]] == others
     assert bare.files() == []
 
 
-def test_a_wrong_value_on_the_command_line_of_luigi_is_named_with_its_option(bare: Folder) -> None:
+def test_an_invalid_value_on_the_command_line_of_luigi_is_named_with_its_option(bare: Folder) -> None:
     ended = bare.luigi(*DOWNLOAD, "--pipeline-retry-wait-s", "soon", "--pipeline-load-threads", "1.5")
     assert ended.returncode == 5
     assert [line.strip() for line in ended.stderr.splitlines()[-2:]] == [
@@ -235,9 +236,7 @@ def test_a_wrong_value_on_the_command_line_of_luigi_is_named_with_its_option(bar
     ]
 
 
-def test_luigi_cfg_works_in_any_folder_and_from_a_place_that_a_variable_names(
-    tmp_path: Path, shared_site: SampleSite
-) -> None:
+def test_luigi_cfg_works_in_any_folder_and_by_luigi_config_path(tmp_path: Path, shared_site: SampleSite) -> None:
     copied = make_folder(tmp_path / "a folder" / "ñ", shared_site.url)
     assert copied.luigi(*DOWNLOAD, "--workers", "2").returncode == 0
     elsewhere = make_folder(tmp_path / "elsewhere", shared_site.url)
@@ -249,9 +248,7 @@ def test_luigi_cfg_works_in_any_folder_and_from_a_place_that_a_variable_names(
     assert failed.returncode == 1
 
 
-def test_the_pipeline_command_needs_no_luigi_cfg_and_reports_failures_alike(
-    tmp_path: Path, shared_site: SampleSite
-) -> None:
+def test_the_pipeline_command_needs_no_luigi_cfg(tmp_path: Path, shared_site: SampleSite) -> None:
     folder = make_folder(tmp_path / "work", shared_site.url)
     (folder.path / "luigi.cfg").unlink()
     ended = folder.pipeline("backfill", "fhv", "2024-01", "--workers", "3")
@@ -261,7 +258,7 @@ def test_the_pipeline_command_needs_no_luigi_cfg_and_reports_failures_alike(
     assert folder.pipeline("backfill", "fhv", "2024-02").returncode == 1
 
 
-def test_what_luigi_cfg_sets_for_luigi_stays_and_the_rest_is_filled_in() -> None:
+def test_luigi_options_that_luigi_cfg_lacks_are_filled_in() -> None:
     settings = get_config()
     before = {section: dict(settings.items(section, raw=True)) for section in settings.sections()}
     try:
@@ -289,9 +286,9 @@ def test_a_backfill_with_settings_on_the_command_line_has_them_in_every_process(
     ended = folder.run(*started_by(method, "luigi", "--module", "pipeline", *BACKFILL, *HERE))
     assert ended.returncode == 0, ended.stderr
     assert "* 7 ran successfully" in ended.stderr
-    assert "failed" not in ended.stderr.replace("no failed tasks", ""), "nothing failed at first and was done again"
+    assert "failed" not in ended.stderr.replace("no failed tasks", ""), "no step failed and was repeated"
     assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}, (
-        "no default lake, no default warehouse"
+        "there is no default lake or warehouse"
     )
     assert {path.name for path in (folder.path / "here").iterdir()} == {
         "lake",
@@ -301,7 +298,7 @@ def test_a_backfill_with_settings_on_the_command_line_has_them_in_every_process(
     }
 
 
-def test_a_range_of_luigis_own_has_the_settings_of_the_command_line_in_every_process(folder: Folder) -> None:
+def test_a_luigi_range_has_the_settings_of_the_command_line_in_every_process(folder: Folder) -> None:
     ended = folder.run(*started_by("spawn", "luigi", "--module", "pipeline", *RANGE, *LIMITS, *HERE))
     assert ended.returncode == 0, ended.stderr
     assert "* 3 ran successfully" in ended.stderr
@@ -309,7 +306,7 @@ def test_a_range_of_luigis_own_has_the_settings_of_the_command_line_in_every_pro
     assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}
 
 
-def test_the_pipeline_command_hands_its_options_on_and_says_no_more_under_forkserver_than_elsewhere(
+def test_the_pipeline_command_has_its_options_in_every_process_under_forkserver(
     folder: Folder,
 ) -> None:
     folder.environment["PIPELINE_LOGS"] = "here/logs"
@@ -318,7 +315,7 @@ def test_the_pipeline_command_hands_its_options_on_and_says_no_more_under_forkse
     assert ended.returncode == 0, ended.stderr
     steps = [line for line in ended.stderr.splitlines() if re.match(r"(download|conform|load) (fhv|zones)", line)]
     assert len(steps) == 6
-    assert "Worker" not in ended.stderr, "Luigi's own lines stay out"
+    assert "Worker" not in ended.stderr, "no lines of Luigi itself"
     assert {path.name for path in folder.path.iterdir()} == {"here", "luigi.cfg"}
 
 
@@ -328,7 +325,7 @@ def _configured() -> configparser.ConfigParser:
     return parser
 
 
-def test_luigi_cfg_sets_for_luigi_what_the_pipeline_command_falls_back_on() -> None:
+def test_luigi_cfg_sets_the_same_luigi_options_as_the_pipeline_command() -> None:
     parser = _configured()
     assert {section: dict(parser[section]) for section in parser.sections() if section != "pipeline"} == LUIGI_OPTIONS
     assert dict(parser["pipeline"]) == {}, "the file shows the defaults, and sets none"
@@ -377,12 +374,12 @@ def test_the_command_line_of_luigi_and_of_pipeline_describe_settings_as_the_tabl
         assert helps[row.flag] == f"{row.help[0].upper()}{row.help[1:]} ([pipeline] {name})."
 
 
-def test_a_value_that_is_none_of_the_choices_is_an_error_with_all_of_them() -> None:
+def test_a_value_outside_the_choices_is_an_error_that_lists_them() -> None:
     with pytest.raises(UsageError, match=r"source_format = 'xls': allowed are auto, parquet, csv, csv\.gz$"):
         resolve(source_format="xls")
 
 
-def test_settings_are_shown_without_what_may_be_secret() -> None:
+def test_settings_are_shown_without_secrets() -> None:
     secret = Settings(warehouse="postgresql://u:secret@h/d", source="https://u:secret@h", notify_url="https://h/secret")
     assert "secret" not in repr(secret)
 
@@ -396,7 +393,7 @@ def test_the_context_of_a_run_travels_with_a_task_and_changes_no_setting(monkeyp
     adopt(Settings(retries=7))
     store = store_of(current_settings())
     adopt_context(RunContext(workers=3, oldest_first=True, reports="/socket"))
-    assert store_of(current_settings()) is store, "a lake once opened stays open when the display begins"
+    assert store_of(current_settings()) is store, "the opened lake is reused when the display begins"
     sent = pickle.dumps(Conform(dataset="green", month=date(2024, 1, 1)))
     adopt(None)
     adopt_context(None)
@@ -406,13 +403,13 @@ def test_the_context_of_a_run_travels_with_a_task_and_changes_no_setting(monkeyp
     assert run_context() == RunContext(workers=3, oldest_first=True, reports="/socket")
 
 
-def test_the_workers_of_luigi_are_those_of_its_command_line(bare: Folder) -> None:
+def test_the_run_context_has_the_workers_of_the_command_line(bare: Folder) -> None:
     show = SHOW.replace("current_settings", "run_context")
     ended = bare.run("python", "-c", show, "--workers", "3")
     assert json.loads(ended.stdout) == {"workers": 3, "oldest_first": False, "reports": ""}
 
 
-def test_no_workers_is_an_error_together_with_all_others(bare: Folder) -> None:
+def test_zero_workers_is_an_error_together_with_all_others(bare: Folder) -> None:
     ended = bare.luigi(*DOWNLOAD, "--workers", "0", "--pipeline-retries", "x")
     assert [line.strip() for line in ended.stderr.splitlines()[-2:]] == [
         "UsageError: [pipeline] retries = 'x': allowed is a whole number from 0 to 1,000,000 (from --pipeline-retries)",
@@ -423,19 +420,26 @@ def test_no_workers_is_an_error_together_with_all_others(bare: Folder) -> None:
 # --- places
 
 
-def test_a_relative_path_is_one_of_the_working_folder_of_the_moment(
+def test_a_relative_path_is_relative_to_the_current_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in (tmp_path, tmp_path / "inner"):
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
         assert store_of(Settings()).location == str(folder / "data" / "lake")
-        assert store_of(Settings()) is store_of(Settings()), "it keeps what it has learnt"
+        assert store_of(Settings()) is store_of(Settings()), "the same object with its caches"
+
+
+def open_url(url: str, scratch: Path) -> LocalStore:
+    return LocalStore(Path(url.partition("://")[2]))
 
 
 def test_another_kind_of_lake_is_an_entry_of_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = StoreKind("shelf:///folder", lambda url, scratch: LocalStore(Path(url.partition("://")[2])), ("sqlite3",))
-    with pytest.raises(UsageError, match=r"shelf is no kind of lake; allowed are a folder and gs://bucket/prefix"):
+    monkeypatch.setitem(sys.modules, "shelf_store", sys.modules[__name__])
+    kind = StoreKind("shelf:///folder", "shelf_store", drivers=("sqlite3",))
+    with pytest.raises(
+        UsageError, match=r"shelf is not a supported kind of lake; allowed are a folder and gs://bucket/prefix"
+    ):
         resolve(lake=f"shelf://{tmp_path}")
     monkeypatch.setitem(STORES, "shelf", kind)
     settings = resolve(lake=f"shelf://{tmp_path}")
@@ -451,7 +455,7 @@ def test_every_setting_is_in_the_help_of_luigi(bare: Folder) -> None:
     assert all(f"--pipeline-{name.replace('_', '-')} " in ended.stdout for name in OPTIONS)
 
 
-#: By setting: a path in the home folder as it may be written, and what is then meant.
+#: By setting: a path in the home folder as written, and as expanded.
 AT_HOME = {
     "lake": ("~/lake", "HOME/lake"),
     "warehouse": ("duckdb:///~/trips.duckdb", "duckdb:///HOME/trips.duckdb"),
@@ -461,7 +465,7 @@ AT_HOME = {
 }
 
 
-def test_the_home_folder_is_meant_alike_in_every_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_home_folder_is_expanded_in_every_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     found = resolve(**{name: texts[0] for name, texts in AT_HOME.items()})
     for name, (_, meant) in AT_HOME.items():
@@ -469,27 +473,27 @@ def test_the_home_folder_is_meant_alike_in_every_path(monkeypatch: pytest.Monkey
     assert resolve(lake="./~/lake", warehouse="duckdb:///a~b.duckdb").lake == "./~/lake"
 
 
-@pytest.mark.parametrize("path", ["~/x", "~nobody-of-that-name/x"])
-def test_a_home_folder_that_is_not_known_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+@pytest.mark.parametrize("path", ["~/x", "~no-such-user/x"])
+def test_an_unknown_home_folder_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setenv("HOME", "")
     written = dict.fromkeys(AT_HOME, path) | {"warehouse": f"duckdb:///{path}"}
     with pytest.raises(UsageError) as caught:
         resolve(**written)
     assert [line.strip() for line in str(caught.value).removeprefix("[pipeline] ").splitlines()] == [
-        f"{name} = {path!r}: no home folder is known for its ~; allowed is the path written in full"
+        f"{name} = {path!r}: the home folder for its ~ is unknown; allowed is a full path"
         for name in OPTIONS
         if name in AT_HOME
     ]
 
 
-def test_outputs_of_commands_know_the_home_folder_too(bare: Folder) -> None:
+def test_outputs_of_commands_expand_the_home_folder(bare: Folder) -> None:
     for command in (("sql", "SELECT 1", "--output=~/x.csv"), ("status", "--html=~/x.html")):
         bare.environment["HOME"] = str(bare.path)
         assert bare.pipeline(*command, "--force" if command[0] == "sql" else "--json").returncode in (0, 5)
         bare.environment["HOME"] = ""
         ended = bare.pipeline(*command)
         assert (ended.returncode, ended.stdout) == (2, "")
-        assert "no home folder is known for its ~" in ended.stderr
+        assert "the home folder for its ~ is unknown" in ended.stderr
     assert (bare.path / "x.html").is_file()
     assert not (bare.path / "~").exists()
 
@@ -501,24 +505,24 @@ def test_an_address_never_becomes_a_folder(name: str, address: str) -> None:
         resolve(**{name: f"duckdb:///{address}" if name == "warehouse" else address})
 
 
-def test_quotes_and_comments_behind_values_in_luigi_cfg_are_refused_without_the_value(bare: Folder) -> None:
+def test_quotes_and_comments_after_values_in_luigi_cfg_are_refused_without_the_value(bare: Folder) -> None:
     _write(
         bare, 'lake = "data/lake"', "logs = data/logs  # ours", "notify_url = 'https://host/secret'", "retries = 5 ; x"
     )
     ended = bare.pipeline("backfill", "green", "2024-01")
     assert ended.returncode == 2
     assert [line.strip() for line in ended.stderr.removeprefix("pipeline: [pipeline] ").splitlines()] == [
-        "lake: the quotes would be part of it; allowed is the same without them",
+        "lake: the quotes would be part of the value; allowed is the value without them",
         *(
-            f"{name}: {sign!r} begins no comment here and would be part of it; allowed are comments on lines of their "
-            "own (a path with it can be given in the environment or on the command line)"
+            f"{name}: {sign!r} does not begin a comment here and would be part of the value; allowed are comments on "
+            "lines of their own (a path with it can be given in the environment or on the command line)"
             for name, sign in (("retries", " ;"), ("logs", " #"))
         ),
-        "notify_url: the quotes would be part of it; allowed is the same without them",
+        "notify_url: the quotes would be part of the value; allowed is the value without them",
     ]
     assert bare.files() == []
 
 
-def test_a_folder_with_a_hash_in_its_name_can_be_given_where_the_message_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_a_hash_in_its_name_can_be_given_as_the_message_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_LAKE", " trips #1 ")
     assert resolve(logs="logs #2").lake == "trips #1"

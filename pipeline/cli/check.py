@@ -153,7 +153,7 @@ def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) 
         if not months:
             continue
         dataset = dataset_named(name)
-        keys = store.keys(f"trips/{name}/" if dataset.first_month else f"{name}/")
+        keys = store.entries(f"trips/{name}/" if dataset.first_month else f"{name}/")
         # A backfill does nothing for months that have trips.
         conformed = [month for month in months if lake.trips_key(dataset, month) in keys or month is None]
         others = [month for month in months if month not in conformed]

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from pathlib import Path
 
 import click
 
@@ -16,6 +15,7 @@ from pipeline.cli.progress import Display, JsonLines
 from pipeline.cli.summary import Summary
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, redact
+from pipeline.lake import local_folder
 from pipeline.months import month_range, parse_month
 from pipeline.places import inventory_of
 from pipeline.runs.events import Listener
@@ -158,7 +158,7 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
         UsageError: they will not fit.
     """
     settings = current_settings()
-    if "://" in settings.lake:
+    if (folder := local_folder(settings.lake)) is None:
         return
     inventory = inventory_of(settings, through)
     need = sum(
@@ -166,7 +166,6 @@ def _refuse_without_room(months: Mapping[str, Sequence[date]], through: str) -> 
         for name, wanted in months.items()
         for month in wanted
     )
-    folder = Path(settings.lake).absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -1,4 +1,10 @@
-"""The lake: whole files under keys such as trips/green/month=2024-01-01/green_2024-01.parquet.
+"""The lake: whole files under keys, in a store.
+
+raw/yellow/yellow_tripdata_2024-01.parquet            TLC's bytes
+raw/yellow/yellow_tripdata_2024-01.parquet.json       where they came from (the sidecar)
+trips/yellow/month=2024-01-01/yellow_2024-01.parquet  conformed and checked; anyone may read these
+checks/yellow/2024-01.json                            the profile and the findings
+raw/zones/…, zones/zones.parquet, checks/zones/zones.json   the zones, without a month
 
 The promise: a file at its final name is whole. Only `publish` makes a final name; a failed block leaves the old file
 and no litter. `tests/lake/test_store_contract.py` holds every store to it.
@@ -7,20 +13,18 @@ and no litter. `tests/lake/test_store_contract.py` holds every store to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError
-from pipeline.lake.keys import checks_key as checks_key
-from pipeline.lake.keys import folder_of as folder_of
-from pipeline.lake.keys import raw_key as raw_key
-from pipeline.lake.keys import sidecar_key as sidecar_key
-from pipeline.lake.keys import trips_key as trips_key
-from pipeline.lake.keys import trips_month as trips_month
 from pipeline.lake.local import LocalStore
+from pipeline.months import format_month
 
 
 class Entry(Protocol):
@@ -28,7 +32,7 @@ class Entry(Protocol):
 
     @property
     def key(self) -> str:
-        """Its name within the lake."""
+        """Its name in the lake."""
 
     @property
     def bytes(self) -> int:
@@ -36,35 +40,32 @@ class Entry(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where it lies: a path, or gs://bucket/key."""
+        """Its absolute path, or gs://bucket/key."""
 
     @property
-    def facts(self) -> Mapping[str, str]:
-        """What it was published with, where the store keeps such; else nothing."""
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata it was published with; empty where the store keeps none."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs when the content does; the same for the same content, whenever it was published in such a store."""
+        """Depends only on the content: differs when the content does."""
 
     def open(self) -> AbstractContextManager[BinaryIO]:
-        """The file, of which only what is asked for is read, wherever it lies."""
+        """The file, for reading parts of it; nothing else is downloaded."""
 
     def open_local(self) -> AbstractContextManager[Path]:
-        """A local path to read the whole of it from, for the length of the block."""
+        """A local path for reading all of it within the block."""
 
 
 class Store(Protocol):
-    """What a lake can do; `tests/lake/test_store_contract.py` holds every one of them to it."""
+    """The contract of a store, tested by `tests/lake/test_store_contract.py`."""
 
     @property
     def location(self) -> str:
-        """Where the lake is, for people: a folder's path, or gs://bucket/prefix."""
+        """The folder's path, or gs://bucket/prefix."""
 
     def exists(self, key: str) -> bool:
-        """Whether a whole file lies there."""
-
-    def keys(self, prefix: str) -> set[str]:
-        """The keys that start with a prefix that ends in a slash: one listing for all months."""
+        """Whether the lake has a file with this key."""
 
     def entries(self, prefix: str) -> Mapping[str, Entry]:
         """The files whose keys start with a prefix that ends in a slash, by key: one listing for all months."""
@@ -73,46 +74,41 @@ class Store(Protocol):
         """The file at the key; a StoreError when there is none."""
 
     def delete(self, key: str) -> None:
-        """Take the file away; nothing happens when there is none."""
+        """Delete the file, if it exists."""
 
-    def publish(self, key: str, facts: Mapping[str, str] | None = None) -> AbstractContextManager[Path]:
-        """Yield a draft's path; a clean exit puts it, whole, at the key in place of what was there.
+    def publish(self, key: str, metadata: Mapping[str, str] | None = None) -> AbstractContextManager[Path]:
+        """Yield a draft's path; a clean exit moves the draft to the key and replaces the old file.
 
-        `facts` about the content, as they are when the block ends, are kept beside it where a store can.
+        `metadata` is read when the block ends, and kept with the file where the store can.
         """
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
-        """Yield the path of a part file for the key that survives the block and the process, held by one at a time."""
+        """Yield the path of the key's part file, which survives block and process and is locked by one at a time."""
 
     def sweep(self) -> None:
-        """Remove what killed processes left behind."""
+        """Delete what killed processes left behind."""
 
 
 @dataclass(frozen=True)
 class StoreKind:
-    """How addresses of this kind are written, what opens one, with a folder for work in progress, and its drivers."""
+    """A kind of store that is not a local folder; the fields are those of the registry of engines."""
 
-    example: str
-    open: Callable[[str, Path], Store]
+    #: Example URLs, for messages.
+    urls: str
+    #: The module with `open_url(url, scratch)`, imported only when such a store is opened. The function returns the
+    #: store, opens no connection, and raises UsageError for an invalid URL.
+    module: str
+    #: The modules to import once before steps are forked, because they are slow to import.
     drivers: tuple[str, ...] = ()
 
 
-def _open_gcs(address: str, scratch: Path) -> Store:
-    from pipeline.lake.gcs import GcsStore
-
-    bucket, _, prefix = address.partition("://")[2].partition("/")
-    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
-        return GcsStore(bucket, prefix, scratch)
-    raise UsageError(f"[pipeline] lake = {address!r}: {bucket!r} is no bucket's name; write gs://bucket/prefix")
+#: The stores by URL scheme. A lake without a scheme is a local folder.
+STORES = {"gs": StoreKind("gs://bucket/prefix", "pipeline.lake.gcs", ("google.cloud.storage",))}
 
 
-#: The registry, by the scheme of addresses; another kind of store is another entry. Without a scheme it is a folder.
-STORES: dict[str, StoreKind] = {"gs": StoreKind("gs://bucket/prefix", _open_gcs, ("google.cloud.storage",))}
-
-
-def is_address(lake: str) -> bool:
-    """Whether it has a scheme, with the right number of slashes or without, and would else become a folder `s3:`."""
-    return "://" in lake or re.match(r"[A-Za-z][\w+.-]+:/", lake) is not None
+def local_folder(lake: str) -> Path | None:
+    """The absolute folder of a lake on this machine; None for a URL, even with a missing slash (s3:/bucket)."""
+    return None if "://" in lake or re.match(r"[A-Za-z][\w+.-]+:/", lake) else Path(lake).absolute()
 
 
 def store_drivers(lake: str) -> tuple[str, ...]:
@@ -122,18 +118,46 @@ def store_drivers(lake: str) -> tuple[str, ...]:
 
 
 def open_store(lake: str, scratch: str = "data/scratch") -> Store:
-    """The store that the setting `lake` names: a folder, or an address of `STORES` with work in progress in `scratch`.
-
-    A leading `~` is expanded where the setting is read; here it is a folder's name.
+    """The store that the setting `lake` names: a folder, or a URL of `STORES` with work in progress in `scratch`.
 
     Raises:
-        UsageError: the setting is empty or names a kind of store that does not exist.
+        UsageError: the setting is empty, invalid, or has an unknown scheme.
     """
     scheme, slashes, _ = lake.partition("://")
     if slashes and scheme in STORES:
-        return STORES[scheme].open(lake, Path(scratch).absolute())
-    if is_address(lake) or not lake.strip():
-        kind = lake.partition(":")[0].strip() or "nothing"
-        allowed = " and ".join(["a folder", *(known.example for known in STORES.values())])
-        raise UsageError(f"[pipeline] lake = {lake!r}: {kind} is no kind of lake; allowed are {allowed}")
-    return LocalStore(Path(lake).absolute())
+        store: Store = import_module(STORES[scheme].module).open_url(lake, Path(scratch).absolute())
+        return store
+    folder = local_folder(lake)
+    if folder is None or not lake.strip():
+        scheme = lake.partition(":")[0].strip() or "nothing"
+        allowed = " and ".join(["a folder", *(kind.urls for kind in STORES.values())])
+        raise UsageError(f"[pipeline] lake = {lake!r}: {scheme} is not a supported kind of lake; allowed are {allowed}")
+    return LocalStore(folder)
+
+
+def raw_key(dataset: Dataset, file_name: str) -> str:
+    """The key of TLC's bytes."""
+    return f"raw/{dataset.name}/{file_name}"
+
+
+def sidecar_key(raw_key: str) -> str:
+    """The key of the sidecar of a raw file."""
+    return f"{raw_key}.json"
+
+
+def trips_key(dataset: Dataset, month: date | None) -> str:
+    """The key of the conformed rows; the month is a Hive partition, which query engines understand."""
+    if month is None:
+        return f"{dataset.name}/{dataset.name}.parquet"
+    return f"trips/{dataset.name}/month={month:%Y-%m-%d}/{dataset.name}_{format_month(month)}.parquet"
+
+
+def checks_key(dataset: Dataset, month: date | None) -> str:
+    """The key of the profile and the findings."""
+    return f"checks/{dataset.name}/{format_month(month) if month else dataset.name}.json"
+
+
+def folder_of(key: str) -> str:
+    """The prefix to list, for instance raw/green/ for raw/green/green_tripdata_2024-01.parquet."""
+    *folders, _ = key.split("/")
+    return "/".join(folders[:2]) + "/"

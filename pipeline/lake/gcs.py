@@ -1,8 +1,8 @@
 """A lake in a bucket of Google Cloud Storage.
 
-An object appears whole or not at all: with the last byte of its upload. Each upload is bound to the generation that was
-there when its block began (none, mostly), so that of two writers one is told; where the other's object has the same
-bytes, both have won. Bytes are verified by crc32c both ways. Drafts and parts of downloads lie on the local disk.
+An object appears whole, with the last byte of its upload. An upload requires the generation that existed when its block
+began (mostly none): of two writers the second gets an error, unless both wrote the same bytes. Bytes are verified by
+crc32c in both directions. Drafts and parts of downloads are on the local disk.
 
 Source: https://cloud.google.com/storage/docs/request-preconditions
 """
@@ -10,35 +10,38 @@ Source: https://cloud.google.com/storage/docs/request-preconditions
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
+import re
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline.disk import explained
-from pipeline.errors import ConcurrentWriteError, StoreError
+from pipeline.errors import ConcurrentWriteError, StoreError, UsageError
+from pipeline.lake import folder_of
 from pipeline.lake.drafts import Drafts
 from pipeline.lake.google_cloud import storage_client, translated
-from pipeline.lake.keys import folder_of
 from pipeline.lake.planning import TtlCache, planning
 
-if TYPE_CHECKING:
-    from google.cloud.storage import Blob, Bucket
-
-#: An upload goes in requests of so many bytes, each of which can be tried again; a multiple of 256 KiB.
+#: Bytes per request of an upload, each of which can be retried; a multiple of 256 KiB.
 _CHUNK_BYTES = 32 << 20
-#: From this size on a download goes in several ranges at once.
-_LARGE_BYTES = 64 << 20
-_PARALLEL = 4
-#: How many objects a listing gives at once; Cloud Storage allows no more.
+#: Objects per page of a listing; Cloud Storage allows no more.
 _PAGE = 1000
-#: How long the library tries one call again, and how long it waits for bytes.
+#: How long the library retries one call, and how long it waits for bytes.
 _DEADLINE_S = 300
 _TIMEOUT_S = 60
 _SETTING = "[pipeline] scratch"
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".json": "application/json", ".csv": "text/csv"}
+
+
+def open_url(url: str, scratch: Path) -> GcsStore:
+    """The store at gs://bucket/prefix, with work in progress in `scratch`; a UsageError for an invalid name."""
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
+        return GcsStore(bucket, prefix, scratch)
+    raise UsageError(f"[pipeline] lake = {url!r}: {bucket!r} is not a bucket name; write gs://bucket/prefix")
 
 
 class GcsStore:
@@ -46,11 +49,8 @@ class GcsStore:
 
     def __init__(self, bucket: str, prefix: str, scratch: Path) -> None:
         self._bucket_name, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.drafts = Drafts(scratch, _SETTING)
-        self._listings = defaultdict[str, TtlCache[set[str]]](TtlCache)
-
-    def __repr__(self) -> str:
-        return f"GcsStore({self.location!r})"
+        self._drafts = Drafts(scratch, _SETTING)
+        self._listings = defaultdict[str, TtlCache[dict[str, GcsEntry]]](TtlCache)
 
     @property
     def location(self) -> str:
@@ -58,134 +58,106 @@ class GcsStore:
         return f"gs://{self._bucket_name}/{self._prefix}".rstrip("/")
 
     def exists(self, key: str) -> bool:
-        """Whether the object is there; a plan is answered from one listing of its folder."""
+        """Whether the object exists; a plan is answered from one listing of its folder."""
         if planning():
             folder = folder_of(key)
-            return key in self._listings[folder].get(lambda: self.keys(folder))
-        with self.faults(key):
-            return bool(self._blob(key).exists(retry=self._retry(), timeout=_TIMEOUT_S))
-
-    def keys(self, prefix: str) -> set[str]:
-        """One listing, in pages."""
-        return {blob.name.removeprefix(self._prefix) for blob in self._list(prefix, "name")}
+            return key in self._listings[folder].get(lambda: self.entries(folder))
+        with self.translate_errors(key):
+            return bool(self._blob(key).exists(**_options()))
 
     def entries(self, prefix: str) -> dict[str, GcsEntry]:
-        """One listing, in pages, with all that is known of each object."""
-        listed = self._list(prefix, "name,size,crc32c,generation,metadata")
-        return {entry.key: entry for entry in map(self._entry, listed)}
-
-    def _list(self, prefix: str, fields: str) -> list[Any]:
-        with self.faults(prefix):
-            return list(
-                storage_client().list_blobs(
-                    self._bucket_name,
-                    prefix=self._prefix + prefix,
-                    page_size=_PAGE,
-                    fields=f"items({fields}),nextPageToken",
-                    retry=self._retry(),
-                    timeout=_TIMEOUT_S,
-                )
+        """One listing, in pages, with the metadata of each object."""
+        fields = "items(name,size,crc32c,generation,metadata),nextPageToken"
+        with self.translate_errors(prefix):
+            blobs = storage_client().list_blobs(
+                self._bucket_name, prefix=self._prefix + prefix, page_size=_PAGE, fields=fields, **_options()
             )
+            return {entry.key: entry for entry in map(self._entry, blobs)}
 
     def entry(self, key: str) -> GcsEntry:
         """The object at the key."""
-        with self.faults(key):
-            blob = self._bucket().get_blob(self._prefix + key, retry=self._retry(), timeout=_TIMEOUT_S)
-        if blob is None:
+        if (blob := self._get(key)) is None:
             raise StoreError(f"{key}: not in the lake {self.location}; run the step that makes it")
         return self._entry(blob)
 
-    def _entry(self, blob: Any) -> GcsEntry:
-        key, uri = blob.name.removeprefix(self._prefix), f"gs://{self._bucket_name}/{blob.name}"
-        return GcsEntry(key, blob.size, uri, f"{blob.size}-{blob.crc32c}", self, blob)
-
     def delete(self, key: str) -> None:
-        """Take the object away."""
+        """Delete the object."""
         from google.api_core.exceptions import NotFound
 
         self._listings.clear()
-        with self.faults(key), suppress(NotFound):
-            self._blob(key).delete(retry=self._retry(), timeout=_TIMEOUT_S)
+        with self.translate_errors(key), suppress(NotFound):
+            self._blob(key).delete(**_options())
 
     @contextmanager
-    def publish(self, key: str, facts: Mapping[str, str] | None = None) -> Iterator[Path]:
-        """Yield a draft on the local disk; a clean exit uploads it, with `facts` as the object's metadata.
-
-        Raises:
-            ConcurrentWriteError: meanwhile somebody else has published other bytes at the key.
-        """
-        with self.faults(key):
-            there = self._bucket().get_blob(self._prefix + key, retry=self._retry(), timeout=_TIMEOUT_S)
-        with self._local_faults(key), self.drafts.own_folder() as folder:
+    def publish(self, key: str, metadata: Mapping[str, str] | None = None) -> Iterator[Path]:
+        """Yield a draft on the local disk; a clean exit uploads it, or raises ConcurrentWriteError."""
+        existing = self._get(key)
+        with self._translate_disk_errors(key), self._drafts.own_folder() as folder:
             draft = folder / Path(key).name
             yield draft
             if not draft.is_file():
                 raise StoreError(f"{key}: cannot be written to the lake {self.location}: no draft was made")
-            with self.faults(key):
-                self._upload(draft, key, there.generation if there else 0, facts or {})
+            with self.translate_errors(key):
+                self._upload(draft, key, existing.generation if existing else 0, metadata or {})
         self._listings.clear()
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
-        """The part file lies on the local disk; another machine has one of its own."""
-        return self.drafts.part(key, wait_s=wait_s)
+        """Yield the path of a part file on the local disk; another machine has its own."""
+        return self._drafts.part(key, wait_s=wait_s)
 
     def sweep(self) -> None:
-        """Remove what killed processes of this machine left behind."""
-        with self._local_faults("drafts"):
-            self.drafts.sweep(self.exists)
+        """Delete what killed processes of this machine left behind."""
+        with self._translate_disk_errors("drafts"):
+            self._drafts.sweep(self.exists)
 
-    def download(self, blob: Blob, path: Path) -> None:
-        """Bring this very generation of the object to `path`, verified by its crc32c."""
-        from google.cloud.storage import transfer_manager
-
+    @contextmanager
+    def download(self, blob: Any) -> Iterator[Path]:
+        """Yield a local copy of exactly this generation of the object, verified by its crc32c."""
         key = blob.name.removeprefix(self._prefix)
-        only = {"if_generation_match": blob.generation, "retry": self._retry(), "timeout": _TIMEOUT_S}
-        with self.faults(key), self._local_faults(key):
-            if blob.size < _LARGE_BYTES:
-                blob.download_to_filename(str(path), checksum="crc32c", **only)
-            else:
-                transfer_manager.download_chunks_concurrently(
-                    blob, str(path), _CHUNK_BYTES, download_kwargs=only, worker_type="thread", max_workers=_PARALLEL
+        with self._drafts.own_folder() as folder:
+            path = folder / Path(key).name
+            with self.translate_errors(key), self._translate_disk_errors(key):
+                blob.download_to_filename(
+                    str(path), if_generation_match=blob.generation, checksum="crc32c", **_options()
                 )
+            yield path
 
-    def _upload(self, draft: Path, key: str, generation: int, facts: Mapping[str, str]) -> None:
+    def _upload(self, draft: Path, key: str, generation: int, metadata: Mapping[str, str]) -> None:
         from google.api_core.exceptions import PreconditionFailed
 
         blob = self._blob(key)
         blob.chunk_size = _CHUNK_BYTES
-        blob.metadata = dict(facts) or None
+        blob.metadata = dict(metadata) or None
         try:
             blob.upload_from_filename(
                 str(draft),
                 content_type=_TYPES.get(draft.suffix, "application/octet-stream"),
                 if_generation_match=generation,
                 checksum="crc32c",
-                retry=self._retry(),
-                timeout=_TIMEOUT_S,
+                **_options(),
             )
         except PreconditionFailed as error:
-            # An upload whose last answer was lost meets its own object here, too.
-            now = self._bucket().get_blob(self._prefix + key, retry=self._retry(), timeout=_TIMEOUT_S)
+            # When the last response of an upload was lost, its retry finds its own object.
+            now = self._get(key)
             if now is None or now.crc32c != _crc32c(draft) or now.size != draft.stat().st_size:
                 raise ConcurrentWriteError(
-                    f"{key}: somebody else has changed it in {self.location} since this run began to make it, and to "
+                    f"{key}: another process has changed it in {self.location} since this run began to make it, and to "
                     "other bytes; run again"
                 ) from error
 
-    def _bucket(self) -> Bucket:
-        return storage_client().bucket(self._bucket_name)
+    def _blob(self, key: str) -> Any:
+        return storage_client().bucket(self._bucket_name).blob(self._prefix + key)
 
-    def _blob(self, key: str) -> Blob:
-        return self._bucket().blob(self._prefix + key)
+    def _get(self, key: str) -> Any:
+        with self.translate_errors(key):
+            return storage_client().bucket(self._bucket_name).get_blob(self._prefix + key, **_options())
 
-    @staticmethod
-    def _retry() -> Any:
-        from google.cloud.storage.retry import DEFAULT_RETRY
-
-        return DEFAULT_RETRY.with_timeout(_DEADLINE_S)
+    def _entry(self, blob: Any) -> GcsEntry:
+        key, uri = blob.name.removeprefix(self._prefix), f"gs://{self._bucket_name}/{blob.name}"
+        return GcsEntry(key, blob.size, uri, f"{blob.size}-{blob.crc32c}", self, blob)
 
     @contextmanager
-    def faults(self, key: str) -> Iterator[None]:
+    def translate_errors(self, key: str) -> Iterator[None]:
         """Turn what Google's library raises into a StoreError."""
         from google.api_core.exceptions import NotFound, PreconditionFailed, from_http_response
         from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -196,28 +168,26 @@ class GcsStore:
                 yield
             except (NotFound, PreconditionFailed) as error:
                 if isinstance(error, PreconditionFailed) or "No such object" in str(error):
-                    raise StoreError(f"{key}: has gone from {self.location}, or was replaced; run again") from error
+                    raise StoreError(f"{key}: was deleted or replaced in {self.location}; run again") from error
                 raise StoreError(
-                    f"{key}: not found in {self.location}; is there a bucket of this name? Make one with: "
+                    f"{key}: not found in {self.location}; if there is no bucket of this name, make it with: "
                     f"gcloud storage buckets create gs://{self._bucket_name}"
                 ) from error
             except DataCorruption as error:
-                raise StoreError(
-                    f"{key} in {self.location}: the bytes that arrived have another checksum; run again"
-                ) from error
+                problem = "the received bytes have another checksum"
+                raise StoreError(f"{key} in {self.location}: {problem}; run again") from error
             except InvalidResponse as error:
                 raise from_http_response(error.response) from error
 
     @contextmanager
-    def _local_faults(self, key: str) -> Iterator[None]:
+    def _translate_disk_errors(self, key: str) -> Iterator[None]:
         try:
             yield
         except ConnectionError:
             raise
         except OSError as error:
-            raise StoreError(
-                f"{key}: cannot be worked on in {self.drafts.root}: {explained(error, _SETTING)}"
-            ) from error
+            problem = f"work in progress in {self._drafts.root} failed"
+            raise StoreError(f"{key}: {problem}: {explained(error, _SETTING)}") from error
 
 
 @dataclass(frozen=True)
@@ -232,32 +202,33 @@ class GcsEntry:
     _blob: Any
 
     @property
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """The object's metadata."""
         return dict(self._blob.metadata or {})
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """The object, read in pieces of 1 MiB."""
-        only = {"if_generation_match": self._blob.generation}
-        with self._store.faults(self.key), self._blob.open("rb", chunk_size=1 << 20, **only) as file:
+        blob = self._blob.open("rb", chunk_size=1 << 20, if_generation_match=self._blob.generation)
+        with self._store.translate_errors(self.key), blob as file:
             yield file
 
-    @contextmanager
-    def open_local(self) -> Iterator[Path]:
-        """A verified copy on the local disk, gone after the block."""
-        with self._store.drafts.own_folder() as folder:
-            path = folder / Path(self.key).name
-            self._store.download(self._blob, path)
-            yield path
+    def open_local(self) -> AbstractContextManager[Path]:
+        """A verified copy on the local disk, deleted after the block."""
+        return self._store.download(self._blob)
+
+
+def _options() -> dict[str, Any]:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return {"retry": DEFAULT_RETRY.with_timeout(_DEADLINE_S), "timeout": _TIMEOUT_S}
 
 
 def _crc32c(path: Path) -> str:
-    """The checksum that Cloud Storage keeps of every object, as it writes it: base64 of the four bytes."""
+    """The checksum as Cloud Storage writes it: base64 of the four bytes."""
     import google_crc32c
 
     checksum = google_crc32c.Checksum()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            checksum.update(chunk)
+        deque(checksum.consume(file, 1 << 20), maxlen=0)
     return base64.b64encode(checksum.digest()).decode()

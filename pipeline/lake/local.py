@@ -1,7 +1,7 @@
 """A lake in a folder.
 
-A file comes to its final name by a rename within the file system, after fsync. After a kill, drafts remain only in
-`.drafts/`, from where `sweep` removes them (`drafts.py`).
+A file gets its final name by a rename within the file system, after fsync. After a kill, drafts remain only in
+`.drafts/`, where `sweep` deletes them (`drafts.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TAIL_BYTES = 64 * 1024
 class LocalEntry:
     """A file of a folder. Its fingerprint covers its length and its last 64 KiB.
 
-    In a Parquet file those hold the footer with every column's statistics, offsets and the source's sha256, so that
+    In a Parquet file these hold the footer, with every column's statistics and offsets and the source's sha256:
     hundreds of months can be compared without reading them.
     """
 
@@ -43,8 +43,8 @@ class LocalEntry:
         return str(self.path)
 
     @property
-    def facts(self) -> dict[str, str]:
-        """None: a folder keeps nothing beside the bytes."""
+    def metadata(self) -> dict[str, str]:
+        """Empty: a folder keeps only the bytes."""
         return {}
 
     @cached_property
@@ -75,36 +75,28 @@ class LocalStore:
         # In the lake's own file system, so that publishing is a rename.
         self._drafts = Drafts(root / _DRAFTS, _SETTING)
 
-    def __repr__(self) -> str:
-        return f"LocalStore({self.location!r})"
-
     @property
     def location(self) -> str:
         """The folder's path."""
         return str(self.root)
 
     def exists(self, key: str) -> bool:
-        """Whether a whole file lies there."""
-        with self._faults(key, "cannot be looked for in"):
+        """Whether the folder has this file."""
+        with self._translate_errors(key, "cannot be accessed in"):
             try:
-                # Not is_file, which takes a folder that may not be entered for an absent file from Python 3.14 on.
+                # Not is_file: from Python 3.14 on it takes a file in a folder without access for a missing one.
                 return stat.S_ISREG((self.root / key).stat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 return False
 
-    def keys(self, prefix: str) -> set[str]:
-        """The keys below a folder, drafts left out."""
-        with self._faults(prefix, "cannot be listed in"):
-            return {key for key, _ in _files(self.root / prefix, prefix)}
-
     def entries(self, prefix: str) -> dict[str, LocalEntry]:
-        """The files below a folder; one that is deleted while they are listed is left out."""
-        found = {}
-        with self._faults(prefix, "cannot be listed in"):
+        """The files below a folder, without drafts; one that is deleted during the listing is left out."""
+        entries = {}
+        with self._translate_errors(prefix, "cannot be listed in"):
             for key, file in _files(self.root / prefix, prefix):
                 with suppress(FileNotFoundError):
-                    found[key] = LocalEntry(key, Path(file.path), file.stat().st_size)
-        return found
+                    entries[key] = LocalEntry(key, Path(file.path), file.stat().st_size)
+        return entries
 
     def entry(self, key: str) -> LocalEntry:
         """The file at the key."""
@@ -112,20 +104,19 @@ class LocalStore:
         try:
             return LocalEntry(key, path, path.stat().st_size)
         except OSError as error:
-            raise StoreError(
-                f"{key}: not in the lake {self.root} ({error.strerror}); run the step that makes it"
-            ) from error
+            problem = f"not in the lake {self.root} ({error.strerror})"
+            raise StoreError(f"{key}: {problem}; run the step that makes it") from error
 
     def delete(self, key: str) -> None:
-        """Take the file away."""
-        with self._faults(key, "cannot be deleted from"):
+        """Delete the file."""
+        with self._translate_errors(key, "cannot be deleted from"):
             (self.root / key).unlink(missing_ok=True)
 
     @contextmanager
-    def publish(self, key: str, facts: Mapping[str, str] | None = None) -> Iterator[Path]:
-        """Yield a draft beside the lake's files; a clean exit renames it to the key."""
+    def publish(self, key: str, metadata: Mapping[str, str] | None = None) -> Iterator[Path]:
+        """Yield a draft in the lake's file system; a clean exit renames it to the key."""
         final = self.root / key
-        with self._faults(key, "cannot be written to"), self._drafts.own_folder() as folder:
+        with self._translate_errors(key, "cannot be written to"), self._drafts.own_folder() as folder:
             draft = folder / final.name
             yield draft
             sync(draft)
@@ -134,31 +125,31 @@ class LocalStore:
             sync(final.parent)
 
     def part(self, key: str, *, wait_s: float) -> AbstractContextManager[Path]:
-        """Yield the path of the key's part file, which stays until it is moved away; waits while someone holds it."""
+        """Yield the path of the key's part file."""
         return self._drafts.part(key, wait_s=wait_s)
 
     def sweep(self) -> None:
-        """Remove drafts whose owner is gone, and parts whose file has arrived."""
-        with self._faults(_DRAFTS, "cannot be swept in"):
+        """Delete drafts whose owner is gone, and parts whose file is published."""
+        with self._translate_errors(_DRAFTS, "cannot be swept in"):
             self._drafts.sweep(self.exists)
 
     @contextmanager
-    def _faults(self, key: str, what: str) -> Iterator[None]:
+    def _translate_errors(self, key: str, problem: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{key}: {what} the lake {self.root}: {explained(error, _SETTING)}") from error
+            raise StoreError(f"{key}: {problem} the lake {self.root}: {explained(error, _SETTING)}") from error
 
 
-def _files(folder: Path, prefix: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below a folder with its key, through symbolic links; a link to nothing, or back up, has none."""
+def _files(folder: Path, prefix: str, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder with its key, through symbolic links, but not those to a parent or to nothing."""
     real = os.path.realpath(folder)
     try:
-        found = [] if real in above else list(os.scandir(folder))
+        entries = [] if real in parents else list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
-    for each in found:
-        if each.is_file() and not each.name.startswith("."):
-            yield f"{prefix}{each.name}", each
-        elif each.is_dir():
-            yield from _files(folder / each.name, f"{prefix}{each.name}/", (*above, real))
+    for entry in entries:
+        if entry.is_file() and not entry.name.startswith("."):
+            yield f"{prefix}{entry.name}", entry
+        elif entry.is_dir():
+            yield from _files(folder / entry.name, f"{prefix}{entry.name}/", (*parents, real))

@@ -1,6 +1,6 @@
-"""A part file: the first bytes of a download, with a note beside it of the version of the file they belong to.
+"""A part file: the first bytes of a download, with a note beside it that says which version of the file they are from.
 
-Without a fitting note the bytes are worth nothing: those of two versions must never be mixed.
+Without a matching note the bytes are discarded: bytes of two versions must never be mixed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
+from typing import AnyStr, TypeVar, get_type_hints
 
 from pipeline.disk import explained
 from pipeline.errors import StoreError
 
 _CHUNK_BYTES = 1 << 20
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
 class Version:
-    """Which version of which file bytes belong to; `bytes` is its announced length, `url` holds no secrets."""
+    """A version of a published file; `bytes` is its announced length, `url` holds no secrets."""
 
     url: str
     etag: str | None
@@ -30,13 +32,13 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What an If-Range header takes: a strong ETag, else the date."""
+        """The value of an If-Range header: a strong ETag, else the date."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
-    def covers(self, etag: str | None, last_modified: str | None, size: int | None) -> bool:
-        """Whether a part that was sent under these headers, None where there was no such header, is of this version.
+    def matches(self, etag: str | None, last_modified: str | None, size: int | None) -> bool:
+        """Whether a partial response with these headers (None: no such header) belongs to this version.
 
-        Of what is known of a file, an answer to If-Range must repeat the ETag only (RFC 9110, section 15.3.7).
+        Of the known headers, a response to If-Range must repeat only the ETag (RFC 9110, section 15.3.7).
         """
         return (
             etag == (self.etag or etag)
@@ -53,19 +55,19 @@ class Part:
 
     @property
     def note(self) -> Path:
-        """Where the version is written down."""
+        """The file that holds the version."""
         return self.path.with_name(self.path.name + ".json")
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
-        with self._faults():
+        """Its length in bytes."""
+        with self._translate_errors():
             return self.path.stat().st_size if self.path.exists() else 0
 
     def version(self, url: str) -> Version | None:
-        """The version of which the first bytes are there; None, with nothing kept, when there is no telling."""
+        """The version that the bytes belong to; if that is unknown, None, and the part is discarded."""
         try:
-            version = _read(self.note.read_bytes())
+            version = parse_record(Version, self.note.read_bytes())
         except (OSError, ValueError, TypeError):
             version = None
         if version is None or version.url != url or version.validator is None or not self.size:
@@ -74,46 +76,41 @@ class Part:
         return version
 
     def discard(self) -> None:
-        """Take part and note away."""
-        with self._faults():
+        """Delete part and note."""
+        with self._translate_errors():
             self.path.unlink(missing_ok=True)
             self.note.unlink(missing_ok=True)
 
     def move(self, target: Path) -> None:
-        """Rename the part, now whole, and take the note away."""
+        """Rename the part, which is whole, and delete the note."""
         self.path.replace(target)
         self.note.unlink(missing_ok=True)
 
     @contextmanager
-    def opened(self, version: Version, *, anew: bool) -> Iterator[FileIO]:
-        """Yield the file open for reading and writing; anew: empty, and noted as of this version.
-
-        Raises:
-            StoreError: the file or the note cannot be written.
-        """
-        with self._faults(), FileIO(self.path, "w+" if anew else "r+") as file:
-            if anew:
-                # Once the old bytes are gone: whoever dies here must not leave them noted as of another version.
+    def opened(self, version: Version, *, restart: bool) -> Iterator[FileIO]:
+        """Yield the file, open for reading and writing; `restart` empties it and notes this version."""
+        with self._translate_errors(), FileIO(self.path, "w+" if restart else "r+") as file:
+            if restart:
+                # After the old bytes are deleted: if the process dies here, they must not be noted as the new version.
                 self.note.write_text(json.dumps(asdict(version)))
             yield file
 
     def sha256(self) -> str:
-        """Of the bytes that are there, as hexadecimal digits."""
-        with self._faults(), FileIO(self.path) as file:
+        """The hash of the bytes in hexadecimal digits."""
+        with self._translate_errors(), FileIO(self.path) as file:
             return hash_of(file).hexdigest()
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.path}: gone while it was written; end what deletes it and run again") from error
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            reason = explained(error, "[pipeline] lake (or scratch)")
+            raise StoreError(f"{self.path}: cannot be written: {reason}, and run again") from error
 
 
 def hash_of(file: FileIO) -> hashlib._Hash:
-    """The sha256 of all that can be read from the file, still open for more."""
+    """The sha256 of the rest of the file, which can be updated with more bytes."""
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
@@ -121,28 +118,16 @@ def hash_of(file: FileIO) -> hashlib._Hash:
 
 
 def write_all(file: FileIO, chunk: bytes) -> None:
-    """Write every byte of the chunk.
-
-    Raises:
-        StoreError: the disk is full, or the file cannot be written for another reason.
-    """
+    """Write every byte; a single write to an unbuffered file may write fewer."""
     view = memoryview(chunk)
-    try:
-        while view:
-            view = view[file.write(view) :]
-    except OSError as error:
-        raise _unwritable(file.name, error) from error
+    while view:
+        view = view[file.write(view) :]
 
 
-def _read(note: bytes) -> Version:
-    """The version of a note; ValueError or TypeError when it is none."""
-    version = Version(**json.loads(note))
-    texts = (version.etag, version.last_modified)
-    if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(version.bytes, int | None):
-        raise TypeError
-    return version
-
-
-def _unwritable(name: object, error: OSError) -> StoreError:
-    setting = "[pipeline] lake (or scratch)"
-    return StoreError(f"{name!s}: cannot be written: {explained(error, setting)}, and run again")
+def parse_record(record_class: type[_Record], text: AnyStr) -> _Record:
+    """The dataclass whose fields are a JSON object; ValueError or TypeError for any other text."""
+    record = record_class(**json.loads(text))
+    for name, expected in get_type_hints(record_class).items():
+        if not isinstance(getattr(record, name), expected):
+            raise TypeError(f"{name} has another type")
+    return record

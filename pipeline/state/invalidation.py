@@ -174,8 +174,8 @@ def _delete_once_fetched(
             _delete(store, warehouse, plan)
             return True
         key = lake.sidecar_key(raw)
-        metadata = store.entry(key).facts if store.exists(key) else {}
-        with store.publish(key, {**metadata, **sidecar.facts}) as draft:
+        metadata = store.entry(key).metadata if store.exists(key) else {}
+        with store.publish(key, {**metadata, **sidecar.metadata}) as draft:
             draft.write_text(sidecar.to_json(), encoding="utf-8")
         Part(path).discard()
         return False

@@ -195,7 +195,7 @@ class Inventory:
         if load is not None and load.fingerprint == trips.fingerprint:  # Saves reading the footer of each file.
             metadata: Mapping[str, str] = {SOURCE_KEY: load.source_sha256, DECLARATION_KEY: load.declaration}
         else:
-            metadata = trips.facts if DECLARATION_KEY in trips.facts else _footer(trips)
+            metadata = trips.metadata if DECLARATION_KEY in trips.metadata else _footer(trips)
         if not {SOURCE_KEY, DECLARATION_KEY} <= set(metadata):
             return "not a trips file that says what it was made of"
         source = self._source_sha256(raw) if raw else None
@@ -204,13 +204,13 @@ class Inventory:
         key = (dataset.name, metadata[DECLARATION_KEY])
         if key not in self._current:
             # Files with the same hash have the same columns, so that reading one is enough.
-            present = trips.facts.get(PRESENT_KEY) or _footer(trips).get(PRESENT_KEY, "")
+            present = trips.metadata.get(PRESENT_KEY) or _footer(trips).get(PRESENT_KEY, "")
             self._current[key] = dataset.declaration(present.split(",")) == key[1]
         return "" if self._current[key] else "conformed by an older declaration of the columns"
 
     def _source_sha256(self, raw: Entry) -> str | None:
-        if SOURCE_KEY in raw.facts:
-            return raw.facts[SOURCE_KEY]
+        if SOURCE_KEY in raw.metadata:
+            return raw.metadata[SOURCE_KEY]
         listed = self.entry(lake.sidecar_key(raw.key))
         try:
             return sidecar_of(self.store, raw.key, listed).sha256 if listed else None
@@ -220,8 +220,8 @@ class Inventory:
     def _warnings(self, dataset: Dataset, month: date | None) -> tuple[str, ...]:
         """The warnings of a month; if the store keeps metadata, from its listing, without a request for each month."""
         entry = self.entry(lake.checks_key(dataset, month))
-        if entry is not None and entry.facts:
-            return tuple(filter(None, entry.facts.get(WARNINGS_KEY, "").split(",")))
+        if entry is not None and entry.metadata:
+            return tuple(filter(None, entry.metadata.get(WARNINGS_KEY, "").split(",")))
         return _rules(self._checks(dataset, month)[1], "warning")
 
     def _checks(self, dataset: Dataset, month: date | None) -> tuple[int | None, list[Finding]]:
@@ -259,7 +259,8 @@ def sidecar_of(store: Store, raw_key: str, listed: Entry | None = None) -> Sidec
             "that [pipeline] source names)"
         )
     entry = listed or store.entry(key)
-    return Sidecar.from_json(entry.facts.get(SIDECAR_KEY) or _bytes(entry), key)
+    listed_text = entry.metadata.get(SIDECAR_KEY)
+    return Sidecar.from_json(listed_text.encode() if listed_text else _bytes(entry), key)
 
 
 def _bytes(entry: Entry) -> bytes:

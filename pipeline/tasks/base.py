@@ -25,7 +25,7 @@ from luigi.rpc import RPCError
 from pipeline.datasets import ZONES, dataset_named
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, as_pipeline_error, redact
-from pipeline.lake import Store
+from pipeline.lake import Store, local_folder
 from pipeline.months import format_month, label
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.events import LogLost, Progress, RetryScheduled, StepEvent, StepFailed, StepFinished, StepStarted
@@ -219,7 +219,7 @@ def _same_stream() -> bool:
 
 def _begin(step: Step) -> None:
     settings = current_settings()
-    lake = settings.lake if "://" in settings.lake else Path(settings.lake).expanduser().absolute()
+    lake = local_folder(settings.lake) or settings.lake
     warehouse = "" if BY_NAME[step.row].files else f", warehouse {redact(settings.warehouse)}"
     step.warn_of_log(logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
     step.emit(StepStarted, message=step.doing)

@@ -54,7 +54,7 @@ class Download(Step):
     def _publish(self, sidecar: Sidecar) -> None:
         key = self.files("download")["sidecar"]
         try:
-            with self.store.publish(key, {**_metadata(self, sidecar), **sidecar.facts}) as draft:
+            with self.store.publish(key, {**_metadata(self, sidecar), **sidecar.metadata}) as draft:
                 draft.write_text(sidecar.to_json(), encoding="utf-8")
         except ConcurrentWriteError:  # Fine, if another machine published it for the same bytes.
             if sidecar_of(self.store, self.files("download")["raw"]).sha256 != sidecar.sha256:

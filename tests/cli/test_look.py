@@ -430,7 +430,7 @@ def test_status_and_plan_change_no_file(folder: Folder, command: str) -> None:
         (("plan", "green"), "a dataset and a period are needed"),
         (("plan", "green", "2024", "--through", "fly"), "Invalid value for '--through'"),
         (("plan", "green", "2024", "--html", "x.html"), "No such option"),
-        (("plan", "green", "2024", "--lake", "s3://bucket"), "s3 is no kind of lake"),
+        (("plan", "green", "2024", "--lake", "s3://bucket"), "s3 is not a supported kind of lake"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(folder: Folder, arguments: tuple[str, ...], message: str) -> None:

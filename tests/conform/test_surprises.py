@@ -371,7 +371,7 @@ def test_a_403_means_not_published_yet_for_a_young_month_and_an_error_for_an_old
         source = make_source(site.url, "auto", 4, RetryPolicy(timeout_s=10, retries=0, first_wait_s=0))
         with pytest.raises(NotPublished, match=r"not published yet at .* come back later"):
             source.fetch(DATASETS["green"], young, tmp_path / "part")
-        with pytest.raises(SourceError, match=r"green 2024-01: .* is refused or absent though long due"):
+        with pytest.raises(SourceError, match=r"green 2024-01: .* is refused or missing, and is long due"):
             source.fetch(DATASETS["green"], old, tmp_path / "part")
         assert {request.status for request in site.requests} == {403}
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""File systems that lack something: a C library that refuses it stands in for them, under the real command."""
+"""File systems without fsync of folders or without locks, simulated by a preloaded C library under the real command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Folder
 
-#: Refuses what the variable LACKS names: to sync folders, or to lock (flock; and fcntl, which DuckDB uses).
+#: Refuses the operation that the variable LACKS names: to sync folders, or to lock (flock; and fcntl, as DuckDB does).
 _REFUSING = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -87,9 +87,7 @@ except WarehouseError as error:
 """
 
 
-def test_a_database_that_cannot_be_locked_is_an_error_at_once_and_not_one_that_another_has(
-    tmp_path: Path, refusing: str
-) -> None:
+def test_a_database_without_locks_is_an_error_without_waiting(tmp_path: Path, refusing: str) -> None:
     environment = {"LD_PRELOAD": refusing, "LACKS": "locks"}
     said = subprocess.run(
         [sys.executable, "-c", _MAKE, str(tmp_path / "a.duckdb")],

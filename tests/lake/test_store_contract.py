@@ -1,4 +1,4 @@
-"""What every store promises; a store is done when this suite passes for it."""
+"""The contract of every store; a new store must pass this suite."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def content_of(store: Store, key: str) -> bytes:
         return path.read_bytes()
 
 
-def test_what_was_published_is_there_whole(store: Store) -> None:
+def test_a_published_file_is_whole(store: Store) -> None:
     assert not store.exists(KEY)
     publish(store, KEY, b"rows")
     assert store.exists(KEY)
@@ -54,11 +54,11 @@ def test_what_was_published_is_there_whole(store: Store) -> None:
     assert store.entry(KEY).bytes == 4
 
 
-def test_nothing_is_there_before_the_block_ends(store: Store) -> None:
+def test_nothing_is_published_before_the_block_ends(store: Store) -> None:
     with store.publish(KEY) as draft:
         draft.write_bytes(b"rows")
         assert not store.exists(KEY)
-        assert store.keys("trips/") == set()
+        assert store.entries("trips/") == {}
 
 
 def test_publishing_again_replaces(store: Store) -> None:
@@ -73,7 +73,7 @@ def test_a_failed_republish_keeps_the_old_file(store: Store) -> None:
         draft.write_bytes(b"half")
         raise RuntimeError("boom")
     assert content_of(store, KEY) == b"old"
-    assert store.keys("trips/") == {KEY}
+    assert set(store.entries("trips/")) == {KEY}
 
 
 def test_a_block_that_makes_no_draft_is_an_error_that_names_the_key(store: Store) -> None:
@@ -95,8 +95,8 @@ def test_of_two_files_the_inner_one_is_published_first(store: Store) -> None:
 def test_one_listing_names_every_key_below_a_prefix_and_no_other(store: Store) -> None:
     for key in ("trips/green/a", "trips/green/month=2024-01-01/b", "trips/yellow/c", "raw/green/d"):
         publish(store, key, b"x")
-    assert store.keys("trips/green/") == {"trips/green/a", "trips/green/month=2024-01-01/b"}
-    assert store.keys("checks/") == set()
+    assert set(store.entries("trips/green/")) == {"trips/green/a", "trips/green/month=2024-01-01/b"}
+    assert store.entries("checks/") == {}
 
 
 def test_the_same_content_has_the_same_fingerprint_and_another_has_another(store: Store) -> None:
@@ -108,12 +108,12 @@ def test_the_same_content_has_the_same_fingerprint_and_another_has_another(store
     assert store.entry("a").fingerprint != first
 
 
-def test_what_is_not_there_is_a_clear_error(store: Store) -> None:
+def test_a_missing_file_is_a_clear_error(store: Store) -> None:
     with pytest.raises(StoreError, match=KEY):
         store.entry(KEY)
 
 
-def test_deleting_takes_away_and_may_be_repeated(store: Store) -> None:
+def test_deleting_may_be_repeated(store: Store) -> None:
     publish(store, KEY, b"x")
     store.delete(KEY)
     store.delete(KEY)
@@ -139,7 +139,7 @@ def test_a_part_is_held_by_one_process_at_a_time(store: Store) -> None:
         pass
 
 
-def test_a_sweep_removes_a_part_whose_file_has_arrived(store: Store) -> None:
+def test_a_sweep_deletes_a_part_whose_file_is_published(store: Store) -> None:
     with store.part("raw/a", wait_s=1) as part:
         part.write_bytes(b"half")
         part.with_name(part.name + ".json").write_text("{}")
@@ -157,7 +157,7 @@ def test_a_sweep_leaves_living_drafts_alone(store: Store) -> None:
     assert store.exists(KEY)
 
 
-# What follows is the local store's own.
+# Tests of the local store only.
 
 KILLED = """
 import os, signal, sys
@@ -173,7 +173,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_local_what_a_killed_process_left_is_swept_and_nothing_else_is_on_disk(tmp_path: Path) -> None:
+def test_local_drafts_of_a_killed_process_are_swept_and_nothing_else_is_on_disk(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     subprocess.run([sys.executable, "-c", KILLED, str(lake)], check=False, capture_output=True)
     assert any(name.endswith("/a") for name in files_below(lake))
@@ -214,7 +214,7 @@ for number in range(100):
 """
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in "abc"]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert len(open_store(str(tmp_path)).keys("")) == 300
+    assert len(open_store(str(tmp_path)).entries("")) == 300
 
 
 def test_local_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -236,15 +236,15 @@ except StoreError as error:
     assert [name for name in files_below(tmp_path) if "/" in name] == []
 
 
-def test_local_a_lake_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+def test_local_a_lake_without_its_folder_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="raw/a: cannot be written to the lake .*file: Not a directory"):
         publish(open_store(str(tmp_path / "file")), "raw/a", b"x")
 
 
 @pytest.mark.parametrize("lake", ["", "s3://bucket/prefix", "duckdb:///x"])
-def test_a_lake_that_is_no_folder_is_refused(lake: str) -> None:
-    with pytest.raises(UsageError, match="no kind of lake"):
+def test_a_lake_of_an_unknown_kind_is_refused(lake: str) -> None:
+    with pytest.raises(UsageError, match="not a supported kind of lake"):
         open_store(lake)
 
 
@@ -289,7 +289,7 @@ def test_local_a_symbolic_link_counts_alike_in_listing_and_asking(tmp_path: Path
     (months / "month=3" / "gone").symlink_to(tmp_path / "nothing")
     (months / "month=3" / "back").symlink_to(months)
     listed = {"trips/month=1/file", "trips/month=2/whole", "trips/month=2/link"}
-    assert store.keys("trips/") == set(store.entries("trips/")) == listed
+    assert set(store.entries("trips/")) == listed
     assert {key for key in (*listed, "trips/month=3/gone", "trips/month=3/back") if store.exists(key)} == listed
     assert {entry.bytes for entry in store.entries("trips/").values()} == {4}
 
@@ -297,7 +297,7 @@ def test_local_a_symbolic_link_counts_alike_in_listing_and_asking(tmp_path: Path
 def test_a_folder_that_cannot_be_synced_is_no_error_and_a_disk_that_fails_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(OSError, match="Invalid argument"):  # Here such a folder is.
+    with pytest.raises(OSError, match="Invalid argument"):  # /proc is such a folder.
         os.fsync(os.open("/proc/self", os.O_RDONLY))
     sync(Path("/proc/self"))
 
@@ -347,7 +347,7 @@ except StoreError as error:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_local_two_users_share_a_lake_as_the_documentation_says_and_else_are_told_so() -> None:
+def test_local_two_users_share_a_lake_as_documented_or_get_the_remedy() -> None:
     def run(lake: Path, user: int, umask: str, *more: str) -> str:
         command = [sys.executable, "-c", _AS_USER, str(lake), str(user), umask, *more]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -364,7 +364,7 @@ def test_local_two_users_share_a_lake_as_the_documentation_says_and_else_are_tol
         message = run(wrong, 4002, "022")
         assert "Permission denied; give the user 4002 the right to write there, or set [pipeline] lake" in message
         assert '"Several users"' in message
-        # What the documentation says corrects it.
+        # The remedy in the documentation works.
         subprocess.run(["chmod", "-R", "g+rwX", str(wrong)], check=True)
         assert run(wrong, 4002, "002") == ""
         assert run(right, 4001, "002", "and leave a draft") == ""
@@ -389,7 +389,7 @@ with open_store(sys.argv[1]).part("raw/a", wait_s=1) as part:
             assert time.monotonic() - began < 20
 
 
-_ASK_AS_NOBODY = """
+_USE_WITHOUT_RIGHTS = """
 import os, sys
 from pathlib import Path
 from pipeline.errors import StoreError
@@ -398,20 +398,20 @@ from pipeline.lake.local import LocalStore
 store = LocalStore(Path(sys.argv[1]))
 if os.geteuid() == 0:
     os.setuid(65534)
-for ask in (lambda: store.exists("raw/a"), lambda: store.keys("raw/"), lambda: store.delete("raw/a"), store.sweep):
+for call in (lambda: store.exists("raw/a"), lambda: store.entries("raw/"), lambda: store.delete("raw/a"), store.sweep):
     try:
-        print("answered", ask())
+        print("answered", call())
     except StoreError as error:
         print(error)
 """
 
 
-def test_local_a_lake_that_may_not_be_entered_is_never_taken_for_an_empty_one(tmp_path: Path) -> None:
+def test_local_an_unreadable_lake_is_never_taken_for_an_empty_one(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     publish(open_store(str(lake)), KEY, b"x")
     lake.chmod(0)
     try:
-        command = [sys.executable, "-c", _ASK_AS_NOBODY, str(lake)]
+        command = [sys.executable, "-c", _USE_WITHOUT_RIGHTS, str(lake)]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     finally:
         lake.chmod(0o700)

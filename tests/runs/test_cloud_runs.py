@@ -29,7 +29,7 @@ GREEN = DATASETS["green"]
 
 
 def _objects(cloud: Cloud, tmp_path: Path) -> list[str]:
-    return sorted(open_store(cloud.lake, str(tmp_path / "asking")).keys(""))
+    return sorted(open_store(cloud.lake, str(tmp_path / "asking")).entries(""))
 
 
 def _files_of(month: str) -> list[str]:

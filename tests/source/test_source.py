@@ -1,4 +1,4 @@
-"""Where raw files come from: their addresses, what is refused, and what a month that is absent means."""
+"""Sources of raw files: URLs, invalid settings, missing months, invalid files, folders."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from pipeline.source.site import Sidecar, Source, make_source
 GREEN, YELLOW = DATASETS["green"], DATASETS["yellow"]
 MONTH = date(2024, 1, 1)
 NAME = "green_tripdata_2024-01.parquet"
-HASTY = RetryPolicy(timeout_s=10, retries=2, first_wait_s=0)
+POLICY = RetryPolicy(timeout_s=10, retries=2, first_wait_s=0)
 MIRROR = "https://example.org/tlc/releases/download"
 XML = b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
 def source(base: str, source_format: str = "auto", lag_months: int = 4) -> Source:
-    return make_source(base, source_format, lag_months, HASTY)
+    return make_source(base, source_format, lag_months, POLICY)
 
 
 def served(site: SampleSite, path: str = f"/trip-data/{NAME}") -> bytes:
@@ -53,7 +53,7 @@ def served(site: SampleSite, path: str = f"/trip-data/{NAME}") -> bytes:
 
 
 def fails(where: Source, part: Path, dataset: Dataset = GREEN, month: date | None = MONTH) -> str:
-    """The message of the SourceError that a month ends with, after which nothing is kept."""
+    """The message of the SourceError that fetching the month raises; no part is kept."""
     with pytest.raises(SourceError) as caught:
         where.fetch(dataset, month, part)
     assert "\n" not in str(caught.value)
@@ -63,7 +63,7 @@ def fails(where: Source, part: Path, dataset: Dataset = GREEN, month: date | Non
 
 @pytest.fixture
 def part(tmp_path: Path) -> Path:
-    """Where the part goes; nothing else is in its folder."""
+    """The path of the part; its folder is empty."""
     folder = tmp_path / "drafts"
     folder.mkdir()
     return folder / "part"
@@ -71,7 +71,7 @@ def part(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def published(tmp_path: Path, shared_site: SampleSite) -> Path:
-    """A folder, still empty, for files that somebody has."""
+    """An empty folder that serves as a source."""
     folder = tmp_path / "published"
     folder.mkdir()
     return folder
@@ -138,7 +138,7 @@ def test_a_site_a_mirror_and_a_template_have_their_own_layouts(
         (".", "csv.gz", "csv.gz"),
     ],
 )
-def test_the_ending_is_that_of_the_format_and_auto_goes_by_the_place(base: str, asked: str, given: str) -> None:
+def test_auto_chooses_the_format_by_the_source(base: str, asked: str, given: str) -> None:
     where = source(base, asked)
     assert where.format == given
     assert where.file_name(GREEN, MONTH) == f"green_tripdata_2024-01.{given}"
@@ -146,8 +146,8 @@ def test_the_ending_is_that_of_the_format_and_auto_goes_by_the_place(base: str, 
 
 
 @pytest.mark.parametrize("layout", ["trip-data misc", "green misc", ". ."])
-@pytest.mark.parametrize("written", ["{path}", "file://{path}", "file://localhost{path}", "FILE://{path}/"])
-def test_a_folder_is_laid_out_like_a_site_or_by_dataset_or_flat(
+@pytest.mark.parametrize("written", ["{path}", "{path}/"])
+def test_a_folder_may_have_the_layout_of_a_site_of_datasets_or_none(
     published: Path, part: Path, layout: str, written: str, shared_site: SampleSite
 ) -> None:
     for place, name in zip(layout.split(), (NAME, "taxi_zone_lookup.csv"), strict=True):
@@ -175,7 +175,8 @@ def test_a_folder_may_have_any_name(published: Path, monkeypatch: pytest.MonkeyP
     for name in ("a folder with {braces} and 100%", "http:", "@home?#"):
         assert source(name).url(GREEN, MONTH) == str(published / name / NAME)
     assert source("~/http:").base == str(published / "http:")
-    assert source(f"file://{published}/a%20folder%20with%20%7Bbraces%7D%20and%20100%25").is_folder
+    for start in ("file://", "file://localhost", "FILE://"):
+        assert source(f"{start}{published}/a%20folder%20with%20%7Bbraces%7D%20and%20100%25").is_folder
 
 
 @pytest.mark.parametrize(
@@ -184,21 +185,21 @@ def test_a_folder_may_have_any_name(published: Path, monkeypatch: pytest.MonkeyP
         ("", "there is no such folder"),
         ("  ", "there is no such folder"),
         ("/no/such/folder", "source = '/no/such/folder': there is no such folder; allowed are an http(s) address"),
-        ("~nobody-of-that-name/x", "there is no such folder"),
+        ("~no-such-user/x", "there is no such folder"),
         ("file:///no/such/folder", "there is no such folder"),
-        ("file://elsewhere/tmp", "there is no such folder"),
+        ("file://elsewhere/tmp", "'file://elsewhere/tmp': allowed are an http(s) address and a folder"),
         ("x" * 5000, "there is no such folder"),
         ("/null\0byte", "there is no such folder"),
         (__file__, "there is no such folder"),
         ("s3://bucket/x", "'s3://bucket/x': allowed are an http(s) address and a folder"),
         ("ftp://user:hush@host/x", "'ftp://host/x': allowed are an http(s) address and a folder"),
-        ("http://", "its host or port cannot be; write it as http(s)://host or http(s)://host:port"),
-        ("http:///path", "its host or port cannot be"),
-        ("http://host:99999", "its host or port cannot be"),
-        ("http://host:port", "its host or port cannot be"),
-        ("http://[::1", "its host or port cannot be"),
-        ("http://user:hu/sh@host", "'http://…': its host or port cannot be"),
-        ("https://host/?key=hush", "'https://host/': has a ? or #, so say where the file's name goes: …/{file}?…"),
+        ("http://", "its host or port is invalid; allowed is http(s)://host or http(s)://host:port"),
+        ("http:///path", "its host or port is invalid"),
+        ("http://host:99999", "its host or port is invalid"),
+        ("http://host:port", "its host or port is invalid"),
+        ("http://[::1", "its host or port is invalid"),
+        ("http://user:hu/sh@host", "'http://…': its host or port is invalid"),
+        ("https://host/?key=hush", "'https://host/': has a ? or #; allowed then is a template such as …/{file}?…"),
         ("https://host/#hush", "'https://host/': has a ? or #"),
         ("https://host/{dataset}/", "a template needs {file}, may have {dataset}, and no other braces"),
         ("https://host/{month}/{file}", "a template needs {file}"),
@@ -212,7 +213,7 @@ def test_a_folder_may_have_any_name(published: Path, monkeypatch: pytest.MonkeyP
         ("https://host/{file:>2000000000}", "a template needs {file}"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused_in_one_message_without_its_secrets(base: str, found: str) -> None:
+def test_an_invalid_source_is_one_error_without_its_secrets(base: str, found: str) -> None:
     with pytest.raises(UsageError) as caught:
         source(base)
     message = str(caught.value)
@@ -223,7 +224,7 @@ def test_a_source_that_cannot_be_is_refused_in_one_message_without_its_secrets(b
     assert "hu/sh" not in message
 
 
-# --- what came, and from where
+# --- the fetched file and its sidecar
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_a_source_that_cannot_be_is_refused_in_one_message_without_its_secrets(b
         ("/trip-data/{file}?key=hush", "auto", YELLOW, MONTH, "/trip-data/yellow_tripdata_2024-01.parquet"),
     ],
 )
-def test_what_is_fetched_is_what_is_served_and_the_sidecar_says_so(
+def test_the_fetched_file_and_its_sidecar_match_the_served_file(
     site: SampleSite, part: Path, at: str, source_format: str, dataset: Dataset, month: date | None, file: str
 ) -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
@@ -286,12 +287,12 @@ def test_a_sidecar_is_json_and_reads_back() -> None:
         '{"url": 1, "etag": 2, "last_modified": 3, "bytes": 1, "sha256": "ab", "fetched_at": "x"}',
     ],
 )
-def test_a_sidecar_that_is_none_is_an_error_that_names_its_file(text: str | bytes) -> None:
+def test_an_invalid_sidecar_is_an_error_that_names_its_file(text: str | bytes) -> None:
     with pytest.raises(SourceError, match=r"^raw/x: the sidecar is not readable \(.*\)$"):
         Sidecar.from_json(text, "raw/x")
 
 
-# --- months that are absent
+# --- missing months
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_a_lag_may_be_nothing_or_longer_than_the_calendar() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_an_absent_month_is_not_published_yet_while_it_is_young_and_an_error_afterwards(
+def test_a_missing_month_is_not_published_while_it_is_young_and_an_error_later(
     site: SampleSite, part: Path, status: int
 ) -> None:
     site.faults.add("*", status, times=math.inf)
@@ -331,16 +332,16 @@ def test_an_absent_month_is_not_published_yet_while_it_is_young_and_an_error_aft
         assert not where.has(GREEN, month)
     message = fails(where, part, month=add_months(this_month, -5))
     assert re.fullmatch(
-        rf"green ....-..: {site.url}/trip-data/green_.*\.parquet is refused or absent though long due; look at "
+        rf"green ....-..: {site.url}/trip-data/green_.*\.parquet is refused or missing, and is long due; look at "
         r"\[pipeline\] source and source_format, or come back later",
         message,
     )
     assert "zones: " in fails(where, part, ZONES, None)
-    assert len(site.requests) == 3 * 2 + 2, "one for each, without retries"
+    assert len(site.requests) == 3 * 2 + 2, "one request each, without retries"
 
 
 @pytest.mark.parametrize("status", [401, 400])
-def test_a_refusal_of_another_kind_is_an_error_at_once_even_for_a_young_month(
+def test_another_refused_status_is_an_error_without_retries_even_for_a_young_month(
     site: SampleSite, part: Path, status: int
 ) -> None:
     site.faults.add("*", status)
@@ -349,7 +350,7 @@ def test_a_refusal_of_another_kind_is_an_error_at_once_even_for_a_young_month(
     assert len(site.requests) == 1
 
 
-def test_months_that_exist_as_csv_only_are_not_asked_for_as_parquet(site: SampleSite, part: Path) -> None:
+def test_months_that_exist_as_csv_only_are_not_requested_as_parquet(site: SampleSite, part: Path) -> None:
     message = fails(source(site.url), part, month=date(2013, 8, 1))
     assert message.startswith("green 2013-08: exists as CSV only; set [pipeline] source and source_format")
     assert site.requests == []
@@ -357,16 +358,16 @@ def test_months_that_exist_as_csv_only_are_not_asked_for_as_parquet(site: Sample
     source(site.url).fetch(GREEN, date(2014, 1, 1), part)
 
 
-def test_a_month_that_a_folder_lacks_is_absent(published: Path, part: Path) -> None:
+def test_a_month_that_is_not_in_the_folder_is_missing(published: Path, part: Path) -> None:
     where = source(str(published))
     assert str(published / NAME) in fails(where, part)
     with pytest.raises(NotPublished):
         where.fetch(GREEN, date.today().replace(day=1), part)
     (published / NAME).mkdir()
-    assert "is refused or absent" in fails(where, part)
+    assert "is refused or missing" in fails(where, part)
 
 
-# --- bytes that are not what they claim
+# --- invalid files
 
 
 @pytest.mark.parametrize(
@@ -381,7 +382,7 @@ def test_a_month_that_a_folder_lacks_is_absent(published: Path, part: Path) -> N
         ("truncate", 0, "not a Parquet file: it is empty"),
     ],
 )
-def test_bytes_that_are_no_parquet_file_are_fetched_anew_and_then_an_error(
+def test_bytes_that_are_no_parquet_file_are_fetched_again_and_then_an_error(
     site: SampleSite, part: Path, kind: str, value: int | None, found: str
 ) -> None:
     whole = served(site)
@@ -398,7 +399,7 @@ def test_bytes_that_are_no_parquet_file_are_fetched_anew_and_then_an_error(
     assert message.endswith("; gave up after 3 attempts, come back later")
 
 
-def test_a_refusal_with_status_200_is_known_as_one(part: Path) -> None:
+def test_an_error_page_with_status_200_is_recognised(part: Path) -> None:
     with ScriptedSite(answer(XML, "200 OK", "Content-Type: application/xml")) as site:
         assert "not a Parquet file: it is an XML answer (AccessDenied)" in fails(source(site.url), part)
         assert "not a CSV: it is an XML answer (AccessDenied)" in fails(source(site.url, "csv"), part)
@@ -417,7 +418,7 @@ def test_a_refusal_with_status_200_is_known_as_one(part: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("length", [10**9, -1])
-def test_an_endless_page_under_the_name_of_a_file_is_stopped_at_its_first_bytes(
+def test_an_endless_page_in_place_of_a_file_is_stopped_after_its_first_bytes(
     part: Path, source_format: str, head: bytes, found: str, length: int
 ) -> None:
     most: list[int] = []
@@ -434,7 +435,7 @@ def test_an_endless_page_under_the_name_of_a_file_is_stopped_at_its_first_bytes(
     assert not list(part.parent.glob("part*"))
 
 
-def test_a_file_that_grows_while_it_is_copied_ends(published: Path, part: Path) -> None:
+def test_a_file_that_grows_while_it_is_copied_is_an_error(published: Path, part: Path) -> None:
     path = published / NAME
     path.write_bytes(b"PAR1" + bytes(3 << 20))
 
@@ -457,7 +458,7 @@ def test_a_file_that_grows_while_it_is_copied_ends(published: Path, part: Path) 
         ("with something behind it", lambda packed: packed + b"something"),
     ],
 )
-def test_a_gzip_file_is_read_to_its_end(
+def test_a_gzip_file_is_verified_to_its_end(
     shared_site: SampleSite, part: Path, name: str, damage: Callable[[bytes], bytes]
 ) -> None:
     whole = served(shared_site, "/trip-data/green_tripdata_2014-01.csv.gz")
@@ -473,20 +474,16 @@ def test_a_gzip_file_is_read_to_its_end(
         assert len(site.requests) == 3
 
 
-def test_a_csv_of_no_known_length_is_not_taken_for_whole(shared_site: SampleSite, part: Path) -> None:
+def test_a_csv_of_unknown_length_is_not_accepted_as_whole(shared_site: SampleSite, part: Path) -> None:
     text = served(shared_site, "/misc/taxi_zone_lookup.csv")
     with ScriptedSite(answer(text[: text.index(b"\n", 5000) + 1], length=-1)) as site:
-        assert "sent without its length, so nothing says whether this is all of it" in fails(
-            source(site.url), part, ZONES, None
-        )
+        assert "sent without its length, so it may be incomplete" in fails(source(site.url), part, ZONES, None)
     with ScriptedSite(answer(served(shared_site), length=-1)) as site:
         source(site.url).fetch(GREEN, MONTH, part)
-    assert part.read_bytes() == served(shared_site), "a Parquet file has an end of its own"
+    assert part.read_bytes() == served(shared_site), "a Parquet file marks its end"
 
 
-def test_what_a_proxy_compressed_is_undone_but_for_files_that_are_gzip_themselves(
-    shared_site: SampleSite, part: Path
-) -> None:
+def test_the_compression_of_a_proxy_is_undone_except_for_gzip_files(shared_site: SampleSite, part: Path) -> None:
     packed = served(shared_site, "/trip-data/green_tripdata_2014-01.csv.gz")
     with ScriptedSite(answer(packed, "200 OK", "Content-Encoding: gzip")) as site:
         source(site.url, "csv.gz").fetch(GREEN, date(2014, 1, 1), part)
@@ -497,12 +494,12 @@ def test_what_a_proxy_compressed_is_undone_but_for_files_that_are_gzip_themselve
         assert sidecar.sha256 == hashlib.sha256(gzip.decompress(packed)).hexdigest()
 
 
-def test_a_cut_month_is_taken_up_by_the_next_call(site: SampleSite, part: Path) -> None:
+def test_a_cut_month_is_resumed_by_the_next_call(site: SampleSite, part: Path) -> None:
     whole = served(site)
-    patient, hasty = source(site.url), make_source(site.url, "auto", 4, RetryPolicy(10, 0, 0))
+    patient, once = source(site.url), make_source(site.url, "auto", 4, RetryPolicy(10, 0, 0))
     site.faults.add("*", "cut", 7000)
     with pytest.raises(SourceError, match=r"^green 2024-01: http.*/green_tripdata_2024-01.parquet: IncompleteRead: "):
-        hasty.fetch(GREEN, MONTH, part)
+        once.fetch(GREEN, MONTH, part)
     sidecar = patient.fetch(GREEN, MONTH, part)
     assert part.read_bytes() == whole
     assert sidecar.sha256 == hashlib.sha256(whole).hexdigest()
@@ -520,7 +517,7 @@ def test_a_cut_month_is_taken_up_by_the_next_call(site: SampleSite, part: Path) 
         (b"PAR1" + b"x" * 1000, "starts as a Parquet file but does not end as one"),
     ],
 )
-def test_a_file_of_a_folder_that_is_not_what_it_claims_is_an_error_and_not_kept(
+def test_an_invalid_file_of_a_folder_is_an_error_and_not_kept(
     published: Path, part: Path, content: bytes, found: str
 ) -> None:
     (published / NAME).write_bytes(content)
@@ -529,20 +526,20 @@ def test_a_file_of_a_folder_that_is_not_what_it_claims_is_an_error_and_not_kept(
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
-def test_a_csv_that_is_cut_short_is_refused_until_the_copy_is_whole(published: Path, part: Path, ending: str) -> None:
+def test_a_truncated_csv_is_refused_until_the_copy_is_whole(published: Path, part: Path, ending: str) -> None:
     copy, text = published / f"green_tripdata_2014-01.{ending}", b"VendorID,Trip_distance\r\n2,2.7"
     pack = gzip.compress if ending == "csv.gz" else bytes
     where, month = source(str(published), ending), date(2014, 1, 1)
     copy.write_bytes(pack(text))
     message = fails(where, part, month=month)
     assert message.startswith(f"green 2014-01: {copy}: cut short: its last line has no line end; ")
-    assert message.endswith("or end that line in the source's copy if the copy is known to be whole")
+    assert message.endswith("or add the line end in the source's copy if you know that the copy is complete")
     copy.write_bytes(pack(text + b"\r\n"))
     where.fetch(GREEN, month, part)
     assert part.read_bytes() == copy.read_bytes()
 
 
-def test_a_file_of_a_folder_has_its_time_and_its_hash_in_the_sidecar(
+def test_the_sidecar_of_a_file_of_a_folder_has_its_time_and_hash(
     published: Path, part: Path, shared_site: SampleSite
 ) -> None:
     (published / NAME).write_bytes(served(shared_site))
@@ -555,7 +552,7 @@ def test_a_file_of_a_folder_has_its_time_and_its_hash_in_the_sidecar(
     assert reports[-1][:2] == (sidecar.bytes, sidecar.bytes)
 
 
-def test_a_file_that_changes_while_it_is_copied_is_not_taken(
+def test_a_file_that_changes_while_it_is_copied_is_an_error(
     published: Path, part: Path, shared_site: SampleSite
 ) -> None:
     (published / NAME).write_bytes(served(shared_site))
@@ -564,12 +561,12 @@ def test_a_file_that_changes_while_it_is_copied_is_not_taken(
     def change(got: int, total: int | None, rate: float) -> None:
         os.utime(published / NAME, (later.timestamp(), later.timestamp()))
 
-    with pytest.raises(SourceError, match="changed while it was copied; run again when it is at rest"):
+    with pytest.raises(SourceError, match="changed while it was copied; run again when it no longer changes"):
         source(str(published)).fetch(GREEN, MONTH, part, change)
     assert not list(part.parent.iterdir())
 
 
-def test_what_an_earlier_copy_or_another_source_left_is_overwritten(
+def test_the_part_of_an_earlier_copy_or_another_source_is_overwritten(
     published: Path, part: Path, site: SampleSite
 ) -> None:
     (published / NAME).write_bytes(served(site))
@@ -592,15 +589,13 @@ def _full_disk(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_up_while_copying_is_a_store_error(
-    published: Path, part: Path, shared_site: SampleSite
-) -> None:
+def test_a_full_disk_while_copying_is_a_store_error(published: Path, part: Path, shared_site: SampleSite) -> None:
     (published / NAME).write_bytes(served(shared_site))
     with _full_disk(5000), pytest.raises(StoreError, match="part: cannot be written: File too large; make room"):
         source(str(published)).fetch(GREEN, MONTH, part)
 
 
-_AS_NOBODY = """
+_WITHOUT_RIGHTS = """
 import os, sys
 from datetime import date
 from pathlib import Path
@@ -618,8 +613,8 @@ except SourceError as error:
 
 
 @pytest.mark.parametrize("closed", ["the file", "the folder"])
-def test_what_may_not_be_read_is_an_error_and_never_absent(published: Path, closed: str) -> None:
-    # Not below tmp_path, which others than its owner may not enter.
+def test_an_unreadable_file_is_an_error_and_never_missing(published: Path, closed: str) -> None:
+    # Not below tmp_path, which only its owner may enter.
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
@@ -627,7 +622,7 @@ def test_what_may_not_be_read_is_an_error_and_never_absent(published: Path, clos
         inner.mkdir()
         (inner / NAME).write_bytes(b"PAR1")
         {"the file": inner / NAME, "the folder": inner}[closed].chmod(0)
-        command = [sys.executable, "-c", _AS_NOBODY, str(folder)]
+        command = [sys.executable, "-c", _WITHOUT_RIGHTS, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
         inner.chmod(0o755)
     assert "cannot be " in done.stdout, done.stderr
@@ -635,10 +630,10 @@ def test_what_may_not_be_read_is_an_error_and_never_absent(published: Path, clos
     assert done.stderr == ""
 
 
-# --- asking only
+# --- HEAD requests
 
 
-def test_asking_whether_a_month_is_there_moves_no_file(site: SampleSite) -> None:
+def test_asking_whether_a_month_exists_downloads_no_file(site: SampleSite) -> None:
     where = source(site.url)
     assert where.has(GREEN, MONTH)
     assert not where.has(GREEN, date(2034, 1, 1))
@@ -651,22 +646,22 @@ def test_asking_whether_a_month_is_there_moves_no_file(site: SampleSite) -> None
 # --- the step
 
 
-def test_a_sidecar_that_cannot_be_published_does_not_cost_the_download(tmp_path: Path, site: SampleSite) -> None:
+def test_the_download_is_kept_when_its_sidecar_cannot_be_published(tmp_path: Path, site: SampleSite) -> None:
     folder = make_folder(tmp_path / "work", site.url)
-    in_the_way = folder.lake / "raw" / "green" / f"{NAME}.json"
-    in_the_way.mkdir(parents=True)
+    obstacle = folder.lake / "raw" / "green" / f"{NAME}.json"
+    obstacle.mkdir(parents=True)
     ended = folder.luigi("Download", "--dataset", "green", "--month", "2024-01")
     assert ended.returncode != 0
     assert "StoreError: raw/green" in ended.stdout + ended.stderr
     assert not (folder.lake / "raw" / "green" / NAME).exists()
-    in_the_way.rmdir()
+    obstacle.rmdir()
     assert folder.luigi("Download", "--dataset", "green", "--month", "2024-01").returncode == 0
     assert [seen.status for seen in site.requests] == [200, 416]
     assert (folder.lake / "raw" / "green" / NAME).read_bytes() == served(site)
     assert folder.files() == [f"lake/raw/green/{NAME}", f"lake/raw/green/{NAME}.json"]
 
 
-def test_a_sidecar_that_is_none_is_an_error_of_its_month(folder: Folder) -> None:
+def test_an_invalid_sidecar_is_an_error_of_its_month(folder: Folder) -> None:
     folder.luigi("Download", "--dataset", "green", "--month", "2024-01")
     (folder.lake / "raw" / "green" / f"{NAME}.json").write_bytes(b"\xff\xfe")
     ended = folder.luigi("Conform", "--dataset", "green", "--month", "2024-01")

@@ -137,6 +137,6 @@ def test_a_misspelt_variable_is_a_warning_with_the_nearest_name(work: Folder) ->
     work.environment |= {"PIPELINE_LAEK": "x", "pipeline_logs": "y", "PIPELINE_ID": "17", "PIPELINE_SOURCE": ""}
     ended = work.pipeline("head", "green", "2024-01")
     assert [line for line in ended.stderr.splitlines() if "environment" in line] == [
-        "PIPELINE_LAEK in the environment is no setting and has no effect; did you mean PIPELINE_LAKE?",
-        "pipeline_logs in the environment is no setting and has no effect; did you mean PIPELINE_LOGS?",
+        "PIPELINE_LAEK in the environment is not a setting and has no effect; did you mean PIPELINE_LAKE?",
+        "pipeline_logs in the environment is not a setting and has no effect; did you mean PIPELINE_LOGS?",
     ]

@@ -18,6 +18,7 @@ from pipeline.cli.doctor.line import Line, failed, ok, warning
 from pipeline.datasets import DATASETS
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import redact
+from pipeline.lake import local_folder
 from pipeline.months import add_months, month_range
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import Settings
@@ -37,24 +38,23 @@ Loaded = dict[str, set[date]]
 
 def lake(settings: Settings) -> Iterator[Line]:
     """Whether a file can be put into the lake, and taken away; a lake that is not there is not made."""
-    if "://" not in settings.lake:
-        folder = Path(settings.lake).absolute()
-        if not folder.exists():
-            yield _to_be_made("lake", folder)
-            return
+    folder = local_folder(settings.lake)
+    if folder and not folder.exists():
+        yield _to_be_made("lake", folder)
+        return
     key = f".doctor/{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory() as scratch:
         store = store_of(replace(settings, scratch=scratch))
         folders = [Path(store.location) / name for name in (".doctor", ".drafts")]
-        made = [folder for folder in folders if not folder.exists()] if "://" not in settings.lake else []
+        made = [each for each in folders if not each.exists()] if folder else []
         try:
             with store.publish(key) as draft:
                 draft.write_bytes(b"pipeline doctor was here\n")
             store.delete(key)
         finally:
-            for folder in made:
+            for each in made:
                 with suppress(OSError):
-                    folder.rmdir()
+                    each.rmdir()
     yield ok("lake", f"{store.location}: a file was written and taken away")
 
 
@@ -125,9 +125,9 @@ def missing_months(loaded: Mapping[str, set[date]], today: date, lag_months: int
 
 def _file_systems(settings: Settings) -> list[tuple[list[Path], int, int]]:
     """Folders of this machine by file system; how often raw bytes stay there, and how often a month's at once."""
-    here = "://" not in settings.lake
-    folder = Path(settings.lake if here else settings.scratch).absolute()
-    growing = [(folder, _LAKE_SHARE if here else 0, _LAKE_SHARE)]
+    lake_folder = local_folder(settings.lake)
+    folder = lake_folder or Path(settings.scratch).absolute()
+    growing = [(folder, _LAKE_SHARE if lake_folder else 0, _LAKE_SHARE)]
     if path := engine_of(settings.warehouse).local_file(settings.warehouse):
         growing.append((path.parent, _WAREHOUSE_SHARE, _WAREHOUSE_SHARE))
     found: dict[int, tuple[list[Path], int, int]] = {}
