@@ -35,6 +35,11 @@ def format_month(month: date) -> str:
     return month.isoformat()[:7]  # strftime leaves the zeros of the year 1 away on some systems, not on others.
 
 
+def label(name: str, month: date | None) -> str:
+    """A month of a dataset as people write it, such as green 2024-01; only the name for the zones."""
+    return f"{name} {format_month(month)}" if month else name
+
+
 def add_months(month: date, count: int) -> date:
     """The month that lies `count` months later (earlier when negative).
 

@@ -187,7 +187,7 @@ def test_logs_that_cannot_be_written_are_one_warning_and_no_reason_to_stop(folde
     assert rows(folder.database, "SELECT COUNT(*) FROM green") == [(2000,)]
     ended = folder.pipeline("history")
     assert ended.returncode == 0
-    assert ended.stderr == "pipeline: no further run is written down: data/logs is no folder\n"
+    assert ended.stderr == "pipeline: further runs cannot be recorded: data/logs is no folder\n"
 
 
 def test_logs_show_the_last_attempt_and_all_of_them_newest_first(folder: Folder) -> None:
@@ -316,7 +316,7 @@ def test_a_webhook_that_cannot_be_told_changes_nothing_and_its_address_stays_sec
         folder.environment["PIPELINE_NOTIFY_URL"] = url
         ended = folder.pipeline("backfill", "green", "2024-01", "--through", "download")
     assert ended.returncode == 0
-    assert "nobody was told of this run there" in ended.stderr
+    assert "the report of this run was not delivered" in ended.stderr
     kept = "".join(path.read_text() for path in (folder.path / "data" / "logs").rglob("*") if path.is_file())
     assert SECRET not in ended.stdout + ended.stderr + kept
 
@@ -337,7 +337,7 @@ def test_a_run_is_told_by_mail_and_a_mail_that_cannot_be_sent_is_a_warning(folde
     assert "taxi-pipeline: 1 month done" in mail
     ended = folder.pipeline("backfill", "green", "2024-02", "--through", "download")
     assert ended.returncode == 0
-    assert re.search(r"^\[email\]: .*Connection refused.*; no mail was sent of this run$", ended.stderr, re.MULTILINE)
+    assert re.search(r"^\[email\]: .*Connection refused.*; no mail of this run was sent$", ended.stderr, re.MULTILINE)
 
 
 # Shown while it goes on

@@ -102,9 +102,7 @@ def test_a_failure_in_cron_s_line_is_said_and_is_its_exit_code(awkward: Folder) 
     assert "SourceError: fhv 2024-02: " in ended.stderr
 
 
-def test_a_user_without_a_name_is_called_by_number_as_systemd_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
+def test_systemd_gets_the_number_of_the_user_which_exists_also_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 987_654)
     assert "User=987654\n" in _systemd(Job(Path("/bin/luigi"), Path("/srv"), (), 4, 7))
 
@@ -126,7 +124,7 @@ def test_the_units_for_systemd_name_folder_command_and_time(awkward: Folder) -> 
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
-@pytest.mark.parametrize("name", ["plain", "with 100% spaces", "with 'all' \"$HOME\""])
+@pytest.mark.parametrize("name", ["plain", "with 100% spaces"])
 def test_systemd_takes_its_units_for_awkward_folders_and_programs(tmp_path: Path, name: str) -> None:
     program = tmp_path / name / "pipeline"
     program.parent.mkdir()
@@ -138,10 +136,9 @@ def test_systemd_takes_its_units_for_awkward_folders_and_programs(tmp_path: Path
     verify = ["systemd-analyze", "verify", *(str(tmp_path / file) for file in units(text))]
     ended = subprocess.run(verify, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
-    if "'" not in name:
-        program.unlink()
-        ended = subprocess.run(verify, capture_output=True, text=True)
-        assert f"Command {program} is not executable" in ended.stderr, "it has read the path as it is"
+    program.unlink()
+    ended = subprocess.run(verify, capture_output=True, text=True)
+    assert f"Command {program} is not executable" in ended.stderr, "it has read the path as it is"
 
 
 def documents(text: str) -> Any:

@@ -60,7 +60,7 @@ def test_a_backfill_leaves_these_objects_and_tables_and_a_second_one_does_nothin
     assert set(warehouse.mart_months(GREEN)) == {date(2024, 1, 1), date(2024, 2, 1)}
     cloud.clear()
     again = folder.pipeline("backfill", "green", "2024-01..2024-02")
-    assert "Nothing to do: all 2 months are there." in again.stdout, again.stderr
+    assert "Nothing to do: all 2 months are up to date." in again.stdout, again.stderr
     changing = [f"{request.method} {request.path}" for request in (*cloud.gcs.requests, *cloud.bigquery.requests)]
     assert [line for line in changing if not line.startswith("GET")] == []
 
@@ -112,7 +112,7 @@ def test_a_run_over_all_months_that_has_nothing_to_do_makes_few_requests(folder:
     _write_ledger(cloud, loads, marts)
     cloud.clear()
     ended = folder.pipeline("backfill", "all", "2009..2025")
-    assert "Nothing to do: all 563 months are there." in ended.stdout, ended.stderr
+    assert "Nothing to do: all 563 months are up to date." in ended.stdout, ended.stderr
     requests = [f"{request.method} {request.target}" for request in (*cloud.gcs.requests, *cloud.bigquery.requests)]
     assert len(requests) <= 20, requests
     cloud.clear()
@@ -126,7 +126,7 @@ def test_a_refresh_reads_no_sidecar_and_its_apply_compacts_the_ledger(folder: Fo
     assert ended.returncode == 0, ended.stderr
     cloud.clear()
     ended = folder.pipeline("refresh", "green", "2024-01..2024-02", "--apply")
-    assert "all 2 months are as at the source" in ended.stdout, ended.stdout + ended.stderr
+    assert "2 of 2 months match the source" in ended.stdout, ended.stdout + ended.stderr
     read = [request.target for request in cloud.gcs.requests if "alt=media" in request.target]
     assert read == [], "one listing tells all of them"
     statements = [

@@ -90,8 +90,8 @@ def test_a_luigid_that_is_gone_for_good_is_one_message_and_the_same_command_goes
     assert "Traceback" not in out + said
     (message,) = [line for line in out.splitlines() if "does not answer" in line]
     assert message.endswith(
-        f"steps not run: luigid at {luigid.url} does not answer any more. What is done is kept; run the same command "
-        "again."
+        f"steps not run: luigid at {luigid.url} does not answer any more. Finished steps are kept; run the "
+        "same command again."
     )
     with running_luigid(make_folder(tmp_path / "next", site.url), luigid.port):
         assert own.pipeline(*_MONTHS, "--scheduler", luigid.url).returncode == 0

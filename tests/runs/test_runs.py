@@ -20,7 +20,7 @@ from pipeline.cli import exit_code
 from pipeline.datasets import DATASETS
 from pipeline.errors import CheckFailed, NotPublished, PipelineError, UsageError
 from pipeline.months import parse_month
-from pipeline.runs.runner import Outcome
+from pipeline.runs.events import Outcome
 from pipeline.sample import SampleSite
 
 GREEN = DATASETS["green"]
@@ -75,7 +75,7 @@ def test_a_second_backfill_does_nothing_and_says_so(own: Folder, site: SampleSit
     before, asked = state(own.path / "data"), len(site.requests)
     ended = own.pipeline("backfill", "green", "2024-01")
     assert ended.returncode == 0
-    assert "Nothing to do: all 1 months are there." in ended.stdout
+    assert "Nothing to do: all 1 months are up to date." in ended.stdout
     assert state(own.path / "data") == before
     assert len(site.requests) == asked
 
@@ -95,7 +95,7 @@ def test_the_demo_needs_no_settings_and_no_internet_and_stays_out_of_the_real_la
     assert "pipeline backfill yellow green 2024-01..2024-03" in ended.stdout.splitlines()[-1]
     assert {name.split("/")[0] for name in folder.files()} == {"sample"}
     again = folder.pipeline("demo", "--scale", "0.001")
-    assert "Nothing to do: all 6 months are there." in again.stdout
+    assert "Nothing to do: all 6 months are up to date." in again.stdout
 
 
 def test_a_month_that_fails_does_not_keep_the_others_and_is_tried_again_alone(own: Folder, site: SampleSite) -> None:
@@ -209,7 +209,7 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
         (("backfill", "green", "2024-01", "--warehouse", "mysql://host/x"), "none of the kinds there are; allowed:"),
         (("backfill", "green", "2024-01", "--warehouse", "bigquery://project/taxi"), "a lake in Cloud Storage only"),
         (("backfill", "green", "2024-01", "--source", "/no/such/folder"), "there is no such folder"),
-        (("backfill", "green", "2024-01", "--scheduler", "http://127.0.0.1:9"), "no luigid answers there"),
+        (("backfill", "green", "2024-01", "--scheduler", "http://127.0.0.1:9"), "no luigid answers at this address"),
         (("backfil", "green"), "No such command 'backfil'"),
         (("demo", "--scale", "7"), "Invalid value for '--scale'"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -120,8 +121,7 @@ def test_what_will_go_is_shown_and_a_no_leaves_it(own: Folder) -> None:
     assert ended.returncode == 0, ended.stderr
     size = sum((own.lake / FILES[name]).stat().st_size for name in ("trips", "checks"))
     assert f"green 2024-01  trips, checks  {size / 1e3:,.1f} kB   500      2" in ended.stdout
-    assert "in the lake 4 files of " in ended.stdout
-    assert "in the warehouse 1,000 rows, 4 months of marts" in ended.stdout
+    assert re.search(r"^total +\S+ kB  1,000      4$", ended.stdout, re.MULTILINE), ended.stdout
     assert ended.stdout.endswith("Nothing was changed.\n")
     assert touched(own, before) == set()
 
@@ -137,7 +137,7 @@ def test_where_nobody_can_be_asked_it_takes_yes(own: Folder) -> None:
     before = seen(own)
     ended = _answer(own, "", "redo", "green", "2024-01", "--from", "load")
     assert ended.returncode == 2
-    assert ended.stderr == "pipeline: nobody can be asked whether this may go, as this is no terminal; add --yes\n"
+    assert ended.stderr == "pipeline: deleting needs a confirmation, and standard input is not a terminal; add --yes\n"
     assert touched(own, before) == set()
 
 
