@@ -44,16 +44,16 @@ class Display(events.Listener):
         self._handlers = list(log.handlers)
         self._log_lost = False
         self._stages: dict[tuple[str, str], str] = {}
-        self._left: dict[tuple[str, str], list[str]] = {}
         self._running: dict[tuple[str, str, str], events.StepEvent] = {}
-        self._moved, self._rows, self._bytes = events.Moved(), 0, 0
+        self._totals = events.Totals()
         self._began = self._drawn = time.monotonic()
         columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeRemainingColumn())
         self._bar = Progress(*columns, console=out, auto_refresh=False, speed_estimate_period=_ESTIMATE_S)
-        self._total = self._bar.add_task("")
+        self._task, self._weight = self._bar.add_task(""), 0
 
     def hear(self, event: events.Event) -> None:
         """Update the display with an event."""
+        self._totals.add(event)
         if isinstance(event, events.RunStarted):
             self._start(event)
         elif isinstance(event, events.RunFinished) and self._live:
@@ -69,8 +69,6 @@ class Display(events.Listener):
             self._end(event)
         elif isinstance(event, events.StepEvent):
             self._running[event.key] = event
-        rows, moved = self._moved.since(event)
-        self._rows, self._bytes = self._rows + rows, self._bytes + moved
 
     def tick(self) -> None:
         """Draw, if it is time."""
@@ -81,9 +79,8 @@ class Display(events.Listener):
 
     def _start(self, event: events.RunStarted) -> None:
         self._stages = {(plan.dataset, plan.month): plan.stage for plan in event.months}
-        self._left = {(plan.dataset, plan.month): list(plan.steps) for plan in event.months}
-        total = sum(BY_NAME[step].time_share for plan in event.months for step in plan.steps)
-        self._bar.reset(self._total, total=total or 1)
+        self._weight = sum(BY_NAME[step].time_share for plan in event.months for step in plan.steps)
+        self._bar.reset(self._task, total=self._weight or 1)
         self._began = time.monotonic()
         if event.months:
             about = f"; at TLC's site these are about {size(event.bytes)}" if event.bytes else ""
@@ -107,24 +104,21 @@ class Display(events.Listener):
             return
         if event.warnings:
             self._print(f"{event.subject}: {event.message}", "yellow")
-        if month in self._left:
-            is_last = event.step == last_step_of(event.dataset)
-            self._stages[month] = "complete" if is_last else BY_NAME[event.step].stage
-        if event.step in self._left.get(month, ()):
-            self._left[month].remove(event.step)
-            self._bar.advance(self._total, BY_NAME[event.step].time_share)
+        is_last = event.step == last_step_of(event.dataset)
+        self._stages[month] = "complete" if is_last else BY_NAME[event.step].stage
 
     def _picture(self) -> RenderableType:
         running = {(event.dataset, event.month) for event in self._running.values()}
         cells: dict[str, dict[date, str]] = {}
-        for month in self._left:
+        for month in self._totals.left:
             stage = "running" if month in running else self._stages[month]
             cells.setdefault(month[0], {})[parse_month(month[1])] = stage
-        seconds = max(1.0, time.monotonic() - self._began)
-        words = [f"{sum(not steps for steps in self._left.values())}/{len(self._left)} months"]
-        words += [f"{self._rows / seconds:,.0f} rows/s"] if self._rows else []
-        words += [f"{size(self._bytes / seconds)}/s"] if self._bytes else []
-        self._bar.update(self._total, description=" · ".join(words))
+        seconds, left = max(1.0, time.monotonic() - self._began), self._totals.left.values()
+        words = [f"{sum(not steps for steps in left)}/{len(left)} months"]
+        words += [f"{self._totals.rows / seconds:,.0f} rows/s"] if self._totals.rows else []
+        words += [f"{size(self._totals.bytes / seconds)}/s"] if self._totals.bytes else []
+        completed = self._weight - sum(BY_NAME[step].time_share for steps in left for step in steps)
+        self._bar.update(self._task, completed=completed, description=" · ".join(words))
         stages = [stage for each in cells.values() for stage in each.values()]
         return Group(grid(cells), legend(stages), self._bar, *self._steps())
 

@@ -200,16 +200,23 @@ class Listener:
         """Called several times a second while steps run."""
 
 
-class Moved:
-    """Turns the totals of each step into the increments since its last event."""
+class Totals:
+    """The rows and bytes of a run so far, and the steps that are left of each month."""
 
     def __init__(self) -> None:
+        self.rows = self.bytes = 0
+        self.left: dict[tuple[str, str], list[str]] = {}
         self._before: dict[tuple[str, str, str], tuple[int, int]] = {}
 
-    def since(self, event: Event) -> tuple[int, int]:
-        """Rows conformed and bytes downloaded since the last event of the step."""
-        if not isinstance(event, (Progress, StepFinished)):
-            return 0, 0
-        rows, moved = self._before.get(event.key, (0, 0))
-        self._before[event.key] = event.rows, event.bytes
-        return max(0, event.rows - rows) if event.step == "conform" else 0, max(0, event.bytes - moved)
+    def add(self, event: Event) -> None:
+        """Count an event; those of steps have the totals of their step."""
+        if isinstance(event, RunStarted):
+            self.left |= {(month.dataset, month.month): list(month.steps) for month in event.months}
+        elif isinstance(event, (Progress, StepFinished)):
+            rows, moved = self._before.get(event.key, (0, 0))
+            self._before[event.key] = event.rows, event.bytes
+            self.rows += max(0, event.rows - rows) if event.step == "conform" else 0
+            self.bytes += max(0, event.bytes - moved)
+            left = self.left.get((event.dataset, event.month), [])
+            if isinstance(event, StepFinished) and event.step in left:
+                left.remove(event.step)

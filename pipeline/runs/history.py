@@ -129,7 +129,7 @@ class History:
     def _append(self, run: Run) -> None:
         try:
             self._write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
-        except OSError as error:  # The run goes on without a history.
+        except OSError as error:  # The run continues without a history.
             if not self._silent:
                 logging.getLogger("luigi-interface.pipeline").warning(f"no history: {self.path}: {error.strerror}")
             self._silent = True

@@ -198,27 +198,18 @@ class _Recorder(events.Listener):
     """Fills the record of a run from its events; the record of a stopped run has nothing else."""
 
     def __init__(self, record: Run) -> None:
-        self._record = record
-        self._left: dict[tuple[str, str], list[str]] = {}
-        self._moved = events.Moved()
-        self._log_lost = False
+        self._record, self._totals, self._log_lost = record, events.Totals(), False
 
     def hear(self, event: events.Event) -> None:
         record = self._record
-        rows, moved = self._moved.since(event)
-        record.rows, record.bytes = record.rows + rows, record.bytes + moved
-        if isinstance(event, events.RunStarted):
-            self._left |= {(month.dataset, month.month): list(month.steps) for month in event.months}
-        elif isinstance(event, events.LogLost):  # Every step may send it.
+        self._totals.add(event)
+        record.rows, record.bytes = self._totals.rows, self._totals.bytes
+        if isinstance(event, events.LogLost):  # Every step may send it.
             record.warnings += [] if self._log_lost else [event.message]
             self._log_lost = True
         elif isinstance(event, events.StepFinished):
-            if event.warnings:
-                record.warnings.append(f"{event.subject}: {event.message}")
-            left = self._left.get((event.dataset, event.month), [])
-            if event.step in left:
-                left.remove(event.step)
-                record.months_done += [] if left else [f"{event.dataset} {event.month}"]
+            record.warnings += [f"{event.subject}: {event.message}"] if event.warnings else []
+            record.months_done = [" ".join(month) for month, left in self._totals.left.items() if not left]
 
     def finish(self, outcomes: Sequence[events.Outcome]) -> None:
         """Record the outcomes of all steps."""

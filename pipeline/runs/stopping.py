@@ -33,19 +33,6 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def end_at_once() -> None:
-    """Until `stoppable` begins, end the process at the first signal: there is nothing to clean up yet.
-
-    During imports, an exception would print hundreds of lines, get lost, or abort the process.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os._exit(128 + number)
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
-
-
 def _is_command() -> bool:
     """Whether this process is the `pipeline` command or `python -m pipeline`."""
     name = sys.argv[0].rpartition("/")[2] if sys.argv else ""
@@ -109,4 +96,7 @@ def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 if _is_command():
-    end_at_once()
+    # Until `stoppable` begins there is nothing to clean up, and an exception would print hundreds of lines, get lost in
+    # an import, or abort the process.
+    for _signal in _SIGNALS:
+        signal.signal(_signal, lambda number, frame: os._exit(128 + number))

@@ -1,4 +1,4 @@
-"""`pipeline doctor`: a line for each thing that a run needs, a remedy where it is missing, and nothing is changed."""
+"""`pipeline doctor`: a line for each check, a remedy for each problem, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def own(tmp_path: Path, site: SampleSite) -> Folder:
     return make_folder(tmp_path / "work", site.url)
 
 
-# All of it
+# All checks
 
 
-def test_where_all_is_well_every_line_is_ok_and_nothing_is_made(folder: Folder) -> None:
+def test_without_problems_every_line_is_ok_and_nothing_is_created(folder: Folder) -> None:
     before = sorted(folder.path.rglob("*"))
     found = examined(folder)
     assert {status for lines in found.values() for status, _ in lines} == {"ok"}, found
@@ -77,7 +77,7 @@ def test_where_all_is_well_every_line_is_ok_and_nothing_is_made(folder: Folder) 
     assert sorted(folder.path.rglob("*")) == before
 
 
-def test_in_a_folder_at_work_it_leaves_everything_as_it_was(folder: Folder) -> None:
+def test_in_a_used_folder_it_changes_nothing(folder: Folder) -> None:
     assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
     there = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
     folders = {path for path in folder.path.rglob("*") if path.is_dir()}
@@ -88,7 +88,7 @@ def test_in_a_folder_at_work_it_leaves_everything_as_it_was(folder: Folder) -> N
     assert {path for path in folder.path.rglob("*") if path.is_dir()} == folders
 
 
-def test_each_thing_is_a_whole_line_for_people_without_colours_when_piped(folder: Folder) -> None:
+def test_each_check_is_a_whole_line_without_colours_when_piped(folder: Folder) -> None:
     folder.environment |= {"COLUMNS": "40", "PIPELINE_RETRIES": "many"}
     ended = folder.pipeline("doctor", "--offline")
     assert ended.returncode == 1
@@ -99,7 +99,7 @@ def test_each_thing_is_a_whole_line_for_people_without_colours_when_piped(folder
     assert line.endswith("(from PIPELINE_RETRIES in the environment); correct the setting")
 
 
-def test_a_check_that_hangs_or_breaks_is_a_line_and_ends_in_time() -> None:
+def test_a_check_that_hangs_or_crashes_is_a_line_and_ends_in_time() -> None:
     forever = threading.Event()
 
     def hang() -> Iterator[Answer]:
@@ -130,14 +130,14 @@ def test_a_check_that_hangs_or_breaks_is_a_line_and_ends_in_time() -> None:
 # Installation
 
 
-def test_a_package_that_is_too_old_is_named_with_what_is_needed(folder: Folder, tmp_path: Path) -> None:
+def test_a_package_that_is_too_old_is_named_with_the_needed_version(folder: Folder, tmp_path: Path) -> None:
     old = tmp_path / "packages" / "luigi-3.5.dist-info"
     old.mkdir(parents=True)
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: luigi\nVersion: 3.5\n")
     folder.environment["PYTHONPATH"] = str(old.parent)
     found = examined(folder, "--offline", code=1)
-    status, told = only(found, "packages")
-    assert (status, told) == ("failed", "luigi 3.5 is installed; needed is >=3.8; pip install 'luigi>=3.8'")
+    status, message = only(found, "packages")
+    assert (status, message) == ("failed", "luigi 3.5 is installed; needed is >=3.8; pip install 'luigi>=3.8'")
 
 
 def test_the_packages_of_an_extra_are_needed_only_with_the_warehouse_that_needs_them(folder: Folder) -> None:
@@ -149,9 +149,9 @@ def test_the_packages_of_an_extra_are_needed_only_with_the_warehouse_that_needs_
 
 
 def test_too_many_workers_for_the_machine_are_a_warning(folder: Folder) -> None:
-    status, told = only(examined(folder, "--offline", "--workers", "64"), "machine")
+    status, message = only(examined(folder, "--offline", "--workers", "64"), "machine")
     assert status == "warning"
-    assert "use --workers " in told
+    assert "use --workers " in message
 
 
 # Configuration
@@ -161,7 +161,7 @@ def test_all_invalid_settings_are_reported_at_once_and_the_other_checks_go_on(ow
     write(own, "[pipeline]\n", "[pipeline]\nnonsense = 1\nlake = s3://bucket\ntimeout_s = soon\n")
     assert own.pipeline("backfill", "green", "2024-01").returncode == 2
     found = examined(own, code=1)
-    said = [told for _, told in found["settings"]]
+    said = [message for _, message in found["settings"]]
     assert [status for status, _ in found["settings"]] == ["failed"] * 3
     for one, start in zip(
         said, ("unknown option 'nonsense'", "lake = 's3://bucket'", "timeout_s = 'soon'"), strict=True
@@ -172,11 +172,11 @@ def test_all_invalid_settings_are_reported_at_once_and_the_other_checks_go_on(ow
     assert [request.method for request in site.requests] == ["HEAD"]
 
 
-def test_two_settings_that_do_not_go_together_are_told(folder: Folder) -> None:
+def test_two_settings_that_do_not_fit_are_reported(folder: Folder) -> None:
     found = examined(folder, "--offline", "--warehouse", "bigquery://project/dataset?location=US", code=1)
-    status, told = only(found, "settings")
+    status, message = only(found, "settings")
     assert status == "failed"
-    assert "BigQuery loads from a lake in Cloud Storage only" in told
+    assert "BigQuery loads from a lake in Cloud Storage only" in message
     assert only(found, "lake")[0] == "ok"
     assert only(found, "warehouse")[0] == "warning"
 
@@ -185,13 +185,13 @@ def test_without_our_luigi_cfg_it_warns_that_luigi_hides_failures(folder: Folder
     (folder.path / "luigi.cfg").unlink()
     found = examined(folder, "--offline")
     assert only(found, "luigi.cfg")[0] == "warning"
-    status, told = only(found, "luigi options")
+    status, message = only(found, "luigi options")
     assert status == "warning"
-    assert "without [retcode] its exit code is 0 even after a failure" in told
-    assert "copy the project's luigi.cfg" in told
+    assert "without [retcode] its exit code is 0 even after a failure" in message
+    assert "copy the project's luigi.cfg" in message
 
 
-def test_the_configuration_that_was_read_is_named_wherever_it_lies(folder: Folder, tmp_path: Path) -> None:
+def test_the_file_of_the_configuration_is_named_wherever_it_is(folder: Folder, tmp_path: Path) -> None:
     file = tmp_path / "elsewhere.cfg"
     (folder.path / "luigi.cfg").rename(file)
     folder.environment["LUIGI_CONFIG_PATH"] = str(file)
@@ -200,7 +200,7 @@ def test_the_configuration_that_was_read_is_named_wherever_it_lies(folder: Folde
     assert only(found, "luigi options")[0] == "ok"
 
 
-def test_options_of_luigi_that_break_a_promise_are_warned_of_and_others_only_told(folder: Folder) -> None:
+def test_changed_options_of_luigi_are_a_warning_only_if_they_break_a_promise(folder: Folder) -> None:
     write(folder, "\ncpu = 4\n", "\ncpu = 7\n")
     write(folder, "\nno_lock = true\n", "\nno_lock = True\n")
     write(folder, "\nretry_delay = 1\n", "\nretry_delay = 2\n")
@@ -210,22 +210,22 @@ def test_options_of_luigi_that_break_a_promise_are_warned_of_and_others_only_tol
     )
     write(folder, "\nkeep_alive = true\n", "\nkeep_alive = false\n")
     write(folder, "\ntask_failed = 1\n", "\n")
-    told = dict(lines[::-1] for lines in examined(folder, "--offline")["luigi options"])
-    assert set(told.values()) == {"warning"}
-    assert any("[worker] keep_alive = false (ours is true)" in text for text in told)
-    assert any("lacks [retcode] task_failed; without [retcode]" in text for text in told)
+    message = dict(lines[::-1] for lines in examined(folder, "--offline")["luigi options"])
+    assert set(message.values()) == {"warning"}
+    assert any("[worker] keep_alive = false (ours is true)" in text for text in message)
+    assert any("lacks [retcode] task_failed; without [retcode]" in text for text in message)
 
 
 # Source
 
 
-def test_the_source_is_asked_once_and_not_at_all_when_offline(own: Folder, site: SampleSite) -> None:
+def test_the_source_is_asked_once_and_never_when_offline(own: Folder, site: SampleSite) -> None:
     found = examined(own, "--offline")
     assert "source" not in found
     assert site.requests == []
-    status, told = only(examined(own), "source")
+    status, message = only(examined(own), "source")
     assert status == "ok"
-    assert " answered in " in told
+    assert " answered in " in message
     assert [(request.method, request.path) for request in site.requests] == [
         ("HEAD", "/trip-data/green_tripdata_2024-01.parquet")
     ]
@@ -239,7 +239,7 @@ def test_the_source_is_asked_once_and_not_at_all_when_offline(own: Folder, site:
         ("delay", "failed", "imed out"),
     ],
 )
-def test_a_source_that_lacks_the_month_or_does_not_answer_is_told(
+def test_a_source_that_lacks_the_month_or_does_not_answer_is_reported(
     own: Folder, site: SampleSite, fault: str | int, status: str, message: str
 ) -> None:
     site.faults.add("*2024-01*", fault, 20 if fault == "delay" else None)
@@ -249,7 +249,7 @@ def test_a_source_that_lacks_the_month_or_does_not_answer_is_told(
     assert message in found[1]
 
 
-def test_a_folder_as_source_is_looked_into(folder: Folder, tmp_path: Path) -> None:
+def test_a_folder_as_source_is_checked(folder: Folder, tmp_path: Path) -> None:
     assert only(examined(folder, "--source", str(tmp_path)), "source")[0] == "warning"
     (tmp_path / "green_tripdata_2024-01.parquet").touch()
     assert only(examined(folder, "--source", str(tmp_path)), "source")[0] == "ok"
@@ -270,71 +270,73 @@ def test_a_proxy_is_named_and_no_secret_of_an_address_is_shown(folder: Folder) -
 # Lake, warehouse and disk
 
 
-def test_a_lake_or_warehouse_that_cannot_be_made_or_is_none_is_told(folder: Folder, tmp_path: Path) -> None:
+def test_a_lake_or_warehouse_that_is_invalid_or_cannot_be_created_is_reported(folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     lake, database = str(tmp_path / "file"), f"duckdb:///{tmp_path}/file/x.duckdb"
     found = examined(folder, "--offline", "--lake", lake, "--warehouse", database, code=1)
     assert only(found, "lake")[0] == "failed"
-    status, told = only(found, "warehouse")
+    status, message = only(found, "warehouse")
     assert status == "failed"
-    assert "cannot be created" in told
+    assert "cannot be created" in message
     (tmp_path / "text.duckdb").write_text("no database, but longer than the head of one" * 1000)
     found = examined(folder, "--offline", "--warehouse", f"duckdb:///{tmp_path}/text.duckdb", code=1)
     assert only(found, "warehouse")[0] == "failed"
 
 
-def test_a_database_that_another_program_has_open_is_a_warning_and_not_waited_for_long(folder: Folder) -> None:
+def test_a_database_that_another_program_has_open_is_a_warning_after_a_short_wait(folder: Folder) -> None:
     assert folder.pipeline("backfill", "fhv", "2024-01").returncode == 0
     with duckdb.connect(folder.database):
-        status, told = only(examined(folder, "--offline"), "warehouse")
+        status, message = only(examined(folder, "--offline"), "warehouse")
     assert status == "warning"
-    assert "is held by" in told
+    assert "is held by" in message
 
 
-def test_postgres_says_its_version_and_what_is_free(folder: Folder, database: Database) -> None:
+def test_postgres_reports_its_version_and_its_free_connections(folder: Folder, database: Database) -> None:
     folder.environment["PIPELINE_WAREHOUSE"] = database.url
-    status, told = only(examined(folder, "--offline"), "warehouse")
+    status, message = only(examined(folder, "--offline"), "warehouse")
     assert status == "ok"
-    assert "; Postgres " in told
-    assert " of max_connections = " in told
+    assert "; Postgres " in message
+    assert " of max_connections = " in message
     write(folder, "\npostgresql = 4\n", "\npostgresql = 100000\n")
-    status, told = only(examined(folder, "--offline"), "warehouse")
+    status, message = only(examined(folder, "--offline"), "warehouse")
     assert status == "warning"
-    assert "raise max_connections, or lower postgresql in [resources]" in told
+    assert "raise max_connections, or lower postgresql in [resources]" in message
     assert database.execute("SELECT count(*) FROM pg_class WHERE relname = 'loads'") == [(0,)]
 
 
-def test_a_user_of_postgres_who_may_make_nothing_is_told_what_to_ask_for(folder: Folder, database: Database) -> None:
+def test_a_user_of_postgres_without_the_right_to_create_tables_gets_the_grant_to_ask_for(
+    folder: Folder, database: Database
+) -> None:
     user = f"{database.name}_reader"
     database.execute(f"CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}'")
     try:
         database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         folder.environment["PIPELINE_WAREHOUSE"] = database.server.url_of(database.name, user)
-        status, told = only(examined(folder, "--offline", code=1), "warehouse")
+        status, message = only(examined(folder, "--offline", code=1), "warehouse")
         assert status == "failed"
-        assert told.endswith(f"GRANT USAGE, CREATE ON SCHEMA public TO {user}")
+        assert message.endswith(f"GRANT USAGE, CREATE ON SCHEMA public TO {user}")
         folder.environment["PIPELINE_WAREHOUSE"] = database.server.url_of(database.name, user, "wrong/one")
         assert "give the password by PGPASSWORD" in only(examined(folder, "--offline", code=1), "warehouse")[1]
     finally:
         database.execute(f"DROP ROLE {user}")
 
 
-def test_tables_of_others_in_the_warehouse_are_named_with_what_to_do(folder: Folder, database: Database) -> None:
+def test_foreign_tables_in_the_warehouse_are_named_with_a_remedy(folder: Folder, database: Database) -> None:
     database.execute("CREATE TABLE zones (a int)")
     folder.environment["PIPELINE_WAREHOUSE"] = database.url
-    status, told = only(examined(folder, "--offline", code=1), "warehouse")
-    assert (status, "tables ['zones'] are there, but not of this package" in told) == ("failed", True)
-    assert f"/{database.name}?options=-csearch_path%3Dtaxi" in told
+    status, message = only(examined(folder, "--offline", code=1), "warehouse")
+    assert (status, "tables ['zones'] are there, but not of this package" in message) == ("failed", True)
+    assert f"/{database.name}?options=-csearch_path%3Dtaxi" in message
     assert database.execute("SELECT count(*) FROM pg_class WHERE relname = 'loads'") == [(0,)]
     del folder.environment["PIPELINE_WAREHOUSE"]
     folder.database.parent.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(folder.database) as connection:
         connection.execute("CREATE TABLE zones (a int)")
-    status, told = only(examined(folder, "--offline", code=1), "warehouse")
-    assert (status, told.endswith("name another file in [pipeline] warehouse")) == ("failed", True)
+    status, message = only(examined(folder, "--offline", code=1), "warehouse")
+    assert (status, message.endswith("name another file in [pipeline] warehouse")) == ("failed", True)
 
 
-def test_on_google_cloud_a_file_is_written_and_taken_away_and_a_query_run(folder: Folder, cloud: Cloud) -> None:
+def test_on_google_cloud_a_file_is_written_and_deleted_and_a_query_run(folder: Folder, cloud: Cloud) -> None:
     cloud.use(folder)
     found = examined(folder, "--offline")
     assert only(found, "lake") == ("ok", f"{cloud.lake}: a file was written and deleted; ")
@@ -342,17 +344,17 @@ def test_on_google_cloud_a_file_is_written_and_taken_away_and_a_query_run(folder
     assert folder.files() == []
     cloud.clear()
     cloud.gcs.fail(403, method="POST", times=9)
-    status, told = only(examined(folder, "--offline", code=1), "lake")
+    status, message = only(examined(folder, "--offline", code=1), "lake")
     assert status == "failed"
-    assert "roles/storage.objectUser" in told
+    assert "roles/storage.objectUser" in message
 
 
-def test_without_credentials_it_says_how_to_give_them(folder: Folder) -> None:
+def test_without_credentials_it_says_how_to_provide_them(folder: Folder) -> None:
     folder.environment = {"HOME": str(folder.path), "NO_GCE_CHECK": "true", "GOOGLE_APPLICATION_CREDENTIALS": ""}
-    found = examined(folder, "--offline", "--lake", "gs://nobody-has-this/lake", code=1)
-    status, told = only(found, "lake")
+    found = examined(folder, "--offline", "--lake", "gs://does-not-exist/lake", code=1)
+    status, message = only(found, "lake")
     assert status == "failed"
-    assert "in one of three ways" in told
+    assert "in one of three ways" in message
 
 
 @pytest.mark.parametrize(("free_gb", "status"), [(1, "failed"), (10, "warning"), (1000, "ok")])
@@ -373,14 +375,14 @@ def test_too_little_room_for_a_month_fails_and_too_little_for_a_year_warns(
 def test_a_luigid_that_answers_and_has_our_limits_is_ok(folder: Folder) -> None:
     with running_luigid(folder) as luigid:
         url = f"http://127.0.0.1:{luigid.port}"
-        status, told = only(examined(folder, "--offline", "--scheduler", url), "scheduler")
+        status, message = only(examined(folder, "--offline", "--scheduler", url), "scheduler")
         assert status == "ok"
-        assert told.startswith(f"{url} answered in ")
+        assert message.startswith(f"{url} answered in ")
         write(folder, "#scheduler_url = http://127.0.0.1:8082", f"scheduler_url = {url}")
         assert only(examined(folder, "--offline"), "scheduler")[1].startswith(f"{url} answered in ")
-    status, told = only(examined(folder, "--offline", code=1), "scheduler")
+    status, message = only(examined(folder, "--offline", code=1), "scheduler")
     assert status == "failed"
-    assert "start one with: luigid --address 127.0.0.1" in told
+    assert "start one with: luigid --address 127.0.0.1" in message
 
 
 def test_a_luigid_without_the_limits_of_our_resources_is_a_warning(folder: Folder, tmp_path: Path) -> None:
@@ -413,6 +415,6 @@ def test_notify_url_and_the_receiver_of_mail_are_named(folder: Folder) -> None:
 
 def test_a_server_that_is_not_luigid_is_reported(folder: Folder) -> None:
     with ScriptedSite(answer(b"<html>")) as site:
-        status, told = only(examined(folder, "--offline", "--scheduler", site.url, code=1), "scheduler")
+        status, message = only(examined(folder, "--offline", "--scheduler", site.url, code=1), "scheduler")
     assert status == "failed"
-    assert "no luigid answers at this address; start one with: luigid" in told
+    assert "no luigid answers at this address; start one with: luigid" in message

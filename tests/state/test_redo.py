@@ -204,7 +204,7 @@ def test_without_raw_bytes_conform_fetches_them_before_anything_goes(own: Folder
         (("gren", "2024-01", "--from", "load"), "unknown datasets ['gren']"),
         (("fhv", "2024-01", "--from", "mart"), "fhv --from mart: has no marts"),
         (("zones", "--from", "mart"), "the zones have no marts"),
-        (("zones", "2024-01", "--from", "load"), "the zones go alone and without a period"),
+        (("zones", "2024-01", "--from", "load"), "zones is allowed only alone and without a period"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(folder: Folder, arguments: tuple[str, ...], message: str) -> None:
