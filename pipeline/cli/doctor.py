@@ -50,7 +50,7 @@ _CHECK_S, _REQUEST_S, _LOCK_S = 15.0, 5.0, 2.0
 #: The memory that a step may take while it conforms a month.
 _WORKER_BYTES = 500_000_000
 #: The options of `LUIGI_OPTIONS` that may differ, besides [resources]; the others keep a promise of this package.
-_OPTIONAL = r"log_level|wait_interval|wait_jitter|retry_count|retry_delay|disable_persist|remove_delay"
+_FREE = {"log_level", "wait_interval", "wait_jitter", "retry_count", "retry_delay", "disable_persist", "remove_delay"}
 _COPY = "copy the project's luigi.cfg into your working folder"
 
 
@@ -199,16 +199,16 @@ def _luigi_options() -> Iterator[Answer]:
             configured = str(config.get(section, option, "")).strip()
             if not configured:
                 missing.append(f"[{section}] {option}")
-            elif configured.lower() != value.lower() and section != "resources" and option not in _OPTIONAL.split("|"):
+            elif configured.lower() != value.lower() and section != "resources" and option not in _FREE:
                 different.append(f"[{section}] {option} = {configured} (ours is {value})")
+    answers: list[Answer] = []
     if missing:
         names = ", ".join(missing[:4]) + f" and {len(missing) - 4} more" * (len(missing) > 4)
         code = "; without [retcode] its exit code is 0 even after a failure" * ("[retcode] task_failed" in missing)
-        yield "warning", f"`luigi` (not `pipeline`) lacks {names}{code}", _COPY
+        answers.append(("warning", f"`luigi` (not `pipeline`) lacks {names}{code}", _COPY))
     if different:
-        yield "warning", ", ".join(different), "set them as in the project's luigi.cfg, which gives the reasons"
-    if not missing and not different:
-        yield "ok", "as the package needs them", ""
+        answers.append(("warning", ", ".join(different), "set them as in the project's luigi.cfg"))
+    yield from answers or [("ok", "as the package needs them", "")]
 
 
 def _machine(workers: int) -> Iterator[Answer]:
@@ -307,8 +307,7 @@ def _scheduler(url: str) -> Iterator[Answer]:
     if not url:
         yield "ok", "none is configured, and none is required", ""
         return
-    began = time.monotonic()
-    names = luigid_resources(url)
+    began, names = time.monotonic(), luigid_resources(url)
     message = f"{redact(url)} answered in {1000 * (time.monotonic() - began):.0f} ms"
     if unknown := sorted(set(LUIGI_OPTIONS["resources"]) - names):
         remedy = "start luigid with a luigi.cfg that has [resources], such as docs/luigid.cfg"

@@ -114,8 +114,11 @@ def logs(what: tuple[str, ...], step: str | None, lines: int, all_attempts: bool
 @click.command()
 @click.argument("shell", type=click.Choice([*_COMPLETION]), metavar="SHELL")
 def completion(shell: str) -> None:
-    """Print the line that turns on completion of commands, options, datasets and periods.
+    """Print the line that turns on completion in a SHELL.
 
     SHELL is bash, zsh or fish. Add the line to ~/.bashrc, ~/.zshrc or ~/.config/fish/completions/pipeline.fish.
-    """
+
+    \b
+    pipeline completion bash >> ~/.bashrc
+    """  # noqa: D301
     click.echo(_COMPLETION[shell])

@@ -78,7 +78,7 @@ class Display(events.Listener):
             self._live.update(self._picture(), refresh=True)
 
     def _start(self, event: events.RunStarted) -> None:
-        self._stages = {(plan.dataset, plan.month): plan.stage for plan in event.months}
+        self._stages |= {(plan.dataset, plan.month): plan.stage for plan in event.months}
         self._weight = sum(BY_NAME[step].time_share for plan in event.months for step in plan.steps)
         self._bar.reset(self._task, total=self._weight or 1)
         self._began = time.monotonic()

@@ -39,7 +39,7 @@ from pipeline.warehouses.base import Compacting
 @events_option
 @with_settings
 def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None, as_json: bool) -> None:
-    """Delete the results of a step and of all later steps, and run them again.
+    """Delete a step and all later steps, and run them again.
 
     DATASET is yellow, green, fhv, fhvhv or all. PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
     no period: pipeline redo zones --from conform.

@@ -120,7 +120,7 @@ def test_what_will_go_is_shown_and_a_no_leaves_it(own: Folder) -> None:
     ended = _answer(own, "n", "redo", "green", "2024-01..2024-02", "--from", "conform")
     assert ended.returncode == 0, ended.stderr
     size = sum((own.lake / FILES[name]).stat().st_size for name in ("trips", "checks"))
-    assert f"green 2024-01  trips, checks  {size / 1e3:,.1f} kB   500      2" in ended.stdout
+    assert f"green 2024-01  trips, checks  {size / 1e3:,.1f} kB    500      2" in ended.stdout
     assert re.search(r"^total +\S+ kB  1,000      4$", ended.stdout, re.MULTILINE), ended.stdout
     assert ended.stdout.endswith("Nothing was changed.\n")
     assert touched(own, before) == set()
