@@ -81,7 +81,7 @@ def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **
     pipeline doctor
     pipeline doctor --offline --json
     pipeline doctor --warehouse postgresql://taxi@localhost/ny_taxi --workers 4
-    """  # noqa: D301 (click wants the character itself)
+    """  # noqa: D301 (click needs the character itself)
     out, lines = console(), []
     for line in _checks(settings, workers, scheduler, offline):
         lines.append(line)

@@ -52,7 +52,7 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
     \b
     pipeline redo green 2024-01 --from load
     pipeline redo yellow green 2021..2022 --from conform --yes
-    """  # noqa: D301 (click wants the character itself)
+    """  # noqa: D301 (click needs the character itself)
     months = _months_to_redo(what, step)
     plans = [plan for plan in deletion_plans(inventory_of(current_settings()), months, step) if plan]
     if plans:
@@ -96,7 +96,7 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
     pipeline refresh
     pipeline refresh green yellow 2024 --apply
     pipeline refresh all --json
-    """  # noqa: D301 (click wants the character itself)
+    """  # noqa: D301 (click needs the character itself)
     months = _pairs(wanted := _months_to_compare(what))
     if not months and not as_json:
         click.echo("There are no months to compare yet; to ask for new ones, name datasets and a period.")

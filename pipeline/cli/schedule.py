@@ -53,7 +53,7 @@ def schedule(kinds: tuple[str, ...], datasets: str, workers: int, scheduler: str
     \b
     pipeline schedule cron
     pipeline schedule systemd --datasets green,yellow --workers 4
-    """  # noqa: D301 (click wants the character itself)
+    """  # noqa: D301 (click needs the character itself)
     folder, names = Path.cwd(), DatasetsParameter().parse(datasets)
     arguments = ["latest", *(names if names != (*DATASETS,) else ["all"]), "--workers", str(workers)]
     arguments += ["--scheduler", scheduler] if scheduler else []
@@ -62,9 +62,9 @@ def schedule(kinds: tuple[str, ...], datasets: str, workers: int, scheduler: str
     click.echo(_HEAD)
     if not (folder / "luigi.cfg").is_file():
         click.echo(f"# There is no luigi.cfg in {folder} yet: copy the project's, or failures end with exit code 0.")
-    for kind, text in _TEXTS.items():
-        if kind in kinds or not kinds:
-            click.echo(f"\n# --- {kind}\n{text(job)}")
+    for name, text in _TEXTS.items():
+        if name in kinds or not kinds:
+            click.echo(f"\n# --- {name}\n{text(job)}")
 
 
 def _cron(job: Job) -> str:
