@@ -63,6 +63,7 @@ OTHERS = {
     "urllib3": "source",
     "click": "cli",
     "rich": "cli",
+    "packaging": "cli",
     "numpy": "sample warehouses",
     "pandas": "read",
     "duckdb": "warehouses cli",

@@ -15,7 +15,7 @@ from pipeline.cli import run
 from pipeline.cli.check import check
 from pipeline.cli.data import head, sql
 from pipeline.cli.describe import describe
-from pipeline.cli.doctor.command import doctor
+from pipeline.cli.doctor import doctor
 from pipeline.cli.history import completion, history, logs
 from pipeline.cli.refresh import redo, refresh
 from pipeline.cli.schedule import schedule

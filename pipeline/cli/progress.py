@@ -1,23 +1,20 @@
-"""A run while it goes on: a grid of its months, a bar, the steps that run now, and failures as they come.
+"""The live display of a run: a grid of its months, a bar, the running steps, and failures when they happen.
 
-Drawn by the process that runs the steps, in the thread that forks them, whenever it looks up: a thread that draws could
-hold a lock while a step is forked. Where there is no terminal, each step says a line itself when it is done.
+It is drawn in the thread that forks the steps, because another thread could hold a lock during a fork. Without a
+terminal each step logs a line when it is done.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 
 import click
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from pipeline.cli.cells import grid, legend
@@ -25,31 +22,19 @@ from pipeline.cli.options import console
 from pipeline.cli.streams import OutputLost
 from pipeline.errors import CheckFailed, PipelineError, visible
 from pipeline.months import parse_month
-from pipeline.runs.events import (
-    Event,
-    Listener,
-    LogLost,
-    MonthPlan,
-    Moved,
-    RunFinished,
-    RunStarted,
-    StepEvent,
-    StepFailed,
-    StepFinished,
-    to_json,
-)
+from pipeline.runs import events
 from pipeline.state.steps import BY_NAME, steps_of
 from pipeline.tasks.base import log
 from pipeline.units import counted, size
 
 _REDRAW_S = 0.2
-#: Rates are of the last seconds.
-_WINDOW_S = 10.0
 _MOST_RUNNING = 8
+#: The time left is estimated from all steps so far.
+_ESTIMATE_S = 86_400
 
 
-class Display(Listener):
-    """The picture of a run, in a terminal; elsewhere what is to be said as lines."""
+class Display(events.Listener):
+    """The display of a run in a terminal; elsewhere messages are logged."""
 
     def __init__(self, *, quiet: bool) -> None:
         out = console(stderr=True)
@@ -57,33 +42,32 @@ class Display(Listener):
         self._live: Live | None = None
         self._handlers = list(log.handlers)
         self._log_lost = False
-        self._plans: list[MonthPlan] = []
         self._stages: dict[tuple[str, str], str] = {}
-        self._left: dict[tuple[str, str], list[str]] = {}
-        self._weight = 1
-        self._running: dict[tuple[str, str, str], StepEvent] = {}
-        self._moved, self._movements = Moved(), deque[tuple[float, int, int]]()
+        self._running: dict[tuple[str, str, str], events.StepEvent] = {}
+        self._totals = events.Totals()
         self._began = self._drawn = time.monotonic()
+        columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=out, auto_refresh=False, speed_estimate_period=_ESTIMATE_S)
+        self._task, self._weight = self._bar.add_task(""), 0
 
-    def hear(self, event: Event) -> None:
-        """Take in an event."""
-        if isinstance(event, RunStarted):
+    def hear(self, event: events.Event) -> None:
+        """Update the display with an event."""
+        self._totals.add(event)
+        if isinstance(event, events.RunStarted):
             self._start(event)
-        elif isinstance(event, RunFinished):
-            self._stop()
-        elif isinstance(event, LogLost):
-            if not self._log_lost:  # Every step may have to say it.
-                self._say(event.message, "yellow", log.warning)
+        elif isinstance(event, events.RunFinished) and self._live:
+            self._live.update(self._picture(), refresh=True)
+            self._live.stop()
+            self._live, log.handlers = None, self._handlers
+        elif isinstance(event, events.LogLost):
+            if not self._log_lost:  # Every step may send it.
+                self._print(event.message, "yellow") if self._live else log.warning(event.message)
             self._log_lost = True
-        elif isinstance(event, (StepFinished, StepFailed)):
+        elif isinstance(event, (events.StepFinished, events.StepFailed)):
             self._running.pop(event.key, None)
             self._end(event)
-        elif isinstance(event, StepEvent):
+        elif isinstance(event, events.StepEvent):
             self._running[event.key] = event
-        now, moved = time.monotonic(), self._moved.since(event)
-        self._movements.append((now, *moved))
-        while now - self._movements[0][0] > _WINDOW_S:
-            self._movements.popleft()
 
     def tick(self) -> None:
         """Draw, if it is time."""
@@ -92,75 +76,50 @@ class Display(Listener):
             self._drawn = now
             self._live.update(self._picture(), refresh=True)
 
-    def _start(self, event: RunStarted) -> None:
-        count = len(event.months)
-        if count:
-            about = f"; at TLC's site these are about {size(event.bytes)}" if event.bytes else ""
-            log.info(f"{counted(count, 'month')} to do{about}")
-        self._plans = event.months
-        self._stages = {(each.dataset, each.month): each.stage for each in event.months}
-        self._left = {(each.dataset, each.month): list(each.steps) for each in event.months}
-        self._weight = self._weight_left() or 1
+    def _start(self, event: events.RunStarted) -> None:
+        self._stages |= {(plan.dataset, plan.month): plan.stage for plan in event.months}
+        self._weight = sum(BY_NAME[step].time_share for plan in event.months for step in plan.steps)
+        self._bar.reset(self._task, total=self._weight or 1)
         self._began = time.monotonic()
-        if count and self._out and not self._live:
+        if event.months:
+            about = f"; at TLC's site these are about {size(event.bytes)}" if event.bytes else ""
+            log.info(f"{counted(len(event.months), 'month')} to do{about}")
+        if event.months and self._out and not self._live:
             self._live = Live(console=self._out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-            # Lines of steps would run through the picture; their log files have them.
+            # Log lines of steps would break the picture; the log files have them.
             log.handlers = [logging.NullHandler()]
             self._live.start()
 
-    def _stop(self) -> None:
-        if self._live:
-            self._live.update(self._picture(), refresh=True)
-            self._live.stop()
-            self._live, log.handlers = None, self._handlers
-
-    def _say(self, message: str, style: str, elsewhere: Callable[[str], object] = lambda message: None) -> None:
+    def _print(self, message: str, style: str) -> None:
         if self._live:
             self._live.console.print(Text(visible(message), style=style))
-        else:
-            elsewhere(message)
 
-    def _end(self, event: StepFinished | StepFailed) -> None:
+    def _end(self, event: events.StepFinished | events.StepFailed) -> None:
         month = (event.dataset, event.month)
-        if isinstance(event, StepFailed):
+        if isinstance(event, events.StepFailed):
             error = PipelineError.from_dict(event.error)
             self._stages[month] = "refused" if isinstance(error, CheckFailed) else "failed"
-            self._say(f"{event.subject} failed: {error.meaning}", "red")
+            self._print(f"{event.subject} failed: {error.meaning}", "red")
             return
         if event.warnings:
-            self._say(f"{event.subject}: {event.message}", "yellow")
-        if month in self._stages:
-            is_last = event.step == steps_of(event.dataset)[-1]
-            self._stages[month] = "complete" if is_last else BY_NAME[event.step].stage
-        if event.step in self._left.get(month, ()):
-            self._left[month].remove(event.step)
-
-    def _weight_left(self) -> int:
-        return sum(BY_NAME[step].time_share for steps in self._left.values() for step in steps)
+            self._print(f"{event.subject}: {event.message}", "yellow")
+        is_last = event.step == steps_of(event.dataset)[-1]
+        self._stages[month] = "complete" if is_last else BY_NAME[event.step].stage
 
     def _picture(self) -> RenderableType:
-        stages = dict(self._stages)
-        for dataset, month, _ in self._running:
-            if (dataset, month) in stages:
-                stages[dataset, month] = "running"
+        running = {(event.dataset, event.month) for event in self._running.values()}
         cells: dict[str, dict[date, str]] = {}
-        for plan in self._plans:
-            cells.setdefault(plan.dataset, {})[parse_month(plan.month)] = stages[plan.dataset, plan.month]
-        return Group(grid(cells), legend(stages.values()), self._bar(), *self._steps())
-
-    def _bar(self) -> RenderableType:
-        left, done = self._weight_left(), sum(not steps for steps in self._left.values())
-        share = 1 - left / self._weight
-        spent_s = time.monotonic() - self._began
-        seconds = max(1.0, min(_WINDOW_S, spent_s))
-        rates = [sum(move[index] for move in self._movements) / seconds for index in (1, 2)]
-        words = [f"{done}/{len(self._left)} months"]
-        words += [f"{rates[0]:,.0f} rows/s"] if rates[0] else []
-        words += [f"{size(rates[1])}/s"] if rates[1] else []
-        words += [f"{_clock(spent_s * left / (self._weight - left))} left"] if 0 < left < self._weight else []
-        line = Table.grid(padding=(0, 1))
-        line.add_row(ProgressBar(total=1.0, completed=share, width=24), Text(" · ".join(words)))
-        return line
+        for month in self._totals.left:
+            stage = "running" if month in running else self._stages[month]
+            cells.setdefault(month[0], {})[parse_month(month[1])] = stage
+        seconds, left = max(1.0, time.monotonic() - self._began), self._totals.left.values()
+        words = [f"{sum(not steps for steps in left)}/{len(left)} months"]
+        words += [f"{self._totals.rows / seconds:,.0f} rows/s"] if self._totals.rows else []
+        words += [f"{size(self._totals.bytes / seconds)}/s"] if self._totals.bytes else []
+        completed = self._weight - sum(BY_NAME[step].time_share for steps in left for step in steps)
+        self._bar.update(self._task, completed=completed, description=" · ".join(words))
+        stages = [stage for each in cells.values() for stage in each.values()]
+        return Group(grid(cells), legend(stages), self._bar, *self._steps())
 
     def _steps(self) -> list[Text]:
         lines = []
@@ -171,16 +130,10 @@ class Display(Listener):
         return lines
 
 
-class JsonLines(Listener):
+class JsonLines(events.Listener):
     """Every event as a line of JSON on standard output."""
 
-    def hear(self, event: Event) -> None:
-        """Print it; a reader that has left does not end the run."""
+    def hear(self, event: events.Event) -> None:
+        """Print it; a closed output does not end the run."""
         with suppress(OutputLost):
-            click.echo(to_json(event))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+            click.echo(events.to_json(event))

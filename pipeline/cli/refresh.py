@@ -1,4 +1,4 @@
-"""The commands that do months anew: those that a person names, or those that are not as at the source."""
+"""The commands that run steps again: of the months that you name, or of those that differ from the source."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from datetime import date
-from typing import Any
 
 import click
-from rich.table import Table
 
-from pipeline.cli.options import as_json, console, months_of, parse_what, print_json, what, with_settings
+from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
 from pipeline.cli.run import events_option, run_plan, scheduler_option, workers_option
 from pipeline.cli.streams import OutputLost
+from pipeline.cli.tables import new_table, print_line, print_table
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
-from pipeline.months import label, month_range, spans
+from pipeline.months import label, month_range
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
-from pipeline.runs.history import counted_months
+from pipeline.runs.history import by_dataset, counted_months, periods
 from pipeline.runs.job import Options, Plan
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.drift import Comparison, Finding, compare
@@ -33,50 +32,51 @@ from pipeline.warehouses.base import Compacting
 
 @click.command()
 @what(required=True)
-@click.option("--from", "step", required=True, type=click.Choice(STEPS), help="The first step to be done anew.")
-@click.option("--yes", is_flag=True, help="Do not ask before anything is deleted.")
+@click.option("--from", "step", required=True, type=click.Choice(STEPS), help="The first step to run again.")
+@click.option("--yes", is_flag=True, help="Delete without asking for confirmation.")
 @workers_option
 @scheduler_option
 @events_option
 @with_settings
 def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None, as_json: bool) -> None:
-    """Delete a step and all after it, and run them again.
+    """Delete a step and all later steps, and run them again.
 
-    DATASET is yellow, green, fhv, fhvhv or all; PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
+    DATASET is yellow, green, fhv, fhvhv or all. PERIOD is 2021, 2021-03, 2021..2022 or 2021-03..2021-07. The zones have
     no period: pipeline redo zones --from conform.
 
-    What will be deleted is shown first. It is deleted only after its replacement was proved: with --from download the
-    new bytes have arrived, with --from conform the raw bytes fit their sidecar, with --from load the trips file can be
-    read to its end. Else the month stays as it is. After a kill the same command, or a backfill, goes on.
+    First the files and rows to delete are shown. A month is deleted only after its input was verified. With --from
+    download the new file has been downloaded. With --from conform the raw file matches its sidecar. With --from load
+    the trips file is readable to its end. If the input is not valid, the month is not changed. If the command is
+    killed, run it, or a backfill, again.
 
     \b
     pipeline redo green 2024-01 --from load
     pipeline redo yellow green 2021..2022 --from conform --yes
-    """  # noqa: D301 (click wants the character itself)
-    months = _named(what, step)
-    plan = [found for found in deletion_plans(inventory_of(current_settings()), months, step) if found]
-    if plan:
-        with suppress(OutputLost), redirect_stdout(sys.stderr if as_json else sys.stdout):  # Its readers do not decide.
-            _print_deletions(plan)
+    """  # noqa: D301 (click needs the character itself)
+    months = _months_to_redo(what, step)
+    plans = [plan for plan in deletion_plans(inventory_of(current_settings()), months, step) if plan]
+    if plans:
+        with suppress(OutputLost), redirect_stdout(sys.stderr if as_json else sys.stdout):
+            _print_deletions(plans)
         if not yes and not sys.stdin.isatty():
-            raise UsageError("nobody can be asked whether this may go, as this is no terminal; add --yes")
-        if not yes and not click.confirm(f"Forget this, and do it anew from {step} on?"):
+            raise UsageError("deleting needs a confirmation, and standard input is not a terminal; add --yes")
+        if not yes and not click.confirm(f"Delete these, and run {step} and all later steps again?"):
             click.echo("Nothing was changed.")
             return
-    there = [(found.dataset.name, found.month) for found in plan]
+    existing = [(plan.dataset.name, plan.month) for plan in plans]
 
     def invalidate_and_plan() -> Plan:
-        done, errors = _invalidate({step: there}, always=True)
-        every = [(name, month) for name, of in months.items() for month in of]
-        return _plan([month for month in every if month in done or month not in there], errors)
+        invalidated, errors = _invalidate({step: existing}, always=True)
+        todo = [month for month in _pairs(months) if month in invalidated or month not in existing]
+        return Plan(by_dataset(todo), errors)
 
-    options = Options(workers=workers, scheduler=scheduler, asks_source=step == "download" and bool(there))
+    options = Options(workers=workers, scheduler=scheduler, asks_source=step == "download" and bool(existing))
     sys.exit(run_plan(invalidate_and_plan, options, as_json=as_json))
 
 
 @click.command()
 @what(required=False)
-@click.option("--apply", "applied", is_flag=True, help="Do anew what is out of date, and fetch what is new.")
+@click.option("--apply", "applied", is_flag=True, help="Run the stale steps again, and download new months.")
 @as_json
 @workers_option
 @scheduler_option
@@ -84,44 +84,41 @@ def redo(what: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: s
 def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
     """Find months that are new, republished or out of date.
 
-    The source is asked what is new, republished or gone. Without PERIOD each DATASET is compared from its oldest month
-    that is here up to now, without DATASET all of them, and the zones. Nothing is downloaded for it. The date is when
-    the source published what it has, or when what is out of date here was made, or what it should be made of was
-    fetched.
+    The source is asked which months are new, republished or gone; nothing is downloaded. Without PERIOD each DATASET is
+    compared from its oldest existing month to the current month. Without DATASET all datasets and the zones are
+    compared. The date is when the source published its file, or when the stale result, or the newer input, was made.
 
-    --apply does exactly the steps that are out of date, for exactly these months. Republished bytes are fetched before
-    the old ones go; if they are not believable, the month is then refused, as it would be in a first backfill. What the
-    source has no more is never deleted.
+    --apply runs only the steps that are out of date, and only for these months. Republished files are downloaded before
+    the old ones are deleted; if a new file fails its checks, the month fails, as in a first backfill. A month that the
+    source has deleted is kept.
 
     \b
     pipeline refresh
     pipeline refresh green yellow 2024 --apply
     pipeline refresh all --json
-    """  # noqa: D301 (click wants the character itself)
-    months = _compared(what)
-    count = sum(map(len, months.values()))
-    if not count and not as_json:
-        click.echo("Nothing is here yet, so there is nothing to compare; name datasets and a period to ask for them.")
+    """  # noqa: D301 (click needs the character itself)
+    months = _pairs(wanted := _months_to_compare(what))
+    if not months and not as_json:
+        click.echo("There are no months to compare yet; to ask for new ones, name datasets and a period.")
         return
-    every = [(name, month) for name, of in months.items() for month in of]
-    log.info(f"comparing {counted_months(every)} with the source and with each other")
-    compared = compare(inventory_of(current_settings()), months, date.today().replace(day=1), redo=_redo_command)
+    log.info(f"comparing {counted_months(months)} with the source and with each other")
+    compared = compare(inventory_of(current_settings()), wanted, date.today().replace(day=1), redo=_redo_command)
     findings = compared.findings
     if not as_json:
         with suppress(OutputLost) if applied else nullcontext():
-            _print_comparison(compared, every, applied)
-    code, errors = 1 if any(found.category == "unanswered" for found in findings) else 0, list[str]()
+            _print_comparison(compared, months, applied)
+    code, errors = 1 if any(finding.category == "unanswered" for finding in findings) else 0, list[str]()
     if applied:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             code = _apply(findings, errors, workers, scheduler) or code
     if as_json:
         print_json(
             {
-                "compared": count,
+                "compared": len(months),
                 "as_at_source": len(compared.same),
                 "absent": [label(*month) for month in compared.absent],
                 "without_raw": [label(*month) for month in compared.without_raw],
-                "findings": [found.plain for found in findings],
+                "findings": [finding.plain for finding in findings],
                 "applied": applied,
                 "errors": errors,
             }
@@ -130,139 +127,112 @@ def refresh(what: tuple[str, ...], applied: bool, as_json: bool, workers: int, s
 
 
 def _apply(findings: Sequence[Finding], errors: list[str], workers: int, scheduler: str | None) -> int:
-    """Do what the findings ask for; returns the exit code, errors are added."""
-    todo = [(found.dataset, found.month) for found in findings if found.category == "new"]
-    wanted: dict[str, list[Month]] = {}
-    for found in findings:
-        if found.redo_from and found.category != "new":
-            wanted.setdefault(found.redo_from, []).append((found.dataset, found.month))
+    """Run what the findings ask for; returns the exit code and adds to `errors`."""
+    new = [(finding.dataset, finding.month) for finding in findings if finding.category == "new"]
+    stale: dict[str, list[Month]] = {}
+    for finding in findings:
+        if finding.redo_from and finding.category != "new":
+            stale.setdefault(finding.redo_from, []).append((finding.dataset, finding.month))
 
     def plan() -> Plan:
-        done, kept = _invalidate(wanted)
-        errors.extend(kept)
-        return _plan([*done, *todo], kept)
+        invalidated, problems = _invalidate(stale)
+        errors.extend(problems)
+        return Plan(by_dataset([*invalidated, *new]), problems)
 
-    options = Options(workers=workers, scheduler=scheduler, asks_source="download" in wanted)
-    code = run_plan(plan, options) if wanted or todo else 0
+    options = Options(workers=workers, scheduler=scheduler, asks_source="download" in stale)
+    code = run_plan(plan, options) if stale or new else 0
     warehouse = warehouse_of(current_settings())
     if isinstance(warehouse, Compacting):
         warehouse.compact()
     return code
 
 
-def _invalidate(wanted: Mapping[str, Sequence[Month]], *, always: bool = False) -> tuple[list[Month], list[str]]:
+def _invalidate(months: Mapping[str, Sequence[Month]], *, always: bool = False) -> tuple[list[Month], list[str]]:
     settings = current_settings()
     places = (store_of(settings), warehouse_of(settings), source_of(settings))
     wait_s = settings.lock_timeout_s
-    return invalidate(*places, wanted, wait_s=wait_s, say=log.info, redo=_redo_command, always=always)
+    return invalidate(*places, months, wait_s=wait_s, say=log.info, redo=_redo_command, always=always)
 
 
 def _redo_command(month: Month, step: str) -> str:
     return suggested_command("redo", *label(*month).split(), "--from", step)
 
 
-def _plan(months: Sequence[Month], errors: Sequence[str]) -> Plan:
-    """What a run is to do about these months and the zones, and what could not be done."""
-    by_name: dict[str, list[date]] = {}
-    for name, month in sorted((name, month) for name, month in set(months) if month):
-        by_name.setdefault(name, []).append(month)
-    return Plan(by_name, zones=(ZONES.name, None) in months, errors=errors)
+def _pairs(months: Months) -> list[Month]:
+    return [(name, month) for name, each in months.items() for month in each]
 
 
-def _named(words: Sequence[str], step: str) -> Months:
-    """The months that a person named; with --from mart those of datasets that have marts."""
+def _months_to_redo(words: Sequence[str], step: str) -> Months:
+    """The named months; with --from mart only those of datasets that have marts."""
     if [word for word in words if word != ","] == ["zones"]:
         if step == "mart":
             raise UsageError("zones --from mart: the zones have no marts; allowed are download, conform, load")
         return {ZONES.name: [None]}
     if "zones" in words:
-        raise UsageError(f"{' '.join(words)}: the zones go alone and without a period: zones --from {step}")
+        raise UsageError(f"{' '.join(words)}: zones is allowed only alone and without a period: zones --from {step}")
     names, period = parse_what(words, required=True)
-    if step == "mart" and not any(map(marts_of, names)):
-        raise UsageError(f"{', '.join(names)} --from mart: has no marts; allowed are download, conform, load")
-    names = tuple(name for name in names if step != "mart" or marts_of(name))
+    if step == "mart":
+        if not any(map(marts_of, names)):
+            raise UsageError(f"{', '.join(names)} --from mart: has no marts; allowed are download, conform, load")
+        names = tuple(filter(marts_of, names))
     return dict(months_of(names, period))
 
 
-def _compared(words: Sequence[str]) -> Months:
-    """The months to be compared; what was named, or all from the oldest that is here on, and the zones."""
-    parts = [part for word in words for part in word.split(",") if part]
+def _months_to_compare(words: Sequence[str]) -> Months:
+    """The named months; without a period all from the oldest existing one, and the zones."""
     names, period = parse_what(words)
-    if period != "all" or parts[1:][-1:] == ["all"]:
+    parts = [part for word in words for part in word.split(",") if part]
+    if period != "all" or (parts[1:] and parts[-1] == "all"):
         return dict(months_of(names, period))
     today, inventory = date.today().replace(day=1), inventory_of(current_settings())
 
-    def existing(name: str, months: Sequence[date | None]) -> list[date | None]:
-        return [month for month in months if any(inventory.done(step, dataset_named(name), month) for step in STEPS)]
+    def exists(name: str, month: date | None) -> bool:
+        return any(inventory.done(step, dataset_named(name), month) for step in STEPS)
 
     months: dict[str, Sequence[date | None]] = {}
     for name in names:
-        every = month_range(start_of(DATASETS[name]), today)
-        here = [month for month in existing(name, every) if month]
-        months |= {name: month_range(min(here), today)} if here else {}
-    if names == tuple(DATASETS) and existing(ZONES.name, [None]):
+        possible = month_range(start_of(DATASETS[name]), today)
+        first = next((index for index, month in enumerate(possible) if exists(name, month)), None)
+        months |= {name: possible[first:]} if first is not None else {}
+    if names == tuple(DATASETS) and exists(ZONES.name, None):
         months[ZONES.name] = [None]
     return months
 
 
-def _print_deletions(plan: Sequence[DeletionPlan]) -> None:
-    table = _table("month", "files")
-    for name in ("size", "rows", "marts"):
-        table.add_column(name, justify="right")
-    for found in plan:
-        kept = size(sum(entry.bytes for entry in found.files.values())) if found.files else ""
-        rows = f"{found.load.rows:,}" if found.load else ""
-        marts = str(len(found.marts) or "")
-        table.add_row(label(found.dataset.name, found.month), ", ".join(found.files), kept, rows, marts)
-    files = [entry for found in plan for entry in found.files.values()]
-    loaded, built = sum(found.load.rows for found in plan if found.load), sum(len(found.marts) for found in plan)
-    out = _console()
-    out.print("This goes:")
-    out.print(table)
-    told = [f"in the lake {len(files)} files of {size(sum(entry.bytes for entry in files))}"] if files else []
-    told += [f"in the warehouse {loaded:,} rows"] if loaded else []
-    told += [f"{built} months of marts"] if built else []
-    out.print(f"together {', '.join(told)}")
+def _print_deletions(plans: Sequence[DeletionPlan]) -> None:
+    table = new_table()
+    for name in ("month", "files", "size", "rows", "marts"):
+        table.add_column(name, justify="left" if name in ("month", "files") else "right", no_wrap=name == "month")
+    counts = [
+        (sum(file.bytes for file in plan.files.values()), plan.load.rows if plan.load else 0, len(plan.marts))
+        for plan in plans
+    ]
+    names = [(label(plan.dataset.name, plan.month), ", ".join(plan.files)) for plan in plans]
+    total = tuple(map(sum, zip(*counts, strict=True)))
+    for (month, files), (deleted, rows, marts) in zip([*names, ("total", "")], [*counts, total], strict=True):
+        table.add_row(month, files, size(deleted) if deleted else "", f"{rows:,}" if rows else "", f"{marts or ''}")
+    print_line("These will be deleted:")
+    print_table(table)
 
 
-def _print_comparison(compared: Comparison, every: Sequence[Month], applied: bool) -> None:
-    out, findings = _console(), compared.findings
-    if compared.absent:
-        out.print(f"Neither at the source nor here: {_listed(compared.absent)}.")
-    if compared.without_raw:
-        out.print(f"Not compared, as their raw bytes are not here: {_listed(compared.without_raw)}.")
-    if not findings and compared.same == every:
-        out.print(f"Nothing to do: all {counted_months(every)} are as at the source, and nothing is out of date.")
-    elif not findings:
-        told = counted_months(compared.same)
-        out.print(f"Nothing to do: {told} of {len(every)} are as at the source, and nothing is out of date.")
-    if not findings:
+def _print_comparison(compared: Comparison, months: Sequence[Month], applied: bool) -> None:
+    for reason, group in (
+        ("Neither at the source nor in the lake", compared.absent),
+        ("Not compared, because the raw file is missing", compared.without_raw),
+    ):
+        if group:
+            print_line(f"{reason}: {counted_months(group)} ({periods(group)}).")
+    if not compared.findings:
+        share = f"{len(compared.same)} of {counted_months(months)} match the source"
+        print_line(f"Nothing to do: {share}, and nothing is out of date.")
         return
-    table = _table("month", "finding", "date", "to do")
-    for found in findings:
-        dated = f"{found.dated:%Y-%m-%d}" if found.dated else ""
-        todo = "all steps" if found.category == "new" else f"from {found.redo_from} on" if found.redo_from else ""
-        table.add_row(label(found.dataset, found.month), f"{found.category}: {found.why}", dated, todo)
-    out.print(table)
-    if not applied and any(found.redo_from for found in findings):
-        out.print("Nothing was changed; the same with --apply does what is to do.")
-
-
-def _listed(months: Sequence[Month]) -> str:
-    """How many they are, and which, as few periods."""
-    names = dict.fromkeys(name for name, _ in months)
-    told = [" ".join([name, ", ".join(spans(month for of, month in months if of == name and month))]) for name in names]
-    return f"{counted_months(months)} ({', '.join(told).strip()})"
-
-
-def _console() -> Any:
-    """As wide as the terminal; elsewhere as wide as any line, so that each stays whole."""
-    out = console()
-    return out if out.is_terminal else console(width=1_000_000)
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name in ("month", "date", "to do"))
-    return table
+    table = new_table()
+    for name in ("month", "finding", "date", "to do"):
+        table.add_column(name, overflow="fold", no_wrap=name != "finding")
+    for finding in compared.findings:
+        dated = f"{finding.dated:%Y-%m-%d}" if finding.dated else ""
+        todo = "all steps" if finding.category == "new" else finding.redo_from and f"from {finding.redo_from} on"
+        table.add_row(label(finding.dataset, finding.month), f"{finding.category}: {finding.why}", dated, todo or "")
+    print_table(table)
+    if not applied and any(finding.redo_from for finding in compared.findings):
+        print_line("Nothing was changed. To run these steps, add --apply.")

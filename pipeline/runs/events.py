@@ -1,7 +1,7 @@
-"""What happens in a run, as typed events. The display, `--json`, history and notification all read these.
+"""The events of a run, as typed values. Display, `--json`, history and notification all read these.
 
-Events of steps come from the processes that run them, as JSON (`pipeline.tasks.reports`). Months are texts such as
-2024-01; the zones have an empty one.
+The processes of steps send theirs as JSON (`pipeline.tasks.reports`). Months are texts such as 2024-01, empty for the
+zones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from pipeline.source.retries import retry_message
 if TYPE_CHECKING:
     from pipeline.runs.history import Run
 
-_FAILED = ("FAILED", "DISABLED")
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step: its status in Luigi's words, and the error of one that failed.
+    """The result of one step at the end of a run: its status in Luigi's words, and its error if it failed.
 
-    DONE is what this run did, and what its target says at the end of the run, whichever process did it.
+    A step is DONE if its target is complete, no matter which process completed it.
     """
 
     step: str
@@ -34,18 +32,18 @@ class Outcome:
     status: str
     seconds: float
     error: PipelineError | None = None
-    #: Why it was not run, where that is known.
+    #: Why it was not run, if that is known.
     why: str = ""
 
     @property
     def failed(self) -> bool:
-        """Whether it ran and failed."""
-        return self.status in _FAILED
+        """Whether it was run and failed."""
+        return self.status in ("FAILED", "DISABLED")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened; `event` is its name in JSON."""
+    """The base of all events; `event` is the name in JSON."""
 
     event: ClassVar[str]
 
@@ -56,7 +54,7 @@ class Event:
 
 @dataclass(frozen=True)
 class MonthPlan:
-    """A month of which something is missing: how far it is, and the steps that the run will do."""
+    """An incomplete month: its stage, and the steps that the run will do."""
 
     dataset: str
     month: str
@@ -66,12 +64,12 @@ class MonthPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """The run knows what is to be done."""
+    """The run is planned."""
 
     event = "run_started"
     run: str
     asked: str
-    #: How many months were asked for, and about how many bytes those of `months` have at TLC's site.
+    #: How many months were requested, and about how many bytes the files of `months` have at TLC's site.
     wanted: int
     bytes: int
     months: list[MonthPlan]
@@ -79,7 +77,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent(Event):
-    """Something about one step of one month."""
+    """An event of one step of one month."""
 
     step: str
     dataset: str
@@ -98,7 +96,7 @@ class StepEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepStarted(StepEvent):
-    """A process has begun the step."""
+    """A process has started the step."""
 
     event = "step_started"
     message: str
@@ -106,7 +104,7 @@ class StepStarted(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(StepEvent):
-    """How far the step is: a share of 1 (None when unknown), a short text, and what it has moved so far."""
+    """The progress of the step: a fraction of 1 (None if unknown), a short text, and rows and bytes so far."""
 
     event = "progress"
     fraction: float | None = None
@@ -117,7 +115,7 @@ class Progress(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryScheduled(StepEvent):
-    """A request failed in a way that may pass; the next attempt begins after the wait."""
+    """A request failed, and is repeated after the wait."""
 
     event = "retry_scheduled"
     attempt: int
@@ -133,7 +131,7 @@ class RetryScheduled(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class StepFinished(StepEvent):
-    """The step is done; `warnings` are the rules about which a month that passed its checks has warnings."""
+    """The step is done; `warnings` are the names of rules that gave warnings."""
 
     event = "step_finished"
     message: str
@@ -144,7 +142,7 @@ class StepFinished(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class StepFailed(StepEvent):
-    """The step has failed; `error` is that of `PipelineError.to_dict()`."""
+    """The step has failed; `error` is a `PipelineError.to_dict()`."""
 
     event = "step_failed"
     error: Mapping[str, Any]
@@ -152,7 +150,7 @@ class StepFailed(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class LogLost(StepEvent):
-    """The step's log cannot be written; the step itself goes on."""
+    """The log of the step cannot be written; the step itself continues."""
 
     event = "log_lost"
     message: str
@@ -160,58 +158,65 @@ class LogLost(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The run has ended: its record in the history, and what became of each step that was missing."""
+    """The run has ended: its record in the history, and the outcomes of all steps that were missing."""
 
     event = "run_finished"
     record: Run
     outcomes: Sequence[Outcome] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The record alone, in which failures have all that is known of them."""
+        """Only the record, which has all details of the failures."""
         return {"event": self.event, **asdict(self.record), "outcome": self.record.outcome}
 
 
-_OF_STEPS: Mapping[str, type[StepEvent]] = {kind.event: kind for kind in StepEvent.__subclasses__()}
+_STEP_EVENTS: Mapping[str, type[StepEvent]] = {each.event: each for each in StepEvent.__subclasses__()}
 
 
 def to_json(event: Event) -> str:
-    """One line of ASCII, with the time (UTC)."""
+    """One line of ASCII, with the current time (UTC)."""
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     return json.dumps({"at": now, **event.to_dict()})
 
 
 def step_event(line: bytes) -> StepEvent:
-    """The event of a step that `to_json` wrote.
+    """Read the event of a step from the result of `to_json`.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the line is not such an event.
     """
     values = json.loads(line)
-    kind = _OF_STEPS[values["event"]]
-    return kind(**{each.name: values[each.name] for each in fields(kind)})
+    event_class = _STEP_EVENTS[values["event"]]
+    return event_class(**{each.name: values[each.name] for each in fields(event_class)})
 
 
 class Listener:
-    """Reads the events of a run, in the thread that forks its steps."""
+    """Receives the events of a run, in the thread that forks its steps."""
 
     def hear(self, event: Event) -> None:
-        """Take in an event."""
+        """Process an event."""
         raise NotImplementedError
 
     def tick(self) -> None:
         """Called several times a second while steps run."""
 
 
-class Moved:
-    """Turns the totals of each step into what has come since its last event."""
+class Totals:
+    """The rows and bytes of a run so far, and the steps that are left of each month."""
 
     def __init__(self) -> None:
+        self.rows = self.bytes = 0
+        self.left: dict[tuple[str, str], list[str]] = {}
         self._before: dict[tuple[str, str, str], tuple[int, int]] = {}
 
-    def since(self, event: Event) -> tuple[int, int]:
-        """Rows conformed and bytes moved since the step's last event."""
-        if not isinstance(event, (Progress, StepFinished)):
-            return 0, 0
-        rows, moved = self._before.get(event.key, (0, 0))
-        self._before[event.key] = event.rows, event.bytes
-        return max(0, event.rows - rows) if event.step == "conform" else 0, max(0, event.bytes - moved)
+    def add(self, event: Event) -> None:
+        """Count an event; those of steps have the totals of their step."""
+        if isinstance(event, RunStarted):
+            self.left |= {(month.dataset, month.month): list(month.steps) for month in event.months}
+        elif isinstance(event, (Progress, StepFinished)):
+            rows, moved = self._before.get(event.key, (0, 0))
+            self._before[event.key] = event.rows, event.bytes
+            self.rows += max(0, event.rows - rows) if event.step == "conform" else 0
+            self.bytes += max(0, event.bytes - moved)
+            left = self.left.get((event.dataset, event.month), [])
+            if isinstance(event, StepFinished) and event.step in left:
+                left.remove(event.step)

@@ -1,34 +1,23 @@
 """A run from its plan to its exit code, with history, events and notification, however it was started.
 
-Promise: a run that began is in the history, whatever ends it, and its end is notified.
+Promise: a run that began is in the history, however it ends, and its end is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 
-from pipeline.datasets import DATASETS
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import NotPublished, PipelineError, UnexpectedError, UsageError, redact
-from pipeline.months import format_month, month_ranges
+from pipeline.months import format_month, label, month_ranges
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
-from pipeline.runs.events import (
-    Event,
-    Listener,
-    LogLost,
-    MonthPlan,
-    Moved,
-    Outcome,
-    RetryScheduled,
-    RunFinished,
-    RunStarted,
-    StepFinished,
-)
+from pipeline.runs import events
 from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.notification import notify
 from pipeline.runs.runner import run
@@ -44,16 +33,15 @@ from pipeline.tasks.warehouse import LoadZones, loaded_zones_at
 
 @dataclass
 class Plan:
-    """What a run is to bring up to date; `errors` say what could not even be begun."""
+    """The months to bring up to date, by dataset; `zones` maps to [None]. `errors` tell what could not be planned."""
 
-    months: Mapping[str, Sequence[date]] = field(default_factory=dict)
-    zones: bool = False
+    months: Mapping[str, Sequence[date | None]]
     errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a run goes about it. With `asks_source`, its plan asks the source."""
+    """The options of a run. With `asks_source`, making its plan asks the source."""
 
     through: str = STEPS[-1]
     workers: int = 2
@@ -63,8 +51,8 @@ class Options:
     asks_source: bool = False
 
 
-def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: Sequence[Listener]) -> int:
-    """Do what the plan says; returns the exit code. `asked` is the command line, for the history.
+def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: Sequence[events.Listener]) -> int:
+    """Run the plan and return the exit code. `asked` is the command line, for the history.
 
     Raises:
         PipelineError: the run could not be planned.
@@ -75,14 +63,12 @@ def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: S
     if problem := logs.problem(Path(settings.logs), make=True):
         log.warning(f"no logs and no history: {problem}")
     history = History(settings.logs, silent=bool(problem))
-    # A URL may have a password in it.
-    lake, warehouse = store_of(settings).location, redact(settings.warehouse)
-    record = history.begin(asked, lake=lake, warehouse=warehouse)
+    record = history.begin(asked, lake=store_of(settings).location, warehouse=redact(settings.warehouse))
     recorder = _Recorder(record)
-    everyone = _Everyone([recorder, *listeners])
-    code, outcomes = 2, list[Outcome]()
+    everyone = _Listeners([recorder, *listeners])
+    code, outcomes = 2, list[events.Outcome]()
     try:
-        with _reports(everyone):
+        with everyone.receiving():
             outcomes, errors = _run(record, plan, options, everyone)
         recorder.finish(outcomes)
         record.errors = list(errors)
@@ -96,14 +82,14 @@ def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: S
         raise
     finally:
         history.end(record, code)
-        everyone.hear(RunFinished(record=record, outcomes=outcomes))
+        everyone.hear(events.RunFinished(record=record, outcomes=outcomes))
         if code < 128 and code != 2:
             notify(record, settings.notify_url)
     return code
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """The code for what became of the steps; see the top of `pipeline/cli/__init__.py`."""
+def exit_code(outcomes: Sequence[events.Outcome]) -> int:
+    """The exit code for these outcomes; `pipeline/cli/__init__.py` lists all codes."""
     failed = [outcome for outcome in outcomes if outcome.failed]
     if any(not isinstance(outcome.error, NotPublished) for outcome in failed):
         return 1
@@ -113,60 +99,60 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 
 def _run(
-    record: Run, plan: Callable[[], Plan], options: Options, everyone: _Everyone
-) -> tuple[list[Outcome], Sequence[str]]:
-    """Plan, then run: the zones first, since the marts that they invalidate are months to do."""
+    record: Run, plan: Callable[[], Plan], options: Options, everyone: _Listeners
+) -> tuple[list[events.Outcome], Sequence[str]]:
+    """Plan, then run: first the zones, because the marts that they invalidate are then missing."""
     if options.asks_source:
-        _look_up_name(everyone)
+        _look_up_host(everyone)
     planned = plan()
     scheduler, fail_fast = options.scheduler, options.fail_fast
     do = partial(run, workers=options.workers, scheduler_url=scheduler, on_tick=everyone.tick, fail_fast=fail_fast)
-    months, outcomes = dict(planned.months), list[Outcome]()
-    if planned.zones:
+    months = {name: sorted({month for month in each if month}) for name, each in planned.months.items()}
+    outcomes: list[events.Outcome] = []
+    if has_zones := ZONES.name in planned.months:
         inventory = inventory_of(current_settings())
-        built = {name: sorted(inventory.marts(spec)) for name, spec in DATASETS.items()}
-        everyone.hear(RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
+        built = {name: sorted(inventory.marts(dataset)) for name, dataset in DATASETS.items()}
+        everyone.hear(events.RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
         outcomes += do([LoadZones(before=loaded_zones_at(warehouse_of(current_settings())))])
         inventory = inventory_of(current_settings())
         for name, before in built.items():
-            lost = inventory.missing(DATASETS[name], before)
-            months[name] = sorted({*months.get(name, ()), *lost})
-    months = {name: wanted for name, wanted in months.items() if wanted}
-    if months or not planned.zones:
+            months[name] = sorted({*months.get(name, ()), *inventory.missing(DATASETS[name], before)})
+    months = {name: each for name, each in months.items() if each}
+    if months or not has_zones:
         started = _started(record, months, options.through)
         everyone.hear(started)
         if not options.asks_source and any("download" in month.steps for month in started.months):
-            _look_up_name(everyone)
+            _look_up_host(everyone)
         roots = [
             Backfill(datasets=(name,), first=span[0], last=span[-1], through=options.through)
-            for name, wanted in months.items()
-            for span in month_ranges(wanted)
+            for name, each in months.items()
+            for span in month_ranges(each)
         ]
         outcomes += do(roots) if roots else []
     return outcomes, planned.errors
 
 
-def _started(record: Run, months: Mapping[str, Sequence[date]], through: str) -> RunStarted:
-    """What is missing of the months, before anything is done."""
+def _started(record: Run, months: Mapping[str, Sequence[date]], through: str) -> events.RunStarted:
+    """The event with everything that is missing of the months."""
     inventory = inventory_of(current_settings(), through)
-    missing = {name: inventory.missing(DATASETS[name], wanted, through) for name, wanted in months.items()}
-    missing = {name: wanted for name, wanted in missing.items() if wanted}
+    missing = {name: inventory.missing(DATASETS[name], each, through) for name, each in months.items()}
+    missing = {name: each for name, each in missing.items() if each}
     plans = [
-        MonthPlan(name, format_month(each.month), each.stage, list(each.missing_through(through)))
-        for name, wanted in inventory.statuses(missing, date.today()).items()
-        for each in wanted
-        if each.month
+        events.MonthPlan(name, format_month(status.month), status.stage, list(status.missing_through(through)))
+        for name, statuses in inventory.statuses(missing, date.today()).items()
+        for status in statuses
+        if status.month
     ]
-    total = sum(estimated_bytes(name, wanted) for name, wanted in missing.items())
-    count = sum(map(len, months.values()))
-    return RunStarted(run=record.id, asked=record.asked, wanted=count, bytes=round(total), months=plans)
+    total = round(sum(estimated_bytes(name, each) for name, each in missing.items()))
+    wanted = sum(map(len, months.values()))
+    return events.RunStarted(run=record.id, asked=record.asked, wanted=wanted, bytes=total, months=plans)
 
 
-def _look_up_name(listener: Listener) -> None:
-    """Find out once, not once for each file, that the source's name is unknown: then no step waits for it again."""
+def _look_up_host(listener: events.Listener) -> None:
+    """Look up the source's host name once with all retries; if it is unknown, let no step retry."""
 
     def retry(attempt: int, attempts: int, wait_s: float, reason: str) -> None:
-        event = RetryScheduled(
+        event = events.RetryScheduled(
             step="download", dataset="", month="", attempt=attempt, attempts=attempts, wait_s=wait_s, reason=reason
         )
         log.info(f"{event.subject}: {event.message}")
@@ -179,67 +165,58 @@ def _look_up_name(listener: Listener) -> None:
         adopt(replace(settings, retries=0))
 
 
-class _Everyone(Listener):
-    """All listeners as one; it also reads what steps have sent."""
+class _Listeners(events.Listener):
+    """Several listeners as one, which also receive the events that steps send."""
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
+    def __init__(self, listeners: Sequence[events.Listener]) -> None:
         self._listeners = listeners
-        self.inbox: Inbox | None = None
+        self._inbox: Inbox | None = None
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: events.Event) -> None:
         for listener in self._listeners:
             listener.hear(event)
 
     def tick(self) -> None:
-        for event in self.inbox.read() if self.inbox else ():
+        for event in self._inbox.read() if self._inbox else ():
             self.hear(event)
         for listener in self._listeners:
             listener.tick()
 
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Within the block, steps send their events to these listeners."""
+        with Inbox(self.tick) as self._inbox:
+            adopt_context(replace(run_context(), reports=self._inbox.path))
+            try:
+                yield
+            finally:
+                self.tick()
+                adopt_context(replace(run_context(), reports=""))
 
-def _reports(everyone: _Everyone) -> ExitStack:
-    """Within the block, steps send their events here."""
-    stack = ExitStack()
-    inbox = everyone.inbox = stack.enter_context(Inbox(everyone.tick))
-    stack.callback(lambda: adopt_context(replace(run_context(), reports="")))
-    stack.callback(everyone.tick)
-    adopt_context(replace(run_context(), reports=inbox.path))
-    return stack
 
-
-class _Recorder(Listener):
-    """Fills the record of a run from its events; of a run that is stopped this is all that is known."""
+class _Recorder(events.Listener):
+    """Fills the record of a run from its events; the record of a stopped run has nothing else."""
 
     def __init__(self, record: Run) -> None:
-        self._record = record
-        self._left: dict[tuple[str, str], list[str]] = {}
-        self._moved = Moved()
-        self._log_lost = False
+        self._record, self._totals, self._log_lost = record, events.Totals(), False
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: events.Event) -> None:
         record = self._record
-        rows, moved = self._moved.since(event)
-        record.rows, record.bytes = record.rows + rows, record.bytes + moved
-        if isinstance(event, RunStarted):
-            self._left |= {(month.dataset, month.month): list(month.steps) for month in event.months}
-        elif isinstance(event, LogLost) and not self._log_lost:
+        self._totals.add(event)
+        record.rows, record.bytes = self._totals.rows, self._totals.bytes
+        if isinstance(event, events.LogLost):  # Every step may send it.
+            record.warnings += [] if self._log_lost else [event.message]
             self._log_lost = True
-            record.warnings.append(event.message)
-        elif isinstance(event, StepFinished):
-            if event.warnings:
-                record.warnings.append(f"{event.subject}: {event.message}")
-            left = self._left.get((event.dataset, event.month), [])
-            if event.step in left:
-                left.remove(event.step)
-                record.months_done += [] if left else [f"{event.dataset} {event.month}"]
+        elif isinstance(event, events.StepFinished):
+            record.warnings += [f"{event.subject}: {event.message}"] if event.warnings else []
+            record.months_done = [" ".join(month) for month, left in self._totals.left.items() if not left]
 
-    def finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Write down what became of each step, as lake, warehouse and scheduler have it."""
+    def finish(self, outcomes: Sequence[events.Outcome]) -> None:
+        """Record the outcomes of all steps."""
         record = self._record
         undone = {(outcome.dataset, outcome.month) for outcome in outcomes if outcome.status != "DONE"}
-        done = [outcome for outcome in outcomes if outcome.month and (outcome.dataset, outcome.month) not in undone]
-        names = dict.fromkeys(f"{outcome.dataset} {format_month(outcome.month)}" for outcome in done if outcome.month)
-        record.months_done = list(names)
+        months = dict.fromkeys((outcome.dataset, outcome.month) for outcome in outcomes if outcome.month)
+        record.months_done = [label(*month) for month in months if month not in undone]
         for outcome in outcomes:
             record.seconds[outcome.step] = round(record.seconds.get(outcome.step, 0) + outcome.seconds, 3)
             if outcome.failed:

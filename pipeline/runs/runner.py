@@ -1,4 +1,4 @@
-"""Run a task and say what became of each step: what the `pipeline` command builds its answers on."""
+"""Run tasks with Luigi, and return the outcome of each step."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import luigi
 import requests
+from luigi.configuration import get_config
 from luigi.rpc import RemoteScheduler, RPCError
 from luigi.scheduler import Scheduler
 from luigi.worker import Worker
 
-from pipeline.errors import NotPublished, PipelineError, UsageError
+from pipeline.errors import NotPublished, PipelineError, UsageError, redact
 from pipeline.lake.planning import work_was_done
 from pipeline.places import inventory_of
-from pipeline.runs.events import Outcome as Outcome
-from pipeline.runs.stopping import Stopped as Stopped
+from pipeline.runs.events import Outcome
 from pipeline.runs.stopping import stoppable
 from pipeline.settings import current_settings
 from pipeline.tasks.base import Step
@@ -36,17 +36,17 @@ def run(
     on_tick: Callable[[], None] = lambda: None,
     fail_fast: bool = False,
 ) -> list[Outcome]:
-    """Run the tasks with all that they need; returns what became of each step that was missing.
+    """Run the tasks with everything that they require; returns the outcome of each step that was missing.
 
-    `on_tick` is called in this thread several times a second; no thread may run beside one that forks. With `fail_fast`
-    no further step is begun after the first failure; those that run are finished.
+    `on_tick` is called in this thread several times a second, because no other thread may run while it forks. With
+    `fail_fast` no further step is started after the first failure; running steps are finished.
 
     Raises:
-        UsageError: nobody answers at the scheduler's address.
+        UsageError: luigid does not answer.
         Stopped: SIGINT or SIGTERM arrived; every child has ended.
     """
     if scheduler_url:
-        _ask(scheduler_url)
+        luigid_resources(scheduler_url)
     steps: dict[str, Step] = {}
     for root in roots:
         _missing(root, steps)
@@ -57,19 +57,41 @@ def run(
         try:
             known, done = _build(roots, steps, factory, workers, scheduler_url or "")
         except KeyboardInterrupt:
-            for child in multiprocessing.active_children():
+            children = multiprocessing.active_children()
+            for child in children:
                 child.terminate()
-            for child in multiprocessing.active_children():
+            for child in children:
                 child.join()
             raise
     on_tick()
     return [_outcome(step, known.get(step.task_id, {}), done, factory) for step in steps.values()]
 
 
+def configured_scheduler() -> str:
+    """The address of luigid in luigi.cfg; empty if there is none."""
+    return str(get_config().get("core", "scheduler_url", "")).strip()
+
+
+def luigid_resources(url: str) -> set[str]:
+    """The names of the resources that luigid limits.
+
+    Raises:
+        UsageError: there is no luigid at this address.
+    """
+    try:
+        answer = requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
+        return {str(resource["name"]) for resource in answer.json()["response"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:  # OSError is the base of the errors of requests.
+        raise UsageError(
+            f"{redact(url)}: no luigid answers at this address; start one with: "
+            "luigid --address 127.0.0.1 --state-path luigid.pickle"
+        ) from error
+
+
 def _build(
     roots: Sequence[luigi.Task], steps: dict[str, Step], factory: _Factory, workers: int, scheduler_url: str
 ) -> tuple[dict[str, Any], set[str]]:
-    """Run the tasks; returns what the scheduler knows of them in the end, and the ids of the steps that are done."""
+    """Run the tasks; returns the scheduler's final information about them, and the ids of the steps that are done."""
     verbose = logging.getLogger("luigi-interface").level == logging.INFO
     left = len(steps) + 1
     while True:
@@ -84,15 +106,15 @@ def _build(
                     scheduler_url=scheduler_url,
                     log_level="INFO" if verbose else "CRITICAL",
                 )
-            except PipelineError:  # Luigi's own summary asks once more what is done, perhaps of a server that is gone.
+            except PipelineError:  # For its summary, Luigi asks again what is done; the server may be gone by then.
                 if not factory.has_worker:
                     raise
             known = factory.scheduler.task_list("", "", limit=False)
         except RPCError:
             factory.away = f"luigid at {scheduler_url} does not answer any more"
-        # What was done here counts although another run is about to replace it.
+        # A step that was done here counts, even if another run is about to replace its result.
         done = factory.done | _done(steps.values(), known)
-        # A luigid that was started again knows nothing of what is left: it is told, as long as that gets anywhere.
+        # A restarted luigid has lost the remaining steps: submit them again as long as that makes progress.
         lost = [
             id for id in steps.keys() - done if known.get(id, {}).get("status") not in ("PENDING", "RUNNING", *_FAILED)
         ]
@@ -106,11 +128,14 @@ def _done(steps: Collection[Step], known: Mapping[str, Any]) -> set[str]:
     work_was_done()
     try:
         inventory = inventory_of(current_settings())
-        # A task of the user's own may leave something else, and that of the zones may have to load them again.
-        own = [step for step in steps if step.step_name != step.row or step.month is None]
-        ours = [step for step in steps if step not in own and inventory.done(step.row, step.spec, step.month)]
-        return {step.task_id for step in (*ours, *(step for step in own if step.complete()))}
-    except PipelineError:  # Lake or warehouse do not answer any more: then the scheduler's word counts.
+        # A user's own task may have another target, and the zones may have to be loaded again.
+        ours = [step for step in steps if step.step_name == step.row and step.month]
+        others = [step for step in steps if step not in ours and step.complete()]
+        return {
+            step.task_id
+            for step in (*others, *(step for step in ours if inventory.done(step.row, step.spec, step.month)))
+        }
+    except PipelineError:  # Lake or warehouse do not answer any more; then the scheduler decides.
         return {step.task_id for step in steps if known.get(step.task_id, {}).get("status") == "DONE"}
 
 
@@ -132,7 +157,7 @@ def _outcome(step: Step, known: dict[str, Any], done: set[str], factory: _Factor
         status, error = "FAILED", step_error(step.subject, factory.failures[id])
     elif status in _FAILED:
         error = step_error(step.subject, factory.scheduler.fetch_error(id).get("error"))
-    else:  # Done in another lake or warehouse, if luigid says so.
+    else:  # What luigid calls DONE was done in another lake or warehouse.
         status, why = "PENDING" if status == "DONE" else status, factory.away
     began, ended = known.get("time_running"), known.get("last_updated")
     seconds = ended - began if began and ended else 0.0
@@ -140,16 +165,16 @@ def _outcome(step: Step, known: dict[str, Any], done: set[str], factory: _Factor
 
 
 class _Factory:
-    """Luigi's way to choose scheduler and worker; keeps the scheduler, which knows what became of each task."""
+    """Creates scheduler and worker for Luigi; keeps the scheduler, which knows the state of each task."""
 
     def __init__(self, on_tick: Callable[[], None], fail_fast: bool) -> None:
-        self._on_tick, self._fail_fast = on_tick, fail_fast
+        self.on_tick, self.fail_fast = on_tick, fail_fast
         self.scheduler: Any = None
         self.phasing_out = self.has_worker = False
-        #: Why nothing more is known of the scheduler.
+        #: Why the scheduler cannot be asked any more.
         self.away = ""
         self.done: set[str] = set()
-        #: By task: what its last failure in this run said.
+        #: By task: the explanation of its last failure in this run.
         self.failures: dict[str, str | None] = {}
 
     def create_local_scheduler(self) -> Any:
@@ -159,7 +184,7 @@ class _Factory:
     def create_remote_scheduler(self, url: str) -> Any:
         if self.scheduler is None:
             self.scheduler = _Luigid(url)
-            # A step that failed before is held back for a while; whoever asks for it again has mended the cause.
+            # luigid holds back a failed step for a while; a new run means that the cause is fixed.
             for task_id in self.scheduler.task_list("DISABLED", "", limit=False):
                 self.scheduler.re_enable_task(task_id)
         return self.scheduler
@@ -168,18 +193,15 @@ class _Factory:
         try:
             worker = _Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
         except (OSError, ImportError) as error:
-            raise UsageError(
-                f"processes cannot share a lock: {error}; make /dev/shm a file system that can be written"
-            ) from error
-        worker.on_tick, worker.fail_fast, worker.factory = self._on_tick, self._fail_fast, self
-        self.has_worker = True
+            raise UsageError(f"processes cannot share a lock: {error}; make /dev/shm a writable file system") from error
+        worker.factory, self.has_worker = self, True
         return worker
 
 
 class _Luigid(RemoteScheduler):
-    """A luigid that may be away for as long as `[core]` rpc_retry_attempts and rpc_retry_wait say, and no longer.
+    """A luigid that may be away for as long as `[core]` rpc_retry_attempts and rpc_retry_wait say.
 
-    Luigi's own waits as long for every call, those that only show progress included, and again after it has given up.
+    Luigi's own class waits that long for every call, even those that only show progress, and after it has given up.
     """
 
     _given_up = False
@@ -198,37 +220,25 @@ class _Luigid(RemoteScheduler):
 
 
 class _Worker(Worker):
-    """Luigi's worker, which looks up whenever it waits for a step to end."""
+    """Luigi's worker, with a tick whenever it waits for a step."""
 
-    on_tick: Callable[[], None]
-    fail_fast: bool
     factory: _Factory
 
     def _handle_next_task(self) -> None:
         super()._handle_next_task()
-        self.on_tick()
+        self.factory.on_tick()
 
     def _add_task(self, *arguments: Any, **named: Any) -> None:
-        # The only way by which Luigi's worker hears of, and passes on, what became of a step.
+        # Luigi's worker handles the results of all steps here, and only here.
         if named.get("status") == "FAILED":
             self.factory.failures[named["task_id"]] = named.get("expl")
         elif named.get("status") == "DONE":
             self.factory.done.add(named["task_id"])
         super()._add_task(*arguments, **named)
-        failed = self.fail_fast and named.get("status") == "FAILED"
+        failed = self.factory.fail_fast and named.get("status") == "FAILED"
         if failed and not isinstance(step_error("", named.get("expl")), NotPublished):
             self._start_phasing_out()
 
     def _start_phasing_out(self) -> None:
         self.factory.phasing_out = True
         super()._start_phasing_out()
-
-
-def _ask(url: str) -> None:
-    try:
-        requests.get(f"{url.rstrip('/')}/api/resource_list", timeout=10)
-    except OSError as error:  # Those of requests, and a bundle of certificates that is not there.
-        raise UsageError(
-            f"--scheduler {url}: no luigid answers there; start one with: "
-            "luigid --address 127.0.0.1 --state-path luigid.pickle"
-        ) from error

@@ -1,7 +1,7 @@
 """How SIGINT (Ctrl-C) and SIGTERM end a command, from its first line to its last.
 
-Promise: one signal is enough, whenever it comes, and no traceback is shown. `pipeline/__init__.py` imports this before
-anything else. In the process of the command, and in no other, that changes what the two signals do.
+Promise: one signal is enough at any time, and no traceback is shown. `pipeline/__init__.py` imports this module first.
+It changes the handling of signals only in the process of the command.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_AGAIN_S = 0.3
-#: How long children may take to end cleanly once told to; their work is safe at any moment all the same.
+_REPEAT_S = 0.3
+#: How long children may take to end cleanly; killing them loses no finished work.
 _GRACE_S = 3.0
 
 
 class Stopped(KeyboardInterrupt):
-    """The command was told to stop, by the signal of this number.
+    """The command was stopped by the signal of this number.
 
-    A KeyboardInterrupt, because Luigi and DuckDB pass nothing else on.
+    A KeyboardInterrupt, because Luigi and DuckDB pass on no other exception.
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
@@ -33,43 +33,30 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def end_at_once() -> None:
-    """Until `stoppable` begins, end the process at the first signal: there is nothing to clean up yet.
-
-    An exception would be a traceback of hundreds of imports, is lost in some of them, and aborts the process in others.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os._exit(128 + number)
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
-
-
 def _is_command() -> bool:
-    """Whether this process is the `pipeline` command or `python -m pipeline`, by how it was started."""
+    """Whether this process is the `pipeline` command or `python -m pipeline`."""
     name = sys.argv[0].rpartition("/")[2] if sys.argv else ""
-    # "-m" stands there only while Python imports the package of the module that it is to run.
+    # argv[0] is "-m" only while Python imports the package of the module that it will run.
     return name == "pipeline" or (name == "-m" and "pipeline" in sys.orig_argv)
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block, let either signal raise Stopped in the main thread of this process, but not in its children.
+    """Within the block, either signal raises Stopped in the main thread of this process, but not in its children.
 
-    The signal is sent again until the exception has arrived: Python drops one that is raised in a hook of fork or in a
-    finalizer, and within an import none is raised, because that can abort the process. Children that have not ended
-    some seconds after the signal are killed.
+    The signal is repeated until the exception arrives: Python drops one that is raised in a hook of fork or in a
+    finalizer, and during an import none is raised, because that can abort the process. Children that have not ended
+    after some seconds are killed.
     """
     owner, first = os.getpid(), list[int]()
     ended = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner or isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            return  # A child is ended by its parent; and what cleans up after the exception is not disturbed.
+            return  # The parent ends its children, and cleaning up after the exception is not interrupted.
         if not first:
             first.append(number)
-            threading.Thread(target=_insist, args=(number, ended), daemon=True).start()
+            threading.Thread(target=_repeat, args=(number, ended), daemon=True).start()
         if not _importing(frame):
             raise Stopped(first[0])
 
@@ -77,7 +64,7 @@ def stoppable() -> Iterator[None]:
     hook, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
     try:
         yield
-    except KeyboardInterrupt:  # What DuckDB makes of it has no number.
+    except KeyboardInterrupt:  # DuckDB raises one without the number.
         raise Stopped(*first[:1]) from None
     finally:
         ended.set()
@@ -94,19 +81,22 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _insist(number: int, ended: threading.Event) -> None:
+def _repeat(number: int, ended: threading.Event) -> None:
     until = time.monotonic() + _GRACE_S
-    while not ended.wait(_AGAIN_S):
+    while not ended.wait(_REPEAT_S):
         signal.pthread_kill(threading.main_thread().ident or 0, number)
-        if time.monotonic() > until and (started := sys.modules.get("multiprocessing")):
-            for child in started.active_children():
+        if time.monotonic() > until and (module := sys.modules.get("multiprocessing")):
+            for child in module.active_children():
                 child.kill()
 
 
 def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The hook, but for the interrupts that Python drops: `_insist` sees to them."""
+    """The hook without the interrupts that Python drops; `_repeat` sends them again."""
     return lambda dropped: None if isinstance(dropped.exc_value, KeyboardInterrupt) else hook(dropped)
 
 
 if _is_command():
-    end_at_once()
+    # Until `stoppable` begins there is nothing to clean up, and an exception would print hundreds of lines, get lost in
+    # an import, or abort the process.
+    for _signal in _SIGNALS:
+        signal.signal(_signal, lambda number, frame: os._exit(128 + number))

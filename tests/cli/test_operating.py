@@ -1,10 +1,11 @@
-"""What whoever runs the pipeline lives with: what a run is told to do, shows, writes down, and tells to others."""
+"""Operating: the options, output, logs, history and notification of runs."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import signal
@@ -42,12 +43,12 @@ _PATIENCE_S = 60
 
 @pytest.fixture
 def own(tmp_path: Path, site: SampleSite) -> Folder:
-    """A folder whose source is a site that this test may make misbehave."""
+    """A folder whose source is a site in which this test can inject faults."""
     return make_folder(tmp_path / "work", site.url)
 
 
 def _steps(ended: subprocess.CompletedProcess[str]) -> list[str]:
-    """The steps that said they were done, in this order."""
+    """The steps that were reported as done, in order."""
     return _STEP.findall(ended.stderr)
 
 
@@ -61,12 +62,12 @@ def _history(folder: Folder) -> list[dict[str, Any]]:
 def _wait(condition: Callable[[], object]) -> None:
     until = time.monotonic() + _PATIENCE_S
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.02)
 
 
 def _absent(site: SampleSite, month: str) -> None:
-    """Let the site lack a month that is long due: an error that is not retried."""
+    """Remove a month that is long due from the site: an error that is not retried."""
     site.faults.add(f"*green*{month}*", 403, times=math.inf)
 
 
@@ -78,10 +79,10 @@ def _fetching(site: SampleSite, month: str) -> bool:
     return any(month in request.path and request.sent for request in list(site.requests))
 
 
-# What a run is told to do
+# Options of a run
 
 
-def test_a_run_ends_with_the_step_it_is_told_and_the_next_one_goes_on_from_there(own: Folder, site: SampleSite) -> None:
+def test_a_run_ends_with_the_given_step_and_the_next_run_continues_from_it(own: Folder, site: SampleSite) -> None:
     parts = {"download": "raw", "conform": "trips", "load": "warehouse.duckdb"}
     for done, through in enumerate(parts, 1):
         ended = own.pipeline("backfill", "green", "2024-01..2024-02", "--through", through, "--workers", "1")
@@ -101,9 +102,7 @@ def test_a_run_ends_with_the_step_it_is_told_and_the_next_one_goes_on_from_there
 
 @pytest.mark.parametrize("through", ["download", "mart"])
 @pytest.mark.parametrize("option", ["--newest-first", "--oldest-first", ""])
-def test_months_are_done_one_after_the_other_from_the_end_that_is_asked_for(
-    own: Folder, option: str, through: str
-) -> None:
+def test_months_are_done_in_the_requested_order(own: Folder, option: str, through: str) -> None:
     wanted = ("backfill", "green", "2023-10..2024-03", "--workers", "1", "--through", through)
     done = [line.split()[-1] for line in _steps(own.pipeline(*wanted, *filter(None, [option]))) if through in line]
     assert len(done) == 6
@@ -111,12 +110,12 @@ def test_months_are_done_one_after_the_other_from_the_end_that_is_asked_for(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_fail_fast_begins_nothing_more_after_the_first_failure(own: Folder, site: SampleSite, workers: str) -> None:
+def test_fail_fast_starts_nothing_more_after_the_first_failure(own: Folder, site: SampleSite, workers: str) -> None:
     _absent(site, "2024-01")
     wanted = ("backfill", "green", "2024-01..2024-05", "--oldest-first", "--workers", workers)
     ended = own.pipeline(*wanted, "--fail-fast")
     assert ended.returncode == 1
-    # With two workers the next month may have been begun while the first one failed.
+    # With two workers the next month may have started while the first one failed.
     begun = {path.parent.name for path in (own.path / "data/logs/green").rglob("*.log")}
     assert begun <= {"2024-01", *(["2024-02"] if workers == "2" else [])}
     assert "2024-01" in begun
@@ -148,7 +147,7 @@ def test_datasets_may_have_commas_between_them(folder: Folder) -> None:
 # Logs
 
 
-def test_each_step_has_a_log_with_the_traceback_that_the_terminal_lacks(own: Folder, site: SampleSite) -> None:
+def test_each_step_has_a_log_with_the_traceback_that_the_terminal_does_not_show(own: Folder, site: SampleSite) -> None:
     _absent(site, "2024-02")
     ended = own.pipeline("backfill", "green", "2024-01..2024-02")
     assert ended.returncode == 1
@@ -176,7 +175,7 @@ def test_each_step_has_a_log_with_the_traceback_that_the_terminal_lacks(own: Fol
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_logs_that_cannot_be_written_are_one_warning_and_no_reason_to_stop(folder: Folder, workers: str) -> None:
+def test_logs_that_cannot_be_written_are_one_warning_and_do_not_stop_the_run(folder: Folder, workers: str) -> None:
     (folder.path / "data").mkdir()
     (folder.path / "data" / "logs").write_text("a file where the folder should be")
     ended = folder.pipeline("backfill", "green", "2024-01", "--workers", workers)
@@ -187,7 +186,7 @@ def test_logs_that_cannot_be_written_are_one_warning_and_no_reason_to_stop(folde
     assert rows(folder.database, "SELECT COUNT(*) FROM green") == [(2000,)]
     ended = folder.pipeline("history")
     assert ended.returncode == 0
-    assert ended.stderr == "pipeline: no further run is written down: data/logs is no folder\n"
+    assert ended.stderr == "pipeline: further runs cannot be recorded: data/logs is no folder\n"
 
 
 def test_logs_show_the_last_attempt_and_all_of_them_newest_first(folder: Folder) -> None:
@@ -202,7 +201,7 @@ def test_logs_show_the_last_attempt_and_all_of_them_newest_first(folder: Folder)
     ]
 
 
-def test_a_log_that_has_grown_large_is_put_aside(folder: Folder) -> None:
+def test_a_large_log_is_rotated(folder: Folder) -> None:
     path = folder.path / "data" / "logs" / "green" / "2024-01" / "download.log"
     path.parent.mkdir(parents=True)
     path.write_text("x" * 1_000_001)
@@ -214,7 +213,7 @@ def test_a_log_that_has_grown_large_is_put_aside(folder: Folder) -> None:
 # History
 
 
-def test_the_history_says_of_each_run_what_became_of_it(own: Folder, site: SampleSite) -> None:
+def test_the_history_has_the_outcome_of_each_run(own: Folder, site: SampleSite) -> None:
     assert own.pipeline("backfill", "green", "2024-01").returncode == 0
     assert own.pipeline("backfill", "green", "2024-01").returncode == 0
     _absent(site, "2024-02")
@@ -247,7 +246,7 @@ def test_the_history_says_of_each_run_what_became_of_it(own: Folder, site: Sampl
     assert good["asked"] == "pipeline backfill green 2024-01"
 
 
-def test_a_password_of_the_command_line_is_not_written_down(folder: Folder, database: Database) -> None:
+def test_a_password_on_the_command_line_is_not_recorded(folder: Folder, database: Database) -> None:
     for warehouse in (["--warehouse", database.url], [f"--warehouse={database.url}"]):
         ended = folder.pipeline("backfill", "green", "2024-01", *warehouse)
         assert ended.returncode == 0, ended.stderr
@@ -258,7 +257,7 @@ def test_a_password_of_the_command_line_is_not_written_down(folder: Folder, data
     assert [f"/{database.name}" in words for words in asked] == [True, True]
 
 
-def test_runs_at_once_are_both_written_down_and_a_cut_line_takes_no_other_along(folder: Folder) -> None:
+def test_two_runs_at_once_are_both_recorded_and_an_incomplete_line_does_not_damage_the_next(folder: Folder) -> None:
     both = [folder.start("pipeline", "backfill", "green", month) for month in ("2024-01", "2024-02")]
     for process in both:
         process.communicate(timeout=_PATIENCE_S)
@@ -267,7 +266,7 @@ def test_runs_at_once_are_both_written_down_and_a_cut_line_takes_no_other_along(
     assert [run["outcome"] for run in found] == ["done", "done"]
     path = folder.path / "data" / "logs" / "runs.jsonl"
     whole = path.read_bytes()
-    # In the middle of a character, as a full disk may do it.
+    # In the middle of a character, as after a full disk.
     path.write_bytes(whole + '{"id": "2024…'.encode()[:-1])
     folder.pipeline("backfill", "green", "2024-01")
     assert [run["asked"] for run in _history(folder)] == [
@@ -281,14 +280,14 @@ def test_runs_at_once_are_both_written_down_and_a_cut_line_takes_no_other_along(
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d  done .* backfill green 2024-0\d$", line) for line in lines), lines
 
 
-# Told to others
+# Notification
 
 
-def test_a_webhook_is_told_once_what_was_done_what_failed_and_what_is_odd(own: Folder, site: SampleSite) -> None:
+def test_a_webhook_gets_one_report_of_done_and_failed_months_and_warnings(own: Folder, site: SampleSite) -> None:
     _absent(site, "2023-02")
     with webhook() as (url, got):
         own.environment["PIPELINE_NOTIFY_URL"] = url
-        # The made-up 2023-03 has trips that end before they begin.
+        # The synthetic 2023-03 has trips that end before they begin.
         assert own.pipeline("backfill", "green", "2023-02..2023-03").returncode == 1
         (post,) = got
         first, *others = post["text"].splitlines()
@@ -303,8 +302,8 @@ def test_a_webhook_is_told_once_what_was_done_what_failed_and_what_is_odd(own: F
         assert len(got) == 1
 
 
-@pytest.mark.parametrize("status", [500, None], ids=["refused", "nobody there"])
-def test_a_webhook_that_cannot_be_told_changes_nothing_and_its_address_stays_secret(
+@pytest.mark.parametrize("status", [500, None], ids=["refused", "unreachable"])
+def test_an_unreachable_webhook_changes_nothing_and_its_address_stays_secret(
     folder: Folder, status: int | None
 ) -> None:
     with webhook(status or 200) as (url, got):
@@ -316,12 +315,12 @@ def test_a_webhook_that_cannot_be_told_changes_nothing_and_its_address_stays_sec
         folder.environment["PIPELINE_NOTIFY_URL"] = url
         ended = folder.pipeline("backfill", "green", "2024-01", "--through", "download")
     assert ended.returncode == 0
-    assert "nobody was told of this run there" in ended.stderr
+    assert "the report of this run was not delivered" in ended.stderr
     kept = "".join(path.read_text() for path in (folder.path / "data" / "logs").rglob("*") if path.is_file())
     assert SECRET not in ended.stdout + ended.stderr + kept
 
 
-def test_a_run_is_told_by_mail_and_a_mail_that_cannot_be_sent_is_a_warning(folder: Folder) -> None:
+def test_a_run_is_reported_by_mail_and_a_mail_that_cannot_be_sent_is_a_warning(folder: Folder) -> None:
     server = socketserver.TCPServer(("127.0.0.1", 0), Mail)
     server.got = got = []  # type: ignore[attr-defined, var-annotated]
     with serving(server) as port, (folder.path / "luigi.cfg").open("a") as settings:
@@ -337,10 +336,10 @@ def test_a_run_is_told_by_mail_and_a_mail_that_cannot_be_sent_is_a_warning(folde
     assert "taxi-pipeline: 1 month done" in mail
     ended = folder.pipeline("backfill", "green", "2024-02", "--through", "download")
     assert ended.returncode == 0
-    assert re.search(r"^\[email\]: .*Connection refused.*; no mail was sent of this run$", ended.stderr, re.MULTILINE)
+    assert re.search(r"^\[email\]: .*Connection refused.*; no mail of this run was sent$", ended.stderr, re.MULTILINE)
 
 
-# Shown while it goes on
+# The live display
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -351,21 +350,21 @@ def test_a_terminal_sees_the_months_fill_up_and_then_the_summary(own: Folder, si
     lines = [line for line in terminal.lines if line]
     summary = max(place for place, line in enumerate(lines) if line.startswith("month "))
     assert max(map(len, lines[:summary])) <= 80
-    assert any("━" in line and "0/3 months" in line for line in lines), "a bar, from the beginning"
-    assert any(re.match(r"  download green  2023-02 +[1-9]\d?%  ", line) for line in lines), "a step under way"
+    assert any("━" in line and "0/3 months" in line for line in lines), "a bar from the start"
+    assert any(re.match(r"  download green  2023-02 +[1-9]\d?%  ", line) for line in lines), "a running step"
     assert any("▸" in line for line in lines)
     legends = [line.rstrip() for line in lines if "█ complete" in line]
-    assert any("▸ at work" in line for line in legends), "a legend of what occurs"
+    assert any("▸ at work" in line for line in legends), "a legend of the stages that occur"
     assert legends[-1] == "█ complete"
     assert not any("begins" in line for line in lines)
     assert [line.rstrip() for line in lines[summary - 3 : summary - 2]] == ["2023  ███"]
     assert "3/3 months" in lines[summary - 1]
     assert re.match(r"green 2023-01 +500 ", lines[summary + 1])
-    assert "\x1b[?25h" in terminal.raw, "the cursor is back"
-    assert not any(_STEP.match(line) and "warning" not in line for line in lines), "no lines of steps within"
+    assert "\x1b[?25h" in terminal.raw, "the cursor is visible again"
+    assert not any(_STEP.match(line) and "warning" not in line for line in lines), "no lines of steps in the display"
 
 
-def test_ctrl_c_in_a_terminal_ends_everything_and_says_how_to_go_on(own: Folder, site: SampleSite) -> None:
+def test_ctrl_c_in_a_terminal_ends_everything_and_says_how_to_continue(own: Folder, site: SampleSite) -> None:
     _endless(site, "2024-01")
     terminal = Terminal(own, "pipeline", "backfill", "green", "2024-01..2024-02")
     _wait(lambda: _fetching(site, "2024-01") and "1/2 months" in terminal.raw)
@@ -376,7 +375,7 @@ def test_ctrl_c_in_a_terminal_ends_everything_and_says_how_to_go_on(own: Folder,
     assert processes_in(own.path) == []
 
 
-def test_piped_each_step_is_one_line_without_colours_and_q_and_v_say_less_and_more(folder: Folder) -> None:
+def test_piped_each_step_is_one_line_without_colours_and_q_and_v_print_less_and_more(folder: Folder) -> None:
     folder.environment |= {"TERM": "xterm-256color", "COLUMNS": "80"}
     plain = folder.pipeline("backfill", "green", "2024-01")
     assert "\x1b" not in plain.stdout + plain.stderr
@@ -394,11 +393,11 @@ def test_piped_each_step_is_one_line_without_colours_and_q_and_v_say_less_and_mo
     assert "SourceError: green 2024-04" in wrong.stderr
 
 
-# What holds it together
+# Processes
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_order_and_reports_reach_steps_however_their_process_begins(own: Folder, method: str) -> None:
+def test_order_and_reports_reach_steps_however_their_process_starts(own: Folder, method: str) -> None:
     wanted = ("pipeline", "backfill", "green", "2024-01..2024-03", "--oldest-first", "--through", "conform")
     ended = own.run(*started_by(method, *wanted))
     assert ended.returncode == 0, ended.stderr
@@ -410,7 +409,7 @@ def test_order_and_reports_reach_steps_however_their_process_begins(own: Folder,
     assert run["bytes"] > 30_000
 
 
-def test_no_last_report_is_lost_however_many_came_before_it() -> None:
+def test_the_last_report_is_never_lost_however_many_came_before_it() -> None:
     tell = (
         "import sys; from pipeline.runs.events import *; from pipeline.tasks.reports import send\n"
         "step = {'step': 'load', 'dataset': 'green', 'month': '2024-01'}\n"
@@ -420,7 +419,7 @@ def test_no_last_report_is_lost_however_many_came_before_it() -> None:
     with Inbox() as inbox:
         for turn in range(600):
             send(inbox.path, ProgressEvent(step="conform", dataset="green", month="2024-01", message=str(turn)))
-        assert len(inbox.read()) == 600, "none of this very process"
+        assert len(inbox.read()) == 600, "none of this process is lost"
         with subprocess.Popen([sys.executable, "-c", tell, inbox.path], stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == b"full\n"
@@ -434,7 +433,7 @@ def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.settings._adopted", None)
     monkeypatch.setattr("pipeline.settings._context", None)
-    monkeypatch.setattr(cli_run, "run_plan", lambda *_, **__: 0)  # TLC's site would be asked.
+    monkeypatch.setattr(cli_run, "run_plan", lambda *_, **__: 0)  # It would ask TLC's site.
     monkeypatch.setattr(log, "level", logging.INFO)
     said: list[str] = []
     monkeypatch.setattr(log, "warning", said.append)
@@ -459,7 +458,9 @@ def test_bash_completes_commands_datasets_and_options(folder: Folder) -> None:
     script = folder.pipeline("completion", "bash").stdout
     if bash := shutil.which("bash"):
         asked = [bash, "-c", 'eval "$1"; complete -p pipeline', "bash", script]
-        assert "-F _pipeline_completion pipeline" in subprocess.run(asked, capture_output=True, text=True).stdout
+        path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        ended = subprocess.run(asked, env=path, capture_output=True, text=True)
+        assert "-F _pipeline_completion pipeline" in ended.stdout, ended.stderr
     for words, wanted in (
         ("backfill gr", "plain,green"),
         ("his", "plain,history"),
@@ -471,7 +472,7 @@ def test_bash_completes_commands_datasets_and_options(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("kind", [WarehouseError, ValueError])
-def test_an_error_that_quotes_something_huge_is_shown_and_kept_in_part(kind: type[Exception]) -> None:
+def test_a_huge_error_message_is_cut_for_display_and_history(kind: type[Exception]) -> None:
     step = Conform(dataset="green", month=date(2024, 1, 1))
     try:
         raise kind("it says " + "x" * 3_000_000)

@@ -19,7 +19,7 @@ from conftest import Folder, make_folder
 from listeners import serving, webhook
 from state import rows
 
-from pipeline.cli.doctor import installation, places
+from pipeline.cli.doctor import logs as logs_check
 from pipeline.cli.page import escape
 from pipeline.errors import SourceError, UsageError, visible
 from pipeline.runs import runner as outcome
@@ -154,8 +154,8 @@ def test_plain_luigi_with_a_full_log_disk_has_no_traceback(tmp_path: Path, fille
 def test_doctor_reports_that_logs_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "logs"
     path.write_text("a file where the folder should be")
-    (line,) = places.logs(resolve(logs=str(path)))
-    assert (line.status, line.message) == ("warning", f"{path} is no folder: runs have no logs and no history")
+    ((status, message, _),) = logs_check(resolve(logs=str(path)))
+    assert (status, message) == ("warning", f"{path} is no folder: runs have no logs and no history")
 
 
 def test_a_line_of_history_that_is_cut_is_an_error(tmp_path: Path) -> None:
@@ -182,7 +182,6 @@ def test_the_error_for_processes_that_cannot_share_a_lock_names_the_remedy(monke
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("multiprocessing.Lock", refuse)
-    assert [line.status for line in installation.machine(1)][:1] == ["failed"]
     monkeypatch.setattr("luigi.worker.multiprocessing.Queue", refuse)
     with pytest.raises(UsageError, match="Read-only file system.*make /dev/shm"):
         outcome.run([luigi.WrapperTask()], workers=1, scheduler_url=None)

@@ -60,13 +60,13 @@ def test_a_backfill_leaves_these_objects_and_tables_and_a_second_one_does_nothin
     assert set(warehouse.mart_months(GREEN)) == {date(2024, 1, 1), date(2024, 2, 1)}
     cloud.clear()
     again = folder.pipeline("backfill", "green", "2024-01..2024-02")
-    assert "Nothing to do: all 2 months are there." in again.stdout, again.stderr
+    assert "Nothing to do: all 2 months are up to date." in again.stdout, again.stderr
     changing = [f"{request.method} {request.path}" for request in (*cloud.gcs.requests, *cloud.bigquery.requests)]
     assert [line for line in changing if not line.startswith("GET")] == []
 
 
 @pytest.mark.skipif("PIPELINE_TLC_FILES" not in os.environ, reason="real files: PIPELINE_TLC_FILES names no folder")
-def test_real_months_arrive_as_published_and_can_be_queried_without_loading(tmp_path: Path, cloud: Cloud) -> None:
+def test_real_months_are_loaded_as_published_and_can_be_queried_without_loading(tmp_path: Path, cloud: Cloud) -> None:
     files = Path(os.environ["PIPELINE_TLC_FILES"])
     with SampleSite(folder=files) as site:
         folder = cloud.use(make_folder(tmp_path / "work", site.url))
@@ -90,7 +90,7 @@ def test_real_months_arrive_as_published_and_can_be_queried_without_loading(tmp_
     assert [request.method for request in cloud.bigquery.requests] == ["GET"], "one listing shows that all are there"
 
 
-def test_a_run_over_all_months_that_has_nothing_to_do_makes_few_requests(folder: Folder, cloud: Cloud) -> None:
+def test_a_run_over_all_months_with_nothing_to_do_makes_few_requests(folder: Folder, cloud: Cloud) -> None:
     cloud.use(folder)
     assert folder.luigi("LoadZones").returncode == 0
     warehouse = open_warehouse(cloud.warehouse)
@@ -112,7 +112,7 @@ def test_a_run_over_all_months_that_has_nothing_to_do_makes_few_requests(folder:
     _write_ledger(cloud, loads, marts)
     cloud.clear()
     ended = folder.pipeline("backfill", "all", "2009..2025")
-    assert "Nothing to do: all 563 months are there." in ended.stdout, ended.stderr
+    assert "Nothing to do: all 563 months are up to date." in ended.stdout, ended.stderr
     requests = [f"{request.method} {request.target}" for request in (*cloud.gcs.requests, *cloud.bigquery.requests)]
     assert len(requests) <= 20, requests
     cloud.clear()
@@ -126,9 +126,9 @@ def test_a_refresh_reads_no_sidecar_and_its_apply_compacts_the_ledger(folder: Fo
     assert ended.returncode == 0, ended.stderr
     cloud.clear()
     ended = folder.pipeline("refresh", "green", "2024-01..2024-02", "--apply")
-    assert "all 2 months are as at the source" in ended.stdout, ended.stdout + ended.stderr
+    assert "2 of 2 months match the source" in ended.stdout, ended.stdout + ended.stderr
     read = [request.target for request in cloud.gcs.requests if "alt=media" in request.target]
-    assert read == [], "one listing tells all of them"
+    assert read == [], "one listing has all of them"
     statements = [
         one.body["configuration"]["query"]["query"]
         for one in cloud.bigquery.seen("POST", r"/jobs\?")
@@ -161,7 +161,7 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
     machines = [cloud.use(make_folder(tmp_path / f"machine-{number}", shared_site.url)) for number in (1, 2)]
     middle = cloud.use(make_folder(tmp_path / "luigid", ""))
     settings = (middle.path / "luigi.cfg").read_text()
-    # As docs/google-cloud.md says; luigid's own 60 s until a machine counts as dead would only make the test longer.
+    # As in docs/google-cloud.md; with luigid's default of 60 s until a machine counts as dead, the test takes longer.
     settings = settings.replace("retry_count = 1\n", "retry_count = 2\nworker_disconnect_delay = 8\n")
     (middle.path / "luigi.cfg").write_text(settings)
     with running_luigid(middle) as luigid:
@@ -172,7 +172,7 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
         try:
             assert under_way.reached.wait(60)
             os.killpg(first.pid, signal.SIGKILL)
-            # Luigi's code for steps that another worker has had; README.md says so.
+            # Luigi's exit code for steps of another worker, see README.md.
             assert second.wait(300) in (0, 6), heard[1].rest()
         finally:
             for process in (first, second):
@@ -188,5 +188,5 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
     jobs = [request.body["jobReference"]["jobId"] for request in cloud.bigquery.seen("POST", r"/jobs\b")]
     loaded = Counter(found[1] for job in jobs if (found := re.match(r"load_green_(\d{4}-\d{2})_", job)))
     assert set(loaded) == {f"{month:%Y-%m}" for month in months}
-    # What the killed machine had in hand was begun anew; nothing else was done twice.
+    # Only the steps of the killed machine were started again.
     assert sum(count - 1 for count in loaded.values()) <= 2, loaded

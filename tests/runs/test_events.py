@@ -1,4 +1,4 @@
-"""A run is a run, however it was started: it has events, history, notification and an exit code."""
+"""Every run has events, history, notification and an exit code, however it was started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conftest import Folder, make_folder
 from listeners import webhook
 
 from pipeline.months import add_months, format_month, parse_month
-from pipeline.runs.events import Moved, Progress, StepFailed, StepFinished, step_event, to_json
+from pipeline.runs.events import Progress, StepFailed, StepFinished, Totals, step_event, to_json
 from pipeline.runs.history import History, Run
 from pipeline.sample import SampleSite
 
@@ -23,7 +23,7 @@ STEPS = ["download", "conform", "load", "mart"]
 
 @pytest.fixture
 def own(tmp_path: Path, site: SampleSite) -> Folder:
-    """A folder whose source is a site that this test may make misbehave."""
+    """A folder whose source is a site in which this test can inject faults."""
     return make_folder(tmp_path / "work", site.url)
 
 
@@ -38,7 +38,7 @@ def events(text: str) -> list[dict[str, Any]]:
 # Events
 
 
-def test_json_is_an_event_in_each_line_from_the_plan_to_the_exit_code(own: Folder, site: SampleSite) -> None:
+def test_json_output_has_one_event_per_line_from_the_plan_to_the_exit_code(own: Folder, site: SampleSite) -> None:
     site.faults.add("*green*2024-02*", 403, times=math.inf)
     ended = own.pipeline("backfill", "green", "2024-01..2024-02", "--json")
     assert ended.returncode == 1
@@ -69,23 +69,26 @@ def test_an_event_of_a_step_is_the_same_in_another_process() -> None:
         assert step_event(to_json(event).encode()) == event
 
 
-def test_what_steps_have_moved_is_counted_once_however_often_they_say_it() -> None:
-    moved, step = Moved(), {"step": "conform", "dataset": "green", "month": "2024-01"}
-    totals = [moved.since(Progress(**step, rows=rows)) for rows in (5, 5, 9)]
-    assert [rows for rows, _ in [*totals, moved.since(StepFinished(**step, message="", rows=12))]] == [5, 0, 4, 3]
+def test_rows_of_a_step_are_counted_once_however_often_they_are_reported() -> None:
+    totals, step = Totals(), {"step": "conform", "dataset": "green", "month": "2024-01"}
+    counts = []
+    for event in (*(Progress(**step, rows=rows) for rows in (5, 5, 9)), StepFinished(**step, message="", rows=12)):
+        totals.add(event)
+        counts.append(totals.rows)
+    assert counts == [5, 5, 9, 12]
 
 
 # Retries
 
 
-def test_within_two_seconds_it_is_said_what_is_tried_again_when_and_why(folder: Folder) -> None:
+def test_a_retry_is_reported_within_two_seconds_with_its_time_and_reason(folder: Folder) -> None:
     folder.environment |= {"PIPELINE_SOURCE": "http://127.0.0.1:9", "PIPELINE_RETRY_WAIT_S": "30"}
     process = folder.start("pipeline", "backfill", "green", "2024-01")
     heard = Heard(process)
     heard.until(lambda line: "to do" in line)
     began = time.monotonic()
     heard.until(lambda line: line.startswith("download green 2024-01: attempt 2 of 6 in "))
-    # Twice the promise, for a machine that is busy.
+    # Twice the promised time, for a busy machine.
     assert time.monotonic() - began < 4
     assert heard.lines[-1].split(" s: ")[1].startswith("ConnectionRefusedError: ")
     process.terminate()
@@ -94,7 +97,7 @@ def test_within_two_seconds_it_is_said_what_is_tried_again_when_and_why(folder: 
     process.communicate()
 
 
-def test_a_name_that_is_not_known_is_found_out_once_and_not_by_each_month(folder: Folder) -> None:
+def test_an_unknown_host_is_looked_up_once_per_run_and_not_once_per_month(folder: Folder) -> None:
     folder.environment |= {"PIPELINE_SOURCE": "http://no-such-host.invalid", "PIPELINE_RETRY_WAIT_S": "0.01"}
     for words in (("backfill", "green", "2024-01..2024-03"), ("latest", "green", "--months", "3")):
         ended = folder.pipeline(*words, "--json")
@@ -109,7 +112,7 @@ def test_a_name_that_is_not_known_is_found_out_once_and_not_by_each_month(folder
 # The scheduled run
 
 
-def test_latest_is_in_the_history_and_tells_of_itself_and_has_exit_codes(own: Folder, site: SampleSite) -> None:
+def test_latest_has_history_notification_and_exit_codes(own: Folder, site: SampleSite) -> None:
     own.environment["PIPELINE_PUBLICATION_LAG_MONTHS"] = "1200"
     with webhook() as (url, got):
         own.environment["PIPELINE_NOTIFY_URL"] = url
@@ -119,7 +122,7 @@ def test_latest_is_in_the_history_and_tells_of_itself_and_has_exit_codes(own: Fo
         (post,) = got
         assert post["text"].startswith("taxi-pipeline: 2 months done (pipeline latest green fhv --months 2")
         assert own.pipeline(*words).returncode == 0
-        assert len(got) == 1, "nothing to tell"
+        assert len(got) == 1, "nothing to report"
         site.faults.add("*green*2026-01*", 500, times=math.inf)
         own.environment |= {"PIPELINE_RETRIES": "0"}
         assert own.pipeline(*words).returncode == 1
@@ -131,7 +134,7 @@ def test_latest_is_in_the_history_and_tells_of_itself_and_has_exit_codes(own: Fo
     ]
 
 
-def test_a_scheduled_run_that_cannot_be_planned_tells_of_it(folder: Folder) -> None:
+def test_a_scheduled_run_that_cannot_be_planned_is_reported(folder: Folder) -> None:
     (folder.path / "data").mkdir()
     folder.database.write_text("no database")
     with webhook() as (url, got):
@@ -143,7 +146,7 @@ def test_a_scheduled_run_that_cannot_be_planned_tells_of_it(folder: Folder) -> N
     assert "ERROR WarehouseError: " in got[0]["text"]
 
 
-def test_latest_asks_for_the_months_that_luigi_cfg_names(folder: Folder) -> None:
+def test_latest_uses_the_months_in_luigi_cfg(folder: Folder) -> None:
     with (folder.path / "luigi.cfg").open("a") as file:
         file.write("\n[Latest]\nmonths = 1\nlast = 2024-02\n")
     ended = folder.pipeline("latest", "fhv")

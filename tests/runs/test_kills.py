@@ -1,4 +1,4 @@
-"""Killed at any moment, by any signal, or run twice at once: one more run ends as an undisturbed one would have."""
+"""After kills by any signal at any time, or two runs at once, one more run gives the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def small_site() -> Iterator[SampleSite]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, small_site: SampleSite) -> Folder:
-    """A folder with the year brought up to date in one go."""
+    """A folder with the year brought up to date by one run."""
     folder = make_folder(tmp_path_factory.mktemp("undisturbed") / "work", small_site.url)
     ended = folder.pipeline(*YEAR)
     assert ended.returncode == 0, ended.stderr
@@ -52,7 +52,7 @@ def _assert_as_undisturbed(folder: Folder, undisturbed: Folder) -> None:
 
 
 def _lines_of(process: subprocess.Popen[str]) -> Queue[str]:
-    """What the process says on stderr, line by line as it comes."""
+    """The lines of the process's stderr as they arrive."""
     lines: Queue[str] = Queue()
 
     def listen() -> None:
@@ -65,7 +65,7 @@ def _lines_of(process: subprocess.Popen[str]) -> Queue[str]:
 
 
 def _signal_after(process: subprocess.Popen[str], steps: int, further_s: float, number: int, *, group: bool) -> str:
-    """Let the run begin, so many steps finish and a moment pass, then send the signal; returns what was said.
+    """Start the run, wait for so many steps and some time, then send the signal; returns the output.
 
     With steps below 0 the moment begins with the process.
     """
@@ -74,7 +74,7 @@ def _signal_after(process: subprocess.Popen[str], steps: int, further_s: float, 
         while steps >= 0:
             line = lines.get(timeout=60)
             said += line
-            # The first line says how much there is to do, each further one that a step is done.
+            # The first line reports the number of months, each further one a finished step.
             steps -= 1
         said += lines.get(timeout=further_s)
     with contextlib.suppress(ProcessLookupError):
@@ -83,13 +83,15 @@ def _signal_after(process: subprocess.Popen[str], steps: int, further_s: float, 
     return said
 
 
-def test_a_year_killed_thirty_times_is_as_an_undisturbed_one(disturbed: Folder, undisturbed: Folder) -> None:
+def test_a_year_killed_thirty_times_gives_the_result_of_an_undisturbed_run(
+    disturbed: Folder, undisturbed: Folder
+) -> None:
     moments = random.Random(20_090_101)
     interrupted = 0
     seen = ""
     for attempt in range(30):
         process = disturbed.start(*("pipeline", *YEAR))
-        # The first ones fall into start and planning, the next into the making of the database.
+        # The first signals arrive during start and planning, the next during the creation of the database.
         steps = -1 if attempt < 4 else 0 if attempt < 6 else moments.choice([0, 1, 1, 2, 2, 3])
         further_s = moments.uniform(0.1, 0.9) if steps < 0 else moments.uniform(0.001, 0.25)
         seen += _signal_after(process, steps, further_s, signal.SIGKILL, group=True)
@@ -104,7 +106,7 @@ def test_a_year_killed_thirty_times_is_as_an_undisturbed_one(disturbed: Folder, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("steps", [0, 5])
-def test_a_signal_ends_every_process_at_once_and_leaves_no_litter(
+def test_a_signal_ends_every_process_at_once_and_leaves_no_stray_files(
     disturbed: Folder, undisturbed: Folder, number: int, steps: int
 ) -> None:
     process = disturbed.start(*("pipeline", *YEAR))
@@ -120,7 +122,7 @@ def test_a_signal_ends_every_process_at_once_and_leaves_no_litter(
     _assert_as_undisturbed(disturbed, undisturbed)
 
 
-def test_a_parent_killed_alone_takes_its_children_along(disturbed: Folder, undisturbed: Folder) -> None:
+def test_the_children_of_a_killed_parent_end_too(disturbed: Folder, undisturbed: Folder) -> None:
     process = disturbed.start(*("pipeline", *YEAR))
     _signal_after(process, 3, 0.02, signal.SIGKILL, group=False)
     psutil.wait_procs([child for child in psutil.process_iter() if works_in(child, disturbed.path)], timeout=10)
@@ -130,7 +132,7 @@ def test_a_parent_killed_alone_takes_its_children_along(disturbed: Folder, undis
     _assert_as_undisturbed(disturbed, undisturbed)
 
 
-def test_two_backfills_of_the_same_range_at_once_both_end_well(disturbed: Folder, undisturbed: Folder) -> None:
+def test_two_backfills_of_the_same_range_at_once_both_succeed(disturbed: Folder, undisturbed: Folder) -> None:
     both = [disturbed.start(*("pipeline", *YEAR)) for _ in range(2)]
     for process in both:
         _, said = process.communicate(timeout=120)

@@ -1,4 +1,4 @@
-"""Runs that share a luigid or a lake, and what becomes of them while luigid is away."""
+"""Runs that share a luigid or a lake, and runs that lose their luigid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MONTHS = ("backfill", "green", "2024-01..2024-03")
 
 @pytest.fixture
 def own(tmp_path: Path, site: SampleSite) -> Folder:
-    """A folder that has little patience with a luigid, and whose site takes its time."""
+    """A folder with short time limits for luigid, and a slow site."""
     site.faults.add("*.parquet", "delay", 0.5, times=math.inf)
     folder = make_folder(tmp_path / "work", site.url)
     file = folder.path / "luigi.cfg"
@@ -51,7 +51,7 @@ asked, requires = 0, Backfill.requires
 def overtaken(self):
     global asked
     asked += 1
-    if asked == 2:  # The run has seen what is missing, and Luigi is about to look.
+    if asked == 2:  # The run knows what is missing, and Luigi is about to ask.
         subprocess.run([sys.argv[1], *sys.argv[2:]], check=True, capture_output=True)
     return requires(self)
 
@@ -60,7 +60,7 @@ main(sys.argv[2:])
 """
 
 
-def test_what_another_run_did_meanwhile_is_done(folder: Folder) -> None:
+def test_a_step_that_another_run_did_meanwhile_is_done(folder: Folder) -> None:
     command = str(Path(sys.executable).with_name("pipeline"))
     ended = folder.run("python", "-c", _OVERTAKEN, command, "backfill", "green", "2024-01")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -69,7 +69,7 @@ def test_what_another_run_did_meanwhile_is_done(folder: Folder) -> None:
     assert run["months_done"] == ["green 2024-01"]
 
 
-def test_two_backfills_at_once_that_share_a_luigid_both_end_well(own: Folder, luigid: Luigid) -> None:
+def test_two_backfills_at_once_that_share_a_luigid_both_succeed(own: Folder, luigid: Luigid) -> None:
     both = [own.start("pipeline", *_MONTHS, "--scheduler", luigid.url) for _ in range(2)]
     for process in both:
         out, said = process.communicate(timeout=120)
@@ -77,7 +77,7 @@ def test_two_backfills_at_once_that_share_a_luigid_both_end_well(own: Folder, lu
     assert _loaded(own) == 3
 
 
-def test_a_luigid_that_is_gone_for_good_is_one_message_and_the_same_command_goes_on(
+def test_a_luigid_that_does_not_return_is_one_message_and_the_same_command_continues_later(
     own: Folder, luigid: Luigid, tmp_path: Path, site: SampleSite
 ) -> None:
     process = own.start("pipeline", *_MONTHS, "--scheduler", luigid.url)
@@ -90,15 +90,15 @@ def test_a_luigid_that_is_gone_for_good_is_one_message_and_the_same_command_goes
     assert "Traceback" not in out + said
     (message,) = [line for line in out.splitlines() if "does not answer" in line]
     assert message.endswith(
-        f"steps not run: luigid at {luigid.url} does not answer any more. What is done is kept; run the same command "
-        "again."
+        f"steps not run: luigid at {luigid.url} does not answer any more. Finished steps are kept; run the "
+        "same command again."
     )
     with running_luigid(make_folder(tmp_path / "next", site.url), luigid.port):
         assert own.pipeline(*_MONTHS, "--scheduler", luigid.url).returncode == 0
     assert _loaded(own) == 3
 
 
-def test_a_luigid_that_is_killed_and_started_again_is_told_what_is_left(
+def test_a_luigid_that_is_killed_and_restarted_gets_the_remaining_steps_again(
     own: Folder, luigid: Luigid, tmp_path: Path, site: SampleSite
 ) -> None:
     process = own.start("pipeline", *_MONTHS, "--scheduler", luigid.url)
@@ -124,7 +124,7 @@ sys.exit(worker.main())
 """
 
 
-def test_a_worker_refuses_what_it_cannot_load_and_goes_on(own: Folder, luigid: Luigid) -> None:
+def test_a_worker_rejects_a_task_that_it_cannot_load_and_continues(own: Folder, luigid: Luigid) -> None:
     load = {"dataset": "green", "month": "2024-01"}
     for task_id, module, family, params in (
         ("foreign", "this", "Load", load),

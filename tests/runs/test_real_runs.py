@@ -27,7 +27,7 @@ if "PIPELINE_TLC_FILES" not in os.environ:
 
 FILES = Path(os.environ["PIPELINE_TLC_FILES"])
 
-#: Rows of every whole month, as counted by those who published copies.
+#: Rows of every complete month, as counted by the publishers of copies.
 PARQUET = {
     "2020-04": 35_644,
     "2020-12": 83_130,
@@ -65,7 +65,7 @@ def _published(table: pa.Table) -> tuple[int, Decimal, int]:
     return table.num_rows, sum(totals, Decimal()), table["VendorID"].null_count
 
 
-def test_every_whole_month_loads_as_published_while_the_months_between_are_refused(tmp_path: Path) -> None:
+def test_every_complete_month_loads_as_published_and_the_months_between_are_refused(tmp_path: Path) -> None:
     with SampleSite(folder=FILES) as site:
         folder = make_folder(tmp_path / "work", site.url)
         ended = folder.pipeline("backfill", "green", "2020-04..2025-07", "--workers", "4")
@@ -84,7 +84,7 @@ def test_every_whole_month_loads_as_published_while_the_months_between_are_refus
 
 def test_the_months_of_the_old_mirror_load_as_published(tmp_path: Path) -> None:
     with SampleSite(folder=FILES) as site:
-        folder = make_folder(tmp_path / "work", f"{site.url}/somebody/nyc-tlc-data/releases/download")
+        folder = make_folder(tmp_path / "work", f"{site.url}/owner/nyc-tlc-data/releases/download")
         wanted = ("--of", "Load", "--of-params", '{"dataset": "green"}', "--start", "2020-04", "--stop", "2021-01")
         limits = ("--months-back", "500", "--task-limit", "1000")
         ended = folder.luigi("RangeMonthly", *wanted, *limits)
@@ -110,7 +110,7 @@ def _with_a_passenger_and_a_half(table: pa.Table) -> pa.Table:
     return table.set_column(place, "passenger_count", pa.array(counts, pa.float64()))
 
 
-#: What lies under the name of which month, and how that ends: the class of the error and what it says.
+#: The file that is served for each month, and the expected result: error class and message.
 BAD_MONTHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "2021-01": (
         lambda path: shutil.copyfile(FILES / "resaved/green_tripdata_2021-01.parquet", path),
@@ -150,13 +150,13 @@ BAD_MONTHS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def test_every_bad_month_is_a_clear_error_and_the_good_ones_go_on(tmp_path: Path) -> None:
+def test_every_bad_month_is_a_clear_error_and_the_good_months_continue(tmp_path: Path) -> None:
     published = tmp_path / "published" / "trip-data"
     published.mkdir(parents=True)
     shutil.copytree(FILES / "misc", tmp_path / "published" / "misc")
     for month, (make, _) in BAD_MONTHS.items():
         make(published / f"green_tripdata_{month}.parquet")
-    # Nobody changed a value in this rewrite: it is a good month.
+    # This rewrite changed no value: it is a good month.
     shutil.copyfile(FILES / "resaved/green_tripdata_2023-02.parquet", published / "green_tripdata_2023-02.parquet")
     with SampleSite(folder=tmp_path / "published") as site:
         folder = make_folder(tmp_path / "work", site.url)
@@ -175,7 +175,7 @@ def test_every_bad_month_is_a_clear_error_and_the_good_ones_go_on(tmp_path: Path
     assert [name for name in folder.files() if ".drafts" in name] == []
 
 
-def test_the_months_load_into_postgres_as_published_and_its_marts_are_those_of_duckdb(
+def test_the_months_load_into_postgres_as_published_and_its_marts_equal_those_of_duckdb(
     tmp_path: Path, database: Database
 ) -> None:
     with SampleSite(folder=FILES) as site:

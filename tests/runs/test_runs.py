@@ -20,7 +20,7 @@ from pipeline.cli import exit_code
 from pipeline.datasets import DATASETS
 from pipeline.errors import CheckFailed, NotPublished, PipelineError, UsageError
 from pipeline.months import parse_month
-from pipeline.runs.runner import Outcome
+from pipeline.runs.events import Outcome
 from pipeline.sample import SampleSite
 
 GREEN = DATASETS["green"]
@@ -43,7 +43,7 @@ _DATABASE = ["warehouse.duckdb", "warehouse.duckdb.loads.json"]
 
 @pytest.fixture
 def own(tmp_path: Path, site: SampleSite) -> Folder:
-    """A folder whose source is a site that this test may make misbehave."""
+    """A folder whose source is a site in which this test can inject faults."""
     return make_folder(tmp_path / "work", site.url)
 
 
@@ -51,7 +51,7 @@ def _months(folder: Folder, table: str = "green") -> list[str]:
     return [f"{month:%Y-%m}" for (month,) in rows(folder.database, f"SELECT DISTINCT month FROM {table} ORDER BY 1")]
 
 
-def test_a_backfill_ends_with_a_table_and_leaves_these_files(folder: Folder) -> None:
+def test_a_backfill_prints_a_table_and_leaves_these_files(folder: Folder) -> None:
     ended = folder.pipeline("backfill", "green", "yellow", "2024-01..2024-02")
     assert ended.returncode == 0, ended.stderr
     months = [
@@ -75,12 +75,12 @@ def test_a_second_backfill_does_nothing_and_says_so(own: Folder, site: SampleSit
     before, asked = state(own.path / "data"), len(site.requests)
     ended = own.pipeline("backfill", "green", "2024-01")
     assert ended.returncode == 0
-    assert "Nothing to do: all 1 months are there." in ended.stdout
+    assert "Nothing to do: all 1 months are up to date." in ended.stdout
     assert state(own.path / "data") == before
     assert len(site.requests) == asked
 
 
-def test_a_longer_backfill_fetches_only_what_is_missing(own: Folder, site: SampleSite) -> None:
+def test_a_longer_backfill_downloads_only_missing_months(own: Folder, site: SampleSite) -> None:
     own.pipeline("backfill", "green", "2024-02")
     site.requests.clear()
     assert own.pipeline("backfill", "green", "2024-01..2024-03").returncode == 0
@@ -88,17 +88,17 @@ def test_a_longer_backfill_fetches_only_what_is_missing(own: Folder, site: Sampl
     assert sorted(asked) == ["2024-01.parquet", "2024-03.parquet"]
 
 
-def test_the_demo_needs_no_settings_and_no_internet_and_stays_out_of_the_real_lake(tmp_path: Path) -> None:
+def test_the_demo_needs_no_settings_and_no_internet_and_does_not_touch_the_real_lake(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "work", "http://127.0.0.1:9")
     ended = folder.pipeline("demo", "--scale", "0.001")
     assert ended.returncode == 0, ended.stderr
     assert "pipeline backfill yellow green 2024-01..2024-03" in ended.stdout.splitlines()[-1]
     assert {name.split("/")[0] for name in folder.files()} == {"sample"}
     again = folder.pipeline("demo", "--scale", "0.001")
-    assert "Nothing to do: all 6 months are there." in again.stdout
+    assert "Nothing to do: all 6 months are up to date." in again.stdout
 
 
-def test_a_month_that_fails_does_not_keep_the_others_and_is_tried_again_alone(own: Folder, site: SampleSite) -> None:
+def test_a_failed_month_does_not_stop_the_others_and_is_retried_alone(own: Folder, site: SampleSite) -> None:
     site.faults.add("*2024-02*", 500, times=math.inf)
     ended = own.pipeline("backfill", "green", "2024-01..2024-03")
     assert ended.returncode == 1
@@ -129,7 +129,7 @@ def test_months_that_are_not_published_yet_are_exit_code_3_and_the_others_are_do
         assert (ended.returncode, "long due" in ended.stdout) == (1, True)
 
 
-def test_a_cut_line_is_mended_within_the_run(own: Folder, site: SampleSite) -> None:
+def test_a_broken_connection_is_resumed_within_the_run(own: Folder, site: SampleSite) -> None:
     site.faults.add("*.parquet", "cut", times=4)
     site.faults.add("*.csv", "html")
     assert own.pipeline("backfill", "green", "2024-01..2024-02").returncode == 0
@@ -147,7 +147,7 @@ def test_a_republished_month_changes_nothing_silently(own: Folder, site: SampleS
     assert state(own.path / "data") == before, "conformed from the raw bytes that were kept"
 
 
-def test_raw_bytes_that_a_person_deleted_are_fetched_only_when_they_are_needed(own: Folder, site: SampleSite) -> None:
+def test_deleted_raw_files_are_downloaded_only_when_they_are_needed(own: Folder, site: SampleSite) -> None:
     own.pipeline("backfill", "green", "2024-01")
     before = state(own.path / "data")
     for path in (own.lake / "raw" / "green").iterdir():
@@ -161,7 +161,7 @@ def test_raw_bytes_that_a_person_deleted_are_fetched_only_when_they_are_needed(o
     assert state(own.path / "data") == before
 
 
-def test_raw_bytes_that_do_not_fit_their_sidecar_are_an_error_that_names_both(own: Folder) -> None:
+def test_a_raw_file_that_does_not_match_its_sidecar_is_an_error_that_names_both(own: Folder) -> None:
     own.luigi("Download", "--dataset", "green", "--month", "2024-01")
     raw = own.lake / "raw" / "green" / "green_tripdata_2024-01.parquet"
     damaged = bytearray(raw.read_bytes())
@@ -209,12 +209,12 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
         (("backfill", "green", "2024-01", "--warehouse", "mysql://host/x"), "no known scheme; allowed:"),
         (("backfill", "green", "2024-01", "--warehouse", "bigquery://project/taxi"), "a lake in Cloud Storage only"),
         (("backfill", "green", "2024-01", "--source", "/no/such/folder"), "there is no such folder"),
-        (("backfill", "green", "2024-01", "--scheduler", "http://127.0.0.1:9"), "no luigid answers there"),
+        (("backfill", "green", "2024-01", "--scheduler", "http://127.0.0.1:9"), "no luigid answers at this address"),
         (("backfil", "green"), "No such command 'backfil'"),
         (("demo", "--scale", "7"), "Invalid value for '--scale'"),
     ],
 )
-def test_a_mistake_gets_one_message_and_exit_code_2(folder: Folder, arguments: tuple[str, ...], message: str) -> None:
+def test_a_usage_error_is_one_message_and_exit_code_2(folder: Folder, arguments: tuple[str, ...], message: str) -> None:
     ended = folder.pipeline(*arguments)
     assert ended.returncode == 2
     assert re.search(message, ended.stderr), ended.stderr
@@ -224,13 +224,13 @@ def test_a_mistake_gets_one_message_and_exit_code_2(folder: Folder, arguments: t
 
 
 @pytest.mark.parametrize("words", ["redo green 2024-01", "backfill green 2024-01 --workers 0", "describe blue", "no"])
-def test_what_the_command_line_cannot_be_is_one_line_that_names_the_help(folder: Folder, words: str) -> None:
+def test_an_invalid_command_line_is_one_line_that_names_the_help(folder: Folder, words: str) -> None:
     ended = folder.pipeline(*words.split())
     assert (ended.returncode, ended.stdout) == (2, "")
     assert re.fullmatch(r"pipeline: .*; see pipeline( \w+)? --help\n", ended.stderr), ended.stderr
 
 
-def test_a_folder_that_cannot_be_written_is_one_message_and_no_traceback(folder: Folder) -> None:
+def test_an_unwritable_folder_is_one_message_without_a_traceback(folder: Folder) -> None:
     (folder.path / "data").write_text("a file where the folder should be")
     ended = folder.pipeline("backfill", "green", "2024-01")
     assert ended.returncode == 1
@@ -293,7 +293,7 @@ def test_the_conformed_months_are_one_dataframe(folder: Folder, monkeypatch: pyt
         (("green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
     ],
 )
-def test_a_wrong_argument_of_read_is_named_with_what_is_allowed(arguments: tuple[Any, ...], message: str) -> None:
+def test_an_invalid_argument_of_read_is_named_with_the_allowed_values(arguments: tuple[Any, ...], message: str) -> None:
     import pipeline
 
     with pytest.raises(UsageError) as caught:
@@ -315,7 +315,7 @@ thread.join()
 """
 
 
-def test_luigi_build_works_in_a_thread_with_the_option_that_operating_names(folder: Folder) -> None:
+def test_luigi_build_works_in_a_thread_with_the_option_in_operating_md(folder: Folder) -> None:
     option = "no_install_shutdown_handler = true"
     assert option in (ROOT / "docs" / "operating.md").read_text()
     settings = folder.path / "luigi.cfg"

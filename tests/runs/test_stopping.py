@@ -1,4 +1,4 @@
-"""One signal ends a command at any moment, and what kills leave behind goes with the next run."""
+"""One signal ends a command at any time, and the next run removes what killed runs have left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conftest import Folder
 from pipeline.cli.formats import draft_of
 from pipeline.tasks.reports import Inbox
 
-#: `python -c` with this: a module, at whose import the process sends itself a signal, and a command.
+#: For `python -c`: a module, during whose import the process sends itself a signal, and a command.
 _AT_IMPORT = """
 import os, signal, sys
 module, number, *arguments = sys.argv[1:]
@@ -49,9 +49,9 @@ def test_a_signal_during_an_import_ends_the_command_without_a_traceback(
     assert lines or not ended.stderr
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only /proc tells what a process has loaded")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only /proc lists the modules of a process")
 @pytest.mark.parametrize("command", [("pipeline",), ("python", "-m", "pipeline")], ids=["pipeline", "python-m"])
-def test_ctrl_c_right_after_the_start_ends_the_command_with_130_and_no_word(
+def test_ctrl_c_right_after_the_start_ends_the_command_with_130_and_no_output(
     folder: Folder, command: tuple[str, ...]
 ) -> None:
     process = folder.start(*command, "status", "green", "2024")
@@ -64,7 +64,7 @@ def test_ctrl_c_right_after_the_start_ends_the_command_with_130_and_no_word(
     assert process.returncode == 130
 
 
-def test_a_program_that_imports_the_package_keeps_its_own_way_with_signals(folder: Folder) -> None:
+def test_a_program_that_imports_the_package_keeps_its_own_signal_handlers(folder: Folder) -> None:
     program = "import signal, pipeline; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     assert folder.run("python", "-c", program).stdout == "True\n"
 
@@ -98,9 +98,9 @@ with draft_of(Path(sys.argv[1])) as file:
 """
 
 
-def test_what_a_killed_writer_left_beside_a_file_goes_with_the_next_and_a_living_ones_stays(tmp_path: Path) -> None:
+def test_the_draft_of_a_killed_writer_is_deleted_by_the_next_and_that_of_a_running_one_stays(tmp_path: Path) -> None:
     out, other = tmp_path / "out[1].csv", tmp_path / ".out[1].csv.notes.part"
-    other.write_text("somebody's own")
+    other.write_text("a file of the user")
     subprocess.run([sys.executable, "-c", _KILLED_WRITER, str(out)], check=False)
     assert len(list(tmp_path.iterdir())) == 2
     with draft_of(out) as living:

@@ -64,7 +64,7 @@ def test_when_all_equals_the_source_there_is_nothing_to_do(own: Folder, site: Sa
     before = seen(own)
     ended = own.pipeline("refresh", "green", "2024-01..2024-02")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "Nothing to do: all 2 months are as at the source, and nothing is out of date.\n"
+    assert ended.stdout == "Nothing to do: 2 of 2 months match the source, and nothing is out of date.\n"
     assert own.pipeline("refresh", "--apply").returncode == 0
     assert touched(own, before) == set()
     assert {request.method for request in site.requests} == {"HEAD"}
@@ -77,8 +77,8 @@ def test_months_that_neither_the_source_nor_the_lake_has_do_not_count_as_equal(o
     ended = own.pipeline("refresh", "green", "2024")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == (
-        "Neither at the source nor here: 10 months (green 2024-03..2024-12).\n"
-        "Nothing to do: 2 months of 12 are as at the source, and nothing is out of date.\n"
+        "Neither at the source nor in the lake: 10 months (green 2024-03..2024-12).\n"
+        "Nothing to do: 2 of 12 months match the source, and nothing is out of date.\n"
     )
     (own.lake / FILES["raw"]).unlink()
     (own.lake / FILES["sidecar"]).unlink()
@@ -104,7 +104,7 @@ def test_a_republished_month_is_reported_and_not_changed(own: Folder, site: Samp
     assert ended.returncode == 0
     assert "green 2024-01  republished: another ETag" in ended.stdout
     assert "2024-03-21  from download on" in ended.stdout
-    assert ended.stdout.endswith("Nothing was changed; the same with --apply does what is to do.\n")
+    assert ended.stdout.endswith("Nothing was changed. To run these steps, add --apply.\n")
     assert touched(own, before) == set()
     assert _asked(site, "GET") == []
 
@@ -207,7 +207,7 @@ def test_an_unreadable_sidecar_is_reported_and_the_month_not_changed(own: Folder
 def test_an_empty_lake_has_nothing_to_compare(folder: Folder) -> None:
     ended = folder.pipeline("refresh", "--apply")
     assert (ended.returncode, folder.files()) == (0, []), ended.stderr
-    assert "Nothing is here yet" in ended.stdout
+    assert "There are no months to compare yet" in ended.stdout
 
 
 def test_an_unknown_dataset_is_a_usage_error(folder: Folder) -> None:

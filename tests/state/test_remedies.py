@@ -253,5 +253,5 @@ def test_the_summary_counts_months_not_steps() -> None:
     said = io.StringIO()
     summary._print_errors(Console(file=said, width=200), failed)
     assert said.getvalue().splitlines()[-1] == (
-        "2 months and the zones failed. The same command tries only what is missing."
+        "2 months and the zones failed. The same command runs only the missing steps."
     )
