@@ -232,9 +232,8 @@ def validate_url(url: str) -> None:
     driver = import_psycopg()
     try:
         options = driver.conninfo.conninfo_to_dict(url)
-        if "@" in f"{options.get('host', '')}{options.get('dbname', '')}" or re.search(
-            "[^0-9,]", str(options.get("port", ""))
-        ):
+        address = f"{options.get('host', '')}{options.get('dbname', '')}"
+        if "@" in address or re.search("[^0-9,]", str(options.get("port", ""))):
             # libpq takes part of a password with an unescaped @ or / for the host, and messages would show it.
             raise driver.ProgrammingError("host, port or database has an invalid character")
     except driver.Error as error:
