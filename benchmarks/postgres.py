@@ -5,7 +5,7 @@
 
 Every way is a process of its own that puts the month (`--rows`) into a database made for that run, of a server that
 syncs to the disk as one at work does (the tests' server with fsync and full_page_writes on). This package does it by
-`replace`, from the month's conformed file, with checks, record, index and swap. The scripts in
+`replace`, from the month's conformed file, with checks, record and index. The scripts in
 benchmarks/programs fill one plain table: two by pgpq's binary COPY of the same file, with pyarrow's batches and with
 batches as this package has them, one by COPY of CSV. The last one is how a well-known course on data engineering does
 it: pandas reads chunks of 100,000 rows of the gzipped CSV, SQLAlchemy inserts them. It takes minutes, so it gets only

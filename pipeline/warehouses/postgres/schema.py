@@ -1,7 +1,4 @@
-"""What Postgres has of its own in tables: its types, its catalog, partitions and indexes.
-
-All of it is about the first schema on the search path, in which the tables are made.
-"""
+"""Tables in Postgres: types, catalog, indexes and partitions, in the first schema on the search path."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.base import LoadRecord
+from pipeline.months import add_months
 from pipeline.warehouses.postgres.server import elsewhere
 from pipeline.warehouses.schema import Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
-_HERE = "relnamespace = quote_ident(current_schema())::regnamespace"
+_IN_SCHEMA = "relnamespace = quote_ident(current_schema())::regnamespace"
 
 
 class PostgresDialect:
-    """See `pipeline.warehouses.schema.Dialect`; types are spelled as `format_type` does."""
+    """See `pipeline.warehouses.schema.Dialect`; types are spelled as by `format_type`."""
 
     types = {  # noqa: RUF012
         pa.bool_(): "boolean",
@@ -36,7 +33,7 @@ class PostgresDialect:
     months = f"PARTITION BY RANGE ({MONTH})"
 
     def indexes(self, dataset: Dataset) -> list[str]:
-        """The one that pays, on the pickups' times; docs/decisions/postgres.md has what was measured."""
+        """One, on the pickup time; docs/decisions/postgres.md has the measurements."""
         if dataset.first_month is None or dataset.pickup not in dataset.by_name:
             return []
         return [f'CREATE INDEX ON "{dataset.name}" USING brin ("{dataset.pickup}")']
@@ -45,87 +42,101 @@ class PostgresDialect:
         """From `pg_class` and `pg_attribute`; partitions are left out."""
         columns: dict[str, dict[str, TableColumn]] = {}
         comments: dict[str, str] = {}
-        for table, doc, column, kind, required, comment in connection.execute(
+        for table, doc, column, type_name, required, comment in connection.execute(
             "SELECT c.relname, obj_description(c.oid, 'pg_class'), a.attname, "
             "format_type(a.atttypid, a.atttypmod), a.attnotnull, col_description(c.oid, a.attnum) "
             "FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
-            f"WHERE c.{_HERE} AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname, a.attnum"
+            f"WHERE c.{_IN_SCHEMA} AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname, a.attnum"
         ).fetchall():
             comments[table] = doc or ""
-            columns.setdefault(table, {})[column] = TableColumn(kind, required, comment or "")
-        return {name: Table(comments[name], of) for name, of in columns.items()}
+            columns.setdefault(table, {})[column] = TableColumn(type_name, required, comment or "")
+        return {name: Table(comments[name], definitions) for name, definitions in columns.items()}
 
     def view_comment(self, connection: Any) -> str | None:
         """From `pg_description`."""
-        found = connection.execute(
-            f"SELECT coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class WHERE {_HERE} AND relname = 'trips'"
+        row = connection.execute(
+            "SELECT coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
+            f"WHERE {_IN_SCHEMA} AND relname = 'trips'"
         ).fetchone()
-        return found[0] if found else None
+        return row[0] if row else None
 
     def elsewhere(self, connection: Any) -> str:
-        """With the URL of a schema."""
+        """With the URL of another schema."""
         return elsewhere(connection)
 
     def view(self, select: str) -> str:
-        """Postgres replaces a view in place (grants stay) only by one that begins with the same columns."""
+        """Replaced in place, which keeps grants; Postgres allows that only if the same columns come first."""
         return (
             f"DO $do$ BEGIN CREATE OR REPLACE VIEW trips AS {select}; "
             f"EXCEPTION WHEN invalid_table_definition THEN DROP VIEW trips; CREATE VIEW trips AS {select}; END $do$"
         )
 
     def shape(self, connection: Any, select: str) -> dict[str, str]:
-        """By what the server says of a result without rows."""
-        found = connection.execute(f"SELECT * FROM ({select}\n) AS built LIMIT 0")
-        result, places = found.pgresult, range(len(found.description))
-        kinds = connection.execute(
-            "SELECT format_type(kind, modifier) FROM unnest($1::oid[], $2::int[]) AS _ (kind, modifier)",
-            [[result.ftype(place) for place in places], [result.fmod(place) for place in places]],
+        """From a result without rows."""
+        cursor = connection.execute(f"SELECT * FROM ({select}\n) AS built LIMIT 0")
+        result, numbers = cursor.pgresult, range(len(cursor.description))
+        types = connection.execute(
+            "SELECT format_type(type, modifier) FROM unnest($1::oid[], $2::int[]) AS _ (type, modifier)",
+            [[result.ftype(number) for number in numbers], [result.fmod(number) for number in numbers]],
         ).fetchall()
-        return {column.name: kind for column, (kind,) in zip(found.description, kinds, strict=True)}
+        return {column.name: name for column, (name,) in zip(cursor.description, types, strict=True)}
 
 
-def partition_of(name: str, month: date) -> str:
-    """The table with the month's rows."""
-    return f"{name}_{month:%Y_%m}"
+def rows_table(dataset: str, month: date | None) -> str:
+    """The name of the table with the month's rows: a partition, or the zones themselves."""
+    return f"{dataset}_{month:%Y_%m}" if month else dataset
 
 
-def table_of_load(record: LoadRecord) -> str:
-    """The table with the rows of a load."""
-    return partition_of(record.dataset, record.month) if record.month else record.dataset
-
-
-def names_in(connection: Any) -> set[str]:
-    """The tables that are there, and the partitions whose parent is the table that their name begins with."""
-    found = connection.execute(
+def table_names(connection: Any) -> set[str]:
+    """The names of tables and of the partitions of our datasets; a detached month does not count."""
+    rows = connection.execute(
         "SELECT c.relname FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid "
         "LEFT JOIN pg_class AS p ON p.oid = i.inhparent "
-        f"WHERE c.{_HERE} AND c.relkind IN ('r', 'p') "
+        f"WHERE c.{_IN_SCHEMA} AND c.relkind IN ('r', 'p') "
         r"AND (c.relname !~ '_\d{4}_\d\d$' OR p.relname = regexp_replace(c.relname, '_\d{4}_\d\d$', ''))"
     ).fetchall()
-    return {name for (name,) in found}
+    return {name for (name,) in rows}
+
+
+def prepare_partition(connection: Any, dataset: Dataset, month: date) -> None:
+    """Create the month's partition, empty, if it does not exist; in a transaction.
+
+    CREATE TABLE … PARTITION OF would wait for every reader of the dataset; ATTACH does not.
+    """
+    partition = rows_table(dataset.name, month)
+    # A crash of an earlier version of this package left this table.
+    connection.execute(f'DROP TABLE IF EXISTS "{partition}_incoming"')
+    if partition not in table_names(connection):
+        connection.execute(f'CREATE TABLE "{partition}" (LIKE "{dataset.name}" INCLUDING COMMENTS)')
+        connection.execute(f"COMMENT ON TABLE \"{partition}\" IS '{dataset.name} of {month:%Y-%m}.'")
+        connection.execute(
+            f'ALTER TABLE "{dataset.name}" ATTACH PARTITION "{partition}" '
+            f"FOR VALUES FROM ('{month}') TO ('{add_months(month, 1)}')"
+        )
 
 
 def validate_ours(connection: Any, subject: str, dataset: Dataset, month: date | None) -> None:
-    """Let pass when the month's partition is ours, or does not exist; the zones have none.
+    """Check that the dataset and the month's partition, where they exist, are from this package.
 
     Raises:
-        WarehouseError: a table of somebody else's has its name, or that of the dataset.
+        WarehouseError: a table has one of these names but is not from this package.
     """
     if month is None:
         return
-    parent, partition = dataset.name, partition_of(dataset.name, month)
-    found = dict(
-        connection.execute(
-            "SELECT c.relname, CASE c.relname WHEN $1 THEN c.relkind::text ELSE p.relname END "
-            "FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND c.relispartition "
-            f"LEFT JOIN pg_class AS p ON p.oid = i.inhparent WHERE c.{_HERE} AND c.relname IN ($1, $2)",
-            [parent, partition],
-        ).fetchall()
-    )
-    problems = [f"table {parent} is there, but not divided by {MONTH}"] if found.get(parent, "p") != "p" else []
-    if partition in found and found[partition] != parent:
-        problems.append(f"table {partition} is there, but no partition of {parent}")
+    parent, partition = dataset.name, rows_table(dataset.name, month)
+    rows = connection.execute(
+        "SELECT c.relname, CASE c.relname WHEN $1 THEN c.relkind::text ELSE p.relname END "
+        "FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND c.relispartition "
+        f"LEFT JOIN pg_class AS p ON p.oid = i.inhparent WHERE c.{_IN_SCHEMA} AND c.relname IN ($1, $2)",
+        [parent, partition],
+    ).fetchall()
+    relations = dict(rows)
+    problems = []
+    if relations.get(parent, "p") != "p":
+        problems.append(f"table {parent} exists, but is not partitioned by {MONTH}")
+    if relations.get(partition, parent) != parent:
+        problems.append(f"table {partition} exists, but is not a partition of {parent}")
     if problems:
         raise WarehouseError(
-            f"{subject}: {'; '.join(problems)}; rename what is not of this package, or {elsewhere(connection)}"
+            f"{subject}: {'; '.join(problems)}; rename what is not from this package, or {elsewhere(connection)}"
         )

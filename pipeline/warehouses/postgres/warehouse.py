@@ -1,14 +1,14 @@
-"""The warehouse in a Postgres database: a table per dataset, divided by month, each month a partition of its own.
+"""The warehouse in a Postgres database: a table per dataset, partitioned by month.
 
-A month's rows arrive in a table beside it; then partition, marts and the record in `loads` change in one transaction.
-Months load side by side; of the same month one at a time.
-Source: https://www.postgresql.org/docs/current/ddl-partitioning.html
+A month's rows, its marts and the record in `loads` change in one transaction. Different months load in parallel, the
+same month one load after the other. Source: https://www.postgresql.org/docs/current/ddl-partitioning.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -17,25 +17,18 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.planning import TtlCache
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
-from pipeline.warehouses.postgres.month import (
-    alone,
-    attach_partition,
-    copy_rows,
-    drop_partition,
-    hold,
-    insisting,
-    stage,
-)
+from pipeline.warehouses.load_file import inspect, load_name, validate_marts
+from pipeline.warehouses.postgres.copy import encode
+from pipeline.warehouses.postgres.locks import lock_session, lock_transaction, retry_locked, transaction
 from pipeline.warehouses.postgres.rows import read_rows
 from pipeline.warehouses.postgres.schema import (
     PostgresDialect,
-    names_in,
-    partition_of,
-    table_of_load,
+    prepare_partition,
+    rows_table,
+    table_names,
     validate_ours,
 )
-from pipeline.warehouses.postgres.server import Server, transaction
+from pipeline.warehouses.postgres.server import Server
 from pipeline.warehouses.schema import (
     drop_marts,
     evolve,
@@ -54,11 +47,14 @@ if TYPE_CHECKING:
     import psycopg
 
 _DIALECT = PostgresDialect()
+#: Small batches stay in the processor's cache: of 2,048 to 122,880 rows these were among the fastest.
+_BATCH_ROWS = 8_192
+_TYPE_REMEDY = "load into another database or schema, or load all months again here, after DROP TABLE {} CASCADE"
 _T = TypeVar("_T")
 
 
 class PostgresWarehouse:
-    """See `pipeline.warehouses.base.Warehouse`; every call makes a connection and closes it again."""
+    """See `pipeline.warehouses.base.Warehouse`; every call opens a connection of its own."""
 
     def __init__(
         self, server: Server, datasets: Mapping[str, Dataset], zones: Dataset, *, lock_timeout_s: float
@@ -70,80 +66,56 @@ class PostgresWarehouse:
         self._cached_ledger: TtlCache[Ledger] = TtlCache()
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
-        """A month is copied into a new table, which then becomes its partition; the zones are deleted and copied.
+        """Old rows are deleted and new ones copied in one transaction with the record.
 
-        The record is written in the same transaction. Marts of other rows or other zones are deleted.
+        Marts of other rows or other zones are deleted. Readers never wait: they see the old rows until the commit.
         """
         subject = load_name(dataset, month)
+        table = rows_table(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
 
+            def change(connection: psycopg.Connection[Any]) -> None:
+                former = _read(connection).loads.get((dataset.name, month))
+                if month or former is None or former.fingerprint != file.fingerprint:
+                    drop_marts(connection, _DIALECT, dataset.name, month)
+                forget_load(connection, dataset.name, month)
+                connection.execute(f'DELETE FROM "{table}"')
+                rows = _copy_rows(connection, table, month, path)
+                if rows != load_file.rows:
+                    raise WarehouseError(f"{subject}: loaded {rows} rows, but {path} has {load_file.rows}")
+                record_load(connection, dataset.name, month, load_file, file.fingerprint)
+
             def work(connection: psycopg.Connection[Any]) -> int:
+                lock_session(connection, subject, self._limit_s)
                 validate_ours(connection, subject, dataset, month)
                 self._ensure(connection, subject)
-                hold(connection, subject, self._limit_s)
-                self._refuse(connection, subject, dataset)
-                validate_ours(connection, subject, dataset, month)
+                existing = _DIALECT.tables(connection)[dataset.name]
+                validate_types(dataset.name, table_of(_DIALECT, dataset), existing, _TYPE_REMEDY.format(dataset.name))
                 if month:
-                    table = _DIALECT.tables(connection)[dataset.name]
-                    rows = stage(connection, dataset, table, month, path, self._limit_s)
-                    _compare(subject, rows, load_file, str(path))
-
-                def swap() -> None:
-                    former = _read(connection).loads.get((dataset.name, month))
-                    if month or former is None or former.fingerprint != file.fingerprint:
-                        drop_marts(connection, _DIALECT, dataset.name, month)
-                    forget_load(connection, dataset.name, month)
-                    record_load(connection, dataset.name, month, load_file, file.fingerprint)
-                    if month:
-                        attach_partition(connection, dataset, month)
-                    else:
-                        connection.execute(f'DELETE FROM "{dataset.name}"')
-                        _compare(subject, copy_rows(connection, dataset.name, path), load_file, str(path))
-                        _validate_zones(connection)
-
-                insisting(connection, subject, _tables(dataset, month), self._limit_s, swap)
+                    self._change(connection, dataset, month, lambda: prepare_partition(connection, dataset, month))
+                self._change(connection, dataset, month, lambda: change(connection))
                 return load_file.rows
 
             return self._run(subject, work)
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Rows, marts and records are deleted in one transaction."""
-        subject = load_name(dataset, month)
 
-        def work(connection: psycopg.Connection[Any]) -> None:
-            if not names_in(connection) >= LEDGER.keys():
-                return
-            hold(connection, subject, self._limit_s)
-            validate_ours(connection, subject, dataset, month)
+        def change(connection: psycopg.Connection[Any]) -> None:
+            validate_ours(connection, load_name(dataset, month), dataset, month)
+            drop_marts(connection, _DIALECT, dataset.name, month)
+            forget_load(connection, dataset.name, month)
+            table = rows_table(dataset.name, month)
+            if table in table_names(connection):
+                # Not DROP, which would wait for all readers and loads of the dataset.
+                connection.execute(f'DELETE FROM "{table}"')
 
-            def change() -> None:
-                drop_marts(connection, _DIALECT, dataset.name, month)
-                forget_load(connection, dataset.name, month)
-                if month:
-                    drop_partition(connection, dataset, month)
-                else:
-                    connection.execute(f'DELETE FROM "{dataset.name}"')
-
-            insisting(connection, subject, _tables(dataset, month), self._limit_s, change)
-
-        self._run(subject, work)
+        self._forget(dataset, month, change)
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
-        """Rows and records go in one transaction."""
-        subject = load_name(dataset, month)
-
-        def work(connection: psycopg.Connection[Any]) -> None:
-            if not names_in(connection) >= LEDGER.keys():
-                return
-            hold(connection, subject, self._limit_s)
-
-            def change() -> None:
-                drop_marts(connection, _DIALECT, dataset.name, month)
-
-            insisting(connection, subject, ["mart_loads"], self._limit_s, change)
-
-        self._run(subject, work)
+        """Rows and records are deleted in one transaction."""
+        self._forget(dataset, month, lambda connection: drop_marts(connection, _DIALECT, dataset.name, month))
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
@@ -151,30 +123,29 @@ class PostgresWarehouse:
         validate_marts(subject, dataset, marts)
 
         def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
-            hold(connection, subject, self._limit_s)
-            hold(connection, self._zones.name, self._limit_s, shared=True)
+            lock_session(connection, subject, self._limit_s)
+            lock_session(connection, self._zones.name, self._limit_s, shared=True)
             load = _read(connection).loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
             self._ensure(connection, subject)
 
             def change() -> dict[str, list[str]]:
-                alone(connection, "tables")
+                lock_transaction(connection, "tables")
                 return {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
 
-            columns = insisting(connection, subject, [mart.name for mart in marts], self._limit_s, change)
+            columns = retry_locked(connection, subject, [mart.name for mart in marts], self._limit_s, change)
             with transaction(connection, self._limit_s):
-                # Autovacuum may not have been here yet, and a plan for a handful of rows takes ten times as long. These
-                # columns are what a mart chooses its rows by; all of them would take as long as a mart. The server
-                # still counts the rows as not analyzed, so that autovacuum does the others.
-                known = [name for name in (MONTH, dataset.pickup) if name == MONTH or name in dataset.by_name]
-                connection.execute(f'ANALYZE "{partition_of(dataset.name, month)}" ({", ".join(known)})')
+                # Autovacuum may come later, and without statistics the plan is for a few rows and takes ten times as
+                # long. A mart selects by these two columns only; analyzing all columns would take as long as a mart.
+                names = [name for name in (MONTH, dataset.pickup) if name == MONTH or name in dataset.by_name]
+                connection.execute(f'ANALYZE "{rows_table(dataset.name, month)}" ({", ".join(names)})')
                 return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
         return self._run(subject, work)
 
     def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        """From `loads`; a month whose partition was dropped does not count."""
+        """From `loads`, without months whose partition was dropped."""
         return self._ledger().loads_of(dataset.name)
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
@@ -182,11 +153,12 @@ class PostgresWarehouse:
         return self._ledger().mart_months(dataset.name)
 
     def validate_shared(self) -> None:
-        """By what a load would have to make."""
-        self._server.run("warehouse", lambda found: missing(found, _DIALECT, self._datasets.values(), self._zones))
+        """By the statements that a load would run first."""
+        datasets, zones = self._datasets.values(), self._zones
+        self._server.run("warehouse", lambda connection: missing(connection, _DIALECT, datasets, zones))
 
     def query(self, sql: str) -> pa.Table:
-        """In a session that only reads."""
+        """In a read-only transaction."""
         return self._server.run("query", lambda connection: read_rows(connection, sql))
 
     def _run(self, subject: str, work: Callable[[psycopg.Connection[Any]], _T]) -> _T:
@@ -194,45 +166,53 @@ class PostgresWarehouse:
         return self._server.run(subject, work)
 
     def _ledger(self) -> Ledger:
-        """What is there; a plan reads it once, however many months it asks about."""
+        """Cached, since a plan asks once for each dataset."""
         return self._cached_ledger.get(lambda: self._server.run("loads", _read))
 
     def _ensure(self, connection: psycopg.Connection[Any], subject: str) -> None:
-        """Make the tables that are missing, and evolve those that are there; mostly nothing is to be done."""
+        """Create the tables that are missing, and evolve those that exist."""
         datasets = self._datasets.values()
 
         def change() -> None:
-            alone(connection, "tables")
+            lock_transaction(connection, "tables")
             evolve(connection, _DIALECT, datasets, self._zones)
 
         if missing(connection, _DIALECT, datasets, self._zones):
-            insisting(connection, subject, [*self._datasets, "trips"], self._limit_s, change)
+            retry_locked(connection, subject, [*self._datasets, "trips"], self._limit_s, change)
 
-    def _refuse(self, connection: psycopg.Connection[Any], subject: str, dataset: Dataset) -> None:
-        remedy = (
-            f"load into another database or schema, or all of it again here, after DROP TABLE {dataset.name} CASCADE"
-        )
-        had = _DIALECT.tables(connection)[dataset.name]
-        validate_types(dataset.name, table_of(_DIALECT, dataset), had, remedy)
+    def _change(
+        self, connection: psycopg.Connection[Any], dataset: Dataset, month: date | None, change: Callable[[], None]
+    ) -> None:
+        table = rows_table(dataset.name, month)
+        tables = [dataset.name, table, f"{table}_incoming", "loads", "mart_loads"]
+        retry_locked(connection, load_name(dataset, month), tables, self._limit_s, change)
+
+    def _forget(self, dataset: Dataset, month: date | None, change: Callable[[psycopg.Connection[Any]], None]) -> None:
+        def work(connection: psycopg.Connection[Any]) -> None:
+            if table_names(connection) >= LEDGER.keys():
+                lock_session(connection, load_name(dataset, month), self._limit_s)
+                self._change(connection, dataset, month, lambda: change(connection))
+
+        self._run(load_name(dataset, month), work)
 
 
 def _read(connection: psycopg.Connection[Any]) -> Ledger:
-    return read_ledger(connection, names_in(connection), table_of_load)
+    return read_ledger(connection, table_names(connection), lambda load: rows_table(load.dataset, load.month))
 
 
-def _tables(dataset: Dataset, month: date | None) -> list[str]:
-    """The tables that a load changes."""
-    return [dataset.name, *([partition_of(dataset.name, month)] if month else []), "loads", "mart_loads"]
+def _copy_rows(connection: psycopg.Connection[Any], table: str, month: date | None, path: Path) -> int:
+    """Copy the file's rows, with their month, into the table; returns their number."""
+    import pyarrow.parquet as pq
 
-
-def _compare(subject: str, rows: int, load_file: LoadFile, where: str) -> None:
-    if rows != load_file.rows:
-        raise WarehouseError(f"{subject}: {rows} rows arrived of the {load_file.rows} that {where} has")
-
-
-def _validate_zones(connection: psycopg.Connection[Any]) -> None:
-    doubled = connection.execute(
-        "SELECT location_id FROM zones GROUP BY location_id HAVING COUNT(*) > 1 ORDER BY location_id"
-    ).fetchall()
-    if doubled:
-        raise WarehouseError(f"zones: the numbers {[number for (number,) in doubled]} occur more than once")
+    # pre_buffer would hold whole row groups in memory, twice.
+    with pq.ParquetFile(path, pre_buffer=False) as file, connection.cursor() as cursor:
+        batches = file.iter_batches(_BATCH_ROWS)
+        names = list(file.schema_arrow.names)
+        if month:
+            batches = (batch.append_column(MONTH, pa.repeat(month, batch.num_rows)) for batch in batches)
+            names.append(MONTH)
+        columns = ", ".join(f'"{name}"' for name in names)
+        with cursor.copy(f'COPY "{table}" ({columns}) FROM STDIN (FORMAT binary)') as copy:
+            for piece in encode(batches):
+                copy.write(piece)
+        return int(cursor.rowcount)
