@@ -96,7 +96,7 @@ class Luigid:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What `luigi` is told to find it."""
+        """The options with which `luigi` finds it."""
         return ("--scheduler-host", "127.0.0.1", "--scheduler-port", str(self.port))
 
     def ask(self, call: str, **data: Any) -> Any:

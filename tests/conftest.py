@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session")
 def shared_site() -> Iterator[SampleSite]:
-    """A sample site of small months that nobody makes misbehave."""
+    """A sample site of small months, without faults."""
     with SampleSite(rows=2_000) as site:
         yield site
 

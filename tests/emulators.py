@@ -150,7 +150,7 @@ def _running(
             stderr=output,
             cwd=folder,
             env={**os.environ, **(environment or {})},
-            start_new_session=True,  # Ctrl-C goes to pytest only, which then stops the server
+            start_new_session=True,  # Ctrl-C reaches pytest only, which then stops the server
         )
         with process:  # waits at its end until the server has stopped and its folder is deleted
             try:

@@ -1,4 +1,4 @@
-"""Who looks on while the pipeline runs: a webhook, a mail server, and somebody at a terminal."""
+"""What receives the output of a run: a webhook, a mail server, and a terminal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from typing import Any
 
 from conftest import Folder
 
-#: What is in an address and must not be told.
+#: The secret part of an address; no output may contain it.
 SECRET = "xoxb-4711"
 _PATIENCE_S = 60
 
 
 @contextmanager
 def webhook(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A server that takes posts; its address, and what it got."""
+    """A server that accepts posts: its address, and the list of what it received."""
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def serving(server: socketserver.TCPServer) -> Iterator[int]:
 
 
 class Mail(socketserver.StreamRequestHandler):
-    """Takes mail as a small SMTP server does, into `got` of its server."""
+    """A small SMTP server, which appends each mail to `got` of its server."""
 
     def handle(self) -> None:
         self.wfile.write(b"220 here\r\n")
@@ -74,12 +74,12 @@ class Mail(socketserver.StreamRequestHandler):
 
 
 class Terminal:
-    """A command in a terminal of 80 columns of its own, and what it has shown."""
+    """A command in its own terminal of 80 columns, and its output."""
 
     def __init__(self, folder: Folder, *command: str) -> None:
         self._end, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        # Whoever opens a terminal in a session without one is who its Ctrl-C goes to.
+        # The first process of a session that opens a terminal receives its Ctrl-C.
         take = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
         kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "NO_COLOR"))}
         self.process = subprocess.Popen(
@@ -97,7 +97,7 @@ class Terminal:
         self._thread.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):  # As which Linux tells the end.
+        with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error.
             while some := os.read(self._end, 1 << 16):
                 self._shown += some
 

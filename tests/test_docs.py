@@ -350,10 +350,10 @@ def test_the_tables_of_words_are_those_of_the_code(
 
 
 def test_the_table_of_the_null_type_is_that_of_the_sample_site() -> None:
-    told = {}
+    documented = {}
     for dataset, column, months in _table("A column without values has no type"):
         spans = [span.partition("..") for span in months.split(", ")]
-        told[dataset, column] = [
+        documented[dataset, column] = [
             month for first, _, last in spans for month in month_range(parse_month(first), parse_month(last or first))
         ]
     known: dict[tuple[str, str], list[object]] = {}
@@ -362,7 +362,7 @@ def test_the_table_of_the_null_type_is_that_of_the_sample_site() -> None:
             for name, _, kind in parquet_columns(dataset, month):
                 if kind == "null":
                     known.setdefault((dataset, name), []).append(month)
-    assert told == known
+    assert documented == known
 
 
 # --- decisions, changelog, and what belongs into no file
@@ -425,8 +425,8 @@ def test_luigid_as_the_pages_start_it_ends_without_a_traceback(tmp_path: Path) -
     assert (tmp_path / "luigid.pickle").is_file()
 
 
-def test_luigid_is_never_told_to_be_started_without_a_place_for_its_state() -> None:
+def test_every_documented_luigid_command_has_a_path_for_its_state() -> None:
     texts = [path for path in _files() if path.suffix in (".md", ".cfg", ".py") and "tests" not in path.parts]
-    told = [rest for path in texts for rest in re.findall(r"luigid --address 127\.0\.0\.1(.*)", _read(path))]
-    assert told
-    assert all(rest.startswith(" --state-path ") for rest in told)
+    options = [rest for path in texts for rest in re.findall(r"luigid --address 127\.0\.0\.1(.*)", _read(path))]
+    assert options
+    assert all(rest.startswith(" --state-path ") for rest in options)

@@ -1,4 +1,4 @@
-"""What the package needs is there as wheels for arm64, too: nobody has to have a compiler there."""
+"""All dependencies exist as wheels for arm64, so that no compiler is needed there."""
 
 from __future__ import annotations
 
