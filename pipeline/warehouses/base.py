@@ -16,6 +16,7 @@ promises below hold for every engine, and `tests/warehouse_contract.py` tests th
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -27,7 +28,11 @@ from typing import BinaryIO, Protocol, runtime_checkable
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError, WarehouseError
+
+_COMMENTS = r"(?:\s|--[^\r\n]*|/\*.*?\*/)*"
+_EXPLAIN = r"EXPLAIN\b(?:\s+(?:ANALYZE|VERBOSE)\b)*(?:\s*\((?!\s*(?:SELECT|FROM|WITH|VALUES|TABLE)\b)[\w\s,]*\))?"
+_START = re.compile(rf"{_COMMENTS}({_EXPLAIN})?{_COMMENTS}", re.IGNORECASE | re.DOTALL)
 
 
 class Locked(WarehouseError):
@@ -52,35 +57,45 @@ class StoredFile(Protocol):
         """A local path with the whole file, valid inside the block."""
 
 
+def _comment(text: str) -> Mapping[str, str]:
+    """The metadata of a record's field: the comment of its column in the ledger."""
+    return {"comment": text}
+
+
+_FINGERPRINT = _comment("Fingerprint of the loaded trips file.")
+_ROWS = _comment("Number of rows.")
+_VERSION = _comment("Package version that wrote this record.")
+
+
 @dataclass(frozen=True)
 class LoadRecord:
-    """A row of `loads`: a loaded month and the trips file it came from. `month` is None for the zones."""
+    """A row of `loads`: a loaded month and the trips file it came from. Its fields are the table's columns."""
 
-    dataset: str
-    month: date | None
-    rows: int
-    source_sha256: str
-    declaration: str
-    fingerprint: str
-    #: With time zone UTC.
-    loaded_at: datetime
-    version: str
+    dataset: str = field(metadata=_comment("Table with the rows."))
+    month: date | None = field(metadata=_comment("Month of the rows; null for the zones."))
+    rows: int = field(metadata=_ROWS)
+    source_sha256: str = field(metadata=_comment("SHA-256 of the file that TLC published."))
+    declaration: str = field(metadata=_comment("Hash of the declaration it was conformed with."))
+    fingerprint: str = field(metadata=_FINGERPRINT)
+    loaded_at: datetime = field(metadata=_comment("Time of the load, in UTC."))
+    version: str = field(metadata=_VERSION)
 
 
 @dataclass(frozen=True)
 class MartRecord:
     """A row of `mart_loads`: a month of a mart; `fingerprint` is that of the load it was built from."""
 
-    mart: str
-    dataset: str
-    month: date
-    rows: int
-    fingerprint: str
-    #: With time zone UTC.
-    built_at: datetime
-    version: str
-    #: `Mart.definition` at that time; None if the package version that built it did not record it.
-    definition: str | None = None
+    mart: str = field(metadata=_comment("Table with the rows."))
+    dataset: str = field(metadata=_comment("Dataset of the rows."))
+    month: date = field(metadata=_comment("Month of the rows."))
+    rows: int = field(metadata=_ROWS)
+    fingerprint: str = field(metadata=_FINGERPRINT)
+    built_at: datetime = field(metadata=_comment("Time of the build, in UTC."))
+    version: str = field(metadata=_VERSION)
+    #: `Mart.definition` at that time.
+    definition: str | None = field(
+        default=None, metadata=_comment("Hash of the SQL; null if built by an older package version.")
+    )
 
 
 @dataclass(frozen=True)
@@ -165,11 +180,16 @@ class Warehouse(Protocol):
                 twice (which would duplicate trips in the view `trips`).
         """
 
-    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
-        """The loaded months, read with one query. A load counts only while its table exists.
+    def ledger(self) -> Ledger:
+        """The records that count, read with one query; a month that is being committed now may be missing."""
 
-        A month that another process is committing at this moment may be missing.
-        """
+    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
+        """The loaded months."""
+        return self.ledger().loads_of(dataset.name)
+
+    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
+        """The built months of marts: by month, then by mart."""
+        return self.ledger().mart_months(dataset.name)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Rebuild the month of all these marts, or of none; returns the number of rows by mart.
@@ -177,9 +197,6 @@ class Warehouse(Protocol):
         Raises:
             WarehouseError: the month is not loaded, or a mart is not for this dataset.
         """
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """The built months of marts: by month, then by mart."""
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete the month's rows, its marts (for the zones: all marts) and records; without them, do nothing."""
@@ -194,6 +211,14 @@ class Warehouse(Protocol):
             UsageError: the statement would do more than read.
         """
 
+    def validate_shared(self) -> None:
+        """Raise a WarehouseError if others have tables with our names in the database; changes nothing."""
+        return
+
+    def compact(self) -> None:
+        """Delete records that have not counted for an hour, if the ledger is append-only and keeps such records."""
+        return
+
 
 @runtime_checkable
 class Exposing(Protocol):
@@ -206,21 +231,19 @@ class Exposing(Protocol):
         """Whether the external tables over this lake exist as declared."""
 
 
-@runtime_checkable
-class Compacting(Protocol):
-    """A warehouse whose ledger is append-only, so that it keeps records that no longer count."""
+def split_explain(sql: str) -> tuple[str, str]:
+    """EXPLAIN with its options (or an empty text), and the statement after it; comments before them are removed.
 
-    def compact(self) -> None:
-        """Delete such records if they are older than an hour."""
+    Run these two parts, never the original text: an engine could read its comments or EXPLAIN differently, and then
+    run something that was not checked.
+    """
+    match = _START.match(sql)
+    assert match is not None
+    return match[1] or "", sql[match.end() :]
 
 
-@runtime_checkable
-class Shared(Protocol):
-    """A warehouse in a database where others may have tables with our names."""
-
-    def validate_shared(self) -> None:
-        """Check this without changing anything.
-
-        Raises:
-            WarehouseError: other tables with our names exist; lists them and what to do.
-        """
+def query_error(statement: str, remedy: str = "") -> UsageError:
+    """The error for a query that would do more than read."""
+    return UsageError(
+        f"query: {statement}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}"
+    )

@@ -37,7 +37,7 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
     """
     import pyarrow.parquet as pq
 
-    subject = load_name(dataset, month)
+    subject = dataset.subject(month)
     try:
         with pq.ParquetFile(file) as parquet:
             footer = parquet.metadata
@@ -59,9 +59,8 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
     return LoadFile(footer.num_rows, metadata[SOURCE_KEY], metadata[DECLARATION_KEY])
 
 
-def load_name(dataset: Dataset, month: date | None) -> str:
-    """A load in messages: "green 2024-01", or "zones"."""
-    return f"{dataset.name} {format_month(month)}" if month else dataset.name
+#: The name that `postgres` uses.
+load_name = Dataset.subject
 
 
 def validate_marts(subject: str, dataset: Dataset, marts: Iterable[Mart]) -> None:

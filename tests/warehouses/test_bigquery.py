@@ -25,7 +25,7 @@ from pipeline.lake import planning
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
-from pipeline.warehouses.base import Compacting, Exposing, Mart
+from pipeline.warehouses.base import Exposing, Mart
 from pipeline.warehouses.bigquery import jobs as bigquery_jobs
 from pipeline.warehouses.bigquery.tables import Tables, Target, parse_url
 
@@ -182,7 +182,7 @@ def test_compact_deletes_old_records_that_do_not_count(cloud: Cloud, warehouse: 
     warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     warehouse.forget(GREEN, FEB)
     before = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
-    compacting(warehouse).compact()
+    warehouse.compact()
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 7}], (
         "all records are of the last hour"
     )
@@ -190,19 +190,13 @@ def test_compact_deletes_old_records_that_do_not_count(cloud: Cloud, warehouse: 
     for table, moment in (("loads", "loaded_at"), ("mart_loads", "built_at")):
         sql = f"UPDATE {cloud.dataset}.{table} SET {moment} = TIMESTAMP_SUB({moment}, INTERVAL 2 HOUR) WHERE TRUE"
         client.query(sql).result()
-    compacting(warehouse).compact()
+    warehouse.compact()
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 1}]
     assert warehouse.query("SELECT COUNT(*) AS n FROM mart_loads").to_pylist() == [{"n": 2}]
     planning.step_begins()
     after = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
     assert [list(each) for each in after] == [list(each) for each in before] == [[JAN], [JAN]]
     assert after[0][JAN].fingerprint == before[0][JAN].fingerprint
-
-
-def compacting(warehouse: Any) -> Compacting:
-    inner = warehouse._warehouse
-    assert isinstance(inner, Compacting)
-    return inner
 
 
 def test_the_zones_replace_their_whole_table(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from pipeline.datasets.base import Column
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.base import LoadRecord, MartRecord
-from pipeline.warehouses.queries import refuse
+from pipeline.warehouses.base import LoadRecord, MartRecord, query_error
 from pipeline.warehouses.tables import LEDGER, MOMENT
 
 #: The key of a record; `loads` has no mart.
@@ -48,7 +47,7 @@ def validate_reading(sql: str) -> None:
         reason = error.errors[0]["description"] if error.errors else error
         raise WarehouseError(f"query: BigQuery's SQL does not allow this: {reason}") from error
     if others or not isinstance(first, exp.Query) or first.find(exp.DML, exp.Into):
-        raise refuse(", ".join(statement.key.upper() for statement in statements if statement) or "nothing")
+        raise query_error(", ".join(statement.key.upper() for statement in statements if statement) or "nothing")
 
 
 def insertion(

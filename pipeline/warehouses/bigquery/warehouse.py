@@ -24,17 +24,11 @@ from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import translated
 from pipeline.lake.planning import TtlCache
 from pipeline.version import __version__
-from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse
 from pipeline.warehouses.bigquery.schema import ledger_tables, table_of
-from pipeline.warehouses.bigquery.sql import (
-    compaction,
-    insertion,
-    literal,
-    newest,
-    validate_reading,
-)
+from pipeline.warehouses.bigquery.sql import compaction, insertion, literal, newest, validate_reading
 from pipeline.warehouses.bigquery.tables import Tables, Target
-from pipeline.warehouses.load_file import inspect, load_name, validate_marts
+from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.tables import LEDGER
 
 
@@ -47,7 +41,7 @@ class _Records(NamedTuple):
     ledger: Ledger
 
 
-class BigQueryWarehouse:
+class BigQueryWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`."""
 
     def __init__(self, target: Target, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
@@ -58,7 +52,7 @@ class BigQueryWarehouse:
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """One load job replaces the partition or the zones; the record is revoked before and written after."""
-        subject = load_name(dataset, month)
+        subject = dataset.subject(month)
         if not file.uri.startswith("gs://"):
             raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
         with file.open() as opened:
@@ -86,7 +80,7 @@ class BigQueryWarehouse:
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete the marts of the month, then the record of its load, then its rows."""
-        subject = load_name(dataset, month)
+        subject = dataset.subject(month)
         with self._translated(subject):
             records = self._records(writing=True)
             self._forget_marts(subject, records, dataset.name, month)
@@ -97,7 +91,7 @@ class BigQueryWarehouse:
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete the records of the month's marts, then their rows."""
-        subject = load_name(dataset, month)
+        subject = dataset.subject(month)
         with self._translated(subject):
             self._forget_marts(subject, self._records(writing=True), dataset.name, month)
 
@@ -118,7 +112,7 @@ class BigQueryWarehouse:
 
         BigQuery checks all statements, free of charge, before anything is changed.
         """
-        subject = load_name(dataset, month)
+        subject = dataset.subject(month)
         validate_marts(subject, dataset, marts)
         with self._translated(subject):
             records = self._records(writing=True)
@@ -147,13 +141,10 @@ class BigQueryWarehouse:
             for table in sorted(LEDGER.keys() & self._tables.listed().keys()):
                 self._tables.run("compact", "ledger", compaction(table))
 
-    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        """The months with a record and a table."""
-        return self._ledger().loads_of(dataset.name)
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """The months of marts with a record, a table and a load."""
-        return self._ledger().mart_months(dataset.name)
+    def ledger(self) -> Ledger:
+        """A plan reads it once for all months."""
+        with self._translated("loads"):
+            return self._cached_ledger.get(lambda: self._records().ledger)
 
     def expose(self, lake: str) -> list[str]:
         """Create an external table over the lake's files of each dataset and of the zones; returns their names."""
@@ -170,11 +161,6 @@ class BigQueryWarehouse:
         validate_reading(sql)
         with self._translated("query"):
             return self._tables.run("read", "query", sql).to_arrow(create_bqstorage_client=False)
-
-    def _ledger(self) -> Ledger:
-        """The ledger; a plan reads it once for all months."""
-        with self._translated("loads"):
-            return self._cached_ledger.get(lambda: self._records().ledger)
 
     def _records(self, *, writing: bool = False) -> _Records:
         """A listing and both tables of the ledger, one request each (more for further pages), free of charge."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.planning import TtlCache
-from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
+from pipeline.warehouses.base import Ledger, Mart, StoredFile, Warehouse
 from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
 from pipeline.warehouses.postgres.month import (
     alone,
@@ -57,7 +57,7 @@ _DIALECT = PostgresDialect()
 _T = TypeVar("_T")
 
 
-class PostgresWarehouse:
+class PostgresWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call makes a connection and closes it again."""
 
     def __init__(
@@ -173,14 +173,6 @@ class PostgresWarehouse:
 
         return self._run(subject, work)
 
-    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        """From `loads`; a month whose partition was dropped does not count."""
-        return self._ledger().loads_of(dataset.name)
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """From `mart_loads`."""
-        return self._ledger().mart_months(dataset.name)
-
     def validate_shared(self) -> None:
         """By what a load would have to make."""
         self._server.run("warehouse", lambda found: missing(found, _DIALECT, self._datasets.values(), self._zones))
@@ -193,8 +185,8 @@ class PostgresWarehouse:
         self._cached_ledger.forget()
         return self._server.run(subject, work)
 
-    def _ledger(self) -> Ledger:
-        """What is there; a plan reads it once, however many months it asks about."""
+    def ledger(self) -> Ledger:
+        """A plan reads it once for all months; a month whose partition was dropped does not count."""
         return self._cached_ledger.get(lambda: self._server.run("loads", _read))
 
     def _ensure(self, connection: psycopg.Connection[Any], subject: str) -> None:
