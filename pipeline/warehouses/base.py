@@ -1,14 +1,12 @@
 """The contract of a warehouse: months of trips are loaded into tables, and marts are built from the loaded months.
 
-To add an engine, write a class with the methods of `Warehouse` and register it; docs/extending.md has the steps. The
-promises below hold for every engine, and `tests/warehouse_contract.py` tests them:
+docs/extending.md says how to add an engine. `tests/warehouse_contract.py` tests these promises of every engine:
 
 - `replace` is all or nothing and repeatable. After it returns, the warehouse has exactly the file's rows for that
   month. If it raises or is killed, the table is unchanged.
-- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows. An
-  engine that cannot do that deletes the record before it changes the rows and writes it afterwards.
-- A mart matches its load. When a load is replaced or deleted, or the zones change, the months of the marts that were
-  built from it are deleted in the same step.
+- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows, or is
+  deleted before the rows change and written afterwards.
+- A mart matches its load. When a load is replaced or deleted, or the zones change, its months of marts are deleted, too.
 - Reading a warehouse that does not exist returns nothing and creates nothing.
 - Every method raises `WarehouseError` when the engine reports an error.
 """
@@ -23,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -57,44 +55,34 @@ class StoredFile(Protocol):
         """A local path with the whole file, valid inside the block."""
 
 
-def _comment(text: str) -> Mapping[str, str]:
-    """The metadata of a record's field: the comment of its column in the ledger."""
-    return {"comment": text}
-
-
-_FINGERPRINT = _comment("Fingerprint of the loaded trips file.")
-_ROWS = _comment("Number of rows.")
-_VERSION = _comment("Package version that wrote this record.")
-
-
 @dataclass(frozen=True)
 class LoadRecord:
-    """A row of `loads`: a loaded month and the trips file it came from. Its fields are the table's columns."""
+    """A row of `loads`: a loaded month and the trips file it came from. Its fields are the columns of the table."""
 
-    dataset: str = field(metadata=_comment("Table with the rows."))
-    month: date | None = field(metadata=_comment("Month of the rows; null for the zones."))
-    rows: int = field(metadata=_ROWS)
-    source_sha256: str = field(metadata=_comment("SHA-256 of the file that TLC published."))
-    declaration: str = field(metadata=_comment("Hash of the declaration it was conformed with."))
-    fingerprint: str = field(metadata=_FINGERPRINT)
-    loaded_at: datetime = field(metadata=_comment("Time of the load, in UTC."))
-    version: str = field(metadata=_VERSION)
+    dataset: str = field(metadata={"comment": "Table with the rows."})
+    month: date | None = field(metadata={"comment": "Month of the rows; null for the zones."})
+    rows: int = field(metadata={"comment": "Number of rows."})
+    source_sha256: str = field(metadata={"comment": "SHA-256 of the file that TLC published."})
+    declaration: str = field(metadata={"comment": "Hash of the declaration it was conformed with."})
+    fingerprint: str = field(metadata={"comment": "Fingerprint of the loaded trips file."})
+    loaded_at: datetime = field(metadata={"comment": "Time of the load, in UTC."})
+    version: str = field(metadata={"comment": "Package version that wrote this record."})
 
 
 @dataclass(frozen=True)
 class MartRecord:
     """A row of `mart_loads`: a month of a mart; `fingerprint` is that of the load it was built from."""
 
-    mart: str = field(metadata=_comment("Table with the rows."))
-    dataset: str = field(metadata=_comment("Dataset of the rows."))
-    month: date = field(metadata=_comment("Month of the rows."))
-    rows: int = field(metadata=_ROWS)
-    fingerprint: str = field(metadata=_FINGERPRINT)
-    built_at: datetime = field(metadata=_comment("Time of the build, in UTC."))
-    version: str = field(metadata=_VERSION)
+    mart: str = field(metadata={"comment": "Table with the rows."})
+    dataset: str = field(metadata={"comment": "Dataset of the rows."})
+    month: date = field(metadata={"comment": "Month of the rows."})
+    rows: int = field(metadata={"comment": "Number of rows."})
+    fingerprint: str = field(metadata={"comment": "Fingerprint of the loaded trips file."})
+    built_at: datetime = field(metadata={"comment": "Time of the build, in UTC."})
+    version: str = field(metadata={"comment": "Package version that wrote this record."})
     #: `Mart.definition` at that time.
     definition: str | None = field(
-        default=None, metadata=_comment("Hash of the SQL; null if built by an older package version.")
+        default=None, metadata={"comment": "Hash of the SQL; null if built by an older package version."}
     )
 
 
@@ -154,18 +142,6 @@ class Ledger:
         }
         return Ledger(ledger.loads, counted)
 
-    def loads_of(self, dataset: str) -> dict[date | None, LoadRecord]:
-        """The loads of the dataset, by month."""
-        return {month: record for (name, month), record in self.loads.items() if name == dataset}
-
-    def mart_months(self, dataset: str) -> dict[date, dict[str, MartRecord]]:
-        """The marts of the dataset, by month, then by mart."""
-        months: dict[date, dict[str, MartRecord]] = {}
-        for record in self.marts.values():
-            if record.dataset == dataset:
-                months.setdefault(record.month, {})[record.mart] = record
-        return months
-
 
 class Warehouse(Protocol):
     """What every engine implements. Connections are opened inside a call and never kept between calls."""
@@ -185,11 +161,15 @@ class Warehouse(Protocol):
 
     def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
         """The loaded months."""
-        return self.ledger().loads_of(dataset.name)
+        return {month: record for (name, month), record in self.ledger().loads.items() if name == dataset.name}
 
     def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The built months of marts: by month, then by mart."""
-        return self.ledger().mart_months(dataset.name)
+        months: dict[date, dict[str, MartRecord]] = {}
+        for (mart, name, month), record in self.ledger().marts.items():
+            if name == dataset.name:
+                months.setdefault(month, {})[mart] = record
+        return months
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Rebuild the month of all these marts, or of none; returns the number of rows by mart.
@@ -211,6 +191,17 @@ class Warehouse(Protocol):
             UsageError: the statement would do more than read.
         """
 
+    def expose(self, lake: str) -> list[str]:
+        """Create an external table over the lake's files of each dataset and of the zones; returns their names."""
+        raise UsageError(
+            "Expose: only BigQuery has external tables; load into other warehouses (DuckDB also reads the lake's files "
+            "directly). Allowed is [pipeline] warehouse = bigquery://project/dataset"
+        )
+
+    def exposed(self, lake: str) -> bool:
+        """Whether these external tables exist as declared."""
+        return False
+
     def validate_shared(self) -> None:
         """Raise a WarehouseError if others have tables with our names in the database; changes nothing."""
         return
@@ -218,17 +209,6 @@ class Warehouse(Protocol):
     def compact(self) -> None:
         """Delete records that have not counted for an hour, if the ledger is append-only and keeps such records."""
         return
-
-
-@runtime_checkable
-class Exposing(Protocol):
-    """A warehouse that can also query the lake's files as external tables, without loading them."""
-
-    def expose(self, lake: str) -> list[str]:
-        """Create an external table over the files of each dataset and of the zones; returns their names."""
-
-    def exposed(self, lake: str) -> bool:
-        """Whether the external tables over this lake exist as declared."""
 
 
 def split_explain(sql: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ The SQL built here runs unchanged on DuckDB, Postgres and BigQuery.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import date
 
@@ -50,12 +50,12 @@ def describe(column: Column) -> str:
     return " ".join(filter(None, parts))
 
 
-def trips_view(datasets: Mapping[str, Dataset]) -> str | None:
+def trips_view(datasets: Iterable[Dataset]) -> str | None:
     """The SELECT of the view `trips`: the columns that its datasets share with the same type, and their zones by name.
 
     None if no dataset is declared to be in it. Left joins keep the trips whose zone is null or not in the zone table.
     """
-    present = [dataset for dataset in datasets.values() if dataset.in_trips_view]
+    present = [dataset for dataset in datasets if dataset.in_trips_view]
     if not present:
         return None
     shared = [

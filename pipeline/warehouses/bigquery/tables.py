@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pipeline.datasets.base import Dataset
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError, WarehouseError
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.warehouses.base import Mart
 from pipeline.warehouses.bigquery.jobs import retry_policy, run_job
 from pipeline.warehouses.bigquery.schema import LABEL, Table, evolve, label_of, ledger_tables, month_in_path, table_of
 from pipeline.warehouses.bigquery.sql import literal, replacement, translate
+from pipeline.warehouses.registry import allowed_urls
 from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ _OPTION = re.compile(
 
 
 @dataclass(frozen=True)
-class Target:
-    """A dataset of BigQuery, and the options with which it is created."""
+class Tables:
+    """The tables of one dataset of BigQuery, and the options with which it is created."""
 
     project: str
     dataset: str
@@ -57,35 +58,15 @@ class Target:
             f"{self.dataset} (roles/bigquery.user on the project, to create the dataset) to the account"
         )
 
-
-def parse_url(url: str) -> Target | None:
-    """The target of bigquery://project/dataset?location=EU&expiration_days=30&label.team=data; None if invalid."""
-    match = _URL.fullmatch(url)
-    pairs = parse_qsl(match["options"] or "", keep_blank_values=True) if match else []
-    options = dict(pairs)
-    if match is None or len(options) < len(pairs) or not all(_OPTION.fullmatch("=".join(pair)) for pair in pairs):
-        return None
-    days = int(options["expiration_days"]) if "expiration_days" in options else None
-    labels = {name.removeprefix("label."): text for name, text in pairs if name.startswith("label.")}
-    location, staged = options.get("location", "US"), options.get("load") == "staged"
-    return Target(match["project"], match["dataset"], location, days, labels, staged)
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The tables of one dataset of BigQuery."""
-
-    target: Target
-
     @property
     def _client(self) -> bigquery.Client:
-        return bigquery_client(self.target.project, self.target.location)
+        return bigquery_client(self.project, self.location)
 
     @property
     def _reference(self) -> bigquery.DatasetReference:
         from google.cloud import bigquery
 
-        return bigquery.DatasetReference(self.target.project, self.target.dataset)
+        return bigquery.DatasetReference(self.project, self.dataset)
 
     def run(self, action: str, subject: str, sql: str, **options: Any) -> Any:
         """Run one statement on the tables of the dataset; returns its job, see `run_job`."""
@@ -99,7 +80,7 @@ class Tables:
         from google.cloud import bigquery
 
         partition = f"${month:%Y%m}" if month else ""
-        if month is None or not self.target.staged:
+        if month is None or not self.staged:
             return self._load(subject, table, f"{table.name}{partition}", uri)
         staging = f"staging_{table.name}_{secrets.token_hex(4)}_{month:%Y%m}"
         try:
@@ -168,7 +149,7 @@ class Tables:
 
         BigQuery has checked the statement by a dry run, free of charge.
         """
-        select = translate(bind_mart(mart.sql, dataset, month), self.target.project, self.target.dataset)
+        select = translate(bind_mart(mart.sql, dataset, month), self.project, self.dataset)
         # Of the SQL with its placeholders: the columns are the same for every month.
         label = label_of(f"{mart.doc} {mart.sql}")
         if mart.name not in listed:
@@ -225,7 +206,7 @@ class Tables:
         return tables
 
     def _labels(self, label: str) -> dict[str, str]:
-        return {**_LABELS, **self.target.labels, LABEL: label}
+        return {**_LABELS, **self.labels, LABEL: label}
 
     def _get(self, name: str) -> bigquery.Table:
         return self._client.get_table(self._reference.table(name), retry=retry_policy())
@@ -239,20 +220,20 @@ class Tables:
         if listed:
             return
         dataset = bigquery.Dataset(self._reference)
-        dataset.location = self.target.location
+        dataset.location = self.location
         dataset.description = _DATASET_DOC
-        dataset.labels = {**_LABELS, **self.target.labels}
-        if self.target.expiration_days is not None:
-            dataset.default_table_expiration_ms = self.target.expiration_days * 86_400_000
+        dataset.labels = {**_LABELS, **self.labels}
+        if self.expiration_days is not None:
+            dataset.default_table_expiration_ms = self.expiration_days * 86_400_000
         self._client.create_dataset(dataset, exists_ok=True, retry=retry_policy())
 
     def _ensure_view(self, datasets: Mapping[str, Dataset], listed: Mapping[str, str]) -> None:
         from google.cloud import bigquery
 
-        if (select := trips_view(datasets)) is None:
+        if (select := trips_view(datasets.values())) is None:
             return
         view = bigquery.Table(self._reference.table("trips"))
-        view.view_query = translate(select, self.target.project, self.target.dataset)
+        view.view_query = translate(select, self.project, self.dataset)
         label = label_of(view.view_query)
         view.description, view.labels = TRIPS_DOC, self._labels(label)
         if listed.get("trips") != label and self._create(view).labels.get(LABEL) != label:
@@ -276,3 +257,16 @@ class Tables:
             f"SELECT '' AS dataset, DATE '2000-01-01' AS {MONTH}, built.* FROM (\n{select}\n) AS built WHERE FALSE"
         )
         self.run("create", f"mart {name}", sql)
+
+
+def parse_url(url: str) -> Tables:
+    """The tables at bigquery://project/dataset?location=EU&expiration_days=30&label.team=data."""
+    match = _URL.fullmatch(url)
+    pairs = parse_qsl(match["options"] or "", keep_blank_values=True) if match else []
+    options = dict(pairs)
+    if match is None or len(options) < len(pairs) or not all(_OPTION.fullmatch("=".join(pair)) for pair in pairs):
+        raise UsageError(f"warehouse {url!r} is not the URL of a BigQuery dataset; allowed: {allowed_urls()}")
+    days = int(options["expiration_days"]) if "expiration_days" in options else None
+    labels = {name.removeprefix("label."): text for name, text in pairs if name.startswith("label.")}
+    location, staged = options.get("location", "US"), options.get("load") == "staged"
+    return Tables(match["project"], match["dataset"], location, days, labels, staged)

@@ -1,8 +1,7 @@
 """The warehouse as one dataset of BigQuery, loaded from a lake in Cloud Storage.
 
-A load job replaces the month's partition (`green$202401`, WRITE_TRUNCATE): all or nothing, free of charge, and for many
-months at the same time. The record cannot be in one transaction with the job. So it is revoked before and written
-after: a month with a record is loaded. A month of a mart is replaced in the same way, by one MERGE statement.
+A load job replaces the month's partition (`green$202401`), all or nothing; one MERGE replaces a month of a mart. The
+record is revoked before and written after, since it cannot be in one transaction with the job.
 
 BigQuery limits the statements that change rows of one table (UPDATE, DELETE, MERGE: two run, 20 wait), but not INSERT.
 So the ledger is append-only: the newest row of a key counts, and a row without a number of rows revokes the key.
@@ -27,13 +26,13 @@ from pipeline.version import __version__
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse
 from pipeline.warehouses.bigquery.schema import ledger_tables, table_of
 from pipeline.warehouses.bigquery.sql import compaction, insertion, literal, newest, validate_reading
-from pipeline.warehouses.bigquery.tables import Tables, Target
+from pipeline.warehouses.bigquery.tables import Tables
 from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.tables import LEDGER
 
 
 class _Records(NamedTuple):
-    """The newest records, the tables that exist with their labels, and the ledger of the records that count."""
+    """The newest records, the labels of the tables that exist, and the ledger of the records that count."""
 
     loads: Sequence[LoadRecord]
     marts: Sequence[MartRecord]
@@ -44,8 +43,8 @@ class _Records(NamedTuple):
 class BigQueryWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`."""
 
-    def __init__(self, target: Target, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
-        self._tables = Tables(target)
+    def __init__(self, tables: Tables, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
+        self._tables = tables
         self._datasets = datasets
         self._zones = zones
         self._cached_ledger: TtlCache[Ledger] = TtlCache()
@@ -182,4 +181,4 @@ class BigQueryWarehouse(Warehouse):
             self._tables.run("record", subject, insertion(table, records, **options))
 
     def _translated(self, subject: str) -> AbstractContextManager[None]:
-        return translated(WarehouseError, f"{subject} in BigQuery", self._tables.target.roles)
+        return translated(WarehouseError, f"{subject} in BigQuery", self._tables.roles)

@@ -19,25 +19,12 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
+from pipeline.warehouses import schema
 from pipeline.warehouses.base import Ledger, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
 from pipeline.warehouses.duckdb.file import DuckDBFile
 from pipeline.warehouses.load_file import inspect, validate_marts
-from pipeline.warehouses.schema import (
-    Dialect,
-    Table,
-    TableColumn,
-    drop_marts,
-    evolve,
-    evolve_mart,
-    fill_mart,
-    forget_load,
-    missing,
-    read_ledger,
-    record_load,
-    table_of,
-    validate_types,
-)
+from pipeline.warehouses.schema import Dialect, Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
 if TYPE_CHECKING:
@@ -108,32 +95,32 @@ class DuckDBWarehouse(Warehouse):
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
                 existing = _DIALECT.tables(connection)[dataset.name]
-                validate_types(dataset.name, table_of(_DIALECT, dataset), existing, remedy)
+                schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), existing, remedy)
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 if month or previous is None or previous.fingerprint != file.fingerprint:
-                    drop_marts(connection, _DIALECT, dataset.name, month)
+                    schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
-                forget_load(connection, dataset.name, month)
+                schema.forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
                 if rows != load_file.rows:
                     raise WarehouseError(f"{subject}: loaded {rows} rows, but {path} has {load_file.rows}")
-                record_load(connection, dataset.name, month, load_file, file.fingerprint)
+                schema.record_load(connection, dataset.name, month, load_file, file.fingerprint)
         return rows
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
             with self._writing(dataset.subject(month)) as (connection, _):
-                drop_marts(connection, _DIALECT, dataset.name, month)
+                schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
-                forget_load(connection, dataset.name, month)
+                schema.forget_load(connection, dataset.name, month)
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
             with self._writing(dataset.subject(month)) as (connection, _):
-                drop_marts(connection, _DIALECT, dataset.name, month)
+                schema.drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
@@ -143,8 +130,8 @@ class DuckDBWarehouse(Warehouse):
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            columns = {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
-            return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+            columns = {mart.name: schema.evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
+            return {mart.name: schema.fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
     def ledger(self) -> Ledger:
         """From memory if the files are unchanged, from the database, or from its copy."""
@@ -175,7 +162,7 @@ class DuckDBWarehouse(Warehouse):
     def validate_shared(self) -> None:
         """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
-            missing(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.missing(connection, _DIALECT, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Run it without access to other files or the network; waits while another process writes."""
@@ -196,7 +183,7 @@ class DuckDBWarehouse(Warehouse):
         import duckdb
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            evolve(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
 
         self._file.make(subject, fill)
         with ExitStack() as stack:
@@ -239,7 +226,7 @@ def drop_rows(connection: Any, table: str, month: date | None) -> None:
 
 
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    return read_ledger(connection, set(_DIALECT.tables(connection)))
+    return schema.read_ledger(connection, set(_DIALECT.tables(connection)))
 
 
 def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
