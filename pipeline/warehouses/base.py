@@ -4,9 +4,9 @@ docs/extending.md says how to add an engine. `tests/warehouse_contract.py` tests
 
 - `replace` is all or nothing and repeatable. After it returns, the warehouse has exactly the file's rows for that
   month. If it raises or is killed, the table is unchanged.
-- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows, or is
-  deleted before the rows change and written afterwards.
-- A mart matches its load. When a load is replaced or deleted, or the zones change, its months of marts are deleted, too.
+- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows, or
+  is deleted before the rows change and written afterwards.
+- A mart matches its load. When a load is replaced or deleted, or the zones change, the marts of it are deleted, too.
 - Reading a warehouse that does not exist returns nothing and creates nothing.
 - Every method raises `WarehouseError` when the engine reports an error.
 """

@@ -18,16 +18,15 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.warehouses.base import Mart
+from pipeline.warehouses.bigquery import schema
 from pipeline.warehouses.bigquery.jobs import retry_policy, run_job
-from pipeline.warehouses.bigquery.schema import LABEL, Table, evolve, label_of, ledger_tables, month_in_path, table_of
-from pipeline.warehouses.bigquery.sql import literal, replacement, translate
+from pipeline.warehouses.bigquery.schema import LABEL, Table, label_of, literal
 from pipeline.warehouses.registry import allowed_urls
 from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
-_DATASET_DOC = "Months of New York taxi trips as TLC publishes them, loaded from a lake in Cloud Storage."
 _LABELS = {"made_by": "taxi-pipeline"}
 _URL = re.compile(r"bigquery://(?P<project>[a-z][a-z0-9.:-]+)/(?P<dataset>\w{1,1024})(?:\?(?P<options>.*))?")
 #: For labels see https://cloud.google.com/bigquery/docs/labels-intro#requirements
@@ -103,7 +102,7 @@ class Tables:
         config = bigquery.LoadJobConfig(source_format="PARQUET", schema=table.fields(of_files=True))
         config.write_disposition, config.create_disposition = write, "CREATE_NEVER"
         if table.partitioned:
-            config.hive_partitioning = month_in_path(uri.partition(f"/{MONTH}=")[0])
+            config.hive_partitioning = schema.month_in_path(uri.partition(f"/{MONTH}=")[0])
         begin, destination = self._client.load_table_from_uri, self._reference.table(name)
         return run_job(self._client, "load", subject, begin, uri, destination, job_config=config)
 
@@ -121,7 +120,7 @@ class Tables:
         """The rows of a ledger table; none if it is not listed."""
         if name not in listed:
             return []
-        table = next(table for table in ledger_tables() if table.name == name)
+        table = next(table for table in schema.ledger_tables() if table.name == name)
         fields = table.fields()
         if listed[name] != table.label:  # Another version of the package made it: it may lack a column.
             declared = {field.name for field in fields}
@@ -131,9 +130,17 @@ class Tables:
 
     def ensure(self, datasets: Mapping[str, Dataset], zones: Dataset, listed: dict[str, str]) -> None:
         """Create what is not listed and evolve what differs: the dataset, its tables, the view `trips`."""
+        from google.cloud import bigquery
+
         self._ensure_dataset(listed)
-        self.ensure_tables([*ledger_tables(), *map(table_of, (*datasets.values(), zones))], listed)
-        self._ensure_view(datasets, listed)
+        self.ensure_tables([*schema.ledger_tables(), *map(schema.table_of, (*datasets.values(), zones))], listed)
+        if select := trips_view(datasets.values()):
+            view = bigquery.Table(self._reference.table("trips"))
+            view.view_query = schema.translate(select, self.project, self.dataset)
+            label = label_of(view.view_query)
+            view.description, view.labels = TRIPS_DOC, self._labels(label)
+            if listed.get("trips") != label and self._create(view).labels.get(LABEL) != label:
+                self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
 
     def ensure_tables(self, tables: Iterable[Table], listed: dict[str, str]) -> None:
         """Create or evolve those of the tables that are not listed with their label; `listed` is updated."""
@@ -145,11 +152,8 @@ class Tables:
                 listed[table.name] = table.label
 
     def prepare_mart(self, mart: Mart, dataset: str, month: date, listed: Mapping[str, str]) -> str:
-        """Create the mart's table, or add the columns that it lacks; returns the statement that fills the month.
-
-        BigQuery has checked the statement by a dry run, free of charge.
-        """
-        select = translate(bind_mart(mart.sql, dataset, month), self.project, self.dataset)
+        """Create the mart's table, or add the columns that it lacks; returns the checked statement that fills it."""
+        select = schema.translate(bind_mart(mart.sql, dataset, month), self.project, self.dataset)
         # Of the SQL with its placeholders: the columns are the same for every month.
         label = label_of(f"{mart.doc} {mart.sql}")
         if mart.name not in listed:
@@ -163,7 +167,7 @@ class Tables:
                 self._evolve(self._get(mart.name), declared, label)
             finally:
                 self._delete(draft)
-        merge = replacement(mart.name, dataset, month, select)
+        merge = schema.replacement(mart.name, dataset, month, select)
         self.run("check", f"mart {mart.name}", merge, dry_run=True)
         return merge
 
@@ -192,9 +196,10 @@ class Tables:
             raise WarehouseError(f"external tables: BigQuery reads a gs:// lake only, not {lake}; see [pipeline] lake")
         tables = []
         for dataset in datasets:
-            declared, external = table_of(dataset), bigquery.ExternalConfig(bigquery.ExternalSourceFormat.PARQUET)
+            declared = schema.table_of(dataset)
+            external = bigquery.ExternalConfig(bigquery.ExternalSourceFormat.PARQUET)
             if declared.partitioned:
-                external.hive_partitioning = month_in_path(f"{lake}/trips/{dataset.name}")
+                external.hive_partitioning = schema.month_in_path(f"{lake}/trips/{dataset.name}")
             pattern = f"trips/{dataset.name}/*" if declared.partitioned else f"{dataset.name}/*.parquet"
             external.source_uris = [f"{lake}/{pattern}"]
             external.schema = declared.fields(of_files=True)
@@ -221,30 +226,20 @@ class Tables:
             return
         dataset = bigquery.Dataset(self._reference)
         dataset.location = self.location
-        dataset.description = _DATASET_DOC
+        dataset.description = (
+            "Months of New York taxi trips as TLC publishes them, loaded from a lake in Cloud Storage."
+        )
         dataset.labels = {**_LABELS, **self.labels}
         if self.expiration_days is not None:
             dataset.default_table_expiration_ms = self.expiration_days * 86_400_000
         self._client.create_dataset(dataset, exists_ok=True, retry=retry_policy())
-
-    def _ensure_view(self, datasets: Mapping[str, Dataset], listed: Mapping[str, str]) -> None:
-        from google.cloud import bigquery
-
-        if (select := trips_view(datasets.values())) is None:
-            return
-        view = bigquery.Table(self._reference.table("trips"))
-        view.view_query = translate(select, self.project, self.dataset)
-        label = label_of(view.view_query)
-        view.description, view.labels = TRIPS_DOC, self._labels(label)
-        if listed.get("trips") != label and self._create(view).labels.get(LABEL) != label:
-            self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
 
     def _create(self, table: bigquery.Table) -> bigquery.Table:
         """Create the table; returns the existing one if there is one of this name."""
         return self._client.create_table(table, exists_ok=True, retry=retry_policy())
 
     def _evolve(self, table: bigquery.Table, declared: Table, label: str) -> None:
-        evolve(table, declared, label)
+        schema.evolve(table, declared, label)
         self._client.update_table(table, ["schema", "description", "labels"], retry=retry_policy())
 
     def _create_as(self, name: str, doc: str, label: str, select: str) -> None:

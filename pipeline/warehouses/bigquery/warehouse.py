@@ -11,24 +11,26 @@ https://cloud.google.com/bigquery/docs/data-manipulation-language
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import translated
 from pipeline.lake.planning import TtlCache
 from pipeline.version import __version__
-from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse
-from pipeline.warehouses.bigquery.schema import ledger_tables, table_of
-from pipeline.warehouses.bigquery.sql import compaction, insertion, literal, newest, validate_reading
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse, query_error
+from pipeline.warehouses.bigquery.schema import ledger_tables, literal, table_of
 from pipeline.warehouses.bigquery.tables import Tables
 from pipeline.warehouses.load_file import inspect, validate_marts
-from pipeline.warehouses.tables import LEDGER
+from pipeline.warehouses.tables import LEDGER, MOMENT
+
+#: The key of a record; `loads` has no mart.
+_KEY = ("mart", "dataset", "month")
 
 
 class _Records(NamedTuple):
@@ -176,9 +178,73 @@ class BigQueryWarehouse(Warehouse):
         return _Records(loads, marts, listed, Ledger.counted(loads, marts, listed))
 
     def _insert(self, subject: str, table: str, records: Sequence[LoadRecord | MartRecord], **options: Any) -> None:
-        """Append records to the ledger, see `sql.insertion`."""
+        """Append records to the ledger, see `insertion`."""
         if records:
             self._tables.run("record", subject, insertion(table, records, **options))
 
     def _translated(self, subject: str) -> AbstractContextManager[None]:
         return translated(WarehouseError, f"{subject} in BigQuery", self._tables.roles)
+
+
+def insertion(
+    table: str,
+    records: Sequence[LoadRecord | MartRecord],
+    *,
+    revoked: bool = False,
+    lost: bool = False,
+    counts: Mapping[str, str] | None = None,
+) -> str:
+    """An INSERT that makes these records the newest of their keys; a revoked record has no number of rows.
+
+    The time is the server's, since the clocks of several machines differ. A record whose table is `lost` is revoked
+    as of its own time, so that a record counts that another worker writes meanwhile. `counts` are the expressions for
+    the numbers of rows, by mart.
+    """
+
+    def value(record: Any, column: Column) -> str:
+        recorded = getattr(record, column.name)
+        if column.type == MOMENT:
+            return literal(recorded + timedelta(microseconds=1)) if lost else "CURRENT_TIMESTAMP()"
+        if column.name == "rows" and (revoked or lost):
+            return "NULL"
+        return counts[record.mart] if column.name == "rows" and counts else literal(recorded)
+
+    columns = LEDGER[table][1]
+    names = ", ".join(f"`{column.name}`" for column in columns)
+    values = (f"({', '.join(value(record, column) for column in columns)})" for record in records)
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join(values)}"
+
+
+def newest(rows: Iterable[Mapping[str, Any]], moment: str) -> list[Mapping[str, Any]]:
+    """The newest row of each key, by the column `moment`, unless it revokes the key."""
+    last = {tuple(map(row.get, _KEY)): row for row in sorted(rows, key=lambda row: row[moment])}
+    return [row for row in last.values() if row["rows"] is not None]
+
+
+def compaction(table: str) -> str:
+    """A DELETE of the rows that revoke or no longer count, and are older than an hour.
+
+    Rows of the last hour stay, so that nothing is deleted that a current run has just written.
+    """
+    types = {column.name: column.type for column in LEDGER[table][1]}
+    moment = next(name for name, type_ in types.items() if type_ == MOMENT)
+    key = "CONCAT(" + ", '|', ".join(f"COALESCE(CAST({name} AS STRING), '')" for name in _KEY if name in types) + ")"
+    last = f"SELECT CONCAT({key}, CAST(MAX({moment}) AS STRING)) FROM {table} GROUP BY {key}"
+    return (
+        f"DELETE FROM {table} WHERE {moment} < TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR) "
+        f"AND (`rows` IS NULL OR CONCAT({key}, CAST({moment} AS STRING)) NOT IN ({last}))"
+    )
+
+
+def validate_reading(sql: str) -> None:
+    """Raise UsageError for a statement that does more than read, WarehouseError for text that is not SQL."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        first, *others = statements = sqlglot.parse(sql, read="bigquery")
+    except sqlglot.ParseError as error:
+        reason = error.errors[0]["description"] if error.errors else error
+        raise WarehouseError(f"query: BigQuery's SQL does not allow this: {reason}") from error
+    if others or not isinstance(first, exp.Query) or first.find(exp.DML, exp.Into):
+        raise query_error(", ".join(statement.key.upper() for statement in statements if statement) or "nothing")
