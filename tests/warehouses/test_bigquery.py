@@ -26,7 +26,7 @@ from pipeline.lake.google_cloud import bigquery_client
 from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.base import Mart
-from pipeline.warehouses.bigquery import jobs as bigquery_jobs
+from pipeline.warehouses.bigquery import tables as bigquery_tables
 from pipeline.warehouses.bigquery.tables import Tables, parse_url
 
 ROLES = r"roles/bigquery\.jobUser on the project test-project and roles/bigquery\.dataEditor on the dataset"
@@ -37,10 +37,10 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses of the library's retries and of ours."""
     quick = library_retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
     monkeypatch.setattr(library_retry, "DEFAULT_RETRY", quick)
-    monkeypatch.setattr(bigquery_jobs, "_FIRST_LOOK_S", 0.01)
-    monkeypatch.setattr(bigquery_jobs, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 10)
-    monkeypatch.setattr(bigquery_jobs, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(bigquery_tables, "_FIRST_LOOK_S", 0.01)
+    monkeypatch.setattr(bigquery_tables, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(bigquery_tables, "_DEADLINE_S", 10)
+    monkeypatch.setattr(bigquery_tables, "_LONGEST_WAIT_S", 0.01)
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_a_job_that_always_fails_is_one_error_with_all_reasons_the_job_id_and_it
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = (("rateLimitExceeded", "too many updates"), ("quotaExceeded", "and too much of it"))
-    monkeypatch.setattr(bigquery_jobs, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(bigquery_tables, "_PATIENCE_S", 0.2)
     cloud.bigquery.fail_job("load", *reasons, times=1_000)
     with pytest.raises(WarehouseError) as caught:
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -289,7 +289,7 @@ def test_a_statement_that_meets_a_concurrent_update_is_run_again(
 def test_a_service_that_stays_unavailable_is_one_clear_error_after_the_deadline(
     cloud: Cloud, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 0.3)
+    monkeypatch.setattr(bigquery_tables, "_DEADLINE_S", 0.3)
     warehouse.replace(ZONES, None, zones(tmp_path))
     for method, path, ask in (
         ("POST", r"/jobs\?", lambda: warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))),

@@ -1,4 +1,4 @@
-"""The dataset of BigQuery and its tables: created, evolved, loaded and read.
+"""The dataset of BigQuery and its tables (created, evolved, loaded and read), and the jobs that do this.
 
 One listing with the tables' labels shows which tables differ from their declaration; usually none does. Columns are
 added in place, and nothing is dropped.
@@ -6,9 +6,12 @@ added in place, and nothing is dropped.
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,6 @@ from pipeline.errors import UsageError, WarehouseError
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.warehouses.base import Mart
 from pipeline.warehouses.bigquery import schema
-from pipeline.warehouses.bigquery.jobs import retry_policy, run_job
 from pipeline.warehouses.bigquery.schema import LABEL, Table, label_of, literal
 from pipeline.warehouses.registry import allowed_urls
 from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
@@ -27,6 +29,19 @@ from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
+#: For how long a failed job is followed by new ones: many months wait for each other's statements.
+_PATIENCE_S = 1_800.0
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 30.0
+#: The pauses between two questions whether a job has ended; each is half as long again as the one before.
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 5.0
+#: For how long one request is retried.
+_DEADLINE_S = 300
+_TRANSIENT_REASONS = {"rateLimitExceeded", "jobRateLimitExceeded", "backendError", "jobBackendError", "internalError"}
+#: Statements that met a concurrent one or a full queue; their `reason` does not identify them.
+_CONCURRENT = re.compile(
+    "aborted due to concurrent update|Could not serialize access|Too many DML statements outstanding"
+)
 _LABELS = {"made_by": "taxi-pipeline"}
 _URL = re.compile(r"bigquery://(?P<project>[a-z][a-z0-9.:-]+)/(?P<dataset>\w{1,1024})(?:\?(?P<options>.*))?")
 #: For labels see https://cloud.google.com/bigquery/docs/labels-intro#requirements
@@ -48,14 +63,6 @@ class Tables:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: Whether a month is loaded into a table of its own and copied from there, not directly into its partition.
     staged: bool = False
-
-    @property
-    def roles(self) -> str:
-        """The roles that an account needs."""
-        return (
-            f"roles/bigquery.jobUser on the project {self.project} and roles/bigquery.dataEditor on the dataset "
-            f"{self.dataset} (roles/bigquery.user on the project, to create the dataset) to the account"
-        )
 
     @property
     def _client(self) -> bigquery.Client:
@@ -139,14 +146,17 @@ class Tables:
             view.view_query = schema.translate(select, self.project, self.dataset)
             label = label_of(view.view_query)
             view.description, view.labels = TRIPS_DOC, self._labels(label)
-            if listed.get("trips") != label and self._create(view).labels.get(LABEL) != label:
-                self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
+            if listed.get("trips") != label:
+                existing = self._client.create_table(view, exists_ok=True, retry=retry_policy())
+                if existing.labels.get(LABEL) != label:
+                    self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
 
     def ensure_tables(self, tables: Iterable[Table], listed: dict[str, str]) -> None:
         """Create or evolve those of the tables that are not listed with their label; `listed` is updated."""
         for table in tables:
             if listed.get(table.name) != table.label:
-                existing = self._create(table.resource(self._reference, self._labels(table.label)))
+                resource = table.resource(self._reference, self._labels(table.label))
+                existing = self._client.create_table(resource, exists_ok=True, retry=retry_policy())
                 if existing.labels.get(LABEL) != table.label:
                     self._evolve(existing, table, table.label)
                 listed[table.name] = table.label
@@ -173,8 +183,7 @@ class Tables:
 
     def ensure_external(self, lake: str, datasets: Iterable[Dataset]) -> list[str]:
         """Create the external tables, or replace those that differ from their declaration; returns their names."""
-        tables = self._external(lake, datasets)
-        listed = self.listed()
+        tables, listed = self._external(lake, datasets), self.listed()
         self._ensure_dataset(listed)
         for table in tables:
             if listed.get(table.table_id) != table.labels[LABEL]:
@@ -234,10 +243,6 @@ class Tables:
             dataset.default_table_expiration_ms = self.expiration_days * 86_400_000
         self._client.create_dataset(dataset, exists_ok=True, retry=retry_policy())
 
-    def _create(self, table: bigquery.Table) -> bigquery.Table:
-        """Create the table; returns the existing one if there is one of this name."""
-        return self._client.create_table(table, exists_ok=True, retry=retry_policy())
-
     def _evolve(self, table: bigquery.Table, declared: Table, label: str) -> None:
         schema.evolve(table, declared, label)
         self._client.update_table(table, ["schema", "description", "labels"], retry=retry_policy())
@@ -265,3 +270,59 @@ def parse_url(url: str) -> Tables:
     labels = {name.removeprefix("label."): text for name, text in pairs if name.startswith("label.")}
     location, staged = options.get("location", "US"), options.get("load") == "staged"
     return Tables(match["project"], match["dataset"], location, days, labels, staged)
+
+
+def retry_policy() -> Any:
+    """The library's default retries, until our deadline."""
+    from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(_DEADLINE_S)
+
+
+def run_job(
+    client: bigquery.Client, action: str, subject: str, begin: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    """Start a job with the client's method `begin` and these arguments, wait for its end, and return it.
+
+    Its id is readable and our own, such as load_green_2024-01_3f9c2b7a: if the answer to a request is lost, the next
+    request finds the job (409). A job that failed because of a rate limit or a concurrent statement is started again.
+
+    Raises:
+        WarehouseError: the job failed, and a new one would fail, too.
+    """
+    from google.api_core.exceptions import Conflict
+
+    retry, began = retry_policy(), time.monotonic()
+    first_id = "_".join([action, *subject.split(), secrets.token_hex(4)])
+    for attempt in itertools.count(1):
+        job_id = first_id if attempt == 1 else f"{first_id}_{attempt}"
+        try:
+            job = begin(*arguments, **options, job_id=job_id, retry=retry)
+        except Conflict:
+            job = client.get_job(job_id, retry=retry)
+        # Not `job.result()`: it fetches rows, too, and mistakes a failed job for a failed request.
+        pause_s = _FIRST_LOOK_S
+        while not job.done(retry=retry):
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_LOOK_S)
+        if not job.error_result:
+            return job
+        errors = [error for error in (job.errors or []) if isinstance(error, dict)]
+        if time.monotonic() - began > _PATIENCE_S or not any(map(_is_transient, errors)):
+            error = job.exception()
+            reasons = "; ".join(dict.fromkeys(map(_reason, errors))) or str(error)
+            page = f"https://console.cloud.google.com/bigquery?project={job.project}&page=queryresults"
+            page += f"&j=bq:{job.location or client.location}:{job.job_id}"
+            raise WarehouseError(f"{subject}: {reasons}; job {job.job_id}, {page}") from error
+        # A random pause, so that many workers do not try again at the same time.
+        time.sleep(min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
+
+
+def _is_transient(error: dict[str, Any]) -> bool:
+    return error.get("reason") in _TRANSIENT_REASONS or bool(_CONCURRENT.search(str(error.get("message"))))
+
+
+def _reason(error: dict[str, Any]) -> str:
+    location = f" (at {error['location']})" if error.get("location") else ""
+    return f"{error.get('reason')}: {error.get('message')}{location}"

@@ -183,7 +183,12 @@ class BigQueryWarehouse(Warehouse):
             self._tables.run("record", subject, insertion(table, records, **options))
 
     def _translated(self, subject: str) -> AbstractContextManager[None]:
-        return translated(WarehouseError, f"{subject} in BigQuery", self._tables.roles)
+        project, dataset = self._tables.project, self._tables.dataset
+        roles = (
+            f"roles/bigquery.jobUser on the project {project} and roles/bigquery.dataEditor on the dataset {dataset} "
+            "(roles/bigquery.user on the project, to create the dataset) to the account"
+        )
+        return translated(WarehouseError, f"{subject} in BigQuery", roles)
 
 
 def insertion(
