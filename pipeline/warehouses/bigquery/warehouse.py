@@ -22,6 +22,7 @@ from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import translated
 from pipeline.lake.planning import TtlCache
+from pipeline.months import label
 from pipeline.version import __version__
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse, query_error
 from pipeline.warehouses.bigquery.schema import ledger_tables, literal, table_of
@@ -53,7 +54,7 @@ class BigQueryWarehouse(Warehouse):
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """One load job replaces the partition or the zones; the record is revoked before and written after."""
-        subject = dataset.subject(month)
+        subject = label(dataset.name, month)
         if not file.uri.startswith("gs://"):
             raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
         with file.open() as opened:
@@ -81,7 +82,7 @@ class BigQueryWarehouse(Warehouse):
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete the marts of the month, then the record of its load, then its rows."""
-        subject = dataset.subject(month)
+        subject = label(dataset.name, month)
         with self._translated(subject):
             records = self._records(writing=True)
             self._forget_marts(subject, records, dataset.name, month)
@@ -92,7 +93,7 @@ class BigQueryWarehouse(Warehouse):
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete the records of the month's marts, then their rows."""
-        subject = dataset.subject(month)
+        subject = label(dataset.name, month)
         with self._translated(subject):
             self._forget_marts(subject, self._records(writing=True), dataset.name, month)
 
@@ -113,7 +114,7 @@ class BigQueryWarehouse(Warehouse):
 
         BigQuery checks all statements, free of charge, before anything is changed.
         """
-        subject = dataset.subject(month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._translated(subject):
             records = self._records(writing=True)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
+from pipeline.months import label
 from pipeline.warehouses import schema
 from pipeline.warehouses.base import Ledger, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
@@ -89,7 +90,7 @@ class DuckDBWarehouse(Warehouse):
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Delete, insert and record in one transaction."""
-        subject = dataset.subject(month)
+        subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
@@ -111,7 +112,7 @@ class DuckDBWarehouse(Warehouse):
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(dataset.subject(month)) as (connection, _):
+            with self._writing(label(dataset.name, month)) as (connection, _):
                 schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 schema.forget_load(connection, dataset.name, month)
@@ -119,12 +120,12 @@ class DuckDBWarehouse(Warehouse):
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(dataset.subject(month)) as (connection, _):
+            with self._writing(label(dataset.name, month)) as (connection, _):
                 schema.drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
-        subject = dataset.subject(month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
             load = before.loads.get((dataset.name, month))
