@@ -420,7 +420,7 @@ def test_a_load_killed_at_any_moment_leaves_the_old_month_or_the_new(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         record = warehouse.loads(GREEN).get(JAN)
-        if record is None:  # Where rows and record cannot share a transaction, the record goes first and comes last.
+        if record is None:  # Where rows and record cannot share a transaction, it is deleted first and written last.
             assert url.startswith("bigquery")
             assert len(totals(warehouse, GREEN, JAN)) in (2, 150_000)
             continue

@@ -130,8 +130,8 @@ class Ledger:
     ) -> Ledger:
         """The records that count, given the tables that exist; `table_of` names the table with a load's rows.
 
-        A load counts while its table exists. A mart counts while its table exists and its load counts. No mart counts
-        if the zones were loaded and their table was dropped.
+        A load counts while its table exists. A mart counts while its table exists and its load counts, unless the
+        zones were loaded and their table was dropped.
         """
         ledger = Ledger.from_records((load for load in loads if table_of(load) in tables), marts)
         zones_dropped = any(load.month is None and table_of(load) not in tables for load in loads)

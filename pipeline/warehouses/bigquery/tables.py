@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 #: For how long a failed job is followed by new ones: many months wait for each other's statements.
 _PATIENCE_S = 1_800.0
-_FIRST_WAIT_S = 1.0
-_LONGEST_WAIT_S = 30.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 #: The pauses between two questions whether a job has ended; each is half as long again as the one before.
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 5.0
 #: For how long one request is retried.

@@ -110,10 +110,7 @@ class BigQueryWarehouse(Warehouse):
         self._insert(subject, "loads", loads, revoked=True)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
-        """One statement replaces the month of each mart; records are revoked before the first, written after the last.
-
-        BigQuery checks all statements, free of charge, before anything is changed.
-        """
+        """One checked statement replaces the month of each mart; records are revoked before the first."""
         subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._translated(subject):
@@ -203,8 +200,7 @@ def insertion(
     """An INSERT that makes these records the newest of their keys; a revoked record has no number of rows.
 
     The time is the server's, since the clocks of several machines differ. A record whose table is `lost` is revoked
-    as of its own time, so that a record counts that another worker writes meanwhile. `counts` are the expressions for
-    the numbers of rows, by mart.
+    as of its own time, so that a newer one of another worker counts. `counts` has SQL for the rows of each mart.
     """
 
     def value(record: Any, column: Column) -> str:
