@@ -25,7 +25,7 @@ from loading import FEB, GREEN, JAN, MAR, YELLOW, File, many_trips, trips, write
 
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError, WarehouseError
 from pipeline.marts import marts_of
 from pipeline.version import __version__
 from pipeline.warehouses import Warehouse, open_warehouse
@@ -386,7 +386,7 @@ def test_a_mart_of_a_month_that_is_not_loaded_or_of_another_dataset_is_an_error(
 def test_a_query_cannot_change_anything_and_its_error_is_the_engines(warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     for statement in ("DELETE FROM green", "DROP TABLE green", "INSERT INTO loads SELECT * FROM loads"):
-        with pytest.raises(WarehouseError):
+        with pytest.raises(UsageError):
             warehouse.query(statement)
     with pytest.raises(WarehouseError, match="no_such_table"):
         warehouse.query("SELECT * FROM no_such_table")
