@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.version import __version__
-from pipeline.warehouses.base import LoadRecord, Mart, MartRecord, StoredFile
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse
 from pipeline.warehouses.load_file import inspect
 from pipeline.warehouses.registry import Bounds
 from pipeline.warehouses.tables import bind_mart
@@ -31,7 +31,7 @@ def open_url(url: str, bounds: Bounds, datasets: Mapping[str, Dataset], zones: D
     return MemoryWarehouse()
 
 
-class MemoryWarehouse:
+class MemoryWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`."""
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
@@ -54,8 +54,10 @@ class MemoryWarehouse:
         LOADS[dataset.name, month] = rows, record
         return rows.num_rows
 
-    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        return {month: record for (name, month), (_, record) in LOADS.items() if name == dataset.name}
+    def ledger(self) -> Ledger:
+        return Ledger(
+            {key: record for key, (_, record) in LOADS.items()}, {key: record for key, (_, record) in MARTS.items()}
+        )
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         if (dataset.name, month) not in LOADS:
@@ -69,13 +71,6 @@ class MemoryWarehouse:
             )
             MARTS[mart.name, dataset.name, month] = rows, record
         return {name: rows.num_rows for name, rows in built.items()}
-
-    def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
-        months: dict[date, dict[str, MartRecord]] = {}
-        for (mart, name, month), (_, record) in MARTS.items():
-            if name == dataset.name:
-                months.setdefault(month, {})[mart] = record
-        return months
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         LOADS.pop((dataset.name, month), None)

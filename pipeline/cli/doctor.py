@@ -37,7 +37,7 @@ from pipeline.settings import Settings, read_settings
 from pipeline.tasks.logs import problem
 from pipeline.tasks.luigi_options import LUIGI_OPTIONS
 from pipeline.units import counted, size
-from pipeline.warehouses.base import Locked, Shared
+from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of
 
 #: ok, warning or failed; the message; the remedy, which is empty for ok. As `Engine.judge` gives them.
@@ -244,8 +244,7 @@ def _warehouse(settings: Settings) -> Iterator[Answer]:
             return
     warehouse = warehouse_of(replace(settings, lock_timeout_s=min(settings.lock_timeout_s, _LOCK_S)))
     try:
-        if isinstance(warehouse, Shared):
-            warehouse.validate_shared()
+        warehouse.validate_shared()
         count = sum(month is not None for dataset in DATASETS.values() for month in warehouse.loads(dataset))
         (row,) = warehouse.query(engine.question).to_pylist()
     except Locked as error:

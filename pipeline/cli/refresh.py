@@ -27,7 +27,6 @@ from pipeline.state.steps import STEPS
 from pipeline.tasks.base import log
 from pipeline.tasks.runs import start_of
 from pipeline.units import size
-from pipeline.warehouses.base import Compacting
 
 
 @click.command()
@@ -141,9 +140,7 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
 
     options = Options(workers=workers, scheduler=scheduler, asks_source="download" in stale)
     code = run_plan(plan, options) if stale or new else 0
-    warehouse = warehouse_of(current_settings())
-    if isinstance(warehouse, Compacting):
-        warehouse.compact()
+    warehouse_of(current_settings()).compact()
     return code
 
 

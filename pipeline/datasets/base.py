@@ -16,8 +16,6 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.months import format_month
-
 TIME = pa.timestamp("us")
 MONEY = pa.float64()
 
@@ -87,6 +85,14 @@ class Column:
 usd = partial(Column, type=MONEY, unit="USD")
 degrees = partial(Column, type=pa.float64(), unit="degrees (WGS 84)")
 
+CBD_CONGESTION_FEE = usd(
+    "cbd_congestion_fee",
+    expected_from=date(2025, 1, 1),
+    doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
+)
+#: Announced by one source for 2026-06, without its type: any file may lack it, and numbers are stored as text.
+REQUEST_SOURCE = Column("request_source", pa.string(), doc="Where the trip was requested from.")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -129,6 +135,8 @@ class Dataset:
     #: The first and the last number of a zone; others are counted as unknown.
     zone_ids: tuple[int, int] = (1, 265)
     total: str | None = None
+    #: Whether the view `trips` of the warehouse has its trips.
+    in_trips_view: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
@@ -139,10 +147,6 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every trips file, with unit, meaning and codes as field metadata."""
         return pa.schema([_field(column) for column in self.columns])
-
-    def subject(self, month: date | None) -> str:
-        """Dataset and month as messages name them, such as "yellow 2024-01"; the dataset alone without a month."""
-        return f"{self.name} {format_month(month)}" if month else self.name
 
     def base_name(self, month: date | None) -> str:
         """The published file's name without ending, such as yellow_tripdata_2024-01."""

@@ -32,22 +32,15 @@ PAYMENTS: dict[int | str, str] = {
 }
 
 #: In yellow until 2014, in many spellings: CASH, Cash, CAS, CSH, `No `, `NA ` ...
-PAYMENT_WORDS: dict[str, int | str] = {
-    "credit": 1,
-    "cre": 1,
-    "crd": 1,
-    "cash": 2,
-    "cas": 2,
-    "csh": 2,
-    "no charge": 3,
-    "noc": 3,
-    "no": 3,
-    "dispute": 4,
-    "dis": 4,
-    "unknown": 5,
-    "unk": 5,
-    "na": 101,
+_PAYMENT_WORDS = {
+    1: ("credit", "cre", "crd"),
+    2: ("cash", "cas", "csh"),
+    3: ("no charge", "noc", "no"),
+    4: ("dispute", "dis"),
+    5: ("unknown", "unk"),
+    101: ("na",),
 }
+PAYMENT_WORDS: dict[str, int | str] = {word: code for code, words in _PAYMENT_WORDS.items() for word in words}
 
 RATES: dict[int | str, str] = {
     0: "not in TLC's list; seen in yellow 2010 and 2011",

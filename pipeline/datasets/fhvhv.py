@@ -8,14 +8,16 @@ data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, a
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 
 import pyarrow as pa
 
 from pipeline.datasets import codes
-from pipeline.datasets.base import TIME, Column, Dataset, usd
+from pipeline.datasets.base import CBD_CONGESTION_FEE, TIME, Column, Dataset, usd
 from pipeline.datasets.rules import TRIP_RULES
 
 _FIRST = date(2019, 2, 1)
+_flag = partial(Column, type=pa.string(), parquet_from=_FIRST, codes=codes.YES_NO)
 
 FHVHV = Dataset(
     name="fhvhv",
@@ -81,48 +83,18 @@ FHVHV = Dataset(
             doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
         ),
         usd("airport_fee", parquet_from=_FIRST, doc="For pickups and drop-offs at LaGuardia, JFK and Newark."),
-        usd(
-            "cbd_congestion_fee",
-            expected_from=date(2025, 1, 1),
-            doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
-        ),
+        CBD_CONGESTION_FEE,
         usd("tips", parquet_from=_FIRST, doc="Tips from the passenger."),
         usd("driver_pay", parquet_from=_FIRST, doc="Paid to the driver, without tolls and tips."),
-        Column(
-            "shared_request_flag",
-            pa.string(),
-            parquet_from=_FIRST,
-            codes=codes.YES_NO,
-            doc="Whether the passenger agreed to a shared ride.",
-        ),
-        Column(
-            "shared_match_flag",
-            pa.string(),
-            parquet_from=_FIRST,
-            codes=codes.YES_NO,
-            doc="Whether the passenger shared the vehicle with one who booked apart.",
-        ),
-        Column(
+        _flag("shared_request_flag", doc="Whether the passenger agreed to a shared ride."),
+        _flag("shared_match_flag", doc="Whether the passenger shared the vehicle with one who booked apart."),
+        _flag(
             "access_a_ride_flag",
-            pa.string(),
-            parquet_from=_FIRST,
             codes={**codes.YES_NO, " ": "not stated (a single blank in many rows)"},
             doc="Whether the trip was made for the MTA's paratransit.",
         ),
-        Column(
-            "wav_request_flag",
-            pa.string(),
-            parquet_from=_FIRST,
-            codes=codes.YES_NO,
-            doc="Whether a wheelchair-accessible vehicle was asked for.",
-        ),
-        Column(
-            "wav_match_flag",
-            pa.string(),
-            parquet_from=_FIRST,
-            codes=codes.YES_NO,
-            doc="Whether the trip was made in a wheelchair-accessible vehicle.",
-        ),
+        _flag("wav_request_flag", doc="Whether a wheelchair-accessible vehicle was asked for."),
+        _flag("wav_match_flag", doc="Whether the trip was made in a wheelchair-accessible vehicle."),
         Column(
             "sr_flag",
             pa.int64(),

@@ -8,16 +8,17 @@ https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, and `docs/surprise
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 
 import pyarrow as pa
 
 from pipeline.datasets import codes
-from pipeline.datasets.base import TIME, Column, Dataset, degrees, usd
+from pipeline.datasets.base import CBD_CONGESTION_FEE, REQUEST_SOURCE, TIME, Column, Dataset, degrees, usd
 from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
 
 _FIRST = date(2013, 8, 1)
 _PARQUET = date(2014, 1, 1)
-_ZONES_IN_CSV = date(2016, 7, 1)
+_zone = partial(Column, type=pa.int64(), expected_from=date(2016, 7, 1), parquet_from=_PARQUET)
 
 GREEN = Dataset(
     name="green",
@@ -27,6 +28,7 @@ GREEN = Dataset(
     declared_in="pipeline/datasets/green.py",
     doc="Trips of green taxis, one row per trip.",
     total="total_amount",
+    in_trips_view=True,
     rules=(*TRIP_RULES, NEGATIVE_TOTALS),
     columns=(
         Column(
@@ -77,22 +79,8 @@ GREEN = Dataset(
             words=codes.STORE_AND_FORWARD_WORDS,
             doc="Whether the record waited in the vehicle before it was sent.",
         ),
-        Column(
-            "pickup_location_id",
-            pa.int64(),
-            aliases=("PULocationID",),
-            expected_from=_ZONES_IN_CSV,
-            parquet_from=_PARQUET,
-            doc="Taxi zone of the pickup.",
-        ),
-        Column(
-            "dropoff_location_id",
-            pa.int64(),
-            aliases=("DOLocationID",),
-            expected_from=_ZONES_IN_CSV,
-            parquet_from=_PARQUET,
-            doc="Taxi zone of the drop-off.",
-        ),
+        _zone("pickup_location_id", aliases=("PULocationID",), doc="Taxi zone of the pickup."),
+        _zone("dropoff_location_id", aliases=("DOLocationID",), doc="Taxi zone of the drop-off."),
         Column(
             "payment_type",
             pa.int64(),
@@ -119,13 +107,8 @@ GREEN = Dataset(
             parquet_from=_PARQUET,
             doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
         ),
-        usd(
-            "cbd_congestion_fee",
-            expected_from=date(2025, 1, 1),
-            doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
-        ),
-        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are stored as text.
-        Column("request_source", pa.string(), doc="Where the trip was requested from."),
+        CBD_CONGESTION_FEE,
+        REQUEST_SOURCE,
         usd("ehail_fee", expected_from=_FIRST, doc="For trips hailed by app; hardly ever filled."),
         Column(
             "trip_type",
@@ -135,9 +118,9 @@ GREEN = Dataset(
             doc="Hailed on the street or dispatched, guessed from the rate.",
         ),
         # Only the CSVs until 2016-06 have coordinates; no Parquet file does.
-        degrees("pickup_longitude", unit="degrees (WGS 84)", doc="Where the meter was switched on."),
-        degrees("pickup_latitude", unit="degrees (WGS 84)", doc="Where the meter was switched on."),
-        degrees("dropoff_longitude", unit="degrees (WGS 84)", doc="Where the meter was switched off."),
-        degrees("dropoff_latitude", unit="degrees (WGS 84)", doc="Where the meter was switched off."),
+        degrees("pickup_longitude", doc="Where the meter was switched on."),
+        degrees("pickup_latitude", doc="Where the meter was switched on."),
+        degrees("dropoff_longitude", doc="Where the meter was switched off."),
+        degrees("dropoff_latitude", doc="Where the meter was switched off."),
     ),
 )

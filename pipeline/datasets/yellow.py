@@ -8,19 +8,20 @@ TLC's data dictionary, https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.p
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 
 import pyarrow as pa
 
 from pipeline.datasets import codes
-from pipeline.datasets.base import TIME, Column, Dataset, degrees, usd
+from pipeline.datasets.base import CBD_CONGESTION_FEE, REQUEST_SOURCE, TIME, Column, Dataset, degrees, usd
 from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
 
 _FIRST = date(2009, 1, 1)
-_ZONES_IN_CSV = date(2016, 7, 1)
 #: Since this month every Parquet file has today's columns, including levies of later years.
 _REPUBLISHED = date(2011, 1, 1)
-#: In Parquet; the CSVs have coordinates until 2016-06.
-_COORDINATES_UNTIL = date(2010, 12, 1)
+_zone = partial(Column, type=pa.int64(), expected_from=date(2016, 7, 1), parquet_from=_REPUBLISHED)
+#: The CSVs have coordinates until 2016-06, the Parquet files until 2010-12.
+_coordinate = partial(degrees, expected_from=_FIRST, expected_until=date(2010, 12, 1))
 
 YELLOW = Dataset(
     name="yellow",
@@ -30,6 +31,7 @@ YELLOW = Dataset(
     declared_in="pipeline/datasets/yellow.py",
     doc="Trips of yellow taxis, one row per trip.",
     total="total_amount",
+    in_trips_view=True,
     rules=(*TRIP_RULES, NEGATIVE_TOTALS),
     columns=(
         Column(
@@ -81,22 +83,8 @@ YELLOW = Dataset(
             words=codes.STORE_AND_FORWARD_WORDS,
             doc="Whether the record waited in the vehicle before it was sent.",
         ),
-        Column(
-            "pickup_location_id",
-            pa.int64(),
-            aliases=("PULocationID",),
-            expected_from=_ZONES_IN_CSV,
-            parquet_from=_REPUBLISHED,
-            doc="Taxi zone of the pickup.",
-        ),
-        Column(
-            "dropoff_location_id",
-            pa.int64(),
-            aliases=("DOLocationID",),
-            expected_from=_ZONES_IN_CSV,
-            parquet_from=_REPUBLISHED,
-            doc="Taxi zone of the drop-off.",
-        ),
+        _zone("pickup_location_id", aliases=("PULocationID",), doc="Taxi zone of the pickup."),
+        _zone("dropoff_location_id", aliases=("DOLocationID",), doc="Taxi zone of the drop-off."),
         Column(
             "payment_type",
             pa.int64(),
@@ -141,40 +129,11 @@ YELLOW = Dataset(
             doc="New York State's surcharge for trips in Manhattan south of 96th Street.",
         ),
         usd("airport_fee", parquet_from=_REPUBLISHED, doc="For pickups at LaGuardia and JFK."),
-        usd(
-            "cbd_congestion_fee",
-            expected_from=date(2025, 1, 1),
-            doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
-        ),
-        # Announced by one source for 2026-06, without its type: any file may lack it, and numbers are stored as text.
-        Column("request_source", pa.string(), doc="Where the trip was requested from."),
-        degrees(
-            "pickup_longitude",
-            aliases=("Start_Lon",),
-            expected_from=_FIRST,
-            expected_until=_COORDINATES_UNTIL,
-            doc="Where the meter was switched on.",
-        ),
-        degrees(
-            "pickup_latitude",
-            aliases=("Start_Lat",),
-            expected_from=_FIRST,
-            expected_until=_COORDINATES_UNTIL,
-            doc="Where the meter was switched on.",
-        ),
-        degrees(
-            "dropoff_longitude",
-            aliases=("End_Lon",),
-            expected_from=_FIRST,
-            expected_until=_COORDINATES_UNTIL,
-            doc="Where it was switched off.",
-        ),
-        degrees(
-            "dropoff_latitude",
-            aliases=("End_Lat",),
-            expected_from=_FIRST,
-            expected_until=_COORDINATES_UNTIL,
-            doc="Where it was switched off.",
-        ),
+        CBD_CONGESTION_FEE,
+        REQUEST_SOURCE,
+        _coordinate("pickup_longitude", aliases=("Start_Lon",), doc="Where the meter was switched on."),
+        _coordinate("pickup_latitude", aliases=("Start_Lat",), doc="Where the meter was switched on."),
+        _coordinate("dropoff_longitude", aliases=("End_Lon",), doc="Where it was switched off."),
+        _coordinate("dropoff_latitude", aliases=("End_Lat",), doc="Where it was switched off."),
     ),
 )

@@ -10,7 +10,7 @@ from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings
 from pipeline.tasks.base import OfZones, Step, WithSettings, log
-from pipeline.warehouses.base import Exposing, Warehouse
+from pipeline.warehouses.base import Warehouse
 from pipeline.warehouses.registry import engine_of
 
 
@@ -78,19 +78,9 @@ class Expose(WithSettings, luigi.Task):
 
     def complete(self) -> bool:
         """Whether all of them exist, as declared."""
-        return self._warehouse.exposed(store_of(current_settings()).location)
+        return warehouse_of(current_settings()).exposed(store_of(current_settings()).location)
 
     def run(self) -> None:
         """Create those that are missing."""
-        tables = self._warehouse.expose(store_of(current_settings()).location)
+        tables = warehouse_of(current_settings()).expose(store_of(current_settings()).location)
         log.info(f"external tables: {', '.join(tables)}")
-
-    @property
-    def _warehouse(self) -> Exposing:
-        warehouse = warehouse_of(current_settings())
-        if not isinstance(warehouse, Exposing):
-            raise UsageError(
-                "Expose: only BigQuery has external tables; load into other warehouses (DuckDB also reads the lake's "
-                "files directly). Allowed is [pipeline] warehouse = bigquery://project/dataset"
-            )
-        return warehouse

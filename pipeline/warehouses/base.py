@@ -1,14 +1,12 @@
 """The contract of a warehouse: months of trips are loaded into tables, and marts are built from the loaded months.
 
-To add an engine, write a class with the methods of `Warehouse` and register it; docs/extending.md has the steps. The
-promises below hold for every engine, and `tests/warehouse_contract.py` tests them:
+docs/extending.md says how to add an engine. `tests/warehouse_contract.py` tests these promises of every engine:
 
 - `replace` is all or nothing and repeatable. After it returns, the warehouse has exactly the file's rows for that
   month. If it raises or is killed, the table is unchanged.
-- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows. An
-  engine that cannot do that deletes the record before it changes the rows and writes it afterwards.
-- A mart matches its load. When a load is replaced or deleted, or the zones change, the months of the marts that were
-  built from it are deleted in the same step.
+- The ledger (tables `loads` and `mart_loads`) never claims rows that do not exist. A record commits with its rows, or
+  is deleted before the rows change and written afterwards.
+- A mart matches its load. When a load is replaced or deleted, or the zones change, the marts of it are deleted, too.
 - Reading a warehouse that does not exist returns nothing and creates nothing.
 - Every method raises `WarehouseError` when the engine reports an error.
 """
@@ -16,18 +14,23 @@ promises below hold for every engine, and `tests/warehouse_contract.py` tests th
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError, WarehouseError
+
+_COMMENTS = r"(?:\s|--[^\r\n]*|/\*.*?\*/)*"
+_EXPLAIN = r"EXPLAIN\b(?:\s+(?:ANALYZE|VERBOSE)\b)*(?:\s*\((?!\s*(?:SELECT|FROM|WITH|VALUES|TABLE)\b)[\w\s,]*\))?"
+_START = re.compile(rf"{_COMMENTS}({_EXPLAIN})?{_COMMENTS}", re.IGNORECASE | re.DOTALL)
 
 
 class Locked(WarehouseError):
@@ -54,33 +57,33 @@ class StoredFile(Protocol):
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """A row of `loads`: a loaded month and the trips file it came from. `month` is None for the zones."""
+    """A row of `loads`: a loaded month and the trips file it came from. Its fields are the columns of the table."""
 
-    dataset: str
-    month: date | None
-    rows: int
-    source_sha256: str
-    declaration: str
-    fingerprint: str
-    #: With time zone UTC.
-    loaded_at: datetime
-    version: str
+    dataset: str = field(metadata={"comment": "Table with the rows."})
+    month: date | None = field(metadata={"comment": "Month of the rows; null for the zones."})
+    rows: int = field(metadata={"comment": "Number of rows."})
+    source_sha256: str = field(metadata={"comment": "SHA-256 of the file that TLC published."})
+    declaration: str = field(metadata={"comment": "Hash of the declaration it was conformed with."})
+    fingerprint: str = field(metadata={"comment": "Fingerprint of the loaded trips file."})
+    loaded_at: datetime = field(metadata={"comment": "Time of the load, in UTC."})
+    version: str = field(metadata={"comment": "Package version that wrote this record."})
 
 
 @dataclass(frozen=True)
 class MartRecord:
     """A row of `mart_loads`: a month of a mart; `fingerprint` is that of the load it was built from."""
 
-    mart: str
-    dataset: str
-    month: date
-    rows: int
-    fingerprint: str
-    #: With time zone UTC.
-    built_at: datetime
-    version: str
-    #: `Mart.definition` at that time; None if the package version that built it did not record it.
-    definition: str | None = None
+    mart: str = field(metadata={"comment": "Table with the rows."})
+    dataset: str = field(metadata={"comment": "Dataset of the rows."})
+    month: date = field(metadata={"comment": "Month of the rows."})
+    rows: int = field(metadata={"comment": "Number of rows."})
+    fingerprint: str = field(metadata={"comment": "Fingerprint of the loaded trips file."})
+    built_at: datetime = field(metadata={"comment": "Time of the build, in UTC."})
+    version: str = field(metadata={"comment": "Package version that wrote this record."})
+    #: `Mart.definition` at that time.
+    definition: str | None = field(
+        default=None, metadata={"comment": "Hash of the SQL; null if built by an older package version."}
+    )
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,8 @@ class Ledger:
     ) -> Ledger:
         """The records that count, given the tables that exist; `table_of` names the table with a load's rows.
 
-        A load counts while its table exists. A mart counts while its table exists and its load counts. No mart counts
-        if the zones were loaded and their table was dropped.
+        A load counts while its table exists. A mart counts while its table exists and its load counts, unless the
+        zones were loaded and their table was dropped.
         """
         ledger = Ledger.from_records((load for load in loads if table_of(load) in tables), marts)
         zones_dropped = any(load.month is None and table_of(load) not in tables for load in loads)
@@ -138,18 +141,6 @@ class Ledger:
             if mart.mart in tables and (mart.dataset, mart.month) in ledger.loads and not zones_dropped
         }
         return Ledger(ledger.loads, counted)
-
-    def loads_of(self, dataset: str) -> dict[date | None, LoadRecord]:
-        """The loads of the dataset, by month."""
-        return {month: record for (name, month), record in self.loads.items() if name == dataset}
-
-    def mart_months(self, dataset: str) -> dict[date, dict[str, MartRecord]]:
-        """The marts of the dataset, by month, then by mart."""
-        months: dict[date, dict[str, MartRecord]] = {}
-        for record in self.marts.values():
-            if record.dataset == dataset:
-                months.setdefault(record.month, {})[record.mart] = record
-        return months
 
 
 class Warehouse(Protocol):
@@ -165,11 +156,20 @@ class Warehouse(Protocol):
                 twice (which would duplicate trips in the view `trips`).
         """
 
-    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
-        """The loaded months, read with one query. A load counts only while its table exists.
+    def ledger(self) -> Ledger:
+        """The records that count, read with one query; a month that is being committed now may be missing."""
 
-        A month that another process is committing at this moment may be missing.
-        """
+    def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
+        """The loaded months."""
+        return {month: record for (name, month), record in self.ledger().loads.items() if name == dataset.name}
+
+    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
+        """The built months of marts: by month, then by mart."""
+        months: dict[date, dict[str, MartRecord]] = {}
+        for (mart, name, month), record in self.ledger().marts.items():
+            if name == dataset.name:
+                months.setdefault(month, {})[mart] = record
+        return months
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Rebuild the month of all these marts, or of none; returns the number of rows by mart.
@@ -177,9 +177,6 @@ class Warehouse(Protocol):
         Raises:
             WarehouseError: the month is not loaded, or a mart is not for this dataset.
         """
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """The built months of marts: by month, then by mart."""
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete the month's rows, its marts (for the zones: all marts) and records; without them, do nothing."""
@@ -194,33 +191,39 @@ class Warehouse(Protocol):
             UsageError: the statement would do more than read.
         """
 
-
-@runtime_checkable
-class Exposing(Protocol):
-    """A warehouse that can also query the lake's files as external tables, without loading them."""
-
     def expose(self, lake: str) -> list[str]:
-        """Create an external table over the files of each dataset and of the zones; returns their names."""
+        """Create an external table over the lake's files of each dataset and of the zones; returns their names."""
+        raise UsageError(
+            "Expose: only BigQuery has external tables; load into other warehouses (DuckDB also reads the lake's files "
+            "directly). Allowed is [pipeline] warehouse = bigquery://project/dataset"
+        )
 
     def exposed(self, lake: str) -> bool:
-        """Whether the external tables over this lake exist as declared."""
-
-
-@runtime_checkable
-class Compacting(Protocol):
-    """A warehouse whose ledger is append-only, so that it keeps records that no longer count."""
-
-    def compact(self) -> None:
-        """Delete such records if they are older than an hour."""
-
-
-@runtime_checkable
-class Shared(Protocol):
-    """A warehouse in a database where others may have tables with our names."""
+        """Whether these external tables exist as declared."""
+        return False
 
     def validate_shared(self) -> None:
-        """Check this without changing anything.
+        """Raise a WarehouseError if others have tables with our names in the database; changes nothing."""
+        return
 
-        Raises:
-            WarehouseError: other tables with our names exist; lists them and what to do.
-        """
+    def compact(self) -> None:
+        """Delete records that have not counted for an hour, if the ledger is append-only and keeps such records."""
+        return
+
+
+def split_explain(sql: str) -> tuple[str, str]:
+    """EXPLAIN with its options (or an empty text), and the statement after it; comments before them are removed.
+
+    Run these two parts, never the original text: an engine could read its comments or EXPLAIN differently, and then
+    run something that was not checked.
+    """
+    match = _START.match(sql)
+    assert match is not None
+    return match[1] or "", sql[match.end() :]
+
+
+def query_error(statement: str, remedy: str = "") -> UsageError:
+    """The error for a query that would do more than read."""
+    return UsageError(
+        f"query: {statement}: allowed is one statement that only reads, such as SELECT … FROM trips{remedy}"
+    )

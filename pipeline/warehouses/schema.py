@@ -91,11 +91,16 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
     datasets = list(datasets)
     expected, existing = [*datasets, zones], dialect.tables(connection)
     ours = sorted({dataset.name for dataset in expected} & existing.keys())
+    view, select = dialect.view_comment(connection), trips_view(datasets)
+    foreign = ""
     if "loads" in existing and not {"dataset", "month", "source_sha256"} <= existing["loads"].columns.keys():
-        raise _foreign(connection, dialect, "table loads already exists and is not of this package")
-    if ours and "loads" not in existing:
-        problem = f"tables {ours} already exist and are not of this package (there is no table loads)"
-        raise _foreign(connection, dialect, problem)
+        foreign = "table loads already exists and is not of this package"
+    elif ours and "loads" not in existing:
+        foreign = f"tables {ours} already exist and are not of this package (there is no table loads)"
+    elif select and view is not None and "(definition " not in view:
+        foreign = "trips already exists and is not of this package"
+    if foreign:
+        raise WarehouseError(f"{foreign}; rename what is not of this package, or {dialect.elsewhere(connection)}")
     marts: list[str] = []
     if "mart_loads" in existing and len(ours) < len(expected):
         rows = connection.execute("SELECT DISTINCT mart FROM mart_loads").fetchall()
@@ -113,23 +118,12 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
             statements.append(f"DELETE FROM loads{of_dataset}")
             statements += [f'DELETE FROM "{mart}"{of_dataset if monthly else ""}' for mart in (*marts, "mart_loads")]
             statements += dialect.indexes(dataset)
-    return statements + _view_changes(connection, dialect, {dataset.name: dataset for dataset in datasets})
-
-
-def _foreign(connection: Connection, dialect: Dialect, problem: str) -> WarehouseError:
-    return WarehouseError(f"{problem}; rename what is not of this package, or {dialect.elsewhere(connection)}")
-
-
-def _view_changes(connection: Connection, dialect: Dialect, datasets: Mapping[str, Dataset]) -> list[str]:
-    select = trips_view(datasets)
-    if select is None:
-        return []
-    # An engine stores a view's SQL in its own form, so the comment carries a hash of ours.
-    comment = f"{TRIPS_DOC} (definition {hashlib.sha256(select.encode()).hexdigest()[:8]})"
-    existing = dialect.view_comment(connection)
-    if existing is not None and "(definition " not in existing:
-        raise _foreign(connection, dialect, "trips already exists and is not of this package")
-    return [] if existing == comment else [dialect.view(select), f"COMMENT ON VIEW trips IS {_literal(comment)}"]
+    if select:
+        # An engine stores a view's SQL in its own form, so the comment carries a hash of ours.
+        comment = f"{TRIPS_DOC} (definition {hashlib.sha256(select.encode()).hexdigest()[:8]})"
+        if comment != view:
+            statements += [dialect.view(select), f"COMMENT ON VIEW trips IS {_literal(comment)}"]
+    return statements
 
 
 def validate_types(name: str, declared: Table, existing: Table, remedy: str) -> None:
@@ -200,7 +194,8 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
         "dataset": TableColumn(dialect.types[pa.string()], True, "Dataset of the trips."),
         MONTH: TableColumn(dialect.types[pa.date32()], True, MONTH_DOC),
     }
-    shape = dialect.shape(connection, _select(mart, load))
+    assert load.month is not None
+    shape = dialect.shape(connection, bind_mart(mart.sql, load.dataset, load.month))
     columns |= {name: TableColumn(type_, False, "") for name, type_ in shape.items()}
     table, existing = Table(mart.doc, columns), dialect.tables(connection).get(mart.name)
     if existing is None:
@@ -214,7 +209,8 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
 
 def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, columns: list[str]) -> int:
     """Replace the load's month in the mart by the rows of its SELECT, with their record; returns their number."""
-    select, key = _select(mart, load), [load.dataset, load.month]
+    assert load.month is not None
+    select, key = bind_mart(mart.sql, load.dataset, load.month), [load.dataset, load.month]
     connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
     connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
     names = ", ".join(f'"{name}"' for name in columns)
@@ -225,7 +221,6 @@ def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRe
     )
     count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'
     rows = int(connection.execute(count, key).fetchone()[0])
-    assert load.month is not None
     provenance = (load.fingerprint, _now(), __version__, mart.definition)
     _insert(connection, "mart_loads", MartRecord(mart.name, load.dataset, load.month, rows, *provenance))
     return rows
@@ -240,11 +235,6 @@ def read_ledger(
     loads = [LoadRecord(**row) for row in _rows(connection, "loads", "loaded_at")]
     marts = [MartRecord(**row) for row in _rows(connection, "mart_loads", "built_at")]
     return Ledger.counted(loads, marts, names, table_of)
-
-
-def _select(mart: Mart, load: LoadRecord) -> str:
-    assert load.month is not None
-    return bind_mart(mart.sql, load.dataset, load.month)
 
 
 def _rows(connection: Connection, table: str, time: str) -> list[dict[str, Any]]:

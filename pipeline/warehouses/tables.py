@@ -6,54 +6,40 @@ The SQL built here runs unchanged on DuckDB, Postgres and BigQuery.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import date
 
 import pyarrow as pa
 
 from pipeline.datasets.base import Column, Dataset
 from pipeline.months import add_months
+from pipeline.warehouses.base import LoadRecord, MartRecord
 
 #: The column that the loader adds to the rows of every dataset; in the lake, the path has the month instead.
 MONTH = "month"
 MONTH_DOC = "Month of the TLC file that has the trip; the pickup may be in another month."
-#: The datasets in the view `trips`.
-UNITED = ("yellow", "green")
 TRIPS_DOC = "Yellow and green trips: the columns that both have, and the names of the zones."
 
 #: A point in time with time zone; an engine without such a type stores it in UTC.
 MOMENT = pa.timestamp("us", tz="UTC")
-_FINGERPRINT = Column("fingerprint", pa.string(), required=True, doc="Fingerprint of the loaded trips file.")
-_ROWS = Column("rows", pa.int64(), required=True, doc="Number of rows.")
-_VERSION = Column("version", pa.string(), required=True, doc="Package version that wrote this record.")
-#: The ledger's tables: comment and columns, which are the fields of `LoadRecord` and `MartRecord`.
+_LEDGER_TYPES = {"str": pa.string(), "int": pa.int64(), "date": pa.date32(), "datetime": MOMENT}
+
+
+def _columns(record: type[LoadRecord] | type[MartRecord]) -> tuple[Column, ...]:
+    """The columns of a ledger's table: the fields of its records. One that may be None is not required."""
+    columns = []
+    for field in fields(record):
+        name, _, optional = str(field.type).partition(" | ")
+        comment = field.metadata["comment"]
+        columns.append(Column(field.name, _LEDGER_TYPES[name], required=not optional, doc=comment))
+    return tuple(columns)
+
+
+#: The ledger's tables: comment and columns.
 LEDGER: Mapping[str, tuple[str, tuple[Column, ...]]] = {
-    "loads": (
-        "Loaded months (and the zones), each with the lake file it came from.",
-        (
-            Column("dataset", pa.string(), required=True, doc="Table with the rows."),
-            Column(MONTH, pa.date32(), doc="Month of the rows; null for the zones."),
-            _ROWS,
-            Column("source_sha256", pa.string(), required=True, doc="SHA-256 of the file that TLC published."),
-            Column("declaration", pa.string(), required=True, doc="Hash of the declaration it was conformed with."),
-            _FINGERPRINT,
-            Column("loaded_at", MOMENT, required=True, doc="Time of the load, in UTC."),
-            _VERSION,
-        ),
-    ),
-    "mart_loads": (
-        "Built months of the marts, each with the load it was built from.",
-        (
-            Column("mart", pa.string(), required=True, doc="Table with the rows."),
-            Column("dataset", pa.string(), required=True, doc="Dataset of the rows."),
-            Column(MONTH, pa.date32(), required=True, doc="Month of the rows."),
-            _ROWS,
-            _FINGERPRINT,
-            Column("built_at", MOMENT, required=True, doc="Time of the build, in UTC."),
-            _VERSION,
-            Column("definition", pa.string(), doc="Hash of the SQL; null if built by an older package version."),
-        ),
-    ),
+    "loads": ("Loaded months (and the zones), each with the lake file it came from.", _columns(LoadRecord)),
+    "mart_loads": ("Built months of the marts, each with the load it was built from.", _columns(MartRecord)),
 }
 
 
@@ -64,12 +50,12 @@ def describe(column: Column) -> str:
     return " ".join(filter(None, parts))
 
 
-def trips_view(datasets: Mapping[str, Dataset]) -> str | None:
+def trips_view(datasets: Iterable[Dataset]) -> str | None:
     """The SELECT of the view `trips`: the columns that its datasets share with the same type, and their zones by name.
 
-    None if none of its datasets are given. Left joins keep the trips whose zone is null or not in the zone table.
+    None if no dataset is declared to be in it. Left joins keep the trips whose zone is null or not in the zone table.
     """
-    present = [datasets[name] for name in UNITED if name in datasets]
+    present = [dataset for dataset in datasets if dataset.in_trips_view]
     if not present:
         return None
     shared = [

@@ -144,7 +144,7 @@ def _write_ledger(cloud: Cloud, loads: list[LoadRecord], marts: list[MartRecord]
     from google.cloud import bigquery
 
     from pipeline.lake.google_cloud import bigquery_client
-    from pipeline.warehouses.bigquery.sql import insertion
+    from pipeline.warehouses.bigquery.warehouse import insertion
 
     client = bigquery_client(PROJECT, "EU")
     config = bigquery.QueryJobConfig(default_dataset=f"{PROJECT}.{cloud.dataset}")

@@ -25,9 +25,9 @@ from pipeline.lake import planning
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
-from pipeline.warehouses.base import Compacting, Exposing, Mart
-from pipeline.warehouses.bigquery import jobs as bigquery_jobs
-from pipeline.warehouses.bigquery.tables import Tables, Target, parse_url
+from pipeline.warehouses.base import Mart
+from pipeline.warehouses.bigquery import tables as bigquery_tables
+from pipeline.warehouses.bigquery.tables import Tables, parse_url
 
 ROLES = r"roles/bigquery\.jobUser on the project test-project and roles/bigquery\.dataEditor on the dataset"
 
@@ -37,10 +37,10 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses of the library's retries and of ours."""
     quick = library_retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
     monkeypatch.setattr(library_retry, "DEFAULT_RETRY", quick)
-    monkeypatch.setattr(bigquery_jobs, "_FIRST_LOOK_S", 0.01)
-    monkeypatch.setattr(bigquery_jobs, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 10)
-    monkeypatch.setattr(bigquery_jobs, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(bigquery_tables, "_FIRST_LOOK_S", 0.01)
+    monkeypatch.setattr(bigquery_tables, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(bigquery_tables, "_DEADLINE_S", 10)
+    monkeypatch.setattr(bigquery_tables, "_LONGEST_WAIT_S", 0.01)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_compact_deletes_old_records_that_do_not_count(cloud: Cloud, warehouse: 
     warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     warehouse.forget(GREEN, FEB)
     before = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
-    compacting(warehouse).compact()
+    warehouse.compact()
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 7}], (
         "all records are of the last hour"
     )
@@ -190,19 +190,13 @@ def test_compact_deletes_old_records_that_do_not_count(cloud: Cloud, warehouse: 
     for table, moment in (("loads", "loaded_at"), ("mart_loads", "built_at")):
         sql = f"UPDATE {cloud.dataset}.{table} SET {moment} = TIMESTAMP_SUB({moment}, INTERVAL 2 HOUR) WHERE TRUE"
         client.query(sql).result()
-    compacting(warehouse).compact()
+    warehouse.compact()
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 1}]
     assert warehouse.query("SELECT COUNT(*) AS n FROM mart_loads").to_pylist() == [{"n": 2}]
     planning.step_begins()
     after = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
     assert [list(each) for each in after] == [list(each) for each in before] == [[JAN], [JAN]]
     assert after[0][JAN].fingerprint == before[0][JAN].fingerprint
-
-
-def compacting(warehouse: Any) -> Compacting:
-    inner = warehouse._warehouse
-    assert isinstance(inner, Compacting)
-    return inner
 
 
 def test_the_zones_replace_their_whole_table(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
@@ -271,7 +265,7 @@ def test_a_job_that_always_fails_is_one_error_with_all_reasons_the_job_id_and_it
     cloud: Cloud, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = (("rateLimitExceeded", "too many updates"), ("quotaExceeded", "and too much of it"))
-    monkeypatch.setattr(bigquery_jobs, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(bigquery_tables, "_PATIENCE_S", 0.2)
     cloud.bigquery.fail_job("load", *reasons, times=1_000)
     with pytest.raises(WarehouseError) as caught:
         warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
@@ -295,7 +289,7 @@ def test_a_statement_that_meets_a_concurrent_update_is_run_again(
 def test_a_service_that_stays_unavailable_is_one_clear_error_after_the_deadline(
     cloud: Cloud, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bigquery_jobs, "_DEADLINE_S", 0.3)
+    monkeypatch.setattr(bigquery_tables, "_DEADLINE_S", 0.3)
     warehouse.replace(ZONES, None, zones(tmp_path))
     for method, path, ask in (
         ("POST", r"/jobs\?", lambda: warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))),
@@ -510,15 +504,9 @@ def test_a_query_has_the_dataset_as_its_default_and_returns_times_without_a_zone
 # External tables.
 
 
-def exposing(warehouse: Any) -> Exposing:
-    inner = warehouse._warehouse
-    assert isinstance(inner, Exposing)
-    return inner
-
-
 def test_external_tables_read_the_lake_s_files_and_are_created_once(cloud: Cloud, warehouse: Warehouse) -> None:
-    assert not exposing(warehouse).exposed(cloud.lake)
-    names = exposing(warehouse).expose(cloud.lake)
+    assert not warehouse.exposed(cloud.lake)
+    names = warehouse.expose(cloud.lake)
     assert names == [*(f"{name}_lake" for name in DATASETS), "zones_lake"]
     made = {_table_id(one.body): one.body for one in cloud.bigquery.seen("POST", r"/tables\?")}
     assert set(made) == set(names)
@@ -538,17 +526,17 @@ def test_external_tables_read_the_lake_s_files_and_are_created_once(cloud: Cloud
     assert zones_lake["sourceUris"] == [f"{cloud.lake}/zones/*.parquet"]
     assert "hivePartitioningOptions" not in zones_lake
     assert made["green_lake"]["description"].startswith(GREEN.doc)
-    assert exposing(warehouse).exposed(cloud.lake)
+    assert warehouse.exposed(cloud.lake)
     cloud.clear()
-    assert exposing(warehouse).expose(cloud.lake) == names
+    assert warehouse.expose(cloud.lake) == names
     assert [one.method for one in cloud.bigquery.requests] == ["GET"]
 
 
 def test_external_tables_are_replaced_for_another_lake(cloud: Cloud, warehouse: Warehouse) -> None:
-    exposing(warehouse).expose(cloud.lake)
-    assert not exposing(warehouse).exposed(f"{cloud.lake}/other")
-    exposing(warehouse).expose(f"{cloud.lake}/other")
-    assert exposing(warehouse).exposed(f"{cloud.lake}/other")
+    warehouse.expose(cloud.lake)
+    assert not warehouse.exposed(f"{cloud.lake}/other")
+    warehouse.expose(f"{cloud.lake}/other")
+    assert warehouse.exposed(f"{cloud.lake}/other")
     table = bigquery_client(PROJECT, "EU").get_table(f"{cloud.dataset}.green_lake")
     assert table.external_data_configuration.source_uris == [f"{cloud.lake}/other/trips/green/*"]
 
@@ -564,29 +552,29 @@ def test_a_file_outside_cloud_storage_is_an_error(cloud: Cloud, tmp_path: Path) 
 
 
 def test_external_tables_over_a_local_folder_are_an_error(cloud: Cloud, warehouse: Warehouse, tmp_path: Path) -> None:
-    for ask in (exposing(warehouse).expose, exposing(warehouse).exposed):
+    for ask in (warehouse.expose, warehouse.exposed):
         with pytest.raises(WarehouseError, match=rf"external tables: .*gs:// lake only, not {tmp_path}"):
             ask(str(tmp_path))
     assert cloud.bigquery.requests == []
 
 
 @pytest.mark.parametrize(
-    ("url", "target"),
+    ("url", "tables"),
     [
-        ("bigquery://my-project/taxi", Target("my-project", "taxi")),
+        ("bigquery://my-project/taxi", Tables("my-project", "taxi")),
         (
             "bigquery://example.com:my-project/taxi?location=europe-west1",
-            Target("example.com:my-project", "taxi", "europe-west1"),
+            Tables("example.com:my-project", "taxi", "europe-west1"),
         ),
         (
             "bigquery://p1/taxi_2?location=EU&expiration_days=7&label.team=data&label.env=",
-            Target("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
+            Tables("p1", "taxi_2", "EU", 7, {"team": "data", "env": ""}),
         ),
-        ("bigquery://my-project/taxi?load=staged", Target("my-project", "taxi", staged=True)),
+        ("bigquery://my-project/taxi?load=staged", Tables("my-project", "taxi", staged=True)),
     ],
 )
-def test_a_url_is_parsed_into_a_target(url: str, target: Target) -> None:
-    assert parse_url(url) == target
+def test_a_url_is_parsed_into_a_target(url: str, tables: Tables) -> None:
+    assert parse_url(url) == tables
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from pipeline.lake.google_cloud import bigquery_client
 from pipeline.marts import marts_of
 from pipeline.months import add_months
 from pipeline.warehouses import Warehouse, open_warehouse
-from pipeline.warehouses.bigquery import jobs as bigquery_jobs
+from pipeline.warehouses.bigquery import tables as bigquery_tables
 
 log = logging.getLogger(__name__)
 MONTHS = int(os.environ.get("PIPELINE_MONTHS_OF_LIMITS", "40"))
@@ -54,7 +54,7 @@ class CloudFile:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedBigQuery]:
     for name in ("_FIRST_WAIT_S", "_LONGEST_WAIT_S", "_PATIENCE_S", "_LONGEST_LOOK_S"):
-        monkeypatch.setattr(bigquery_jobs, name, getattr(bigquery_jobs, name) * SCALE)
+        monkeypatch.setattr(bigquery_tables, name, getattr(bigquery_tables, name) * SCALE)
     quick = library_retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
     monkeypatch.setattr(library_retry, "DEFAULT_RETRY", quick)
     with LimitedBigQuery(scale=SCALE) as service:

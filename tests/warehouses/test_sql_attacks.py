@@ -13,8 +13,8 @@ from postgres import PASSWORD, Database
 
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.warehouses import Warehouse, open_warehouse
-from pipeline.warehouses.bigquery.sql import validate_reading
-from pipeline.warehouses.queries import split_explain
+from pipeline.warehouses.base import split_explain
+from pipeline.warehouses.bigquery.warehouse import validate_reading
 
 #: {folder} is the folder of the database, {url} a web server that must get no request.
 DUCKDB_ATTACKS = """

@@ -1,4 +1,4 @@
-"""The tables of the BigQuery warehouse as its API takes them: schemas, partitions, labels.
+"""The tables of the BigQuery warehouse as its API takes them (schemas, partitions, labels), and its dialect of SQL.
 
 Every column is NULLABLE, because the columns of a Parquet file are, and BigQuery refuses to load them into a REQUIRED
 one. Nulls in required columns are found in the file before it is loaded.
@@ -10,9 +10,11 @@ https://cloud.google.com/bigquery/docs/partitioned-tables
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -56,7 +58,7 @@ class Table:
 
     @property
     def label(self) -> str:
-        """See `label_of`. Existing tables have labels of this `repr`."""
+        """See `LABEL`. Existing tables have labels of this `repr`."""
         return label_of(repr(self))
 
     def fields(self, *, of_files: bool = False) -> list[bigquery.SchemaField]:
@@ -126,6 +128,56 @@ def evolve(table: bigquery.Table, declared: Table, label: str) -> None:
     table.schema = list({**existing, **fields}.values())
     table.description = declared.doc
     table.labels = {**table.labels, LABEL: label}
+
+
+def translate(sql: str, project: str, dataset: str) -> str:
+    """Translate the SQL of a mart or view for BigQuery, with every table named in full.
+
+    A cast to DECIMAL(18, 2) becomes a rounded NUMERIC, since BigQuery takes no precision in a cast.
+    """
+    import sqlglot
+    from sqlglot import exp
+
+    def change(node: Any) -> Any:
+        if isinstance(node, exp.Cast) and node.to.is_type("decimal") and node.to.expressions:
+            scale = node.to.expressions[-1].this
+            return exp.Round(this=exp.cast(node.this, "decimal"), decimals=scale.copy())
+        if isinstance(node, exp.Table) and not node.db:
+            node.set("db", exp.to_identifier(dataset, quoted=True))
+            node.set("catalog", exp.to_identifier(project, quoted=True))
+        return node
+
+    return str(sqlglot.parse_one(sql, read="duckdb").transform(change).sql("bigquery", pretty=True, comments=False))
+
+
+def replacement(mart: str, dataset: str, month: date, select: str) -> str:
+    """A MERGE that replaces the rows of the dataset's month in the mart by those of the SELECT."""
+    import sqlglot
+    from sqlglot import exp
+
+    query = sqlglot.parse_one(select, read="bigquery")
+    names = query.named_selects if isinstance(query, exp.Query) else []
+    columns = ["dataset", "month", *names]
+    return (
+        f"MERGE INTO {mart} AS kept\n"
+        f"USING (\nSELECT {literal(dataset)} AS dataset, {literal(month)} AS month, {', '.join(names)}\n"
+        f"FROM (\n{select}\n)\n) AS made\nON FALSE\n"
+        f"WHEN NOT MATCHED BY SOURCE AND kept.dataset = {literal(dataset)} AND kept.month = {literal(month)} "
+        "THEN DELETE\n"
+        f"WHEN NOT MATCHED BY TARGET THEN INSERT ({', '.join(columns)}) "
+        f"VALUES ({', '.join(f'made.{name}' for name in columns)})"
+    )
+
+
+def literal(value: object) -> str:
+    """The value as BigQuery's SQL writes it."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, datetime):
+        return f"TIMESTAMP '{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S.%f}+00'"
+    if isinstance(value, date):
+        return f"DATE '{value.isoformat()}'"
+    return str(value) if isinstance(value, int) else json.dumps(value)
 
 
 def _type(field: bigquery.SchemaField) -> str:

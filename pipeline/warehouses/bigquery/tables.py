@@ -1,4 +1,4 @@
-"""The dataset of BigQuery and its tables: created, evolved, loaded and read.
+"""The dataset of BigQuery and its tables (created, evolved, loaded and read), and the jobs that do this.
 
 One listing with the tables' labels shows which tables differ from their declaration; usually none does. Columns are
 added in place, and nothing is dropped.
@@ -6,27 +6,41 @@ added in place, and nothing is dropped.
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pipeline.datasets.base import Dataset
-from pipeline.errors import WarehouseError
+from pipeline.errors import UsageError, WarehouseError
 from pipeline.lake.google_cloud import bigquery_client
 from pipeline.warehouses.base import Mart
-from pipeline.warehouses.bigquery.jobs import retry_policy, run_job
-from pipeline.warehouses.bigquery.schema import LABEL, Table, evolve, label_of, ledger_tables, month_in_path, table_of
-from pipeline.warehouses.bigquery.sql import literal, replacement, translate
+from pipeline.warehouses.bigquery import schema
+from pipeline.warehouses.bigquery.schema import LABEL, Table, label_of, literal
+from pipeline.warehouses.registry import allowed_urls
 from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
-_DATASET_DOC = "Months of New York taxi trips as TLC publishes them, loaded from a lake in Cloud Storage."
+#: For how long a failed job is followed by new ones: many months wait for each other's statements.
+_PATIENCE_S = 1_800.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+#: The pauses between two questions whether a job has ended; each is half as long again as the one before.
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 5.0
+#: For how long one request is retried.
+_DEADLINE_S = 300
+_TRANSIENT_REASONS = {"rateLimitExceeded", "jobRateLimitExceeded", "backendError", "jobBackendError", "internalError"}
+#: Statements that met a concurrent one or a full queue; their `reason` does not identify them.
+_CONCURRENT = re.compile(
+    "aborted due to concurrent update|Could not serialize access|Too many DML statements outstanding"
+)
 _LABELS = {"made_by": "taxi-pipeline"}
 _URL = re.compile(r"bigquery://(?P<project>[a-z][a-z0-9.:-]+)/(?P<dataset>\w{1,1024})(?:\?(?P<options>.*))?")
 #: For labels see https://cloud.google.com/bigquery/docs/labels-intro#requirements
@@ -37,8 +51,8 @@ _OPTION = re.compile(
 
 
 @dataclass(frozen=True)
-class Target:
-    """A dataset of BigQuery, and the options with which it is created."""
+class Tables:
+    """The tables of one dataset of BigQuery, and the options with which it is created."""
 
     project: str
     dataset: str
@@ -50,42 +64,14 @@ class Target:
     staged: bool = False
 
     @property
-    def roles(self) -> str:
-        """The roles that an account needs."""
-        return (
-            f"roles/bigquery.jobUser on the project {self.project} and roles/bigquery.dataEditor on the dataset "
-            f"{self.dataset} (roles/bigquery.user on the project, to create the dataset) to the account"
-        )
-
-
-def parse_url(url: str) -> Target | None:
-    """The target of bigquery://project/dataset?location=EU&expiration_days=30&label.team=data; None if invalid."""
-    match = _URL.fullmatch(url)
-    pairs = parse_qsl(match["options"] or "", keep_blank_values=True) if match else []
-    options = dict(pairs)
-    if match is None or len(options) < len(pairs) or not all(_OPTION.fullmatch("=".join(pair)) for pair in pairs):
-        return None
-    days = int(options["expiration_days"]) if "expiration_days" in options else None
-    labels = {name.removeprefix("label."): text for name, text in pairs if name.startswith("label.")}
-    location, staged = options.get("location", "US"), options.get("load") == "staged"
-    return Target(match["project"], match["dataset"], location, days, labels, staged)
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The tables of one dataset of BigQuery."""
-
-    target: Target
-
-    @property
     def _client(self) -> bigquery.Client:
-        return bigquery_client(self.target.project, self.target.location)
+        return bigquery_client(self.project, self.location)
 
     @property
     def _reference(self) -> bigquery.DatasetReference:
         from google.cloud import bigquery
 
-        return bigquery.DatasetReference(self.target.project, self.target.dataset)
+        return bigquery.DatasetReference(self.project, self.dataset)
 
     def run(self, action: str, subject: str, sql: str, **options: Any) -> Any:
         """Run one statement on the tables of the dataset; returns its job, see `run_job`."""
@@ -99,7 +85,7 @@ class Tables:
         from google.cloud import bigquery
 
         partition = f"${month:%Y%m}" if month else ""
-        if month is None or not self.target.staged:
+        if month is None or not self.staged:
             return self._load(subject, table, f"{table.name}{partition}", uri)
         staging = f"staging_{table.name}_{secrets.token_hex(4)}_{month:%Y%m}"
         try:
@@ -122,7 +108,7 @@ class Tables:
         config = bigquery.LoadJobConfig(source_format="PARQUET", schema=table.fields(of_files=True))
         config.write_disposition, config.create_disposition = write, "CREATE_NEVER"
         if table.partitioned:
-            config.hive_partitioning = month_in_path(uri.partition(f"/{MONTH}=")[0])
+            config.hive_partitioning = schema.month_in_path(uri.partition(f"/{MONTH}=")[0])
         begin, destination = self._client.load_table_from_uri, self._reference.table(name)
         return run_job(self._client, "load", subject, begin, uri, destination, job_config=config)
 
@@ -140,7 +126,7 @@ class Tables:
         """The rows of a ledger table; none if it is not listed."""
         if name not in listed:
             return []
-        table = next(table for table in ledger_tables() if table.name == name)
+        table = next(table for table in schema.ledger_tables() if table.name == name)
         fields = table.fields()
         if listed[name] != table.label:  # Another version of the package made it: it may lack a column.
             declared = {field.name for field in fields}
@@ -150,25 +136,33 @@ class Tables:
 
     def ensure(self, datasets: Mapping[str, Dataset], zones: Dataset, listed: dict[str, str]) -> None:
         """Create what is not listed and evolve what differs: the dataset, its tables, the view `trips`."""
+        from google.cloud import bigquery
+
         self._ensure_dataset(listed)
-        self.ensure_tables([*ledger_tables(), *map(table_of, (*datasets.values(), zones))], listed)
-        self._ensure_view(datasets, listed)
+        self.ensure_tables([*schema.ledger_tables(), *map(schema.table_of, (*datasets.values(), zones))], listed)
+        if select := trips_view(datasets.values()):
+            view = bigquery.Table(self._reference.table("trips"))
+            view.view_query = schema.translate(select, self.project, self.dataset)
+            label = label_of(view.view_query)
+            view.description, view.labels = TRIPS_DOC, self._labels(label)
+            if listed.get("trips") != label:
+                existing = self._client.create_table(view, exists_ok=True, retry=retry_policy())
+                if existing.labels.get(LABEL) != label:
+                    self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
 
     def ensure_tables(self, tables: Iterable[Table], listed: dict[str, str]) -> None:
         """Create or evolve those of the tables that are not listed with their label; `listed` is updated."""
         for table in tables:
             if listed.get(table.name) != table.label:
-                existing = self._create(table.resource(self._reference, self._labels(table.label)))
+                resource = table.resource(self._reference, self._labels(table.label))
+                existing = self._client.create_table(resource, exists_ok=True, retry=retry_policy())
                 if existing.labels.get(LABEL) != table.label:
                     self._evolve(existing, table, table.label)
                 listed[table.name] = table.label
 
     def prepare_mart(self, mart: Mart, dataset: str, month: date, listed: Mapping[str, str]) -> str:
-        """Create the mart's table, or add the columns that it lacks; returns the statement that fills the month.
-
-        BigQuery has checked the statement by a dry run, free of charge.
-        """
-        select = translate(bind_mart(mart.sql, dataset, month), self.target.project, self.target.dataset)
+        """Create the mart's table, or add the columns that it lacks; returns the checked statement that fills it."""
+        select = schema.translate(bind_mart(mart.sql, dataset, month), self.project, self.dataset)
         # Of the SQL with its placeholders: the columns are the same for every month.
         label = label_of(f"{mart.doc} {mart.sql}")
         if mart.name not in listed:
@@ -182,14 +176,13 @@ class Tables:
                 self._evolve(self._get(mart.name), declared, label)
             finally:
                 self._delete(draft)
-        merge = replacement(mart.name, dataset, month, select)
+        merge = schema.replacement(mart.name, dataset, month, select)
         self.run("check", f"mart {mart.name}", merge, dry_run=True)
         return merge
 
     def ensure_external(self, lake: str, datasets: Iterable[Dataset]) -> list[str]:
         """Create the external tables, or replace those that differ from their declaration; returns their names."""
-        tables = self._external(lake, datasets)
-        listed = self.listed()
+        tables, listed = self._external(lake, datasets), self.listed()
         self._ensure_dataset(listed)
         for table in tables:
             if listed.get(table.table_id) != table.labels[LABEL]:
@@ -211,9 +204,10 @@ class Tables:
             raise WarehouseError(f"external tables: BigQuery reads a gs:// lake only, not {lake}; see [pipeline] lake")
         tables = []
         for dataset in datasets:
-            declared, external = table_of(dataset), bigquery.ExternalConfig(bigquery.ExternalSourceFormat.PARQUET)
+            declared = schema.table_of(dataset)
+            external = bigquery.ExternalConfig(bigquery.ExternalSourceFormat.PARQUET)
             if declared.partitioned:
-                external.hive_partitioning = month_in_path(f"{lake}/trips/{dataset.name}")
+                external.hive_partitioning = schema.month_in_path(f"{lake}/trips/{dataset.name}")
             pattern = f"trips/{dataset.name}/*" if declared.partitioned else f"{dataset.name}/*.parquet"
             external.source_uris = [f"{lake}/{pattern}"]
             external.schema = declared.fields(of_files=True)
@@ -225,7 +219,7 @@ class Tables:
         return tables
 
     def _labels(self, label: str) -> dict[str, str]:
-        return {**_LABELS, **self.target.labels, LABEL: label}
+        return {**_LABELS, **self.labels, LABEL: label}
 
     def _get(self, name: str) -> bigquery.Table:
         return self._client.get_table(self._reference.table(name), retry=retry_policy())
@@ -239,31 +233,17 @@ class Tables:
         if listed:
             return
         dataset = bigquery.Dataset(self._reference)
-        dataset.location = self.target.location
-        dataset.description = _DATASET_DOC
-        dataset.labels = {**_LABELS, **self.target.labels}
-        if self.target.expiration_days is not None:
-            dataset.default_table_expiration_ms = self.target.expiration_days * 86_400_000
+        dataset.location = self.location
+        dataset.description = (
+            "Months of New York taxi trips as TLC publishes them, loaded from a lake in Cloud Storage."
+        )
+        dataset.labels = {**_LABELS, **self.labels}
+        if self.expiration_days is not None:
+            dataset.default_table_expiration_ms = self.expiration_days * 86_400_000
         self._client.create_dataset(dataset, exists_ok=True, retry=retry_policy())
 
-    def _ensure_view(self, datasets: Mapping[str, Dataset], listed: Mapping[str, str]) -> None:
-        from google.cloud import bigquery
-
-        if (select := trips_view(datasets)) is None:
-            return
-        view = bigquery.Table(self._reference.table("trips"))
-        view.view_query = translate(select, self.target.project, self.target.dataset)
-        label = label_of(view.view_query)
-        view.description, view.labels = TRIPS_DOC, self._labels(label)
-        if listed.get("trips") != label and self._create(view).labels.get(LABEL) != label:
-            self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
-
-    def _create(self, table: bigquery.Table) -> bigquery.Table:
-        """Create the table; returns the existing one if there is one of this name."""
-        return self._client.create_table(table, exists_ok=True, retry=retry_policy())
-
     def _evolve(self, table: bigquery.Table, declared: Table, label: str) -> None:
-        evolve(table, declared, label)
+        schema.evolve(table, declared, label)
         self._client.update_table(table, ["schema", "description", "labels"], retry=retry_policy())
 
     def _create_as(self, name: str, doc: str, label: str, select: str) -> None:
@@ -276,3 +256,72 @@ class Tables:
             f"SELECT '' AS dataset, DATE '2000-01-01' AS {MONTH}, built.* FROM (\n{select}\n) AS built WHERE FALSE"
         )
         self.run("create", f"mart {name}", sql)
+
+
+def parse_url(url: str) -> Tables:
+    """The tables at bigquery://project/dataset?location=EU&expiration_days=30&label.team=data."""
+    match = _URL.fullmatch(url)
+    pairs = parse_qsl(match["options"] or "", keep_blank_values=True) if match else []
+    options = dict(pairs)
+    if match is None or len(options) < len(pairs) or not all(_OPTION.fullmatch("=".join(pair)) for pair in pairs):
+        raise UsageError(f"warehouse {url!r} is not the URL of a BigQuery dataset; allowed: {allowed_urls()}")
+    days = int(options["expiration_days"]) if "expiration_days" in options else None
+    labels = {name.removeprefix("label."): text for name, text in pairs if name.startswith("label.")}
+    location, staged = options.get("location", "US"), options.get("load") == "staged"
+    return Tables(match["project"], match["dataset"], location, days, labels, staged)
+
+
+def retry_policy() -> Any:
+    """The library's default retries, until our deadline."""
+    from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(_DEADLINE_S)
+
+
+def run_job(
+    client: bigquery.Client, action: str, subject: str, begin: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    """Start a job with the client's method `begin` and these arguments, wait for its end, and return it.
+
+    Its id is readable and our own, such as load_green_2024-01_3f9c2b7a: if the answer to a request is lost, the next
+    request finds the job (409). A job that failed because of a rate limit or a concurrent statement is started again.
+
+    Raises:
+        WarehouseError: the job failed, and a new one would fail, too.
+    """
+    from google.api_core.exceptions import Conflict
+
+    retry, began = retry_policy(), time.monotonic()
+    first_id = "_".join([action, *subject.split(), secrets.token_hex(4)])
+    for attempt in itertools.count(1):
+        job_id = first_id if attempt == 1 else f"{first_id}_{attempt}"
+        try:
+            job = begin(*arguments, **options, job_id=job_id, retry=retry)
+        except Conflict:
+            job = client.get_job(job_id, retry=retry)
+        # Not `job.result()`: it fetches rows, too, and mistakes a failed job for a failed request.
+        pause_s = _FIRST_LOOK_S
+        while not job.done(retry=retry):
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_LOOK_S)
+        if not job.error_result:
+            return job
+        errors = [error for error in (job.errors or []) if isinstance(error, dict)]
+        if time.monotonic() - began > _PATIENCE_S or not any(map(_is_transient, errors)):
+            error = job.exception()
+            reasons = "; ".join(dict.fromkeys(map(_reason, errors))) or str(error)
+            page = f"https://console.cloud.google.com/bigquery?project={job.project}&page=queryresults"
+            page += f"&j=bq:{job.location or client.location}:{job.job_id}"
+            raise WarehouseError(f"{subject}: {reasons}; job {job.job_id}, {page}") from error
+        # A random pause, so that many workers do not try again at the same time.
+        time.sleep(min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
+
+
+def _is_transient(error: dict[str, Any]) -> bool:
+    return error.get("reason") in _TRANSIENT_REASONS or bool(_CONCURRENT.search(str(error.get("message"))))
+
+
+def _reason(error: dict[str, Any]) -> str:
+    location = f" (at {error['location']})" if error.get("location") else ""
+    return f"{error.get('reason')}: {error.get('message')}{location}"

@@ -1,8 +1,7 @@
 """The warehouse as one dataset of BigQuery, loaded from a lake in Cloud Storage.
 
-A load job replaces the month's partition (`green$202401`, WRITE_TRUNCATE): all or nothing, free of charge, and for many
-months at the same time. The record cannot be in one transaction with the job. So it is revoked before and written
-after: a month with a record is loaded. A month of a mart is replaced in the same way, by one MERGE statement.
+A load job replaces the month's partition (`green$202401`), all or nothing; one MERGE replaces a month of a mart. The
+record is revoked before and written after, since it cannot be in one transaction with the job.
 
 BigQuery limits the statements that change rows of one table (UPDATE, DELETE, MERGE: two run, 20 wait), but not INSERT.
 So the ledger is append-only: the newest row of a key counts, and a row without a number of rows revokes the key.
@@ -12,34 +11,31 @@ https://cloud.google.com/bigquery/docs/data-manipulation-language
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import translated
 from pipeline.lake.planning import TtlCache
+from pipeline.months import label
 from pipeline.version import __version__
-from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.bigquery.schema import ledger_tables, table_of
-from pipeline.warehouses.bigquery.sql import (
-    compaction,
-    insertion,
-    literal,
-    newest,
-    validate_reading,
-)
-from pipeline.warehouses.bigquery.tables import Tables, Target
-from pipeline.warehouses.load_file import inspect, load_name, validate_marts
-from pipeline.warehouses.tables import LEDGER
+from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse, query_error
+from pipeline.warehouses.bigquery.schema import ledger_tables, literal, table_of
+from pipeline.warehouses.bigquery.tables import Tables
+from pipeline.warehouses.load_file import inspect, validate_marts
+from pipeline.warehouses.tables import LEDGER, MOMENT
+
+#: The key of a record; `loads` has no mart.
+_KEY = ("mart", "dataset", "month")
 
 
 class _Records(NamedTuple):
-    """The newest records, the tables that exist with their labels, and the ledger of the records that count."""
+    """The newest records, the labels of the tables that exist, and the ledger of the records that count."""
 
     loads: Sequence[LoadRecord]
     marts: Sequence[MartRecord]
@@ -47,18 +43,18 @@ class _Records(NamedTuple):
     ledger: Ledger
 
 
-class BigQueryWarehouse:
+class BigQueryWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`."""
 
-    def __init__(self, target: Target, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
-        self._tables = Tables(target)
+    def __init__(self, tables: Tables, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
+        self._tables = tables
         self._datasets = datasets
         self._zones = zones
         self._cached_ledger: TtlCache[Ledger] = TtlCache()
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """One load job replaces the partition or the zones; the record is revoked before and written after."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         if not file.uri.startswith("gs://"):
             raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
         with file.open() as opened:
@@ -86,7 +82,7 @@ class BigQueryWarehouse:
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete the marts of the month, then the record of its load, then its rows."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with self._translated(subject):
             records = self._records(writing=True)
             self._forget_marts(subject, records, dataset.name, month)
@@ -97,7 +93,7 @@ class BigQueryWarehouse:
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete the records of the month's marts, then their rows."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with self._translated(subject):
             self._forget_marts(subject, self._records(writing=True), dataset.name, month)
 
@@ -114,11 +110,8 @@ class BigQueryWarehouse:
         self._insert(subject, "loads", loads, revoked=True)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
-        """One statement replaces the month of each mart; records are revoked before the first, written after the last.
-
-        BigQuery checks all statements, free of charge, before anything is changed.
-        """
-        subject = load_name(dataset, month)
+        """One checked statement replaces the month of each mart; records are revoked before the first."""
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._translated(subject):
             records = self._records(writing=True)
@@ -147,13 +140,10 @@ class BigQueryWarehouse:
             for table in sorted(LEDGER.keys() & self._tables.listed().keys()):
                 self._tables.run("compact", "ledger", compaction(table))
 
-    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        """The months with a record and a table."""
-        return self._ledger().loads_of(dataset.name)
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """The months of marts with a record, a table and a load."""
-        return self._ledger().mart_months(dataset.name)
+    def ledger(self) -> Ledger:
+        """A plan reads it once for all months."""
+        with self._translated("loads"):
+            return self._cached_ledger.get(lambda: self._records().ledger)
 
     def expose(self, lake: str) -> list[str]:
         """Create an external table over the lake's files of each dataset and of the zones; returns their names."""
@@ -171,11 +161,6 @@ class BigQueryWarehouse:
         with self._translated("query"):
             return self._tables.run("read", "query", sql).to_arrow(create_bqstorage_client=False)
 
-    def _ledger(self) -> Ledger:
-        """The ledger; a plan reads it once for all months."""
-        with self._translated("loads"):
-            return self._cached_ledger.get(lambda: self._records().ledger)
-
     def _records(self, *, writing: bool = False) -> _Records:
         """A listing and both tables of the ledger, one request each (more for further pages), free of charge."""
         listed = self._tables.listed()
@@ -191,9 +176,77 @@ class BigQueryWarehouse:
         return _Records(loads, marts, listed, Ledger.counted(loads, marts, listed))
 
     def _insert(self, subject: str, table: str, records: Sequence[LoadRecord | MartRecord], **options: Any) -> None:
-        """Append records to the ledger, see `sql.insertion`."""
+        """Append records to the ledger, see `insertion`."""
         if records:
             self._tables.run("record", subject, insertion(table, records, **options))
 
     def _translated(self, subject: str) -> AbstractContextManager[None]:
-        return translated(WarehouseError, f"{subject} in BigQuery", self._tables.target.roles)
+        project, dataset = self._tables.project, self._tables.dataset
+        roles = (
+            f"roles/bigquery.jobUser on the project {project} and roles/bigquery.dataEditor on the dataset {dataset} "
+            "(roles/bigquery.user on the project, to create the dataset) to the account"
+        )
+        return translated(WarehouseError, f"{subject} in BigQuery", roles)
+
+
+def insertion(
+    table: str,
+    records: Sequence[LoadRecord | MartRecord],
+    *,
+    revoked: bool = False,
+    lost: bool = False,
+    counts: Mapping[str, str] | None = None,
+) -> str:
+    """An INSERT that makes these records the newest of their keys; a revoked record has no number of rows.
+
+    The time is the server's, since the clocks of several machines differ. A record whose table is `lost` is revoked
+    as of its own time, so that a newer one of another worker counts. `counts` has SQL for the rows of each mart.
+    """
+
+    def value(record: Any, column: Column) -> str:
+        recorded = getattr(record, column.name)
+        if column.type == MOMENT:
+            return literal(recorded + timedelta(microseconds=1)) if lost else "CURRENT_TIMESTAMP()"
+        if column.name == "rows" and (revoked or lost):
+            return "NULL"
+        return counts[record.mart] if column.name == "rows" and counts else literal(recorded)
+
+    columns = LEDGER[table][1]
+    names = ", ".join(f"`{column.name}`" for column in columns)
+    values = (f"({', '.join(value(record, column) for column in columns)})" for record in records)
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join(values)}"
+
+
+def newest(rows: Iterable[Mapping[str, Any]], moment: str) -> list[Mapping[str, Any]]:
+    """The newest row of each key, by the column `moment`, unless it revokes the key."""
+    last = {tuple(map(row.get, _KEY)): row for row in sorted(rows, key=lambda row: row[moment])}
+    return [row for row in last.values() if row["rows"] is not None]
+
+
+def compaction(table: str) -> str:
+    """A DELETE of the rows that revoke or no longer count, and are older than an hour.
+
+    Rows of the last hour stay, so that nothing is deleted that a current run has just written.
+    """
+    types = {column.name: column.type for column in LEDGER[table][1]}
+    moment = next(name for name, type_ in types.items() if type_ == MOMENT)
+    key = "CONCAT(" + ", '|', ".join(f"COALESCE(CAST({name} AS STRING), '')" for name in _KEY if name in types) + ")"
+    last = f"SELECT CONCAT({key}, CAST(MAX({moment}) AS STRING)) FROM {table} GROUP BY {key}"
+    return (
+        f"DELETE FROM {table} WHERE {moment} < TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR) "
+        f"AND (`rows` IS NULL OR CONCAT({key}, CAST({moment} AS STRING)) NOT IN ({last}))"
+    )
+
+
+def validate_reading(sql: str) -> None:
+    """Raise UsageError for a statement that does more than read, WarehouseError for text that is not SQL."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        first, *others = statements = sqlglot.parse(sql, read="bigquery")
+    except sqlglot.ParseError as error:
+        reason = error.errors[0]["description"] if error.errors else error
+        raise WarehouseError(f"query: BigQuery's SQL does not allow this: {reason}") from error
+    if others or not isinstance(first, exp.Query) or first.find(exp.DML, exp.Into):
+        raise query_error(", ".join(statement.key.upper() for statement in statements if statement) or "nothing")

@@ -2,9 +2,8 @@
 
 It may claim less than is loaded, never more: a writer publishes what remains before a commit that deletes something,
 and everything after it. The copy is valid if the database's files have not changed since it was published, or if its
-writer still has the database open, which a lock (flock) on the copy shows. So it never describes a database that was
-deleted, replaced, restored or edited by another program. Nothing here opens the database file: closing it would
-release the lock of this process (POSIX locks are per process). Why there is a copy: docs/decisions/copy-of-loads.md
+writer still has the database open, which a lock (flock) on the copy shows. Nothing here opens the database file:
+closing it would release this process's lock (POSIX locks are per process). Why: docs/decisions/copy-of-loads.md
 """
 
 from __future__ import annotations
@@ -79,7 +78,11 @@ def read_copy(database: Path) -> Ledger | None:
     """The ledger in the copy; None if there is no valid copy."""
     try:
         with _copy_path(database).open() as file:
-            locked = _is_locked(file.fileno())
+            locked = False
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                locked = isinstance(error, BlockingIOError)  # otherwise a file system without locks
             copy = json.load(file)
         current = signature(database)
         if copy["database"] == current or (locked and _same_file(copy["database"], current)):
@@ -91,10 +94,7 @@ def read_copy(database: Path) -> Ledger | None:
 
 
 def unchanged(before: Ledger, after: Ledger) -> Ledger:
-    """The records of `before` whose rows are the same in `after`, even if they were loaded again.
-
-    A month that is loaded again from the same file must not be missing from the copy for a moment.
-    """
+    """The records of `before` whose rows are the same in `after`, even if they were loaded again from the same file."""
     loads, marts = after.loads, after.marts
     return Ledger(
         {key: load for key, load in before.loads.items() if key in loads and _undated(load) == _undated(loads[key])},
@@ -113,14 +113,6 @@ def _same_file(one: Signature, other: Signature) -> bool:
 
 def _copy_path(database: Path) -> Path:
     return database.with_name(f"{database.name}.loads.json")
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)  # else a file system without locks
-    return False
 
 
 def _values(record: dict[str, Any], time: str) -> dict[str, Any]:

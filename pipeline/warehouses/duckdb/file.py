@@ -98,15 +98,11 @@ class DuckDBFile:
             time.sleep(random.uniform(*_PAUSE_S))  # noqa: S311
 
     def _reason(self, error: Exception) -> str:
-        """Why DuckDB cannot open the file: the first line of its message, with a remedy where one is known.
-
-        Reads the file only now: closing it again releases a lock that this process may have on it.
-        """
+        """Why DuckDB cannot open the file: the first line of its message, with a remedy where one is known."""
         message = str(error).partition("\n")[0]
-        if has_no_locks(message):
-            return explained(OSError(errno.ENOLCK, message), _SETTING)
-        if os.strerror(errno.EACCES) in message:
-            return explained(OSError(errno.EACCES, message), _SETTING)
+        if has_no_locks(message) or os.strerror(errno.EACCES) in message:
+            return explained(OSError(errno.ENOLCK if has_no_locks(message) else errno.EACCES, message), _SETTING)
+        # Only now: closing the file again releases a lock that this process may have on it.
         start = self.path.read_bytes()[:16] if self.path.is_file() else b""
         if not start or start[8:12] == b"DUCK":
             return message
@@ -124,14 +120,16 @@ class DuckDBFile:
                 if self.path.exists():
                     return
                 # From a killed process; and from a deleted database, whose WAL DuckDB would replay.
-                _delete(draft.path, wal_path(draft.path), wal_path(self.path))
+                for file in (draft.path, wal_path(draft.path), wal_path(self.path)):
+                    file.unlink(missing_ok=True)
                 try:
                     with draft.opened(subject) as connection:
                         fill(connection)
                         connection.execute("CHECKPOINT")
                     draft.path.replace(self.path)
                 finally:
-                    _delete(draft.path, wal_path(draft.path))
+                    draft.path.unlink(missing_ok=True)
+                    wal_path(draft.path).unlink(missing_ok=True)
                 sync(self.path.parent)
         except OSError as error:
             raise WarehouseError(f"{subject}: cannot create {self.path}: {explained(error, _SETTING)}") from error
@@ -151,11 +149,6 @@ def _holder(message: str) -> str | None:
     if "same database file with a different configuration" in message:
         return f"this process itself (PID {os.getpid()})"
     return None
-
-
-def _delete(*files: Path) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)
 
 
 @contextmanager

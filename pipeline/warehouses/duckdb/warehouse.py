@@ -19,26 +19,13 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
-from pipeline.warehouses.base import Ledger, LoadRecord, Locked, Mart, MartRecord, StoredFile
+from pipeline.months import label
+from pipeline.warehouses import schema
+from pipeline.warehouses.base import Ledger, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
 from pipeline.warehouses.duckdb.file import DuckDBFile
-from pipeline.warehouses.load_file import inspect, load_name, validate_marts
-from pipeline.warehouses.queries import refuse, split_explain
-from pipeline.warehouses.schema import (
-    Dialect,
-    Table,
-    TableColumn,
-    drop_marts,
-    evolve,
-    evolve_mart,
-    fill_mart,
-    forget_load,
-    missing,
-    read_ledger,
-    record_load,
-    table_of,
-    validate_types,
-)
+from pipeline.warehouses.load_file import inspect, validate_marts
+from pipeline.warehouses.schema import Dialect, Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
 if TYPE_CHECKING:
@@ -93,7 +80,7 @@ class DuckDBDialect(Dialect):
 _DIALECT = DuckDBDialect()
 
 
-class DuckDBWarehouse:
+class DuckDBWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
 
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
@@ -103,62 +90,80 @@ class DuckDBWarehouse:
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Delete, insert and record in one transaction."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
                 existing = _DIALECT.tables(connection)[dataset.name]
-                validate_types(dataset.name, table_of(_DIALECT, dataset), existing, remedy)
+                schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), existing, remedy)
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 if month or previous is None or previous.fingerprint != file.fingerprint:
-                    drop_marts(connection, _DIALECT, dataset.name, month)
+                    schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
-                forget_load(connection, dataset.name, month)
+                schema.forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
                 if rows != load_file.rows:
                     raise WarehouseError(f"{subject}: loaded {rows} rows, but {path} has {load_file.rows}")
-                record_load(connection, dataset.name, month, load_file, file.fingerprint)
+                schema.record_load(connection, dataset.name, month, load_file, file.fingerprint)
         return rows
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, _):
-                drop_marts(connection, _DIALECT, dataset.name, month)
+            with self._writing(label(dataset.name, month)) as (connection, _):
+                schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
-                forget_load(connection, dataset.name, month)
+                schema.forget_load(connection, dataset.name, month)
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, _):
-                drop_marts(connection, _DIALECT, dataset.name, month)
+            with self._writing(label(dataset.name, month)) as (connection, _):
+                schema.drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            columns = {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
-            return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+            columns = {mart.name: schema.evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
+            return {mart.name: schema.fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
 
-    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        """From `loads`, or its copy."""
-        return self._ledger().loads_of(dataset.name)
-
-    def mart_months(self, dataset: Dataset) -> dict[date, dict[str, MartRecord]]:
-        """From `mart_loads`, or its copy."""
-        return self._ledger().mart_months(dataset.name)
+    def ledger(self) -> Ledger:
+        """From memory if the files are unchanged, from the database, or from its copy."""
+        path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _LEDGER_TIMEOUT_S)
+        while True:
+            current = signature(path)
+            if current[0] is None:
+                return Ledger()
+            if path in _KNOWN and _KNOWN[path][0] == current:
+                return _KNOWN[path][1]
+            try:
+                with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
+                    ledger = _read_ledger(connection)
+                    # No process can write while the file is open for reading.
+                    files = signature(path)
+            except Locked:
+                copy = read_copy(path)
+                if copy is not None:
+                    return copy
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                if time.time_ns() - max(file[2] for file in files if file) > _COARSEST_CLOCK_NS:
+                    _KNOWN[path] = files, ledger
+                return ledger
 
     def validate_shared(self) -> None:
         """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
-            missing(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.missing(connection, _DIALECT, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Run it without access to other files or the network; waits while another process writes."""
@@ -179,7 +184,7 @@ class DuckDBWarehouse:
         import duckdb
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            evolve(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
 
         self._file.make(subject, fill)
         with ExitStack() as stack:
@@ -205,32 +210,6 @@ class DuckDBWarehouse:
             with suppress(OSError):
                 copy.publish(after)
 
-    def _ledger(self) -> Ledger:
-        """The current ledger: from memory if the files are unchanged, from the database, or from its copy."""
-        path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _LEDGER_TIMEOUT_S)
-        while True:
-            current = signature(path)
-            if current[0] is None:
-                return Ledger()
-            if path in _KNOWN and _KNOWN[path][0] == current:
-                return _KNOWN[path][1]
-            try:
-                with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
-                    ledger = _read_ledger(connection)
-                    # No process can write while the file is open for reading.
-                    files = signature(path)
-            except Locked:
-                copy = read_copy(path)
-                if copy is not None:
-                    return copy
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.02)
-            else:
-                if time.time_ns() - max(file[2] for file in files if file) > _COARSEST_CLOCK_NS:
-                    _KNOWN[path] = files, ledger
-                return ledger
-
 
 def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
     """Insert the file's rows by column name, with nulls for missing columns; returns their number."""
@@ -248,7 +227,7 @@ def drop_rows(connection: Any, table: str, month: date | None) -> None:
 
 
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    return read_ledger(connection, set(_DIALECT.tables(connection)))
+    return schema.read_ledger(connection, set(_DIALECT.tables(connection)))
 
 
 def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
@@ -257,8 +236,8 @@ def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> 
 
     types = [parsed.type.name for parsed in connection.extract_statements(statement)]
     if types != ["SELECT"]:
-        raise refuse(", ".join(types) or "nothing")
+        raise query_error(", ".join(types) or "nothing")
     text = statement.encode()
     keywords = [offset for offset, token in duckdb.tokenize(statement) if token == duckdb.token_type.keyword]
     if any(text[offset : offset + 4].upper() == b"COPY" for offset in keywords):
-        raise refuse("COPY", '; write a column of this name as "copy"')
+        raise query_error("COPY", '; write a column of this name as "copy"')

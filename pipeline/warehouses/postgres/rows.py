@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.warehouses.queries import refuse, split_explain
+from pipeline.warehouses.base import query_error, split_explain
 
 if TYPE_CHECKING:
     import psycopg
@@ -61,9 +61,9 @@ def read_rows(connection: psycopg.Connection[Any], sql: str) -> pa.Table:
     explain, statement = split_explain(sql)
     keyword = re.match(r"[(\s]*(\w*)", statement)[1].upper()  # type: ignore[index]
     if keyword not in _CURSOR_STATEMENTS and (keyword != "SHOW" or explain):
-        raise refuse(f"{explain} {keyword}".strip() or "nothing")
+        raise query_error(f"{explain} {keyword}".strip() or "nothing")
     if evasion := _EVASIONS.search(statement):
-        raise refuse(f"{evasion[0]} could act outside of the read-only transaction")
+        raise query_error(f"{evasion[0]} could act outside of the read-only transaction")
     sql = f"{explain} {statement}"
     connection.execute("SET datestyle = 'ISO'")
     known = {*_TYPES, _NUMERIC, 0}

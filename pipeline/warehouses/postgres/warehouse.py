@@ -16,8 +16,9 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.planning import TtlCache
-from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.load_file import inspect, load_name, validate_marts
+from pipeline.months import label
+from pipeline.warehouses.base import Ledger, Mart, StoredFile, Warehouse
+from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.postgres.copy import encode
 from pipeline.warehouses.postgres.locks import lock_session, lock_transaction, retry_locked, transaction
 from pipeline.warehouses.postgres.rows import read_rows
@@ -53,8 +54,8 @@ _TYPE_REMEDY = "load into another database or schema, or load all months again h
 _T = TypeVar("_T")
 
 
-class PostgresWarehouse:
-    """See `pipeline.warehouses.base.Warehouse`; every call opens a connection of its own."""
+class PostgresWarehouse(Warehouse):
+    """See `pipeline.warehouses.base.Warehouse`; every call opens its own connection."""
 
     def __init__(
         self, server: Server, datasets: Mapping[str, Dataset], zones: Dataset, *, lock_timeout_s: float
@@ -70,7 +71,7 @@ class PostgresWarehouse:
 
         Marts of other rows or other zones are deleted. Readers never wait: they see the old rows until the commit.
         """
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         table = rows_table(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
@@ -103,7 +104,7 @@ class PostgresWarehouse:
         """Rows, marts and records are deleted in one transaction."""
 
         def change(connection: psycopg.Connection[Any]) -> None:
-            validate_ours(connection, load_name(dataset, month), dataset, month)
+            validate_ours(connection, label(dataset.name, month), dataset, month)
             drop_marts(connection, _DIALECT, dataset.name, month)
             forget_load(connection, dataset.name, month)
             table = rows_table(dataset.name, month)
@@ -119,7 +120,7 @@ class PostgresWarehouse:
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
 
         def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
@@ -144,14 +145,6 @@ class PostgresWarehouse:
 
         return self._run(subject, work)
 
-    def loads(self, dataset: Dataset) -> dict[date | None, LoadRecord]:
-        """From `loads`, without months whose partition was dropped."""
-        return self._ledger().loads_of(dataset.name)
-
-    def mart_months(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
-        """From `mart_loads`."""
-        return self._ledger().mart_months(dataset.name)
-
     def validate_shared(self) -> None:
         """By the statements that a load would run first."""
         datasets, zones = self._datasets.values(), self._zones
@@ -165,7 +158,7 @@ class PostgresWarehouse:
         self._cached_ledger.forget()
         return self._server.run(subject, work)
 
-    def _ledger(self) -> Ledger:
+    def ledger(self) -> Ledger:
         """Cached, since a plan asks once for each dataset."""
         return self._cached_ledger.get(lambda: self._server.run("loads", _read))
 
@@ -185,15 +178,15 @@ class PostgresWarehouse:
     ) -> None:
         table = rows_table(dataset.name, month)
         tables = [dataset.name, table, f"{table}_incoming", "loads", "mart_loads"]
-        retry_locked(connection, load_name(dataset, month), tables, self._limit_s, change)
+        retry_locked(connection, label(dataset.name, month), tables, self._limit_s, change)
 
     def _forget(self, dataset: Dataset, month: date | None, change: Callable[[psycopg.Connection[Any]], None]) -> None:
         def work(connection: psycopg.Connection[Any]) -> None:
             if table_names(connection) >= LEDGER.keys():
-                lock_session(connection, load_name(dataset, month), self._limit_s)
+                lock_session(connection, label(dataset.name, month), self._limit_s)
                 self._change(connection, dataset, month, lambda: change(connection))
 
-        self._run(load_name(dataset, month), work)
+        self._run(label(dataset.name, month), work)
 
 
 def _read(connection: psycopg.Connection[Any]) -> Ledger:
