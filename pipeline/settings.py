@@ -2,10 +2,7 @@
 
 `Settings` is the table for Luigi's section [pipeline], the options of `pipeline`, the environment variables, README and
 luigi.cfg. The command line (`--pipeline-lake`, `--lake`) overrides the environment (`PIPELINE_LAKE`), which overrides
-luigi.cfg. A task carries the settings and the run context of its process to the process that runs it
-(`pipeline.tasks.base`), since under forkserver and spawn a child has no command line.
-
-This module opens nothing: `pipeline.places` opens and validates what the settings name.
+luigi.cfg. This module opens nothing: `pipeline.places` opens and validates what the settings name.
 """
 
 from __future__ import annotations
@@ -161,16 +158,8 @@ class RunContext:
 
 _adopted: Settings | None = None
 _context: RunContext | None = None
-_validate: Callable[[Settings, Collection[str]], dict[str, str]] | None = None
-
-
-def validate_with(validate: Callable[[Settings, Collection[str]], dict[str, str]]) -> None:
-    """Register the function that validates what the settings name; `pipeline.places` calls this.
-
-    It gets the settings and the names of invalid ones, and returns further problems by name.
-    """
-    global _validate
-    _validate = validate
+#: Called with the settings and the names of invalid ones; return further problems by name. Filled by `pipeline.places`.
+VALIDATORS: list[Callable[[Settings, Collection[str]], dict[str, str]]] = []
 
 
 def current_settings() -> Settings:
@@ -218,7 +207,10 @@ def resolve(**overrides: str | None) -> Settings:
 
 def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
     """As `resolve`, but returns the problems by name, and the default in place of each invalid value."""
-    problems = _unknown_options()
+    config = get_config()
+    options = config.options(_SECTION) if config.has_section(_SECTION) else []
+    unknown = sorted(set(options) - set(FIELDS) - set(config.defaults()))
+    problems = {name: f"unknown option {name!r}, known are {', '.join(FIELDS)}" for name in unknown}
     _warn_of_misspelt_variables()
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -227,13 +219,12 @@ def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
         try:
             text, origins[name] = _written(row, overrides.get(name))
             if text is not None:
-                in_file = not origins[name] and overrides.get(name) is None
-                values[name] = row.parse(_plain(row, text, in_file=in_file))
+                values[name] = row.parse(_plain(row, text))
         except (UsageError, configparser.Error) as error:
             invalid[name] = str(error)
     settings = Settings(**values)
-    if _validate is not None:
-        invalid |= _validate(settings, invalid.keys())
+    for validate in VALIDATORS:
+        invalid |= validate(settings, invalid.keys())
     for name in sorted(invalid, key=list(FIELDS).index):
         problem = invalid[name] if name in invalid[name] else f"{name}: {invalid[name]}"
         problems[name] = problem + origins.get(name, "")
@@ -251,7 +242,7 @@ def suggested_command(*words: str) -> str:
     for name, row in FIELDS.items():
         if row.option:
             text, _ = _written(row, None, with_options=False)
-            usual = row.default if text is None else row.parse(_plain(row, text, in_file=False))
+            usual = row.default if text is None else row.parse(_plain(row, text))
             value = getattr(settings, name)
             options += [row.flag, _without_secret(value) if row.is_secret else value] if value != usual else []
     return shlex.join(["pipeline", *words, *options])
@@ -278,20 +269,21 @@ def _written(row: Field, override: str | None, *, with_options: bool = True) -> 
         return text, f" (from --{_SECTION}-{row.flag.removeprefix('--')})"
     if text := os.environ.get(row.variable):
         return text, f" (from {row.variable} in the environment)"
-    return (get_config().get(_SECTION, row.name) if get_config().has_option(_SECTION, row.name) else None), ""
-
-
-def _plain(row: Field, text: str, *, in_file: bool) -> str:
-    """The text without outer spaces; a path has the home folder in place of `~`."""
-    text = text.strip()
-    # The errors do not show the text, which may be a secret.
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise UsageError(f"{row.name}: the quotes would be part of the value; allowed is the value without them")
-    if in_file and (comment := re.search(r"\s[#;]", text)):
+    text = get_config().get(_SECTION, row.name, None)
+    if text and (comment := re.search(r"\s[#;]", text.strip())):
         raise UsageError(
             f"{row.name}: {comment[0]!r} does not begin a comment here and would be part of the value; allowed are "
             "comments on lines of their own (a path with it can be given in the environment or on the command line)"
         )
+    return text, ""
+
+
+def _plain(row: Field, text: str) -> str:
+    """The text without outer spaces; a path has the home folder in place of `~`."""
+    text = text.strip()
+    # The error does not show the text, which may be a secret.
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise UsageError(f"{row.name}: the quotes would be part of the value; allowed is the value without them")
     if not row.is_path:
         return text
     url = "duckdb:///" if text.startswith("duckdb:///") else ""
@@ -304,13 +296,6 @@ def expand_home(path: str, name: str) -> str:
     if path.startswith("~") and (full.startswith("~") or os.environ.get("HOME") == ""):
         raise UsageError(f"{name} = {path!r}: the home folder for its ~ is unknown; allowed is a full path")
     return full
-
-
-def _unknown_options() -> dict[str, str]:
-    config = get_config()
-    options = config.options(_SECTION) if config.has_section(_SECTION) else []
-    unknown = sorted(set(options) - set(FIELDS) - set(config.defaults()))
-    return {name: f"unknown option {name!r}, known are {', '.join(FIELDS)}" for name in unknown}
 
 
 @cache

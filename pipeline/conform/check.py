@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.conform.profile import Measures
 from pipeline.datasets.base import Dataset, Rule
 from pipeline.errors import CheckFailed, cut
-from pipeline.months import format_month
+from pipeline.months import format_month, label
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def check(dataset: Dataset, month: date | None, measures: Measures) -> list[Find
         count = measures.counts.get(rule.measure)
         if count is not None and not _holds(rule, count, measures.rows):
             found, allowed = _found(rule, count, measures), limits_of(rule)
-            message = f"{dataset.subject(month)}: {rule.doc}: found {found}, allowed {allowed}"
+            message = f"{label(dataset.name, month)}: {rule.doc}: found {found}, allowed {allowed}"
             findings.append(Finding(rule.name, rule.severity, found, allowed, message))
     return findings
 
@@ -50,7 +50,7 @@ def enforce(dataset: Dataset, month: date | None, findings: Sequence[Finding]) -
     if errors:
         listed = "; ".join(f"{finding.rule}: {finding.message.partition(': ')[2]}" for finding in errors)
         raise CheckFailed(
-            f"{dataset.subject(month)}: failed its checks, so not published: {listed}; "
+            f"{label(dataset.name, month)}: failed its checks, so not published: {listed}; "
             "the limits are in pipeline/datasets/rules.py"
         )
 

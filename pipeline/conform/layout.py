@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipeline.conform.convert import Problem, convert, convertible, misfits
 from pipeline.datasets.base import IGNORED_NAMES, Dataset, fold
 from pipeline.errors import SchemaError, cut
+from pipeline.months import label
 from pipeline.raw import RawFile
 
 #: An error names at most so many columns; TLC's files have at most 25.
@@ -82,7 +83,7 @@ def match_columns(raw: RawFile, dataset: Dataset, month: date | None) -> Layout:
     if any(problems):
         verb = "declare them" if unknown else "the expected columns are declared"
         listed = ", ".join(filter(None, problems))
-        raise SchemaError(f"{dataset.subject(month)}: {listed}; {verb} in {dataset.declared_in}")
+        raise SchemaError(f"{label(dataset.name, month)}: {listed}; {verb} in {dataset.declared_in}")
     return Layout(dataset, positions)
 
 

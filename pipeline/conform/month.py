@@ -19,7 +19,7 @@ from pipeline.conform.writer import TripsWriter
 from pipeline.datasets import Dataset, base, dataset_named
 from pipeline.datasets.published import published_months
 from pipeline.errors import SchemaError, UsageError
-from pipeline.months import format_month
+from pipeline.months import format_month, label
 from pipeline.raw import Batches, RawFile
 from pipeline.raw.reader import open_raw
 from pipeline.version import __version__
@@ -59,7 +59,7 @@ def conform_file(
     arrow_threads = pa.cpu_count()
     try:
         pa.set_cpu_count(threads or arrow_threads)
-        source = open_raw(raw, subject=dataset.subject(month), advice=_advice(dataset, month))
+        source = open_raw(raw, subject=label(dataset.name, month), advice=_advice(dataset, month))
         layout = match_columns(source, dataset, month)
         measures = Measures(
             dataset=dataset.name,
@@ -106,7 +106,7 @@ def _validate_values(layout: Layout, measures: Measures) -> None:
             lines.append(f"{column.name}: rows without a value, which is required: {nulls:,}")
     if lines:
         raise SchemaError(
-            f"{dataset.subject(measures.month)}: {'; '.join(lines)} (in the first {measures.rows:,} rows); "
+            f"{label(dataset.name, measures.month)}: {'; '.join(lines)} (in the first {measures.rows:,} rows); "
             f"types and words are declared in {dataset.declared_in}"
         )
 

@@ -16,8 +16,6 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.months import format_month
-
 TIME = pa.timestamp("us")
 MONEY = pa.float64()
 
@@ -139,10 +137,6 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every trips file, with unit, meaning and codes as field metadata."""
         return pa.schema([_field(column) for column in self.columns])
-
-    def subject(self, month: date | None) -> str:
-        """Dataset and month as messages name them, such as "yellow 2024-01"; the dataset alone without a month."""
-        return f"{self.name} {format_month(month)}" if month else self.name
 
     def base_name(self, month: date | None) -> str:
         """The published file's name without ending, such as yellow_tripdata_2024-01."""

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from pipeline.errors import SourceError, redact
-from pipeline.source.parts import Part, Version, hash_of, write_all
+from pipeline.source.parts import Part, Version, hash_of
 from pipeline.source.retries import Retries, RetryableError, RetryPolicy, reason, request, to_int, validate_response
 
 _CHUNK_BYTES = 1 << 18
@@ -132,7 +132,8 @@ class Download:
                     self.part.discard()
                     raise self._too_long("does not announce its length and sends more")
                 digest.update(chunk)
-                write_all(file, chunk)
+                file.write(chunk)
+                file.flush()  # A killed process loses no received bytes.
                 if not head_is_checked and size >= _HEAD_BYTES:
                     self._validate(self.check_head, os.pread(file.fileno(), _HEAD_BYTES, 0))
                     head_is_checked = True

@@ -1,7 +1,7 @@
 """The one inventory: what exists of each month, which of it is stale, and what a run must do.
 
 It asks in bulk, and only when first needed: one listing of each folder of the lake, one query for the records of each
-dataset's loads and marts. Plan, status, tasks, redo, refresh and the end of a run all use it, so that they agree.
+dataset's loads and marts.
 
 A load counts while the warehouse still has its rows. A mart counts while it was built from the current load by the
 declared SQL. Staleness has one basis: a trips file depends on its source (the sidecar's hash) and its declaration, a
@@ -74,14 +74,9 @@ class MonthStatus:
             return "warned" if self.warnings else "complete"
         return "failed" if self.failure and self.stage not in ("stale", "refused") else self.stage
 
-    @property
-    def missing_steps(self) -> tuple[str, ...]:
-        """The steps that a run does, in order; stale files and loads count as done."""
-        return self.missing_through(self.last_step)
-
-    def missing_through(self, last: str) -> tuple[str, ...]:
-        """The steps that a run up to this one does: all after the last that is done."""
-        return steps_left(self.done.__contains__, steps_of(self.dataset, last))
+    def missing_steps(self, through: str = STEPS[-1]) -> tuple[str, ...]:
+        """The steps that a run up to this one does: all after the last that is done, even if that is stale."""
+        return steps_left(self.done.__contains__, steps_of(self.dataset, through))
 
     @property
     def stale_from(self) -> str | None:

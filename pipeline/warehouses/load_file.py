@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, SOURCE_KEY, Dataset
 from pipeline.errors import WarehouseError
-from pipeline.months import format_month
+from pipeline.months import format_month, label
 from pipeline.warehouses.base import Mart
 
 
@@ -37,7 +37,7 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
     """
     import pyarrow.parquet as pq
 
-    subject = load_name(dataset, month)
+    subject = label(dataset.name, month)
     try:
         with pq.ParquetFile(file) as parquet:
             footer = parquet.metadata
@@ -57,11 +57,6 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
             f"or declare what is missing in {dataset.declared_in or 'the dataset'}"
         )
     return LoadFile(footer.num_rows, metadata[SOURCE_KEY], metadata[DECLARATION_KEY])
-
-
-def load_name(dataset: Dataset, month: date | None) -> str:
-    """A load in messages: "green 2024-01", or "zones"."""
-    return f"{dataset.name} {format_month(month)}" if month else dataset.name
 
 
 def validate_marts(subject: str, dataset: Dataset, marts: Iterable[Mart]) -> None:

@@ -23,6 +23,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.google_cloud import translated
 from pipeline.lake.planning import TtlCache
+from pipeline.months import label
 from pipeline.version import __version__
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
 from pipeline.warehouses.bigquery.schema import ledger_tables, table_of
@@ -34,7 +35,7 @@ from pipeline.warehouses.bigquery.sql import (
     validate_reading,
 )
 from pipeline.warehouses.bigquery.tables import Tables, Target
-from pipeline.warehouses.load_file import inspect, load_name, validate_marts
+from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.tables import LEDGER
 
 
@@ -58,7 +59,7 @@ class BigQueryWarehouse:
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """One load job replaces the partition or the zones; the record is revoked before and written after."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         if not file.uri.startswith("gs://"):
             raise WarehouseError(f"{subject}: BigQuery loads from a gs:// lake only, not from {file.uri}")
         with file.open() as opened:
@@ -86,7 +87,7 @@ class BigQueryWarehouse:
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete the marts of the month, then the record of its load, then its rows."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with self._translated(subject):
             records = self._records(writing=True)
             self._forget_marts(subject, records, dataset.name, month)
@@ -97,7 +98,7 @@ class BigQueryWarehouse:
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete the records of the month's marts, then their rows."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with self._translated(subject):
             self._forget_marts(subject, self._records(writing=True), dataset.name, month)
 
@@ -118,7 +119,7 @@ class BigQueryWarehouse:
 
         BigQuery checks all statements, free of charge, before anything is changed.
         """
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._translated(subject):
             records = self._records(writing=True)

@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
+from pipeline.months import label
 from pipeline.warehouses.base import Ledger, LoadRecord, Locked, Mart, MartRecord, StoredFile
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
 from pipeline.warehouses.duckdb.file import DuckDBFile
-from pipeline.warehouses.load_file import inspect, load_name, validate_marts
+from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.queries import refuse, split_explain
 from pipeline.warehouses.schema import (
     Dialect,
@@ -103,7 +104,7 @@ class DuckDBWarehouse:
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Delete, insert and record in one transaction."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
@@ -125,7 +126,7 @@ class DuckDBWarehouse:
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, _):
+            with self._writing(label(dataset.name, month)) as (connection, _):
                 drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 forget_load(connection, dataset.name, month)
@@ -133,12 +134,12 @@ class DuckDBWarehouse:
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(load_name(dataset, month)) as (connection, _):
+            with self._writing(label(dataset.name, month)) as (connection, _):
                 drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
         with self._writing(subject) as (connection, before):
             load = before.loads.get((dataset.name, month))

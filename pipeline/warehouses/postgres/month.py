@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
-from pipeline.months import add_months
-from pipeline.warehouses.load_file import load_name
+from pipeline.months import add_months, label
 from pipeline.warehouses.postgres.copy import encode
 from pipeline.warehouses.postgres.schema import partition_of
 from pipeline.warehouses.postgres.server import import_psycopg, transaction
@@ -65,7 +64,7 @@ def stage(
         # By itself: pg_get_indexdef locks the parent, too.
         return _indexes(connection, dataset.name, onto=incoming)
 
-    indexes = insisting(connection, load_name(dataset, month), [dataset.name, incoming], limit_s, prepare)
+    indexes = insisting(connection, label(dataset.name, month), [dataset.name, incoming], limit_s, prepare)
     with connection.transaction():
         # Not LIKE, which locks the parent until the copy is through, while another month's swap wants it alone.
         named = Table(f"{dataset.name} of {month:%Y-%m}.", table.columns)

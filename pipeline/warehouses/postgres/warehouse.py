@@ -16,8 +16,9 @@ import pyarrow as pa
 from pipeline.datasets.base import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.lake.planning import TtlCache
+from pipeline.months import label
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile
-from pipeline.warehouses.load_file import LoadFile, inspect, load_name, validate_marts
+from pipeline.warehouses.load_file import LoadFile, inspect, validate_marts
 from pipeline.warehouses.postgres.month import (
     alone,
     attach_partition,
@@ -74,7 +75,7 @@ class PostgresWarehouse:
 
         The record is written in the same transaction. Marts of other rows or other zones are deleted.
         """
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
 
@@ -109,7 +110,7 @@ class PostgresWarehouse:
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Rows, marts and records are deleted in one transaction."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
             if not names_in(connection) >= LEDGER.keys():
@@ -131,7 +132,7 @@ class PostgresWarehouse:
 
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Rows and records go in one transaction."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
 
         def work(connection: psycopg.Connection[Any]) -> None:
             if not names_in(connection) >= LEDGER.keys():
@@ -147,7 +148,7 @@ class PostgresWarehouse:
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """All marts of the month in one transaction with their records."""
-        subject = load_name(dataset, month)
+        subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
 
         def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
