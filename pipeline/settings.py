@@ -77,6 +77,9 @@ def _row(default: Any, help: str, option: str = "", **traits: Any) -> Any:
     return field(default=default, repr=not row.is_secret, metadata={"row": row})
 
 
+_URL: Any = {"option": "URL", "is_path": True, "is_secret": True}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values of all settings, picklable; `Settings()` has the defaults."""
@@ -88,23 +91,19 @@ class Settings:
         "duckdb:///data/warehouse.duckdb",
         "URL of the warehouse: duckdb:///relative/path, duckdb:////absolute/path, postgresql://user@host/database, or "
         "bigquery://project/dataset?location=US",
-        option="URL",
-        is_path=True,
-        is_secret=True,
+        **_URL,
     )
     source: str = _row(
         "https://d37ci6vzurychx.cloudfront.net",
         "where raw files come from: an address laid out as TLC's site, one with {dataset} and {file}, one that ends in "
         "/releases/download (a mirror of TLC's old CSVs), or a folder",
-        option="URL",
-        is_path=True,
-        is_secret=True,
+        **_URL,
     )
     source_format: str = _row(
         "auto",
         "ending of the raw files, and of those that count in the lake; auto is csv.gz for a mirror of old CSVs and "
         "parquet elsewhere",
-        option="ENDING",
+        "ENDING",
         choices=("auto", "parquet", "csv", "csv.gz"),
     )
     publication_lag_months: int = _row(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -74,11 +73,7 @@ class LocalStore:
     def exists(self, key: str) -> bool:
         """Whether the folder has this file."""
         with self._translate_errors(key, "cannot be accessed in"):
-            try:
-                # Not is_file: from Python 3.14 on it takes a file in a folder without access for a missing one.
-                return stat.S_ISREG((self.root / key).stat().st_mode)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+            return (self.root / key).is_file()
 
     def entries(self, prefix: str) -> dict[str, LocalEntry]:
         """The files below a folder, without drafts; one that is deleted during the listing is left out."""

@@ -86,8 +86,8 @@ class Part:
 
     @contextmanager
     def opened(self, version: Version, *, restart: bool) -> Iterator[BinaryIO]:
-        """Yield the file, open for reading and writing; `restart` empties it and notes this version."""
-        with self._translate_errors(), self.path.open("w+b" if restart else "r+b") as file:
+        """Yield the file, open at its end; `restart` empties it and notes this version."""
+        with self._translate_errors(), self.path.open("w+b" if restart else "a+b") as file:
             if restart:
                 # After the old bytes are deleted: if the process dies here, they must not be noted as the new version.
                 self.note.write_text(json.dumps(asdict(version)))
@@ -95,19 +95,14 @@ class Part:
 
     def sha256(self) -> str:
         """The hash of the bytes in hexadecimal digits."""
+        digest = hashlib.sha256()
         with self._translate_errors(), self.path.open("rb") as file:
-            return hash_of(file).hexdigest()
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def _translate_errors(self) -> AbstractContextManager[None]:
         return translate_disk_errors(f"{self.path}: cannot be written", "[pipeline] lake (or scratch)")
-
-
-def hash_of(file: BinaryIO) -> hashlib._Hash:
-    """The sha256 of the rest of the file, which can be updated with more bytes."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest
 
 
 def parse_record(record_class: type[_Record], text: AnyStr) -> _Record:

@@ -28,8 +28,6 @@ from pipeline.version import __version__
 _LONGEST_WAIT_S = 600.0
 #: Retried besides statuses from 500 up: request timeout, too early, too many requests.
 _RETRIED = (408, 425, 429)
-#: Final: a network that asks for a login.
-_LOG_IN = 511
 #: The variables that name the trusted certificates; the first one that is set counts.
 _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 #: OpenSSL's reasons that no other bundle of certificates fixes.
@@ -177,7 +175,8 @@ def _retry_after_s(response: requests.Response) -> float:
 def validate_response(response: requests.Response, where: str) -> None:
     """Raise RetryableError for a status that is retried, SourceError for any other that announces no file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
-    if response.status_code in _RETRIED or (response.status_code >= 500 and response.status_code != _LOG_IN):
+    # 511: the network asks for a login.
+    if response.status_code in _RETRIED or (response.status_code >= 500 and response.status_code != 511):
         raise RetryableError(status, _retry_after_s(response))
     if response.status_code not in (200, 206):
         raise SourceError(f"{where}: {status}; look at [pipeline] source, and at the proxy or login of this network")

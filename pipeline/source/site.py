@@ -8,7 +8,6 @@ Sources: the HTTP semantics of RFC 9110 (sections 13 and 14); TLC's CDN answers 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -164,10 +163,6 @@ class Source:
         except SourceError:
             return False
 
-    def has(self, dataset: Dataset, month: date) -> bool:
-        """Whether the source has the month now; asks and raises as `version`."""
-        return self.version(dataset, month) is not None
-
     def version(self, dataset: Dataset, month: date | None) -> Version | None:
         """The version that the source has now, None when it has none; a SourceError when it gives no clear answer."""
         url = self.url(dataset, month)
@@ -230,10 +225,9 @@ def _validate_folder(base: str) -> str:
         path = "/" + unquote(base.split("/", 3)[3])
     elif "://" in base:
         raise UsageError(f"[pipeline] source = {redact(base)!r}: {allowed}")
-    folder = os.path.expanduser(path)  # noqa: PTH111 - takes any text, where Path raises
-    if not os.path.isdir(folder):  # noqa: PTH112 - the same
+    if not os.path.isdir(path):  # noqa: PTH112 - takes any text, where Path raises
         raise UsageError(f"[pipeline] source = {base!r}: there is no such folder; {allowed}")
-    return str(Path(folder).absolute())
+    return str(Path(path).absolute())
 
 
 def _copy_file(
@@ -243,11 +237,10 @@ def _copy_file(
     before = _stat(path)
     if before is None:
         return None
-    version, digest, began, size = _version(str(path), before), hashlib.sha256(), monotonic(), 0
+    version, began, size = _version(str(path), before), monotonic(), 0
     try:
         with part.opened(version, restart=True) as target:
             for chunk in _chunks(path):
-                digest.update(chunk)
                 target.write(chunk)
                 size += len(chunk)
                 if size > before.st_size:  # It may grow faster than it is copied.
@@ -257,7 +250,7 @@ def _copy_file(
         after = _stat(path)
         if after is None or not size == after.st_size == before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise SourceError("changed while it was copied; run again when it no longer changes")
-        answer = Answer(None, version.last_modified, size, digest.hexdigest())
+        answer = Answer(None, version.last_modified, size, part.sha256())
         check(answer)
     except SourceError as error:
         part.discard()

@@ -75,24 +75,19 @@ def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable
     statuses = [status for each in inventory.statuses(months, today).values() for status in each]
     by_month = {month: status for month, status in zip(every_month, statuses, strict=True) if month not in unreadable}
     to_ask = [month for month, status in by_month.items() if "download" in status.done or not status.done]
-    same, absent = set[Month](), set[Month]()
+    same, absent = list[Month](), list[Month]()
     for month, answer in ask_source(inventory.source, to_ask):
         if finding := _source_finding(month, answer, sidecars.get(month)):
             findings.append(finding)
         else:
-            (same if month in sidecars else absent).add(month)
+            (same if month in sidecars else absent).append(month)
     for month, status in by_month.items():
         if status.stale_from:
             why = "; ".join(status.stale[step] for step in STEPS if step in status.stale)
             made_at = _made_at(inventory, status, sidecars.get(month))
             findings.append(Finding(*month, "stale", why, made_at, status.stale_from))
-    order = {month: index for index, month in enumerate(every_month)}
-    return Comparison(
-        sorted(findings, key=lambda finding: order[finding.dataset, finding.month]),
-        [month for month in every_month if month in same],
-        [month for month in every_month if month in absent],
-        [month for month in by_month if month not in to_ask],
-    )
+    findings.sort(key=lambda finding: every_month.index((finding.dataset, finding.month)))
+    return Comparison(findings, same, absent, [month for month in by_month if month not in to_ask])
 
 
 def ask_source(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month, Version | SourceError | None]]:
@@ -100,11 +95,18 @@ def ask_source(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month,
 
     When it has failed for all four, the others get a SourceError without a request.
     """
+
+    def ask(month: Month) -> None:
+        try:
+            answers[month] = source.version(dataset_named(month[0]), month[1])
+        except BaseException as error:
+            answers[month] = error
+
     for start in range(0, len(months), _THREADS):
         batch = months[start : start + _THREADS]
         answers: dict[Month, Version | BaseException | None] = {}
         # Daemons, so that Ctrl-C ends the process at once. None of them runs on, as a run forks.
-        threads = [Thread(target=_ask, args=(source, month, answers), daemon=True) for month in batch]
+        threads = [Thread(target=ask, args=(month,), daemon=True) for month in batch]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -117,13 +119,6 @@ def ask_source(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month,
         if all(isinstance(answer, SourceError) for answer in answers.values()):
             yield from ((month, SourceError(_NOT_ASKED)) for month in months[start + _THREADS :])
             return
-
-
-def _ask(source: Source, month: Month, answers: dict[Month, Version | BaseException | None]) -> None:
-    try:
-        answers[month] = source.version(dataset_named(month[0]), month[1])
-    except BaseException as error:
-        answers[month] = error
 
 
 def _sidecars(

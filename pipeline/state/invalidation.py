@@ -108,12 +108,7 @@ def invalidate(
 def _verified_in_lake(
     store: Store, source: Source, plan: DeletionPlan, step: str, redo: Callable[[Month, str], str]
 ) -> bool:
-    """Whether the lake has what the step works on, read to its end; if not, it must be fetched from the source.
-
-    Raises:
-        SourceError: a raw file that has no readable sidecar, or does not match it.
-        StoreError: a file that cannot be read.
-    """
+    """Whether the lake has what the step works on, read to its end; if not, it must be fetched from the source."""
     dataset, month = plan.dataset, plan.month
     for before in reversed(TABLE[: STEPS.index(step)]):
         if before.files is None:  # It works on rows of the warehouse.
