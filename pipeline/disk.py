@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.errors import StoreError
 
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,6 +33,15 @@ def sync(path: Path) -> None:
             raise
 
 
+@contextmanager
+def translate_disk_errors(subject: str, setting: str) -> Iterator[None]:
+    """Turn an OSError into a StoreError that begins with the subject; `setting` as in `explained`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{subject}: {explained(error, setting)}") from error
+
+
 def explained(error: OSError, setting: str) -> str:
     """The error and its remedy; `setting` is the one that names the folder or file."""
     elsewhere = f"set {setting} to another place"
@@ -37,8 +50,6 @@ def explained(error: OSError, setting: str) -> str:
     elif isinstance(error, PermissionError):
         share = 'how several users share one is in docs/operating.md, "Several users"'
         remedy = f"give the user {os.geteuid()} the right to write there, or {elsewhere}; {share}"
-    elif error.errno == errno.EROFS:
-        remedy = f"mount it writable, or {elsewhere}"
     elif error.errno == errno.EXDEV:
         remedy = f"all of it must be on one file system: {setting} must have no links or mounts to others below it"
     elif error.errno in _NO_LOCKS:

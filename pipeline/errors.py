@@ -83,9 +83,7 @@ class PipelineError(Exception):
         """The error that `to_dict` described; UnexpectedError for an unknown code."""
         message, remedy = str(values.get("message", "")), str(values.get("remedy", ""))
         error_class = next((each for each in _classes() if each.code == values.get("code")), UnexpectedError)
-        if error_class is UnexpectedError:
-            return UnexpectedError(message, kind=str(values.get("kind", "Failed")), remedy=remedy)
-        return error_class(message, remedy=remedy)
+        return error_class(message, kind=str(values.get("kind", "")), remedy=remedy)
 
 
 class UsageError(PipelineError):
@@ -141,8 +139,8 @@ class UnexpectedError(PipelineError):
 
     code = "unexpected"
 
-    def __init__(self, message: object = "", *, kind: str = "Failed", remedy: str = "") -> None:
-        super().__init__(message, kind=kind, remedy=remedy)
+    def __init__(self, message: object = "", *, kind: str = "", remedy: str = "") -> None:
+        super().__init__(message, kind=kind or "Failed", remedy=remedy)
 
 
 def as_pipeline_error(error: BaseException, remedy: str = "") -> PipelineError:

@@ -10,14 +10,13 @@ from pipeline.errors import UsageError
 
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _ALLOWED = "a month (2024-01), a year (2024), or a range of either with both ends included (2023-11..2024-03)"
-_MONTHS = "months are 01 to 12"
 
 
 def parse_month(text: str) -> date:
     """The month that a text such as 2024-01 names; a UsageError for any other text."""
     match = _MONTH.fullmatch(text.strip())
     if match and not 1 <= int(match[2]) <= 12:
-        raise UsageError(f"{text.strip()!r} is not a month: {_MONTHS}")
+        raise UsageError(f"{text.strip()!r} is not a month: months are 01 to 12")
     if match is None or int(match[1]) < 1:
         raise UsageError(f"{text!r} is not a month; write YYYY-MM, for instance 2024-01")
     return date(int(match[1]), int(match[2]), 1)
@@ -65,12 +64,9 @@ def parse_months(text: str) -> list[date]:
 def _ends(part: str, whole: str) -> tuple[date, date]:
     if re.fullmatch(r"[0-9]{4}", part.strip()) and int(part) >= 1:
         return date(int(part), 1, 1), date(int(part), 12, 1)
-    try:
-        month = parse_month(part)
-    except UsageError as error:
-        if str(error).endswith(_MONTHS):
-            raise
-        raise UsageError(f"{whole!r} is not a period; write {_ALLOWED}") from error
+    if not _MONTH.fullmatch(part.strip()):
+        raise UsageError(f"{whole!r} is not a period; write {_ALLOWED}")
+    month = parse_month(part)
     return month, month
 
 

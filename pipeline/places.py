@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.lake import Store, local_folder, open_store
-from pipeline.settings import Settings, validate_with
+from pipeline.lake import STORES, Store, local_folder, open_store
+from pipeline.settings import VALIDATORS, Settings
 from pipeline.source.retries import RetryPolicy, is_valid_url, retry_message
 from pipeline.source.site import Source, make_source
 from pipeline.state.inventory import Inventory
 from pipeline.state.steps import BY_NAME, STEPS
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.base import Warehouse
+from pipeline.warehouses.registry import engine_of
 
 _T = TypeVar("_T")
 
@@ -83,11 +84,11 @@ def _validate(settings: Settings, invalid: Collection[str]) -> dict[str, str]:
 
 def _validate_warehouse(settings: Settings, *, lake_is_valid: bool) -> None:
     warehouse_of(replace(settings, load_memory=Settings.load_memory))
-    if lake_is_valid and settings.warehouse.startswith("bigquery://") and not settings.lake.startswith("gs://"):
-        raise UsageError(
-            f"warehouse = {settings.warehouse!r}: BigQuery loads from a lake in Cloud Storage only; allowed is lake = "
-            f"gs://bucket/prefix, not {settings.lake!r}"
-        )
+    schemes = engine_of(settings.warehouse).lake_schemes
+    if lake_is_valid and schemes and settings.lake.partition("://")[0] not in schemes:
+        allowed = " or ".join(STORES[scheme].example for scheme in schemes)
+        problem = f"it cannot load from lake = {settings.lake!r}; allowed is lake = {allowed}"
+        raise UsageError(f"warehouse = {settings.warehouse!r}: {problem}")
 
 
 def _validate_folder(folder: str) -> None:
@@ -100,7 +101,7 @@ def _validate_address(url: str) -> None:
         raise UsageError("the address is invalid; allowed are an empty value and https://host/path")
 
 
-validate_with(_validate)
+VALIDATORS.append(_validate)
 
 
 def inventory_of(settings: Settings, through: str = STEPS[-1]) -> Inventory:

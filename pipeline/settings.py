@@ -2,10 +2,7 @@
 
 `Settings` is the table for Luigi's section [pipeline], the options of `pipeline`, the environment variables, README and
 luigi.cfg. The command line (`--pipeline-lake`, `--lake`) overrides the environment (`PIPELINE_LAKE`), which overrides
-luigi.cfg. A task carries the settings and the run context of its process to the process that runs it
-(`pipeline.tasks.base`), since under forkserver and spawn a child has no command line.
-
-This module opens nothing: `pipeline.places` opens and validates what the settings name.
+luigi.cfg. This module opens nothing: `pipeline.places` opens and validates what the settings name.
 """
 
 from __future__ import annotations
@@ -80,6 +77,9 @@ def _row(default: Any, help: str, option: str = "", **traits: Any) -> Any:
     return field(default=default, repr=not row.is_secret, metadata={"row": row})
 
 
+_URL: Any = {"option": "URL", "is_path": True, "is_secret": True}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values of all settings, picklable; `Settings()` has the defaults."""
@@ -91,23 +91,19 @@ class Settings:
         "duckdb:///data/warehouse.duckdb",
         "URL of the warehouse: duckdb:///relative/path, duckdb:////absolute/path, postgresql://user@host/database, or "
         "bigquery://project/dataset?location=US",
-        option="URL",
-        is_path=True,
-        is_secret=True,
+        **_URL,
     )
     source: str = _row(
         "https://d37ci6vzurychx.cloudfront.net",
         "where raw files come from: an address laid out as TLC's site, one with {dataset} and {file}, one that ends in "
         "/releases/download (a mirror of TLC's old CSVs), or a folder",
-        option="URL",
-        is_path=True,
-        is_secret=True,
+        **_URL,
     )
     source_format: str = _row(
         "auto",
         "ending of the raw files, and of those that count in the lake; auto is csv.gz for a mirror of old CSVs and "
         "parquet elsewhere",
-        option="ENDING",
+        "ENDING",
         choices=("auto", "parquet", "csv", "csv.gz"),
     )
     publication_lag_months: int = _row(
@@ -161,16 +157,8 @@ class RunContext:
 
 _adopted: Settings | None = None
 _context: RunContext | None = None
-_validate: Callable[[Settings, Collection[str]], dict[str, str]] | None = None
-
-
-def validate_with(validate: Callable[[Settings, Collection[str]], dict[str, str]]) -> None:
-    """Register the function that validates what the settings name; `pipeline.places` calls this.
-
-    It gets the settings and the names of invalid ones, and returns further problems by name.
-    """
-    global _validate
-    _validate = validate
+#: Called with the settings and the names of invalid ones; return further problems by name. Filled by `pipeline.places`.
+VALIDATORS: list[Callable[[Settings, Collection[str]], dict[str, str]]] = []
 
 
 def current_settings() -> Settings:
@@ -218,7 +206,10 @@ def resolve(**overrides: str | None) -> Settings:
 
 def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
     """As `resolve`, but returns the problems by name, and the default in place of each invalid value."""
-    problems = _unknown_options()
+    config = get_config()
+    options = config.options(_SECTION) if config.has_section(_SECTION) else []
+    unknown = sorted(set(options) - set(FIELDS) - set(config.defaults()))
+    problems = {name: f"unknown option {name!r}, known are {', '.join(FIELDS)}" for name in unknown}
     _warn_of_misspelt_variables()
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -227,13 +218,12 @@ def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
         try:
             text, origins[name] = _written(row, overrides.get(name))
             if text is not None:
-                in_file = not origins[name] and overrides.get(name) is None
-                values[name] = row.parse(_plain(row, text, in_file=in_file))
+                values[name] = row.parse(_plain(row, text))
         except (UsageError, configparser.Error) as error:
             invalid[name] = str(error)
     settings = Settings(**values)
-    if _validate is not None:
-        invalid |= _validate(settings, invalid.keys())
+    for validate in VALIDATORS:
+        invalid |= validate(settings, invalid.keys())
     for name in sorted(invalid, key=list(FIELDS).index):
         problem = invalid[name] if name in invalid[name] else f"{name}: {invalid[name]}"
         problems[name] = problem + origins.get(name, "")
@@ -251,7 +241,7 @@ def suggested_command(*words: str) -> str:
     for name, row in FIELDS.items():
         if row.option:
             text, _ = _written(row, None, with_options=False)
-            usual = row.default if text is None else row.parse(_plain(row, text, in_file=False))
+            usual = row.default if text is None else row.parse(_plain(row, text))
             value = getattr(settings, name)
             options += [row.flag, _without_secret(value) if row.is_secret else value] if value != usual else []
     return shlex.join(["pipeline", *words, *options])
@@ -278,20 +268,21 @@ def _written(row: Field, override: str | None, *, with_options: bool = True) -> 
         return text, f" (from --{_SECTION}-{row.flag.removeprefix('--')})"
     if text := os.environ.get(row.variable):
         return text, f" (from {row.variable} in the environment)"
-    return (get_config().get(_SECTION, row.name) if get_config().has_option(_SECTION, row.name) else None), ""
-
-
-def _plain(row: Field, text: str, *, in_file: bool) -> str:
-    """The text without outer spaces; a path has the home folder in place of `~`."""
-    text = text.strip()
-    # The errors do not show the text, which may be a secret.
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise UsageError(f"{row.name}: the quotes would be part of the value; allowed is the value without them")
-    if in_file and (comment := re.search(r"\s[#;]", text)):
+    text = get_config().get(_SECTION, row.name, None)
+    if text and (comment := re.search(r"\s[#;]", text.strip())):
         raise UsageError(
             f"{row.name}: {comment[0]!r} does not begin a comment here and would be part of the value; allowed are "
             "comments on lines of their own (a path with it can be given in the environment or on the command line)"
         )
+    return text, ""
+
+
+def _plain(row: Field, text: str) -> str:
+    """The text without outer spaces; a path has the home folder in place of `~`."""
+    text = text.strip()
+    # The error does not show the text, which may be a secret.
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise UsageError(f"{row.name}: the quotes would be part of the value; allowed is the value without them")
     if not row.is_path:
         return text
     url = "duckdb:///" if text.startswith("duckdb:///") else ""
@@ -304,13 +295,6 @@ def expand_home(path: str, name: str) -> str:
     if path.startswith("~") and (full.startswith("~") or os.environ.get("HOME") == ""):
         raise UsageError(f"{name} = {path!r}: the home folder for its ~ is unknown; allowed is a full path")
     return full
-
-
-def _unknown_options() -> dict[str, str]:
-    config = get_config()
-    options = config.options(_SECTION) if config.has_section(_SECTION) else []
-    unknown = sorted(set(options) - set(FIELDS) - set(config.defaults()))
-    return {name: f"unknown option {name!r}, known are {', '.join(FIELDS)}" for name in unknown}
 
 
 @cache

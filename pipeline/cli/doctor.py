@@ -274,7 +274,7 @@ def _source(settings: Settings) -> Iterator[Answer]:
         where += f" through the proxy {redact(proxy)}"
     began = time.monotonic()
     try:
-        exists = source.has(dataset, month)
+        exists = source.version(dataset, month) is not None
     except SourceError as error:
         remedy = "check the network, the proxy settings in the environment, and [pipeline] source; or try again later"
         yield "failed", f"{where}: {str(error).partition('; ')[0]}", remedy

@@ -110,7 +110,7 @@ def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[s
 
 def _newest(source: Source, name: str, today: date) -> date | None:
     months = (add_months(today, -back) for back in range(_LATEST_MONTHS))
-    return next((month for month in months if source.has(DATASETS[name], month)), None)
+    return next((month for month in months if source.version(DATASETS[name], month)), None)
 
 
 class _Console(Console):

@@ -93,10 +93,10 @@ def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
     plans = [_plan(name, months, through, absent, unanswered) for name, months in statuses.items()]
     # No remark about what is out of date but will be done again.
     kept = {
-        name: [each for each in months if each.stale_from not in each.missing_steps]
+        name: [each for each in months if each.stale_from not in each.missing_steps()]
         for name, months in statuses.items()
     }
-    findings, zone_steps = remarks(kept, zones), zones.missing_through(through)
+    findings, zone_steps = remarks(kept, zones), zones.missing_steps(through)
     if as_json:
         print_json(
             {
@@ -187,7 +187,7 @@ def _plan(
     made = Plan(name)
     for each in statuses:
         assert each.month is not None
-        month, steps = format_month(each.month), each.missing_through(through)
+        month, steps = format_month(each.month), each.missing_steps(through)
         if (name, each.month) in absent:
             made.not_published.append(month)
             continue

@@ -7,7 +7,7 @@ checks/yellow/2024-01.json                            the profile and the findin
 raw/zones/…, zones/zones.parquet, checks/zones/zones.json   the zones, without a month
 
 The promise: a file at its final name is whole. Only `publish` makes a final name; a failed block leaves the old file
-and no litter. `tests/lake/test_store_contract.py` holds every store to it.
+and no litter.
 """
 
 from __future__ import annotations
@@ -93,10 +93,9 @@ class Store(Protocol):
 class StoreKind:
     """A kind of store that is not a local folder; the fields are those of the registry of engines."""
 
-    #: Example URLs, for messages.
-    urls: str
-    #: The module with `open_url(url, scratch)`, imported only when such a store is opened. The function returns the
-    #: store, opens no connection, and raises UsageError for an invalid URL.
+    #: An example URL, for messages.
+    example: str
+    #: Its `open_url(url, scratch)` returns the store or raises UsageError, and connects to nothing.
     module: str
     #: The modules to import once before steps are forked, because they are slow to import.
     drivers: tuple[str, ...] = ()
@@ -113,8 +112,8 @@ def local_folder(lake: str) -> Path | None:
 
 def store_drivers(lake: str) -> tuple[str, ...]:
     """The modules that steps import for this lake."""
-    kind = STORES.get(lake.partition("://")[0])
-    return kind.drivers if kind else ()
+    scheme = lake.partition("://")[0]
+    return STORES[scheme].drivers if scheme in STORES else ()
 
 
 def open_store(lake: str, scratch: str = "data/scratch") -> Store:
@@ -130,7 +129,7 @@ def open_store(lake: str, scratch: str = "data/scratch") -> Store:
     folder = local_folder(lake)
     if folder is None or not lake.strip():
         scheme = lake.partition(":")[0].strip() or "nothing"
-        allowed = " and ".join(["a folder", *(kind.urls for kind in STORES.values())])
+        allowed = " and ".join(["a folder", *(kind.example for kind in STORES.values())])
         raise UsageError(f"[pipeline] lake = {lake!r}: {scheme} is not a supported kind of lake; allowed are {allowed}")
     return LocalStore(folder)
 
@@ -159,5 +158,4 @@ def checks_key(dataset: Dataset, month: date | None) -> str:
 
 def folder_of(key: str) -> str:
     """The prefix to list, for instance raw/green/ for raw/green/green_tripdata_2024-01.parquet."""
-    *folders, _ = key.split("/")
-    return "/".join(folders[:2]) + "/"
+    return "/".join(key.split("/")[:-1][:2]) + "/"

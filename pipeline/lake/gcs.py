@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.disk import explained
+from pipeline.disk import translate_disk_errors
 from pipeline.errors import ConcurrentWriteError, StoreError, UsageError
 from pipeline.lake import folder_of
 from pipeline.lake.drafts import Drafts
@@ -95,8 +95,6 @@ class GcsStore:
         with self._translate_disk_errors(key), self._drafts.own_folder() as folder:
             draft = folder / Path(key).name
             yield draft
-            if not draft.is_file():
-                raise StoreError(f"{key}: cannot be written to the lake {self.location}: no draft was made")
             with self.translate_errors(key):
                 self._upload(draft, key, existing.generation if existing else 0, metadata or {})
         self._listings.clear()
@@ -116,7 +114,7 @@ class GcsStore:
         key = blob.name.removeprefix(self._prefix)
         with self._drafts.own_folder() as folder:
             path = folder / Path(key).name
-            with self.translate_errors(key), self._translate_disk_errors(key):
+            with self._translate_disk_errors(key), self.translate_errors(key):
                 blob.download_to_filename(
                     str(path), if_generation_match=blob.generation, checksum="crc32c", **_options()
                 )
@@ -140,10 +138,8 @@ class GcsStore:
             # When the last response of an upload was lost, its retry finds its own object.
             now = self._get(key)
             if now is None or now.crc32c != _crc32c(draft) or now.size != draft.stat().st_size:
-                raise ConcurrentWriteError(
-                    f"{key}: another process has changed it in {self.location} since this run began to make it, and to "
-                    "other bytes; run again"
-                ) from error
+                problem = f"another process has written other bytes to it in {self.location} since this run began"
+                raise ConcurrentWriteError(f"{key}: {problem}; run again") from error
 
     def _blob(self, key: str) -> Any:
         return storage_client().bucket(self._bucket_name).blob(self._prefix + key)
@@ -154,7 +150,7 @@ class GcsStore:
 
     def _entry(self, blob: Any) -> GcsEntry:
         key, uri = blob.name.removeprefix(self._prefix), f"gs://{self._bucket_name}/{blob.name}"
-        return GcsEntry(key, blob.size, uri, f"{blob.size}-{blob.crc32c}", self, blob)
+        return GcsEntry(key, blob.size, uri, f"{blob.size}-{blob.crc32c}", dict(blob.metadata or {}), self, blob)
 
     @contextmanager
     def translate_errors(self, key: str) -> Iterator[None]:
@@ -167,27 +163,18 @@ class GcsStore:
             try:
                 yield
             except (NotFound, PreconditionFailed) as error:
-                if isinstance(error, PreconditionFailed) or "No such object" in str(error):
-                    raise StoreError(f"{key}: was deleted or replaced in {self.location}; run again") from error
-                raise StoreError(
-                    f"{key}: not found in {self.location}; if there is no bucket of this name, make it with: "
-                    f"gcloud storage buckets create gs://{self._bucket_name}"
-                ) from error
+                problem = f"was deleted or replaced in {self.location}; run again"
+                if isinstance(error, NotFound) and "No such object" not in str(error):
+                    command = f"gcloud storage buckets create gs://{self._bucket_name}"
+                    problem = f"not found in {self.location}; if there is no such bucket, make it with: {command}"
+                raise StoreError(f"{key}: {problem}") from error
             except DataCorruption as error:
-                problem = "the received bytes have another checksum"
-                raise StoreError(f"{key} in {self.location}: {problem}; run again") from error
+                raise StoreError(f"{key} in {self.location}: bytes with another checksum arrived; run again") from error
             except InvalidResponse as error:
                 raise from_http_response(error.response) from error
 
-    @contextmanager
-    def _translate_disk_errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except ConnectionError:
-            raise
-        except OSError as error:
-            problem = f"work in progress in {self._drafts.root} failed"
-            raise StoreError(f"{key}: {problem}: {explained(error, _SETTING)}") from error
+    def _translate_disk_errors(self, key: str) -> AbstractContextManager[None]:
+        return translate_disk_errors(f"{key}: work in progress in {self._drafts.root} failed", _SETTING)
 
 
 @dataclass(frozen=True)
@@ -198,13 +185,9 @@ class GcsEntry:
     bytes: int
     uri: str
     fingerprint: str
+    metadata: Mapping[str, str]
     _store: GcsStore
     _blob: Any
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The object's metadata."""
-        return dict(self._blob.metadata or {})
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:

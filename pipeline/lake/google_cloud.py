@@ -8,6 +8,7 @@ leaves the machine and no credentials are needed.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,6 @@ def _credentials() -> tuple[Any, str | None]:
 @contextmanager
 def translated(error_class: type[PipelineError], subject: str, roles: str) -> Iterator[None]:
     """Turn errors of Google's libraries and the network into an `error_class`; `roles` is what a 403 lacks."""
-    import requests
     from google.api_core.exceptions import Forbidden, GoogleAPICallError, GoogleAPIError, Unauthorized
     from google.auth.exceptions import GoogleAuthError
 
@@ -99,15 +99,13 @@ def translated(error_class: type[PipelineError], subject: str, roles: str) -> It
         raise error_class(f"{subject}: no access with these credentials: {error.args[0]}; {_THREE_WAYS}") from error
     except GoogleAPICallError as error:
         raise error_class(f"{subject}: HTTP {int(error.code or 0)}: {_reason(error)}") from error
-    except (GoogleAPIError, requests.RequestException, ConnectionError) as error:
+    except (GoogleAPIError, OSError) as error:
+        if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):
+            raise  # An error of a disk; those of requests have no number.
         cause, remedy = _innermost(error), "run again later"
-        if "CERTIFICATE_VERIFY_FAILED" in cause:
+        if re.search("CERTIFICATE_VERIFY_FAILED|CA certificate bundle", cause):
             remedy = "set REQUESTS_CA_BUNDLE to a file with the certificate of the authority that signed Google's"
         raise error_class(f"{subject}: Google Cloud does not answer: {cause}; {remedy}") from error
-    except OSError as error:
-        if error.errno is not None:  # Of a disk, not of requests.
-            raise
-        raise error_class(f"{subject}: {error}; correct or unset REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE") from error
 
 
 def _reason(error: Any) -> str:

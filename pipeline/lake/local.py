@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.disk import explained, sync
+from pipeline.disk import sync, translate_disk_errors
 from pipeline.errors import StoreError
 from pipeline.lake.drafts import Drafts
 
@@ -27,25 +26,16 @@ _TAIL_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class LocalEntry:
-    """A file of a folder. Its fingerprint covers its length and its last 64 KiB.
+    """A file of a folder, which keeps no metadata. Its fingerprint covers its length and its last 64 KiB.
 
     In a Parquet file these hold the footer, with every column's statistics and offsets and the source's sha256:
     hundreds of months can be compared without reading them.
     """
 
     key: str
-    path: Path
+    uri: str
     bytes: int
-
-    @property
-    def uri(self) -> str:
-        """The absolute path."""
-        return str(self.path)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Empty: a folder keeps only the bytes."""
-        return {}
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -57,14 +47,14 @@ class LocalEntry:
     def open(self) -> AbstractContextManager[BinaryIO]:
         """The file itself."""
         try:
-            return self.path.open("rb")
+            return Path(self.uri).open("rb")
         except OSError as error:
-            raise StoreError(f"{self.key}: cannot be read at {self.path}: {error.strerror}; run again") from error
+            raise StoreError(f"{self.key}: cannot be read at {self.uri}: {error.strerror}; run again") from error
 
     @contextmanager
     def open_local(self) -> Iterator[Path]:
         """The path itself."""
-        yield self.path
+        yield Path(self.uri)
 
 
 class LocalStore:
@@ -83,11 +73,7 @@ class LocalStore:
     def exists(self, key: str) -> bool:
         """Whether the folder has this file."""
         with self._translate_errors(key, "cannot be accessed in"):
-            try:
-                # Not is_file: from Python 3.14 on it takes a file in a folder without access for a missing one.
-                return stat.S_ISREG((self.root / key).stat().st_mode)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+            return (self.root / key).is_file()
 
     def entries(self, prefix: str) -> dict[str, LocalEntry]:
         """The files below a folder, without drafts; one that is deleted during the listing is left out."""
@@ -95,14 +81,14 @@ class LocalStore:
         with self._translate_errors(prefix, "cannot be listed in"):
             for key, file in _files(self.root / prefix, prefix):
                 with suppress(FileNotFoundError):
-                    entries[key] = LocalEntry(key, Path(file.path), file.stat().st_size)
+                    entries[key] = LocalEntry(key, file.path, file.stat().st_size)
         return entries
 
     def entry(self, key: str) -> LocalEntry:
         """The file at the key."""
         path = self.root / key
         try:
-            return LocalEntry(key, path, path.stat().st_size)
+            return LocalEntry(key, str(path), path.stat().st_size)
         except OSError as error:
             problem = f"not in the lake {self.root} ({error.strerror})"
             raise StoreError(f"{key}: {problem}; run the step that makes it") from error
@@ -133,12 +119,8 @@ class LocalStore:
         with self._translate_errors(_DRAFTS, "cannot be swept in"):
             self._drafts.sweep(self.exists)
 
-    @contextmanager
-    def _translate_errors(self, key: str, problem: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(f"{key}: {problem} the lake {self.root}: {explained(error, _SETTING)}") from error
+    def _translate_errors(self, key: str, problem: str) -> AbstractContextManager[None]:
+        return translate_disk_errors(f"{key}: {problem} the lake {self.root}", _SETTING)
 
 
 def _files(folder: Path, prefix: str, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -1,7 +1,7 @@
 """Whether this process is planning a run or running a step.
 
-A plan asks about all months at once, so a remote store or warehouse may answer it from one listing or query. A step
-must ask again: another machine may have published what was missing when the run was planned.
+A plan asks about all months, so a remote store or warehouse may answer it from one listing or query. A step must ask
+again: another machine may have published what was missing when the run was planned.
 """
 
 from __future__ import annotations

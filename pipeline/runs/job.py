@@ -138,7 +138,7 @@ def _started(record: Run, months: Mapping[str, Sequence[date]], through: str) ->
     missing = {name: inventory.missing(DATASETS[name], each, through) for name, each in months.items()}
     missing = {name: each for name, each in missing.items() if each}
     plans = [
-        events.MonthPlan(name, format_month(status.month), status.stage, list(status.missing_through(through)))
+        events.MonthPlan(name, format_month(status.month), status.stage, list(status.missing_steps(through)))
         for name, statuses in inventory.statuses(missing, date.today()).items()
         for status in statuses
         if status.month

@@ -8,14 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from io import FileIO
 from pathlib import Path
-from typing import AnyStr, TypeVar, get_type_hints
+from typing import AnyStr, BinaryIO, TypeVar, get_type_hints
 
-from pipeline.disk import explained
-from pipeline.errors import StoreError
+from pipeline.disk import translate_disk_errors
 
 _CHUNK_BYTES = 1 << 20
 _Record = TypeVar("_Record")
@@ -87,9 +85,9 @@ class Part:
         self.note.unlink(missing_ok=True)
 
     @contextmanager
-    def opened(self, version: Version, *, restart: bool) -> Iterator[FileIO]:
-        """Yield the file, open for reading and writing; `restart` empties it and notes this version."""
-        with self._translate_errors(), FileIO(self.path, "w+" if restart else "r+") as file:
+    def opened(self, version: Version, *, restart: bool) -> Iterator[BinaryIO]:
+        """Yield the file, open at its end; `restart` empties it and notes this version."""
+        with self._translate_errors(), self.path.open("w+b" if restart else "a+b") as file:
             if restart:
                 # After the old bytes are deleted: if the process dies here, they must not be noted as the new version.
                 self.note.write_text(json.dumps(asdict(version)))
@@ -97,31 +95,14 @@ class Part:
 
     def sha256(self) -> str:
         """The hash of the bytes in hexadecimal digits."""
-        with self._translate_errors(), FileIO(self.path) as file:
-            return hash_of(file).hexdigest()
+        digest = hashlib.sha256()
+        with self._translate_errors(), self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
 
-    @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = explained(error, "[pipeline] lake (or scratch)")
-            raise StoreError(f"{self.path}: cannot be written: {reason}, and run again") from error
-
-
-def hash_of(file: FileIO) -> hashlib._Hash:
-    """The sha256 of the rest of the file, which can be updated with more bytes."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest
-
-
-def write_all(file: FileIO, chunk: bytes) -> None:
-    """Write every byte; a single write to an unbuffered file may write fewer."""
-    view = memoryview(chunk)
-    while view:
-        view = view[file.write(view) :]
+    def _translate_errors(self) -> AbstractContextManager[None]:
+        return translate_disk_errors(f"{self.path}: cannot be written", "[pipeline] lake (or scratch)")
 
 
 def parse_record(record_class: type[_Record], text: AnyStr) -> _Record:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from time import sleep
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -29,8 +28,6 @@ from pipeline.version import __version__
 _LONGEST_WAIT_S = 600.0
 #: Retried besides statuses from 500 up: request timeout, too early, too many requests.
 _RETRIED = (408, 425, 429)
-#: Final: log in to the proxy, or to this network, first.
-_LOG_IN = (407, 511)
 #: The variables that name the trusted certificates; the first one that is set counts.
 _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 #: OpenSSL's reasons that no other bundle of certificates fixes.
@@ -130,8 +127,8 @@ def ca_bundle() -> str | bool:
 def _remedy(error: BaseException) -> str:
     """What helps where a retry cannot; empty for a cause that may pass."""
     cause = _innermost(error)
-    variable = next((f"{name} = {os.environ[name]}" for name in _CA_BUNDLES if os.environ.get(name)), "")
-    bundle = variable or "the bundle of requests"
+    variables = (f"{name} = {os.environ[name]}" for name in _CA_BUNDLES if os.environ.get(name))
+    bundle = next(variables, "the bundle of requests")
     if isinstance(cause, ssl.SSLCertVerificationError):
         if cause.verify_code in (_EXPIRED, _NOT_YET_VALID):
             return "look at the clock of this machine; if it is right, the site must renew its certificate"
@@ -139,39 +136,20 @@ def _remedy(error: BaseException) -> str:
             return "look at the host in [pipeline] source, and at the proxy that the environment names"
         return (
             "set REQUESTS_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificate of the authority that signed "
-            f"the site's certificate, for instance that of a proxy{f'; now {variable}' if variable else ''}"
+            f"the site's certificate, for instance that of a proxy; now it is {bundle}"
         )
     if isinstance(cause, ssl.SSLError) and re.search(r"WRONG_VERSION|PROTOCOL|HANDSHAKE_FAILURE", str(cause)):
         return "look at http:// or https://, and the port, in [pipeline] source, and at the proxy"
-    # A bundle without any, or with a truncated certificate; or an unreadable one.
+    # A bundle without any, or with a truncated certificate; an unreadable one; one that does not exist.
     unreadable = re.search(r"X509|PEM|ASN1", str(cause)) or isinstance(cause, PermissionError)
-    if isinstance(error, requests.exceptions.SSLError) and unreadable:
-        return f"no certificates can be read from {bundle}; correct or unset it"
-    if type(error) is OSError and "CA certificate bundle" in str(error):
-        return f"{bundle} is not a file; correct or unset it, or reinstall certifi"
+    missing = type(error) is OSError and "CA certificate bundle" in str(error)
+    if missing or (isinstance(error, requests.exceptions.SSLError) and unreadable):
+        return f"no certificates can be read from {bundle}; correct or unset it, or reinstall certifi"
     if isinstance(error, requests.exceptions.ProxyError) and re.search(r"failed: 40[0-7] ", str(cause)):
         return "look at the proxy, its user and its password, that the environment names"
     if isinstance(cause, PermissionError):
         return "this machine forbids the connection; look at its firewall"
     return ""
-
-
-def name_is_known(url: str, policy: RetryPolicy) -> bool:
-    """Whether the host of an address has an IP address, after all retries; true where a proxy looks it up."""
-    host = urlsplit(url).hostname or ""
-
-    def look_up() -> bool:
-        try:
-            return bool(socket.getaddrinfo(host, None))
-        except UnicodeError:
-            return True  # The request itself reports it.
-        except OSError as error:
-            raise RetryableError(reason(error)) from error
-
-    try:
-        return bool(requests.utils.get_environ_proxies(url)) or Retries(policy, host).run(look_up)
-    except SourceError:
-        return False
 
 
 def is_valid_url(url: str) -> bool:
@@ -197,12 +175,11 @@ def _retry_after_s(response: requests.Response) -> float:
 def validate_response(response: requests.Response, where: str) -> None:
     """Raise RetryableError for a status that is retried, SourceError for any other that announces no file."""
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
-    if response.status_code in _LOG_IN:
-        raise SourceError(f"{where}: {status}; look at the proxy that the environment names, or log in to the network")
-    if response.status_code in _RETRIED or response.status_code >= 500:
+    # 511: the network asks for a login.
+    if response.status_code in _RETRIED or (response.status_code >= 500 and response.status_code != 511):
         raise RetryableError(status, _retry_after_s(response))
     if response.status_code not in (200, 206):
-        raise SourceError(f"{where}: {status}; look at [pipeline] source")
+        raise SourceError(f"{where}: {status}; look at [pipeline] source, and at the proxy or login of this network")
 
 
 def retry_message(attempt: int, attempts: int, wait_s: float, reason: str) -> str:

@@ -8,10 +8,10 @@ Sources: the HTTP semantics of RFC 9110 (sections 13 and 14); TLC's CDN answers 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,17 +19,18 @@ from datetime import date, datetime, timezone
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
-from string import Formatter
 from time import monotonic
 from typing import AnyStr
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+
+import requests
 
 from pipeline.datasets.base import SIDECAR_KEY, Dataset
 from pipeline.errors import NotPublished, SourceError, UsageError, redact
 from pipeline.months import label
 from pipeline.raw.reader import verify_head, verify_raw
-from pipeline.source.parts import Part, Version, parse_record, write_all
-from pipeline.source.retries import RetryPolicy, is_valid_url, name_is_known
+from pipeline.source.parts import Part, Version, parse_record
+from pipeline.source.retries import Retries, RetryableError, RetryPolicy, is_valid_url, reason
 from pipeline.source.transfer import Answer, Download, Progress, head_url
 
 _CHUNK_BYTES = 1 << 20
@@ -144,12 +145,23 @@ class Source:
         return Sidecar(redact(url), answer.etag, answer.last_modified, answer.bytes, answer.sha256, fetched_at)
 
     def name_is_known(self) -> bool:
-        """Whether the site's name can be looked up, after all retries; true for a folder."""
-        return self.is_folder or name_is_known(self.base, self.policy)
+        """Whether the site's name can be looked up, after all retries; true for a folder, and where a proxy does it."""
+        if self.is_folder or requests.utils.get_environ_proxies(self.base):
+            return True
+        host = urlsplit(self.base).hostname or ""
 
-    def has(self, dataset: Dataset, month: date) -> bool:
-        """Whether the source has the month now; asks and raises as `version`."""
-        return self.version(dataset, month) is not None
+        def look_up() -> bool:
+            try:
+                return bool(socket.getaddrinfo(host, None))
+            except UnicodeError:
+                return True  # The request itself reports it.
+            except OSError as error:
+                raise RetryableError(reason(error)) from error
+
+        try:
+            return Retries(self.policy, host).run(look_up)
+        except SourceError:
+            return False
 
     def version(self, dataset: Dataset, month: date | None) -> Version | None:
         """The version that the source has now, None when it has none; a SourceError when it gives no clear answer."""
@@ -195,16 +207,13 @@ def _is_url(base: str) -> bool:
 
 
 def _validate_url(base: str) -> None:
-    setting, template = f"[pipeline] source = {redact(base)!r}", "{" in base or "}" in base
-    try:
-        fields = {(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(base) if name is not None}
-    except ValueError:
-        fields = {("", "", None)}
-    if template and not {("file", "", None)} <= fields <= {("file", "", None), ("dataset", "", None)}:
+    setting = f"[pipeline] source = {redact(base)!r}"
+    url = base.replace("{dataset}", "green").replace("{file}", "file")
+    if re.search("[{}]", url) or (url != base and "{file}" not in base):
         raise UsageError(f"{setting}: a template needs {{file}}, may have {{dataset}}, and no other braces")
-    if not is_valid_url(base.format(dataset="green", file="file") if template else base):
+    if not is_valid_url(url):
         raise UsageError(f"{setting}: its host or port is invalid; allowed is http(s)://host or http(s)://host:port")
-    if not template and ("?" in base or "#" in base):
+    if url == base and ("?" in base or "#" in base):
         raise UsageError(f"{setting}: has a ? or #; allowed then is a template such as …/{{file}}?…")
 
 
@@ -216,10 +225,9 @@ def _validate_folder(base: str) -> str:
         path = "/" + unquote(base.split("/", 3)[3])
     elif "://" in base:
         raise UsageError(f"[pipeline] source = {redact(base)!r}: {allowed}")
-    folder = os.path.expanduser(path)  # noqa: PTH111 - takes any text, where Path raises
-    if not os.path.isdir(folder):  # noqa: PTH112 - the same
+    if not os.path.isdir(path):  # noqa: PTH112 - takes any text, where Path raises
         raise UsageError(f"[pipeline] source = {base!r}: there is no such folder; {allowed}")
-    return str(Path(folder).absolute())
+    return str(Path(path).absolute())
 
 
 def _copy_file(
@@ -229,12 +237,11 @@ def _copy_file(
     before = _stat(path)
     if before is None:
         return None
-    version, digest, began, size = _version(str(path), before), hashlib.sha256(), monotonic(), 0
+    version, began, size = _version(str(path), before), monotonic(), 0
     try:
         with part.opened(version, restart=True) as target:
             for chunk in _chunks(path):
-                digest.update(chunk)
-                write_all(target, chunk)
+                target.write(chunk)
                 size += len(chunk)
                 if size > before.st_size:  # It may grow faster than it is copied.
                     break
@@ -243,7 +250,7 @@ def _copy_file(
         after = _stat(path)
         if after is None or not size == after.st_size == before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise SourceError("changed while it was copied; run again when it no longer changes")
-        answer = Answer(None, version.last_modified, size, digest.hexdigest())
+        answer = Answer(None, version.last_modified, size, part.sha256())
         check(answer)
     except SourceError as error:
         part.discard()

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from pipeline.errors import SourceError, redact
-from pipeline.source.parts import Part, Version, hash_of, write_all
+from pipeline.source.parts import Part, Version
 from pipeline.source.retries import Retries, RetryableError, RetryPolicy, reason, request, to_int, validate_response
 
 _CHUNK_BYTES = 1 << 18
@@ -123,7 +123,6 @@ class Download:
                 raise self._too_long(f"announces {version.bytes:,} bytes")
         began, size, head_is_checked = monotonic(), start, False
         with self.part.opened(version, restart=not start) as file:
-            digest = hash_of(file)
             for chunk in _body(response, self.policy.timeout_s, decode=encoded):
                 size += len(chunk)
                 if stop is not None and size > stop:
@@ -131,8 +130,8 @@ class Download:
                 if size > self.policy.limit_bytes:
                     self.part.discard()
                     raise self._too_long("does not announce its length and sends more")
-                digest.update(chunk)
-                write_all(file, chunk)
+                file.write(chunk)
+                file.flush()  # A killed process loses no received bytes.
                 if not head_is_checked and size >= _HEAD_BYTES:
                     self._validate(self.check_head, os.pread(file.fileno(), _HEAD_BYTES, 0))
                     head_is_checked = True
@@ -145,7 +144,7 @@ class Download:
         length, chunked = response.headers.get("Content-Length", ""), response.headers.get("Transfer-Encoding", "")
         framed = to_int(length) is not None or chunked.lower() == "chunked"
         whole = version.bytes is not None or (framed and response.status_code != 206)
-        return Answer(version.etag, version.last_modified, size, digest.hexdigest(), whole=whole)
+        return Answer(version.etag, version.last_modified, size, self.part.sha256(), whole=whole)
 
     def _announced(self, response: requests.Response, held: Version | None) -> tuple[int, int | None, Version, bool]:
         """Where in the file the body starts and stops, its version, and whether it must be decoded."""
@@ -218,9 +217,7 @@ def _body(response: requests.Response, window_s: float, *, decode: bool) -> Iter
             size += len(chunk)
             if (passed_s := monotonic() - began) >= window_s:
                 if size < _LOWEST_RATE * passed_s:
-                    raise RetryableError(
-                        f"sent {size:,} bytes in {passed_s:.1f} s; slower than {_LOWEST_RATE:,} bytes a second"
-                    )
+                    raise RetryableError(f"sent {size:,} bytes in {passed_s:.1f} s, below {_LOWEST_RATE:,} a second")
                 began, size = monotonic(), 0
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise RetryableError(reason(error)) from error

@@ -1,7 +1,7 @@
 """How lake and warehouse differ from the source, and what of them is stale.
 
 Nothing is downloaded to find out: one HEAD request for each month whose raw file exists or of which nothing exists; the
-answer is compared with the sidecar. The requests have no conditions (If-None-Match), as HEAD has no body to save.
+answer is compared with the sidecar.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from pipeline.state.inventory import OLDER_RAW, Inventory, MonthStatus, sidecar_
 from pipeline.state.steps import STEPS
 
 _THREADS = 4
-#: After the source has failed for this many months in a row, it is not asked about the others.
-_PATIENCE = 4
 _NOT_ASKED = "not asked, since the source did not answer for the months before it"
 
 
@@ -74,61 +72,53 @@ def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable
     every_month = [(name, month) for name, wanted in months.items() for month in wanted]
     sidecars, findings = _sidecars(inventory, every_month, redo)
     unreadable = {(finding.dataset, finding.month) for finding in findings}
-    readable = {name: [month for month in wanted if (name, month) not in unreadable] for name, wanted in months.items()}
-    statuses = [status for each in inventory.statuses(readable, today).values() for status in each]
-    by_month = {(status.dataset, status.month): status for status in statuses}
+    statuses = [status for each in inventory.statuses(months, today).values() for status in each]
+    by_month = {month: status for month, status in zip(every_month, statuses, strict=True) if month not in unreadable}
     to_ask = [month for month, status in by_month.items() if "download" in status.done or not status.done]
-    same, absent = set[Month](), set[Month]()
+    same, absent = list[Month](), list[Month]()
     for month, answer in ask_source(inventory.source, to_ask):
         if finding := _source_finding(month, answer, sidecars.get(month)):
             findings.append(finding)
         else:
-            (same if month in sidecars else absent).add(month)
+            (same if month in sidecars else absent).append(month)
     for month, status in by_month.items():
         if status.stale_from:
             why = "; ".join(status.stale[step] for step in STEPS if step in status.stale)
             made_at = _made_at(inventory, status, sidecars.get(month))
             findings.append(Finding(*month, "stale", why, made_at, status.stale_from))
-    order = {month: index for index, month in enumerate(every_month)}
-    return Comparison(
-        sorted(findings, key=lambda finding: order[finding.dataset, finding.month]),
-        [month for month in every_month if month in same],
-        [month for month in every_month if month in absent],
-        [month for month in by_month if month not in to_ask],
-    )
+    findings.sort(key=lambda finding: every_month.index((finding.dataset, finding.month)))
+    return Comparison(findings, same, absent, [month for month in by_month if month not in to_ask])
 
 
 def ask_source(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month, Version | SourceError | None]]:
     """What the source has of each month (None: nothing), in their order; one HEAD request each, four at a time.
 
-    After it has failed for four months in a row, the others get a SourceError without a request.
+    When it has failed for all four, the others get a SourceError without a request.
     """
-    failures = 0
+
+    def ask(month: Month) -> None:
+        try:
+            answers[month] = source.version(dataset_named(month[0]), month[1])
+        except BaseException as error:
+            answers[month] = error
+
     for start in range(0, len(months), _THREADS):
         batch = months[start : start + _THREADS]
         answers: dict[Month, Version | BaseException | None] = {}
         # Daemons, so that Ctrl-C ends the process at once. None of them runs on, as a run forks.
-        threads = [Thread(target=_ask, args=(source, month, answers), daemon=True) for month in batch]
+        threads = [Thread(target=ask, args=(month,), daemon=True) for month in batch]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         for month in batch:
-            answer = answers[month] if failures < _PATIENCE else SourceError(_NOT_ASKED)
+            answer = answers[month]
             if isinstance(answer, BaseException) and not isinstance(answer, SourceError):
                 raise answer
-            failures = failures + 1 if isinstance(answer, SourceError) else 0
             yield month, answer
-        if failures >= _PATIENCE:
+        if all(isinstance(answer, SourceError) for answer in answers.values()):
             yield from ((month, SourceError(_NOT_ASKED)) for month in months[start + _THREADS :])
             return
-
-
-def _ask(source: Source, month: Month, answers: dict[Month, Version | BaseException | None]) -> None:
-    try:
-        answers[month] = source.version(dataset_named(month[0]), month[1])
-    except BaseException as error:
-        answers[month] = error
 
 
 def _sidecars(
@@ -142,8 +132,8 @@ def _sidecars(
             try:
                 sidecars[month] = sidecar_of(inventory.store, key, inventory.entry(lake.sidecar_key(key)))
             except SourceError as error:
-                again = redo(month, "download")
-                findings.append(Finding(*month, "unknown", f"{error}; to fetch it again, run: {again}"))
+                why = f"{error}; to fetch it again, run: {redo(month, 'download')}"
+                findings.append(Finding(*month, "unknown", why))
     return sidecars, findings
 
 
@@ -151,8 +141,9 @@ def _source_finding(month: Month, answer: Version | SourceError | None, sidecar:
     if isinstance(answer, SourceError):
         return Finding(*month, "unanswered", str(answer))
     if answer is None:
-        gone = f"no longer at the source; fetched {sidecar.fetched_at[:10]}, and kept" if sidecar else ""
-        return Finding(*month, "gone", gone) if sidecar else None
+        if sidecar is None:
+            return None
+        return Finding(*month, "gone", f"no longer at the source; fetched {sidecar.fetched_at[:10]}, and kept")
     dated = _http_time(answer.last_modified)
     if sidecar is None:
         return Finding(*month, "new", "the source has it, nothing of it exists locally", dated, "download")

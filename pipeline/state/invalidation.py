@@ -1,8 +1,8 @@
 """What is deleted of a month before a step and all after it are done again, and in which order.
 
-What says that the month exists is deleted first: its load with the marts, in one transaction of the warehouse. Then
-trips, checks, raw file and, last, the sidecar. If the process is killed in between, the next run sees the month as
-missing and makes it again from what is left. A raw file without a sidecar, which no run accepts, never occurs.
+First the load with its marts, in one transaction of the warehouse; then trips, checks, raw file and, last, the sidecar.
+If the process is killed in between, the next run makes the month again from what is left. A raw file without a sidecar,
+which no run accepts, never occurs.
 """
 
 from __future__ import annotations
@@ -71,22 +71,20 @@ def invalidate(
     redo: Callable[[Month, str], str],
     always: bool = False,
 ) -> tuple[list[Month], list[str]]:
-    """Delete what is stale, by the step to do again; returns the months that a run must make, and errors.
+    """Delete the months in `wanted`, by the step to do again; returns the months that a run must make, and errors.
 
     Nothing is deleted before its replacement is verified: the source's file is fetched first, a raw file is compared
-    with its sidecar, and a trips file is read to its end. If that fails, the month stays as it is. A month may be given
-    with several steps. `redo` gives the command that does a month again from a step. With `always` the month is deleted
-    even if the fetched bytes equal those in the lake.
+    with its sidecar, and a trips file is read to its end. If that fails, the month stays as it is. `redo` gives the
+    command that does a month again from a step. With `always` it is deleted even if the source's bytes are the same.
     """
-    todo: list[Month] = []
+    deleted: dict[Month, bool] = {}
     errors: list[str] = []
-    handled: set[Month] = set()
     for step in STEPS:
         inventory = Inventory(store, source, warehouse)
-        for name, month in wanted.get(step, ()):
-            if (name, month) in handled:
+        for month in wanted.get(step, ()):
+            if month in deleted:
                 continue
-            plan, subject = _plan(inventory, dataset_named(name), month, step), label(name, month)
+            plan, subject = _plan(inventory, dataset_named(month[0]), month[1], step), label(*month)
             try:
                 in_lake = _verified_in_lake(store, source, plan, step, redo)
                 fetched = not in_lake and _delete_once_fetched(
@@ -94,7 +92,7 @@ def invalidate(
                 )
             except (NotPublished, SourceError, StoreError) as error:
                 errors.append(f"{error.words}; what exists of {subject} stays as it is")
-                handled.add((name, month))
+                deleted[month] = False
                 continue
             if in_lake:
                 _delete(store, warehouse, plan)
@@ -103,20 +101,14 @@ def invalidate(
             else:  # The month may be given with a later step, too.
                 say(f"{subject}: the source's bytes are those of the lake; their sidecar is renewed")
                 continue
-            todo.append((name, month))
-            handled.add((name, month))
-    return todo, errors
+            deleted[month] = True
+    return [month for month, must_run in deleted.items() if must_run], errors
 
 
 def _verified_in_lake(
     store: Store, source: Source, plan: DeletionPlan, step: str, redo: Callable[[Month, str], str]
 ) -> bool:
-    """Whether the lake has what the step works on, read to its end; if not, it must be fetched from the source.
-
-    Raises:
-        SourceError: a raw file that has no readable sidecar, or does not match it.
-        StoreError: a file that cannot be read.
-    """
+    """Whether the lake has what the step works on, read to its end; if not, it must be fetched from the source."""
     dataset, month = plan.dataset, plan.month
     for before in reversed(TABLE[: STEPS.index(step)]):
         if before.files is None:  # It works on rows of the warehouse.
@@ -170,7 +162,11 @@ def _delete_once_fetched(
     # Locked until the old file is deleted: every process that plans a run sweeps a part whose file exists.
     with store.part(raw, wait_s=wait_s) as path:
         sidecar = source.fetch(plan.dataset, plan.month, path)
-        if always or not store.exists(raw) or _sha256(store.entry(raw)) != sidecar.sha256:
+        same = False
+        if not always and store.exists(raw):
+            with store.entry(raw).open_local() as old:
+                same = Part(old).sha256() == sidecar.sha256
+        if not same:
             _delete(store, warehouse, plan)
             return True
         key = lake.sidecar_key(raw)
@@ -179,8 +175,3 @@ def _delete_once_fetched(
             draft.write_text(sidecar.to_json(), encoding="utf-8")
         Part(path).discard()
         return False
-
-
-def _sha256(entry: Entry) -> str:
-    with entry.open_local() as path:
-        return Part(path).sha256()

@@ -1,7 +1,7 @@
 """The one inventory: what exists of each month, which of it is stale, and what a run must do.
 
 It asks in bulk, and only when first needed: one listing of each folder of the lake, one query for the records of each
-dataset's loads and marts. Plan, status, tasks, redo, refresh and the end of a run all use it, so that they agree.
+dataset's loads and marts.
 
 A load counts while the warehouse still has its rows. A mart counts while it was built from the current load by the
 declared SQL. Staleness has one basis: a trips file depends on its source (the sidecar's hash) and its declaration, a
@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 
 from pipeline import lake
 from pipeline.conform.check import Finding, findings_in
@@ -74,14 +75,9 @@ class MonthStatus:
             return "warned" if self.warnings else "complete"
         return "failed" if self.failure and self.stage not in ("stale", "refused") else self.stage
 
-    @property
-    def missing_steps(self) -> tuple[str, ...]:
-        """The steps that a run does, in order; stale files and loads count as done."""
-        return self.missing_through(self.last_step)
-
-    def missing_through(self, last: str) -> tuple[str, ...]:
-        """The steps that a run up to this one does: all after the last that is done."""
-        return steps_left(self.done.__contains__, steps_of(self.dataset, last))
+    def missing_steps(self, through: str = STEPS[-1]) -> tuple[str, ...]:
+        """The steps that a run up to this one does: all after the last that is done, even if that is stale."""
+        return steps_left(self.done.__contains__, steps_of(self.dataset, through))
 
     @property
     def stale_from(self) -> str | None:
@@ -95,9 +91,9 @@ class Inventory:
     def __init__(self, store: Store, source: Source, warehouse: Warehouse | None) -> None:
         """Without a warehouse nothing counts as loaded."""
         self.store, self.source, self.warehouse = store, source, warehouse
-        self._entries: dict[str, Mapping[str, Entry]] = {}
-        self._loads: dict[str, Mapping[date | None, LoadRecord]] = {}
-        self._marts: dict[str, Mapping[date, Mapping[str, MartRecord]]] = {}
+        self._entries = cache(store.entries)
+        self._loads = cache(lambda name: warehouse.loads(dataset_named(name)) if warehouse else {})
+        self._marts = cache(lambda name: warehouse.mart_months(dataset_named(name)) if warehouse else {})
         #: By dataset and declaration: whether trips that were conformed by it would be the same today.
         self._current: dict[tuple[str, str], bool] = {}
 
@@ -108,23 +104,15 @@ class Inventory:
 
     def entry(self, key: str) -> Entry | None:
         """The file of the lake, None if it does not exist; from one listing of its folder."""
-        folder = lake.folder_of(key)
-        if folder not in self._entries:
-            self._entries[folder] = self.store.entries(folder)
-        return self._entries[folder].get(key)
+        return self._entries(lake.folder_of(key)).get(key)
 
     def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
         """The months that are loaded; the zones by None."""
-        if dataset.name not in self._loads:
-            self._loads[dataset.name] = self.warehouse.loads(dataset) if self.warehouse else {}
-        return self._loads[dataset.name]
+        return self._loads(dataset.name)
 
     def marts(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The records of marts, by month and mart, including stale ones."""
-        if dataset.name not in self._marts:
-            has_marts = self.warehouse and marts_of(dataset.name)
-            self._marts[dataset.name] = self.warehouse.mart_months(dataset) if self.warehouse and has_marts else {}
-        return self._marts[dataset.name]
+        return self._marts(dataset.name) if marts_of(dataset.name) else {}
 
     def done(self, step: str, dataset: Dataset, month: date | None) -> bool:
         """Whether the result of the step exists and counts."""
@@ -166,7 +154,7 @@ class Inventory:
             month,
             steps[-1],
             done,
-            failed=_rules(findings, "error"),
+            failed=tuple(finding.rule for finding in findings if finding.severity == "error"),
             warnings=() if unpublished else self._warnings(dataset, month),
             stale=self._stale(dataset, month, raw, trips, load),
             young=not done and month is not None and self.source.is_young(month, today),
@@ -222,7 +210,8 @@ class Inventory:
         entry = self.entry(lake.checks_key(dataset, month))
         if entry is not None and entry.metadata:
             return tuple(filter(None, entry.metadata.get(WARNINGS_KEY, "").split(",")))
-        return _rules(self._checks(dataset, month)[1], "warning")
+        findings = self._checks(dataset, month)[1]
+        return tuple(finding.rule for finding in findings if finding.severity == "warning")
 
     def _checks(self, dataset: Dataset, month: date | None) -> tuple[int | None, list[Finding]]:
         """Rows and findings of a checks document; nothing if it cannot be read, as conforming again rewrites it."""
@@ -242,10 +231,6 @@ def _why_stale(record: MartRecord, mart: Mart, load: LoadRecord) -> str:
     return "built by other SQL than is declared" if record.definition not in (None, mart.definition) else ""
 
 
-def _rules(findings: Sequence[Finding], severity: str) -> tuple[str, ...]:
-    return tuple(finding.rule for finding in findings if finding.severity == severity)
-
-
 def sidecar_of(store: Store, raw_key: str, listed: Entry | None = None) -> Sidecar:
     """Where a raw file came from; `listed` is the sidecar's entry of a listing, where one was made.
 
@@ -254,10 +239,8 @@ def sidecar_of(store: Store, raw_key: str, listed: Entry | None = None) -> Sidec
     """
     key = lake.sidecar_key(raw_key)
     if listed is None and not store.exists(key):
-        raise SourceError(
-            f"{raw_key}: has no sidecar {key}, which would say where it came from (put your own copies into the folder "
-            "that [pipeline] source names)"
-        )
+        advice = "put your own copies into the folder that [pipeline] source names"
+        raise SourceError(f"{raw_key}: has no sidecar {key}, which would say where it came from ({advice})")
     entry = listed or store.entry(key)
     listed_text = entry.metadata.get(SIDECAR_KEY)
     return Sidecar.from_json(listed_text.encode() if listed_text else _bytes(entry), key)

@@ -43,6 +43,8 @@ class Engine:
     drivers: tuple[str, ...] = ()
     #: The extra of this package that installs the drivers.
     extra: str = ""
+    #: The URL schemes of the lakes that it can load from; empty for all.
+    lake_schemes: tuple[str, ...] = ()
     #: The query that `pipeline doctor` runs; `judge` interprets its row.
     question: str = "SELECT 1 AS one"
 
@@ -101,6 +103,7 @@ register(
         module="pipeline.warehouses.bigquery",
         resource="bigquery",
         drivers=("google.cloud.bigquery", "sqlglot"),
+        lake_schemes=("gs",),
     )
 )
 

@@ -176,7 +176,7 @@ def test_two_settings_that_do_not_fit_are_reported(folder: Folder) -> None:
     found = examined(folder, "--offline", "--warehouse", "bigquery://project/dataset?location=US", code=1)
     status, message = only(found, "settings")
     assert status == "failed"
-    assert "BigQuery loads from a lake in Cloud Storage only" in message
+    assert "it cannot load from lake = " in message
     assert only(found, "lake")[0] == "ok"
     assert only(found, "warehouse")[0] == "warning"
 

@@ -470,5 +470,5 @@ def test_the_warning_about_old_pythons_is_suppressed() -> None:
 def test_a_missing_bundle_of_certificates_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "https://127.0.0.1:1")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
-    with pytest.raises(StoreError, match="/no/such/file; correct or unset REQUESTS_CA_BUNDLE"):
+    with pytest.raises(StoreError, match="/no/such/file; set REQUESTS_CA_BUNDLE to a file"):
         open_store("gs://bucket").exists("raw/green/a")

@@ -207,7 +207,10 @@ def test_the_checks_are_written_for_a_month_that_fails_them(tmp_path: Path) -> N
             "s3 is not a supported kind of lake; allowed are a folder and gs://bucket",
         ),
         (("backfill", "green", "2024-01", "--warehouse", "mysql://host/x"), "no known scheme; allowed:"),
-        (("backfill", "green", "2024-01", "--warehouse", "bigquery://project/taxi"), "a lake in Cloud Storage only"),
+        (
+            ("backfill", "green", "2024-01", "--warehouse", "bigquery://project/taxi"),
+            "it cannot load from lake = .*; allowed is lake = gs://bucket/prefix",
+        ),
         (("backfill", "green", "2024-01", "--source", "/no/such/folder"), "there is no such folder"),
         (("backfill", "green", "2024-01", "--scheduler", "http://127.0.0.1:9"), "no luigid answers at this address"),
         (("backfil", "green"), "No such command 'backfil'"),

@@ -362,7 +362,7 @@ def test_another_refused_status_is_an_error_without_retries(site: SampleSite, pa
     site.faults.add("*", status)
     message = give_up(site.url + GREEN, path, POLICY)
     assert f"HTTP {status} " in message
-    assert message.endswith("; look at [pipeline] source")
+    assert "; look at [pipeline] source" in message
     assert len(site.requests) == 1
 
 
@@ -761,9 +761,7 @@ def test_a_slow_response_is_given_up(path: Path) -> None:
     with ScriptedSite(_endless(head, b"x", 0.02)) as site:
         message = give_up(site.url + "/a", path, RetryPolicy(timeout_s=0.3, retries=1, first_wait_s=0))
         assert len(site.requests) == 2
-    assert re.search(
-        r"sent \d+ bytes in \d+\.\d s; slower than 1,000 bytes a second; gave up after 2 attempts", message
-    )
+    assert re.search(r"sent \d+ bytes in \d+\.\d s, below 1,000 a second; gave up after 2 attempts", message)
 
 
 @pytest.mark.parametrize("length", ["", "many", "0x493e0", "+300000", "300_000", "300000, 300000", "3e5", "300000.0"])

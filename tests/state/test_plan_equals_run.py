@@ -174,7 +174,7 @@ def _left(through: str) -> set[Step]:
         (step, of.dataset, of.month)
         for each in _statuses().values()
         for of in each
-        for step in of.missing_through(through)
+        for step in of.missing_steps(through)
     }
 
 
@@ -208,7 +208,7 @@ def test_a_mart_whose_sql_has_changed_is_built_again(made: Path, monkeypatch: py
         assert here.done("mart", green, JAN) == (not why)
         (status,) = here.statuses({"green": [JAN]}, JAN)["green"]
         assert status.stale == ({"mart": why} if why else {})
-        assert status.missing_steps == (("mart",) if why else ())
+        assert status.missing_steps() == (("mart",) if why else ())
 
 
 def test_a_dropped_table_is_loaded_again_and_the_status_says_so(made: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_month_after_a_run_is_complete_with_its_rows_and_raw_bytes(made: Folde
     size = _file(made, "raw").stat().st_size
     assert january == MonthStatus("green", JAN, "mart", frozenset(STEPS), rows=2000, raw_bytes=size)
     assert (january.stage, february.stage) == ("complete", "complete")
-    assert (january.missing_steps, january.stale_from) == ((), None)
+    assert (january.missing_steps(), january.stale_from) == ((), None)
 
 
 @pytest.mark.parametrize(
@@ -138,17 +138,17 @@ def test_the_stage_of_a_month_follows_from_what_is_left_of_it(
 ) -> None:
     _take(own, *taken)
     (found, untouched) = look(own, GREEN, JAN, FEB)
-    assert (found.stage, list(found.missing_steps)) == (stage, missing)
+    assert (found.stage, list(found.missing_steps())) == (stage, missing)
     assert found.stale == {}
     assert untouched.stage == "complete"
 
 
 def test_a_dataset_without_marts_is_complete_once_it_is_loaded(own: Folder) -> None:
     (found,) = look(own, FHV)
-    assert (found.stage, found.last_step, found.missing_through("mart")) == ("complete", "load", ())
+    assert (found.stage, found.last_step, found.missing_steps("mart")) == ("complete", "load", ())
     _take(own, "load", dataset=FHV)
     (found,) = look(own, FHV)
-    assert (found.stage, found.missing_through("mart")) == ("conformed", ("load",))
+    assert (found.stage, found.missing_steps("mart")) == ("conformed", ("load",))
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_the_steps_up_to_one_are_those_that_a_backfill_up_to_it_does(
 ) -> None:
     _take(own, *taken)
     (found,) = look(own)
-    wanted = found.missing_through(through)
+    wanted = found.missing_steps(through)
     ended = own.pipeline("backfill", "green", "2024-01", "--through", through, "-v")
     assert ended.returncode == 0, ended.stderr
     lines = [line.strip() for line in ended.stderr.splitlines()]
     assert list(wanted) == [step for step in STEPS if any(of.startswith(f"{step} green 2024-01: ") for of in lines)]
     (now,) = look(own)
-    assert now.missing_through(through) == ()
+    assert now.missing_steps(through) == ()
 
 
 def test_a_month_of_which_nothing_exists_is_missing_or_too_young(own: Folder) -> None:
@@ -190,13 +190,13 @@ def test_the_zones_have_no_month(own: Folder) -> None:
     assert (zones.stage, zones.rows, zones.month) == ("complete", 265, None)
     _execute(own, "DELETE FROM loads WHERE dataset = 'zones'")
     (zones,) = look(own, ZONES, None)
-    assert (zones.stage, zones.missing_steps) == ("conformed", ("load",))
+    assert (zones.stage, zones.missing_steps()) == ("conformed", ("load",))
     shutil.rmtree(own.lake / "zones")
     (zones,) = look(own, ZONES, None)
-    assert (zones.stage, zones.missing_steps) == ("raw", ("conform", "load"))
+    assert (zones.stage, zones.missing_steps()) == ("raw", ("conform", "load"))
     shutil.rmtree(own.lake / "raw" / "zones")
     (zones,) = look(own, ZONES, None)
-    assert (zones.stage, zones.young, zones.missing_steps) == ("missing", False, ("download", "conform", "load"))
+    assert (zones.stage, zones.young, zones.missing_steps()) == ("missing", False, ("download", "conform", "load"))
 
 
 def test_without_lake_and_warehouse_everything_is_missing_and_nothing_is_created(folder: Folder) -> None:
@@ -224,7 +224,7 @@ def test_a_refused_month_names_the_rules_that_it_broke(refused: Folder) -> None:
     (good, bad) = look(refused, FHV, JAN, FEB)
     assert good.stage == "complete"
     assert (bad.stage, bad.failed, bad.rows) == ("refused", ("no_rows",), 0)
-    assert bad.missing_steps == ("conform", "load")
+    assert bad.missing_steps() == ("conform", "load")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"findings": [1]}', '{"findings": [{"rule": "no_rows"}]}'])
@@ -254,7 +254,7 @@ def test_another_raw_file_makes_the_trips_stale_and_new_trips_the_load(own: Fold
         assert own.pipeline("backfill", "green", "2024-01", "--through", "download").returncode == 0
         (found, untouched) = look(own, GREEN, JAN, FEB)
         assert (found.stage, found.stale) == ("stale", {"conform": "conformed from older raw bytes"})
-        assert (found.stale_from, found.missing_steps, found.rows) == ("conform", (), 2000)
+        assert (found.stale_from, found.missing_steps(), found.rows) == ("conform", (), 2000)
         assert untouched.stage == "complete"
         _file(own, "trips").unlink()
         assert own.pipeline("backfill", "green", "2024-01", "--through", "conform").returncode == 0
