@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.conform.check import check, checks_document, enforce
-from pipeline.conform.month import conform_file
-from pipeline.datasets.base import (
-    DATASET_KEY,
-    DECLARATION_KEY,
-    MONTH_KEY,
-    PRESENT_KEY,
-    SOURCE_KEY,
-    VERSION_KEY,
-    WARNINGS_KEY,
-)
+from pipeline.conform.month import conform_file, provenance
+from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY, WARNINGS_KEY
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
 from pipeline.settings import current_settings, run_context, suggested_command
@@ -42,8 +34,10 @@ class Download(Step):
             if self.complete():  # Another process downloaded it while this one waited for the lock.
                 return
             sidecar = self.source.fetch(self.spec, self.month, part, self._report)
-            with self.store.publish(key, _metadata(self, sidecar)) as draft:
-                self._publish(sidecar)
+            metadata = {DATASET_KEY: self.spec.name, SOURCE_KEY: sidecar.sha256, VERSION_KEY: __version__}
+            metadata |= {MONTH_KEY: format_month(self.month)} if self.month else {}
+            with self.store.publish(key, metadata) as draft:
+                self._publish(sidecar, {**metadata, **sidecar.metadata})
                 Part(part).move(draft)  # Last: a failure above deletes the draft, and keeps the download.
         self.done(size(sidecar.bytes), moved=sidecar.bytes)
 
@@ -51,10 +45,10 @@ class Download(Step):
         share = f" of {size(total)}" if total else ""
         self.progress(received / total if total else None, f"{size(received)}{share}, {size(rate)}/s", moved=received)
 
-    def _publish(self, sidecar: Sidecar) -> None:
+    def _publish(self, sidecar: Sidecar, metadata: Mapping[str, str]) -> None:
         key = self.files("download")["sidecar"]
         try:
-            with self.store.publish(key, {**_metadata(self, sidecar), **sidecar.metadata}) as draft:
+            with self.store.publish(key, metadata) as draft:
                 draft.write_text(sidecar.to_json(), encoding="utf-8")
         except ConcurrentWriteError:  # Fine, if another machine published it for the same bytes.
             if sidecar_of(self.store, self.files("download")["raw"]).sha256 != sidecar.sha256:
@@ -80,8 +74,7 @@ class Conform(Step):
                 threads=max(1, (os.cpu_count() or 1) // run_context().workers),
             )
             findings = check(self.spec, self.month, measures)
-            present = ",".join(measures.columns_in_source)
-            metadata |= {**_metadata(self, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
+            metadata |= provenance(measures)
             warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
             with self.store.publish(keys["checks"], {**metadata, **warned}) as text:
                 document = checks_document(measures, findings)
@@ -111,13 +104,3 @@ class DownloadZones(OfZones, Download):
 
 class ConformZones(OfZones, Conform):
     """The zones as a Parquet file of their one schema."""
-
-
-def _metadata(step: Step, sidecar: Sidecar) -> dict[str, str]:
-    """The metadata that a store keeps with each file, so that a listing answers without opening files."""
-    return {
-        DATASET_KEY: step.spec.name,
-        **({MONTH_KEY: format_month(step.month)} if step.month else {}),
-        SOURCE_KEY: sidecar.sha256,
-        VERSION_KEY: __version__,
-    }
