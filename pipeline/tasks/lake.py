@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.conform.check import check, checks_document, enforce
@@ -63,7 +62,9 @@ class Conform(Step):
     def run(self) -> None:
         """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
         keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
-        with self._verified_raw() as (raw, sidecar), self.store.publish(keys["trips"], metadata) as draft:
+        raw_key = self.files("download")["raw"]
+        with self.store.entry(raw_key).open_local() as raw, self.store.publish(keys["trips"], metadata) as draft:
+            sidecar = self._valid_sidecar(raw_key, raw)
             measures = conform_file(
                 raw,
                 draft,
@@ -84,18 +85,15 @@ class Conform(Step):
         warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
         self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows, warnings=rules)
 
-    @contextmanager
-    def _verified_raw(self) -> Iterator[tuple[Path, Sidecar]]:
-        """The raw file and its sidecar, after comparing them."""
-        key = self.files("download")["raw"]
-        with self.store.entry(key).open_local() as path:
-            try:
-                sidecar = sidecar_of(self.store, key)
-                sidecar.validate(path, key)
-            except SourceError as error:
-                again = suggested_command("redo", *label(self.spec.name, self.month).split(), "--from", "download")
-                raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
-            yield path, sidecar
+    def _valid_sidecar(self, key: str, raw: Path) -> Sidecar:
+        """The sidecar of the raw file, after comparing them."""
+        try:
+            sidecar = sidecar_of(self.store, key)
+            sidecar.validate(raw, key)
+        except SourceError as error:
+            again = suggested_command("redo", *label(self.spec.name, self.month).split(), "--from", "download")
+            raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
+        return sidecar
 
 
 class DownloadZones(OfZones, Download):

@@ -51,7 +51,7 @@ def problem(folder: Path, *, make: bool = False) -> str:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that stops at the first line that cannot be written, say because the disk is full."""
+    """A log file that keeps the reason why a line cannot be written, for instance because the disk is full."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.problem = path, ""
@@ -60,10 +60,6 @@ class _LogFile(logging.FileHandler):
         formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self.problem:
-            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
