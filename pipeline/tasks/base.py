@@ -66,13 +66,16 @@ class StepOutput(luigi.Target):
     """What a step leaves: its file in the lake that is written last, or its records in the warehouse."""
 
     def __init__(self, step: Step) -> None:
-        self._step = step
+        self._step, self._key = step, next(iter(step.files(step.row).values()), "")
+
+    def __str__(self) -> str:
+        return self._key or f"{self._step.row} of {label(self._step.spec.name, self._step.month)} in the warehouse"
 
     def exists(self) -> bool:
         """Whether the step is done."""
         step = self._step
-        if files := step.files(step.row):
-            return step.store.exists(next(iter(files.values())))
+        if self._key:
+            return step.store.exists(self._key)
         return inventory_of(current_settings()).done(step.row, step.spec, step.month)
 
 
