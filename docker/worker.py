@@ -105,9 +105,9 @@ class Assistant(Worker):
 
     def reject(self, work: dict[str, Any], problem: str) -> None:
         """Report a task that cannot be loaded as failed."""
-        log.error(f"worker: rejectd {work['task_id']}: {problem}")
+        log.error(f"worker: rejected {work['task_id']}: {problem}")
         task = {"family": work["task_family"], "module": work["task_module"], "params": work["task_params"]}
-        explanation = json.dumps(f"rejectd by {self._id}: {problem}")
+        explanation = json.dumps(f"rejected by {self._id}: {problem}")
         self._scheduler.add_task(
             worker=self._id, task_id=work["task_id"], status=FAILED, expl=explanation, assistant=True, **task
         )
