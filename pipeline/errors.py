@@ -159,11 +159,6 @@ def error_from_json(text: str) -> PipelineError:
         return UnexpectedError(lines[-1] if lines[0].startswith("Traceback") else "\n".join(lines))
 
 
-def code_of(kind: str) -> str:
-    """The code of the error class of this name."""
-    return next((each.code for each in _classes() if each.__name__ == kind), UnexpectedError.code)
-
-
 def _classes() -> list[type[PipelineError]]:
     return [*PipelineError.__subclasses__(), *StoreError.__subclasses__()]
 

@@ -21,7 +21,7 @@ import requests
 from conftest import ROOT
 from emulators import BigQueryEmulator, free_port
 
-from pipeline.tasks.luigi_options import LUIGI_OPTIONS
+from pipeline.tasks.luigi_options import default_options
 
 DOCKER = ROOT / "docker"
 SCRIPTS = sorted([*DOCKER.rglob("*.sh"), *(ROOT / "docs").glob("*.sh")])
@@ -275,7 +275,7 @@ def test_luigi_in_containers_has_the_options_that_the_package_needs() -> None:
     written.read(DOCKER / "luigi.cfg", encoding="utf-8")
     assert written["core"]["scheduler_url"] == "${LUIGI_SCHEDULER_URL}"
     del written["core"]["scheduler_url"]
-    assert {section: dict(written[section]) for section in written.sections()} == LUIGI_OPTIONS
+    assert {section: dict(written[section]) for section in written.sections()} == default_options()
 
 
 def test_luigid_differs_from_its_sample_only_where_a_comment_says_so() -> None:

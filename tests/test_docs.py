@@ -291,7 +291,7 @@ def test_the_command_falls_back_on_what_luigi_cfg_says() -> None:
     written = configparser.ConfigParser(interpolation=None)
     written.read_string(_read(ROOT / "luigi.cfg"))
     sections = {name: dict(written[name]) for name in written.sections() if name != "pipeline"}
-    assert sections == luigi_options.LUIGI_OPTIONS
+    assert sections == luigi_options.default_options()
 
 
 # --- the diary

@@ -37,7 +37,7 @@ from pipeline.settings import (
     run_context,
 )
 from pipeline.tasks.lake import Conform
-from pipeline.tasks.luigi_options import LUIGI_OPTIONS, prepare_luigi
+from pipeline.tasks.luigi_options import default_options, prepare_luigi
 
 OPTIONS: dict[str, luigi.Parameter] = dict(pipeline.get_params())
 DEFAULTS = asdict(Settings())
@@ -262,14 +262,14 @@ def test_luigi_options_that_luigi_cfg_lacks_are_filled_in() -> None:
     settings = get_config()
     before = {section: dict(settings.items(section, raw=True)) for section in settings.sections()}
     try:
-        for section in LUIGI_OPTIONS:
+        for section in default_options():
             settings.remove_section(section)
         settings.set("resources", "tlc", "9")
         prepare_luigi()
-        found = {section: dict(settings.items(section, raw=True)) for section in LUIGI_OPTIONS}
-        assert found == {**LUIGI_OPTIONS, "resources": {**LUIGI_OPTIONS["resources"], "tlc": "9"}}
+        found = {section: dict(settings.items(section, raw=True)) for section in default_options()}
+        assert found == {**default_options(), "resources": {**default_options()["resources"], "tlc": "9"}}
     finally:
-        for section in LUIGI_OPTIONS:
+        for section in default_options():
             settings.remove_section(section)
         settings.read_dict(before)
 
@@ -327,7 +327,9 @@ def _configured() -> configparser.ConfigParser:
 
 def test_luigi_cfg_sets_the_same_luigi_options_as_the_pipeline_command() -> None:
     parser = _configured()
-    assert {section: dict(parser[section]) for section in parser.sections() if section != "pipeline"} == LUIGI_OPTIONS
+    assert {
+        section: dict(parser[section]) for section in parser.sections() if section != "pipeline"
+    } == default_options()
     assert dict(parser["pipeline"]) == {}, "the file shows the defaults, and sets none"
 
 

@@ -35,7 +35,7 @@ from pipeline.places import source_of, store_of, warehouse_of
 from pipeline.runs.runner import configured_scheduler, luigid_resources
 from pipeline.settings import Settings, read_settings
 from pipeline.tasks.logs import problem
-from pipeline.tasks.luigi_options import LUIGI_OPTIONS
+from pipeline.tasks.luigi_options import default_options
 from pipeline.units import counted, size
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of
@@ -49,7 +49,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 _CHECK_S, _REQUEST_S, _LOCK_S = 15.0, 5.0, 2.0
 #: The memory that a step may take while it conforms a month.
 _WORKER_BYTES = 500_000_000
-#: The options of `LUIGI_OPTIONS` that may differ, besides [resources]; the others keep a promise of this package.
+#: The options of `default_options()` that may differ, besides [resources]; the others keep a promise of this package.
 _FREE = {"log_level", "wait_interval", "wait_jitter", "retry_count", "retry_delay", "disable_persist", "remove_delay"}
 _COPY = "copy the project's luigi.cfg into your working folder"
 
@@ -194,7 +194,7 @@ def _luigi_options() -> Iterator[Answer]:
     config = type(get_config())()
     config.read(get_config()._config_paths)
     missing, different = [], []
-    for section, options in LUIGI_OPTIONS.items():
+    for section, options in default_options().items():
         for option, value in options.items():
             configured = str(config.get(section, option, "")).strip()
             if not configured:
@@ -308,7 +308,7 @@ def _scheduler(url: str) -> Iterator[Answer]:
         return
     began, names = time.monotonic(), luigid_resources(url)
     message = f"{redact(url)} answered in {1000 * (time.monotonic() - began):.0f} ms"
-    if unknown := sorted(set(LUIGI_OPTIONS["resources"]) - names):
+    if unknown := sorted(set(default_options()["resources"]) - names):
         remedy = "start luigid with a luigi.cfg that has [resources], such as docs/luigid.cfg"
         yield "warning", f"{message}; it allows only one at a time of {', '.join(unknown)}", remedy
     else:

@@ -84,7 +84,7 @@ def _convert(
 ) -> None:
     """Convert, measure and write batch by batch; after a value that does not fit, only measure."""
     profiler = Profiler(measures, layout.dataset)
-    schema = layout.dataset.schema.with_metadata(_metadata(measures))
+    schema = layout.dataset.schema.with_metadata(provenance(measures))
     with TripsWriter(draft, schema) as writer, closing(batches):
         for published, fraction in batches:
             batch = layout.apply(published)
@@ -111,7 +111,8 @@ def _validate_values(layout: Layout, measures: Measures) -> None:
         )
 
 
-def _metadata(measures: Measures) -> dict[str, str]:
+def provenance(measures: Measures) -> dict[str, str]:
+    """The metadata of the trips file: what its rows were made from, and by which declaration and version."""
     metadata = {
         base.DATASET_KEY: measures.dataset,
         base.MONTH_KEY: format_month(measures.month) if measures.month else "",

@@ -1,15 +1,21 @@
 """The events of a run, as typed values. Display, `--json`, history and notification all read these.
 
-The processes of steps send theirs as JSON (`pipeline.tasks.reports`). Months are texts such as 2024-01, empty for the
-zones.
+Luigi's local scheduler gets nothing from a step that runs in a process of its own. So each step sends its events as
+small datagrams of JSON to a socket of the process that watches the run; the run context has its path. Nothing waits for
+them, and the run works without them. Months are texts such as 2024-01, empty for the zones.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import PipelineError
@@ -17,6 +23,11 @@ from pipeline.source.retries import retry_message
 
 if TYPE_CHECKING:
     from pipeline.runs.history import Run
+
+_MOST_BYTES = 8_192
+_PREFIX, _NAME = "taxi-", "reports"
+#: How long a step waits with its last event while the socket is full; some systems hold only ten datagrams.
+_LAST_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,6 @@ class Listener:
 
     def hear(self, event: Event) -> None:
         """Process an event."""
-        raise NotImplementedError
 
     def tick(self) -> None:
         """Called several times a second while steps run."""
@@ -220,3 +230,52 @@ class Totals:
             left = self.left.get((event.dataset, event.month), [])
             if isinstance(event, StepFinished) and event.step in left:
                 left.remove(event.step)
+
+
+class Inbox:
+    """Receives the events of a run's steps; in use as a context."""
+
+    def __enter__(self) -> Inbox:
+        # A socket's path may have 108 characters at most, and TMPDIR may be longer.
+        folder = tempfile.gettempdir()
+        folder = folder if len(folder) < 60 else "/tmp"  # noqa: S108
+        _sweep(Path(folder))
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder)
+        self.path = str(Path(self._folder.name) / _NAME)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+        self._socket.setblocking(False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._folder.cleanup()
+
+    def read(self) -> list[StepEvent]:
+        """The events since the last call."""
+        events: list[StepEvent] = []
+        while True:
+            try:
+                events.append(step_event(self._socket.recv(_MOST_BYTES)))
+            except BlockingIOError:
+                return events
+            except (ValueError, TypeError, KeyError):  # Cut, or of another version.
+                continue
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the inboxes of killed runs: those whose socket has no listener."""
+    for path in folder.glob(f"{_PREFIX}*/{_NAME}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client, suppress(OSError):  # Another user's.
+            try:
+                client.connect(str(path))
+            except ConnectionRefusedError:
+                shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def send(path: str, event: StepEvent) -> None:
+    """Send an event to the process whose inbox has this path; an empty path means none."""
+    if path:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(_LAST_S if isinstance(event, (StepFinished, StepFailed)) else 0.0)
+            sender.sendto(to_json(event).encode()[:_MOST_BYTES], path)

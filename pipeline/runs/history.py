@@ -17,7 +17,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import NotPublished, code_of
+from pipeline.errors import NotPublished
 from pipeline.months import parse_month, spans
 from pipeline.units import counted
 from pipeline.version import __version__
@@ -36,9 +36,6 @@ class Failure:
     code: str = ""
     retryable: bool = False
     remedy: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code", self.code or code_of(self.kind))
 
     @property
     def waits(self) -> bool:
@@ -153,12 +150,11 @@ def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
         # Messages of the same cause differ in the names of months and the addresses of objects.
         names = rf"{failure.dataset}|{failure.month or failure.dataset}|0x[0-9a-f]+"
         groups.setdefault((failure.step, failure.kind, re.sub(names, "", failure.error)), []).append(failure)
-    return [(first, _same(others)) for first, *others in groups.values()]
-
-
-def _same(others: Sequence[Failure]) -> str:
-    months = periods((failure.dataset, failure.first_day) for failure in others)
-    return f" (same for {counted(len(others), 'other')}: {months})" if others else ""
+    result = []
+    for first, *others in groups.values():
+        months = periods((failure.dataset, failure.first_day) for failure in others)
+        result.append((first, f" (same for {counted(len(others), 'other')}: {months})" if others else ""))
+    return result
 
 
 def by_dataset(months: Iterable[tuple[str, date | None]]) -> dict[str, list[date | None]]:
@@ -179,8 +175,9 @@ def counted_months(months: Iterable[tuple[str, object]]) -> str:
     """Such as `3 months and the zones`."""
     distinct = set(months)
     count = sum(month is not None for _, month in distinct)
-    zones = ["the zones"] if len(distinct) > count else []
-    return " and ".join(([counted(count, "month")] if count or not zones else []) + zones)
+    if len(distinct) == count:
+        return counted(count, "month")
+    return f"{counted(count, 'month')} and the zones" if count else "the zones"
 
 
 def _now() -> str:
@@ -190,8 +187,6 @@ def _now() -> str:
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # Another user's process.
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)  # Another user's process.
     return True

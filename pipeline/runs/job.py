@@ -16,7 +16,7 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import NotPublished, PipelineError, UnexpectedError, UsageError, redact
 from pipeline.months import format_month, label, month_ranges
-from pipeline.places import inventory_of, source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs import events
 from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.notification import notify
@@ -26,7 +26,6 @@ from pipeline.settings import adopt, adopt_context, current_settings, run_contex
 from pipeline.state.steps import STEPS
 from pipeline.tasks import logs
 from pipeline.tasks.base import log
-from pipeline.tasks.reports import Inbox
 from pipeline.tasks.runs import Backfill
 from pipeline.tasks.warehouse import LoadZones, loaded_zones_at
 
@@ -64,12 +63,11 @@ def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: S
         log.warning(f"no logs and no history: {problem}")
     history = History(settings.logs, silent=bool(problem))
     record = history.begin(asked, lake=store_of(settings).location, warehouse=redact(settings.warehouse))
-    recorder = _Recorder(record)
-    everyone = _Listeners([recorder, *listeners])
+    recorder = _Recorder(record, listeners, log_lost=bool(problem))
     code, outcomes = 2, list[events.Outcome]()
     try:
-        with everyone.receiving():
-            outcomes, errors = _run(record, plan, options, everyone)
+        with recorder.receiving():
+            outcomes, errors = _run(record, plan, options, recorder)
         recorder.finish(outcomes)
         record.errors = list(errors)
         code = 1 if errors else exit_code(outcomes)
@@ -82,7 +80,7 @@ def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: S
         raise
     finally:
         history.end(record, code)
-        everyone.hear(events.RunFinished(record=record, outcomes=outcomes))
+        recorder.hear(events.RunFinished(record=record, outcomes=outcomes))
         if code < 128 and code != 2:
             notify(record, settings.notify_url)
     return code
@@ -90,39 +88,36 @@ def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: S
 
 def exit_code(outcomes: Sequence[events.Outcome]) -> int:
     """The exit code for these outcomes; `pipeline/cli/__init__.py` lists all codes."""
-    failed = [outcome for outcome in outcomes if outcome.failed]
-    if any(not isinstance(outcome.error, NotPublished) for outcome in failed):
-        return 1
-    if failed:
-        return 3
+    if failed := [outcome for outcome in outcomes if outcome.failed]:
+        return 3 if all(isinstance(outcome.error, NotPublished) for outcome in failed) else 1
     return 4 if any(outcome.status != "DONE" for outcome in outcomes) else 0
 
 
 def _run(
-    record: Run, plan: Callable[[], Plan], options: Options, everyone: _Listeners
+    record: Run, plan: Callable[[], Plan], options: Options, recorder: _Recorder
 ) -> tuple[list[events.Outcome], Sequence[str]]:
     """Plan, then run: first the zones, because the marts that they invalidate are then missing."""
     if options.asks_source:
-        _look_up_host(everyone)
+        _look_up_host(recorder)
     planned = plan()
     scheduler, fail_fast = options.scheduler, options.fail_fast
-    do = partial(run, workers=options.workers, scheduler_url=scheduler, on_tick=everyone.tick, fail_fast=fail_fast)
+    do = partial(run, workers=options.workers, scheduler_url=scheduler, on_tick=recorder.tick, fail_fast=fail_fast)
     months = {name: sorted({month for month in each if month}) for name, each in planned.months.items()}
     outcomes: list[events.Outcome] = []
     if has_zones := ZONES.name in planned.months:
         inventory = inventory_of(current_settings())
         built = {name: sorted(inventory.marts(dataset)) for name, dataset in DATASETS.items()}
-        everyone.hear(events.RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
-        outcomes += do([LoadZones(before=loaded_zones_at(warehouse_of(current_settings())))])
+        recorder.hear(events.RunStarted(run=record.id, asked=record.asked, wanted=0, bytes=0, months=[]))
+        outcomes += do([LoadZones(before=loaded_zones_at())])
         inventory = inventory_of(current_settings())
         for name, before in built.items():
             months[name] = sorted({*months.get(name, ()), *inventory.missing(DATASETS[name], before)})
     months = {name: each for name, each in months.items() if each}
     if months or not has_zones:
         started = _started(record, months, options.through)
-        everyone.hear(started)
+        recorder.hear(started)
         if not options.asks_source and any("download" in month.steps for month in started.months):
-            _look_up_host(everyone)
+            _look_up_host(recorder)
         roots = [
             Backfill(datasets=(name,), first=span[0], last=span[-1], through=options.through)
             for name, each in months.items()
@@ -165,27 +160,20 @@ def _look_up_host(listener: events.Listener) -> None:
         adopt(replace(settings, retries=0))
 
 
-class _Listeners(events.Listener):
-    """Several listeners as one, which also receive the events that steps send."""
+class _Recorder(events.Listener):
+    """Fills the record of a run from its events, and passes them on to the other listeners.
 
-    def __init__(self, listeners: Sequence[events.Listener]) -> None:
-        self._listeners = listeners
-        self._inbox: Inbox | None = None
+    The record of a stopped run has nothing else.
+    """
 
-    def hear(self, event: events.Event) -> None:
-        for listener in self._listeners:
-            listener.hear(event)
-
-    def tick(self) -> None:
-        for event in self._inbox.read() if self._inbox else ():
-            self.hear(event)
-        for listener in self._listeners:
-            listener.tick()
+    def __init__(self, record: Run, listeners: Sequence[events.Listener], *, log_lost: bool) -> None:
+        self._record, self._listeners, self._log_lost = record, listeners, log_lost
+        self._totals, self._inbox = events.Totals(), events.Inbox()
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """Within the block, steps send their events to these listeners."""
-        with Inbox(self.tick) as self._inbox:
+        """Within the block, steps send their events to this listener."""
+        with self._inbox:
             adopt_context(replace(run_context(), reports=self._inbox.path))
             try:
                 yield
@@ -193,23 +181,26 @@ class _Listeners(events.Listener):
                 self.tick()
                 adopt_context(replace(run_context(), reports=""))
 
-
-class _Recorder(events.Listener):
-    """Fills the record of a run from its events; the record of a stopped run has nothing else."""
-
-    def __init__(self, record: Run) -> None:
-        self._record, self._totals, self._log_lost = record, events.Totals(), False
+    def tick(self) -> None:
+        for event in self._inbox.read():
+            self.hear(event)
+        for listener in self._listeners:
+            listener.tick()
 
     def hear(self, event: events.Event) -> None:
         record = self._record
         self._totals.add(event)
         record.rows, record.bytes = self._totals.rows, self._totals.bytes
-        if isinstance(event, events.LogLost):  # Every step may send it.
-            record.warnings += [] if self._log_lost else [event.message]
+        if isinstance(event, events.LogLost):
+            if self._log_lost:  # Every step may send it.
+                return
             self._log_lost = True
+            record.warnings.append(event.message)
         elif isinstance(event, events.StepFinished):
             record.warnings += [f"{event.subject}: {event.message}"] if event.warnings else []
             record.months_done = [" ".join(month) for month, left in self._totals.left.items() if not left]
+        for listener in self._listeners:
+            listener.hear(event)
 
     def finish(self, outcomes: Sequence[events.Outcome]) -> None:
         """Record the outcomes of all steps."""

@@ -31,13 +31,12 @@ def notify(run: Run, url: str) -> None:
         return
     text = message(run)
     if url:
-        problem = ""  # It must not quote the address, which is a secret.
+        # Slack reads <…> as links and as mentions of everyone.
+        body = {"text": html.escape(text, quote=False)}
         try:
-            # Slack reads <…> as links and as mentions of everyone.
-            body = {"text": html.escape(text, quote=False)}
             answer = requests.post(url, json=body, timeout=_TIMEOUT_S, verify=ca_bundle())
             problem = f"HTTP {answer.status_code} {answer.reason}" if answer.status_code >= 300 else ""
-        except OSError as error:  # Also the base of the errors of requests.
+        except OSError as error:  # The base of the errors of requests, which quote the address, a secret.
             problem = type(error).__name__
         if problem:
             log.warning(f"notify_url: {problem}; the report of this run was not delivered")

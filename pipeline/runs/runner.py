@@ -20,7 +20,7 @@ from pipeline.lake.planning import work_was_done
 from pipeline.places import inventory_of
 from pipeline.runs.events import Outcome
 from pipeline.runs.stopping import stoppable
-from pipeline.settings import current_settings
+from pipeline.settings import current_settings, run_context
 from pipeline.tasks.base import Step
 from pipeline.tasks.messages import step_error
 
@@ -50,8 +50,6 @@ def run(
     steps: dict[str, Step] = {}
     for root in roots:
         _missing(root, steps)
-        if isinstance(root, Step) and not root.complete():
-            steps[root.task_id] = root
     factory = _Factory(on_tick, fail_fast)
     with stoppable():
         try:
@@ -107,7 +105,7 @@ def _build(
                     log_level="INFO" if verbose else "CRITICAL",
                 )
             except PipelineError:  # For its summary, Luigi asks again what is done; the server may be gone by then.
-                if not factory.has_worker:
+                if factory.worker is None:
                     raise
             known = factory.scheduler.task_list("", "", limit=False)
         except RPCError:
@@ -118,7 +116,8 @@ def _build(
         lost = [
             id for id in steps.keys() - done if known.get(id, {}).get("status") not in ("PENDING", "RUNNING", *_FAILED)
         ]
-        if not scheduler_url or factory.away or factory.phasing_out or not 0 < len(lost) < left:
+        stopping = factory.away or factory.worker._stop_requesting_work
+        if not scheduler_url or stopping or not 0 < len(lost) < left:
             return known, done
         left = len(lost)
 
@@ -140,11 +139,13 @@ def _done(steps: Collection[Step], known: Mapping[str, Any]) -> set[str]:
 
 
 def _missing(task: luigi.Task, seen: dict[str, Step]) -> dict[str, Step]:
-    """The incomplete steps below a task, by id."""
-    for needed in luigi.task.flatten(task.requires()):
-        if needed.task_id not in seen and not needed.complete():
+    """Add the task, if it is an incomplete step, and the incomplete steps that it needs, by id."""
+    is_step = isinstance(task, Step)
+    if task.task_id not in seen and not (is_step and task.complete()):
+        for needed in luigi.task.flatten(task.requires()):
             _missing(needed, seen)
-            seen[needed.task_id] = needed
+        if is_step:
+            seen[task.task_id] = task
     return seen
 
 
@@ -170,7 +171,7 @@ class _Factory:
     def __init__(self, on_tick: Callable[[], None], fail_fast: bool) -> None:
         self.on_tick, self.fail_fast = on_tick, fail_fast
         self.scheduler: Any = None
-        self.phasing_out = self.has_worker = False
+        self.worker: Any = None
         #: Why the scheduler cannot be asked any more.
         self.away = ""
         self.done: set[str] = set()
@@ -191,11 +192,17 @@ class _Factory:
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Any:
         try:
-            worker = _Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+            self.worker = _Worker(
+                scheduler=scheduler,
+                worker_processes=worker_processes,
+                assistant=assistant,
+                # Also with one worker: this process reads the events of a step while it runs.
+                force_multiprocessing=bool(run_context().reports),
+            )
         except (OSError, ImportError) as error:
             raise UsageError(f"processes cannot share a lock: {error}; make /dev/shm a writable file system") from error
-        worker.factory, self.has_worker = self, True
-        return worker
+        self.worker.factory = self
+        return self.worker
 
 
 class _Luigid(RemoteScheduler):
@@ -238,7 +245,3 @@ class _Worker(Worker):
         failed = self.factory.fail_fast and named.get("status") == "FAILED"
         if failed and not isinstance(step_error("", named.get("expl")), NotPublished):
             self._start_phasing_out()
-
-    def _start_phasing_out(self) -> None:
-        self.factory.phasing_out = True
-        super()._start_phasing_out()

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -33,13 +34,6 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def _is_command() -> bool:
-    """Whether this process is the `pipeline` command or `python -m pipeline`."""
-    name = sys.argv[0].rpartition("/")[2] if sys.argv else ""
-    # argv[0] is "-m" only while Python imports the package of the module that it will run.
-    return name == "pipeline" or (name == "-m" and "pipeline" in sys.orig_argv)
-
-
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Within the block, either signal raises Stopped in the main thread of this process, but not in its children.
@@ -57,11 +51,16 @@ def stoppable() -> Iterator[None]:
         if not first:
             first.append(number)
             threading.Thread(target=_repeat, args=(number, ended), daemon=True).start()
-        if not _importing(frame):
+        files = (caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame))
+        if "<frozen importlib._bootstrap>" not in files:
             raise Stopped(first[0])
 
+    def report_dropped(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):  # `_repeat` sends these again.
+            hook(dropped)
+
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    hook, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
+    hook, sys.unraisablehook = sys.unraisablehook, report_dropped
     try:
         yield
     except KeyboardInterrupt:  # DuckDB raises one without the number.
@@ -73,14 +72,6 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
-
-
 def _repeat(number: int, ended: threading.Event) -> None:
     until = time.monotonic() + _GRACE_S
     while not ended.wait(_REPEAT_S):
@@ -90,12 +81,9 @@ def _repeat(number: int, ended: threading.Event) -> None:
                 child.kill()
 
 
-def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The hook without the interrupts that Python drops; `_repeat` sends them again."""
-    return lambda dropped: None if isinstance(dropped.exc_value, KeyboardInterrupt) else hook(dropped)
-
-
-if _is_command():
+_program = sys.argv[0].rpartition("/")[2] if sys.argv else ""
+# argv[0] is "-m" only while Python imports the package of the module that it will run.
+if _program == "pipeline" or (_program == "-m" and "pipeline" in sys.orig_argv):
     # Until `stoppable` begins there is nothing to clean up, and an exception would print hundreds of lines, get lost in
     # an import, or abort the process.
     for _signal in _SIGNALS:

@@ -27,8 +27,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, as_pipeline_error, redact
 from pipeline.lake import Store, local_folder
 from pipeline.months import format_month, label
-from pipeline.places import inventory_of, source_of, store_of, warehouse_of
-from pipeline.runs.events import LogLost, Progress, RetryScheduled, StepEvent, StepFailed, StepFinished, StepStarted
+from pipeline.places import inventory_of, source_of, store_of
+from pipeline.runs import events
 from pipeline.settings import adopt, adopt_context, current_settings, run_context, suggested_command
 from pipeline.source.retries import retry_message
 from pipeline.source.site import Source
@@ -36,8 +36,6 @@ from pipeline.state.steps import BY_NAME, STEPS, step_before, steps_of
 from pipeline.tasks import logs
 from pipeline.tasks.messages import log as log
 from pipeline.tasks.parameters import DatasetParameter, MonthParameter
-from pipeline.tasks.reports import send
-from pipeline.warehouses.base import Warehouse
 
 _REPORT_EVERY_S = 0.5
 #: An error's message is cut to this length in its event, which is a datagram; the scheduler gets more.
@@ -131,11 +129,6 @@ class Step(WithSettings, luigi.Task):
         return store_of(current_settings())
 
     @property
-    def warehouse(self) -> Warehouse:
-        """The warehouse; this makes no connection yet."""
-        return warehouse_of(current_settings())
-
-    @property
     def source(self) -> Source:
         """Where raw files come from."""
         source = source_of(current_settings())
@@ -156,13 +149,13 @@ class Step(WithSettings, luigi.Task):
         """The step's log file."""
         return logs.log_path(current_settings().logs, self.spec.name, self.month, self.step_name)
 
-    def emit(self, event_type: type[StepEvent], **values: Any) -> None:
+    def emit(self, event_type: type[events.StepEvent], **values: Any) -> None:
         """Send an event of this step to the process that watches the run, and its message to the scheduler."""
         month = format_month(self.month) if self.month else ""
         event = event_type(step=self.step_name, dataset=self.spec.name, month=month, **values)
-        send(run_context().reports, event)
+        events.send(run_context().reports, event)
         message = f"{getattr(event, 'message', 'failed')} (log: {self.log_path})"
-        fraction = 1 if isinstance(event, StepFinished) else getattr(event, "fraction", None)
+        fraction = 1 if isinstance(event, events.StepFinished) else getattr(event, "fraction", None)
         # Luigi gives a task these two only while it runs it; the visualiser puts the message into its page as HTML.
         with suppress(RPCError):  # A step continues while luigid does not answer.
             if callable(getattr(self, "set_status_message", None)):
@@ -175,25 +168,28 @@ class Step(WithSettings, luigi.Task):
         now = time.monotonic()
         if fraction == 1 or now - getattr(self, "_reported_at", 0.0) >= _REPORT_EVERY_S:
             self._reported_at = now
-            self.emit(Progress, fraction=fraction, message=message, rows=rows, bytes=moved)
+            self.emit(events.Progress, fraction=fraction, message=message, rows=rows, bytes=moved)
 
     def retry(self, attempt: int, attempts: int, wait_s: float, reason: str) -> None:
         """Report and log that a request failed and is made again."""
-        self.emit(RetryScheduled, attempt=attempt, attempts=attempts, wait_s=round(wait_s, 1), reason=reason)
+        self.emit(events.RetryScheduled, attempt=attempt, attempts=attempts, wait_s=round(wait_s, 1), reason=reason)
         log.info("%s: %s", self.subject, retry_message(attempt, attempts, wait_s, reason))
 
     def done(self, message: str, *, rows: int = 0, moved: int = 0, warnings: Sequence[str] = ()) -> None:
         """Report and log that the step is finished."""
-        self.emit(StepFinished, message=message, rows=rows, bytes=moved, warnings=warnings)
+        self.emit(events.StepFinished, message=message, rows=rows, bytes=moved, warnings=warnings)
         log.info("%s: %s", self.subject, message)
 
     def on_failure(self, exception: BaseException) -> str:
         """The error as JSON, as it is sent to the scheduler."""
         error = self._as_error(exception)
         if not logging.getLogger("luigi-interface").isEnabledFor(logging.ERROR):  # Otherwise Luigi has logged it.
-            # The run's summary has the message, if it is printed to the same terminal or file.
-            short = isinstance(exception, PipelineError) and run_context().reports and _same_stream()
-            log.error(f"{self.subject} failed: {error.kind}" if short else error.words)
+            message = error.words
+            with suppress(OSError):  # A standard stream may be closed.
+                # The run's summary has the message, if it is printed to the same terminal or file.
+                if isinstance(exception, PipelineError) and run_context().reports and os.path.sameopenfile(1, 2):
+                    message = f"{self.subject} failed: {error.kind}"
+            log.error(message)
         return json.dumps(error.to_dict(), ensure_ascii=False)
 
     def _as_error(self, exception: BaseException) -> PipelineError:
@@ -204,17 +200,9 @@ class Step(WithSettings, luigi.Task):
         """Report that the log cannot be written, to the process that watches the run, which prints it once."""
         message = f"logs cannot be written: {problem}"
         if problem and run_context().reports:
-            self.emit(LogLost, message=message)
+            self.emit(events.LogLost, message=message)
         elif problem:
             log.warning(message)
-
-
-def _same_stream() -> bool:
-    """Whether standard output and standard error are the same file, pipe or terminal."""
-    try:
-        return os.path.sameopenfile(1, 2)
-    except OSError:
-        return False
 
 
 def _begin(step: Step) -> None:
@@ -222,13 +210,13 @@ def _begin(step: Step) -> None:
     lake = local_folder(settings.lake) or settings.lake
     warehouse = "" if BY_NAME[step.row].files else f", warehouse {redact(settings.warehouse)}"
     step.warn_of_log(logs.begin(step.log_path, step.subject, f", lake {lake}{warehouse}"))
-    step.emit(StepStarted, message=step.doing)
+    step.emit(events.StepStarted, message=step.doing)
 
 
 def _end(step: Step, error: BaseException | None = None) -> None:
     if error is not None:
         logs.write_failure(step.subject, error)
-        step.emit(StepFailed, error=step._as_error(error).to_dict(_MOST_CHARACTERS))
+        step.emit(events.StepFailed, error=step._as_error(error).to_dict(_MOST_CHARACTERS))
     step.warn_of_log(logs.end())
 
 

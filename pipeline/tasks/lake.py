@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.conform.check import check, checks_document, enforce
-from pipeline.conform.month import conform_file
-from pipeline.datasets.base import (
-    DATASET_KEY,
-    DECLARATION_KEY,
-    MONTH_KEY,
-    PRESENT_KEY,
-    SOURCE_KEY,
-    VERSION_KEY,
-    WARNINGS_KEY,
-)
+from pipeline.conform.month import conform_file, provenance
+from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY, WARNINGS_KEY
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
 from pipeline.settings import current_settings, run_context, suggested_command
@@ -42,8 +33,10 @@ class Download(Step):
             if self.complete():  # Another process downloaded it while this one waited for the lock.
                 return
             sidecar = self.source.fetch(self.spec, self.month, part, self._report)
-            with self.store.publish(key, _metadata(self, sidecar)) as draft:
-                self._publish(sidecar)
+            metadata = {DATASET_KEY: self.spec.name, SOURCE_KEY: sidecar.sha256, VERSION_KEY: __version__}
+            metadata |= {MONTH_KEY: format_month(self.month)} if self.month else {}
+            with self.store.publish(key, metadata) as draft:
+                self._publish(sidecar, {**metadata, **sidecar.metadata})
                 Part(part).move(draft)  # Last: a failure above deletes the draft, and keeps the download.
         self.done(size(sidecar.bytes), moved=sidecar.bytes)
 
@@ -51,10 +44,10 @@ class Download(Step):
         share = f" of {size(total)}" if total else ""
         self.progress(received / total if total else None, f"{size(received)}{share}, {size(rate)}/s", moved=received)
 
-    def _publish(self, sidecar: Sidecar) -> None:
+    def _publish(self, sidecar: Sidecar, metadata: Mapping[str, str]) -> None:
         key = self.files("download")["sidecar"]
         try:
-            with self.store.publish(key, {**_metadata(self, sidecar), **sidecar.metadata}) as draft:
+            with self.store.publish(key, metadata) as draft:
                 draft.write_text(sidecar.to_json(), encoding="utf-8")
         except ConcurrentWriteError:  # Fine, if another machine published it for the same bytes.
             if sidecar_of(self.store, self.files("download")["raw"]).sha256 != sidecar.sha256:
@@ -69,7 +62,9 @@ class Conform(Step):
     def run(self) -> None:
         """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
         keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
-        with self._verified_raw() as (raw, sidecar), self.store.publish(keys["trips"], metadata) as draft:
+        raw_key = self.files("download")["raw"]
+        with self.store.entry(raw_key).open_local() as raw, self.store.publish(keys["trips"], metadata) as draft:
+            sidecar = self._valid_sidecar(raw_key, raw)
             measures = conform_file(
                 raw,
                 draft,
@@ -80,8 +75,7 @@ class Conform(Step):
                 threads=max(1, (os.cpu_count() or 1) // run_context().workers),
             )
             findings = check(self.spec, self.month, measures)
-            present = ",".join(measures.columns_in_source)
-            metadata |= {**_metadata(self, sidecar), DECLARATION_KEY: measures.declaration, PRESENT_KEY: present}
+            metadata |= provenance(measures)
             warned = {WARNINGS_KEY: ",".join(finding.rule for finding in findings if finding.severity == "warning")}
             with self.store.publish(keys["checks"], {**metadata, **warned}) as text:
                 document = checks_document(measures, findings)
@@ -91,18 +85,15 @@ class Conform(Step):
         warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
         self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows, warnings=rules)
 
-    @contextmanager
-    def _verified_raw(self) -> Iterator[tuple[Path, Sidecar]]:
-        """The raw file and its sidecar, after comparing them."""
-        key = self.files("download")["raw"]
-        with self.store.entry(key).open_local() as path:
-            try:
-                sidecar = sidecar_of(self.store, key)
-                sidecar.validate(path, key)
-            except SourceError as error:
-                again = suggested_command("redo", *label(self.spec.name, self.month).split(), "--from", "download")
-                raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
-            yield path, sidecar
+    def _valid_sidecar(self, key: str, raw: Path) -> Sidecar:
+        """The sidecar of the raw file, after comparing them."""
+        try:
+            sidecar = sidecar_of(self.store, key)
+            sidecar.validate(raw, key)
+        except SourceError as error:
+            again = suggested_command("redo", *label(self.spec.name, self.month).split(), "--from", "download")
+            raise SourceError(f"{error}; to fetch it again, run: {again}", remedy=again) from error
+        return sidecar
 
 
 class DownloadZones(OfZones, Download):
@@ -111,13 +102,3 @@ class DownloadZones(OfZones, Download):
 
 class ConformZones(OfZones, Conform):
     """The zones as a Parquet file of their one schema."""
-
-
-def _metadata(step: Step, sidecar: Sidecar) -> dict[str, str]:
-    """The metadata that a store keeps with each file, so that a listing answers without opening files."""
-    return {
-        DATASET_KEY: step.spec.name,
-        **({MONTH_KEY: format_month(step.month)} if step.month else {}),
-        SOURCE_KEY: sidecar.sha256,
-        VERSION_KEY: __version__,
-    }

@@ -14,7 +14,6 @@ import time
 import traceback
 from contextlib import suppress
 from datetime import date
-from itertools import pairwise
 from pathlib import Path
 
 from pipeline.months import format_month
@@ -25,12 +24,11 @@ _LOGGERS = ("luigi-interface", "luigi-interface.pipeline", "py.warnings")
 _MOST_BYTES = 1_000_000
 
 _TIME = r"^\d{4}-\d\d-\d\dT[\d:.]+Z "
-_BEGINS = re.compile(rf"{_TIME}INFO [^\n]*: begins, process \d+", re.MULTILINE)
+_BEGINS = re.compile(rf"(?={_TIME}INFO [^\n]*: begins, process \d+)", re.MULTILINE)
 _TRACEBACKS = re.compile(rf"\nTraceback \(most recent call last\):\n.*?(?=\n{_TIME}|\Z)", re.MULTILINE | re.DOTALL)
 
 #: The open log of this process's step. A process that forks steps runs none itself.
 _open: _LogFile | None = None
-_unwritable: set[Path] = set()
 
 
 def log_path(logs: str, dataset: str, month: date | None, step: str) -> Path:
@@ -39,11 +37,7 @@ def log_path(logs: str, dataset: str, month: date | None, step: str) -> Path:
 
 
 def problem(folder: Path, *, make: bool = False) -> str:
-    """Why logs cannot be written in the folder, empty if they can; with `make` the folder is created.
-
-    If they cannot, later steps of this process and its forks do not report it again.
-    """
-    _unwritable.discard(folder)
+    """Why logs cannot be written in the folder, empty if they can; with `make` the folder is created."""
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,14 +45,13 @@ def problem(folder: Path, *, make: bool = False) -> str:
         with tempfile.TemporaryFile(dir=parent) as file:
             file.write(b"x")  # On a full disk empty files can be created.
     except OSError as error:
-        _unwritable.add(folder)
         is_file = isinstance(error, (FileExistsError, NotADirectoryError))
         return f"{folder} {'is no folder' if is_file else f'cannot be written: {error.strerror}'}"
     return ""
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that stops at the first line that cannot be written, say because the disk is full."""
+    """A log file that keeps the reason why a line cannot be written, for instance because the disk is full."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.problem = path, ""
@@ -67,10 +60,6 @@ class _LogFile(logging.FileHandler):
         formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self.problem:
-            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -84,8 +73,6 @@ def begin(path: Path, subject: str, places: str = "") -> str:
     """
     global _open
     end()
-    if not _unwritable.isdisjoint(path.parents):
-        return ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size > _MOST_BYTES:
@@ -125,9 +112,7 @@ def end() -> str:
 
 def attempts(text: str) -> list[str]:
     """The attempts in the text of a log file, newest first."""
-    starts = [*(match.start() for match in _BEGINS.finditer(text)), len(text)]
-    parts = [text[: starts[0]], *(text[first:last] for first, last in pairwise(starts))]
-    return [part.rstrip("\n") for part in reversed(parts) if part.strip()]
+    return [part.rstrip("\n") for part in reversed(_BEGINS.split(text)) if part.strip()]
 
 
 def without_tracebacks(attempt: str) -> str:

@@ -14,6 +14,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,33 +23,15 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.warehouses.registry import ENGINES
 
-#: Luigi's own options that this package needs (luigi.cfg gives the reasons); defaults of the `pipeline` command.
-LUIGI_OPTIONS: dict[str, dict[str, str]] = {
-    "core": {"autoload_range": "false", "no_lock": "true", "log_level": "INFO"},
-    "worker": {
-        "keep_alive": "true",
-        "check_complete_on_run": "true",
-        "task_process_context": "pipeline.tasks.process.TaskProcessContext",
-        "wait_interval": "0.2",
-        "wait_jitter": "0.2",
-    },
-    "scheduler": {
-        "retry_count": "1",
-        "retry_delay": "1",
-        "disable_persist": "300",
-        "stable_done_cooldown_secs": "0",
-        "remove_delay": "86400",
-    },
-    "resources": {"tlc": "4", "cpu": "4", **{engine.resource: str(engine.writers) for engine in ENGINES.values()}},
-    "retcode": {
-        "task_failed": "1",
-        "missing_data": "1",
-        "unhandled_exception": "2",
-        "not_run": "4",
-        "scheduling_error": "5",
-        "already_running": "6",
-    },
-}
+
+@cache
+def default_options() -> dict[str, dict[str, str]]:
+    """Luigi's own options that this package needs, by section; luigi.cfg gives the reasons."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(resources.files("pipeline.tasks").joinpath("luigi_options.cfg").read_text(encoding="ascii"))
+    options = {section: dict(parser[section]) for section in parser.sections()}
+    options["resources"] |= {engine.resource: str(engine.writers) for engine in ENGINES.values()}
+    return options
 
 
 def _import_luigi() -> Any:
@@ -133,9 +117,9 @@ get_config = _import_luigi()
 
 
 def prepare_luigi() -> None:
-    """Set the options of `LUIGI_OPTIONS` that no luigi.cfg sets."""
+    """Set the default options that no luigi.cfg sets."""
     config = get_config()
-    for section, options in LUIGI_OPTIONS.items():
+    for section, options in default_options().items():
         for option, value in options.items():
             if not config.has_option(section, option):
                 config.set(section, option, value)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import date
 
 import luigi
+from luigi.parameter import OptionalParameterMixin
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, did_you_mean
@@ -20,16 +21,10 @@ class MonthParameter(luigi.MonthParameter):
         return parse_month(text)
 
 
-class OptionalMonthParameter(MonthParameter):
-    """A month as YYYY-MM, or None, which Luigi's own would not send through luigid to another worker."""
+class OptionalMonthParameter(OptionalParameterMixin, MonthParameter):
+    """A month as YYYY-MM, or None."""
 
-    def parse(self, text: str) -> date | None:  # type: ignore[override]
-        """The first day of the month."""
-        return super().parse(text) if text else None
-
-    def serialize(self, month: date | None) -> str:
-        """The month; empty for None."""
-        return super().serialize(month) if month else ""
+    expected_type = date
 
 
 class DatasetParameter(luigi.Parameter):

@@ -10,7 +10,6 @@ from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings
 from pipeline.tasks.base import OfZones, Step, WithSettings, log
-from pipeline.warehouses.base import Warehouse
 from pipeline.warehouses.registry import engine_of
 
 
@@ -33,7 +32,8 @@ class Load(_WarehouseStep):
 
     def run(self) -> None:
         """Replace the month."""
-        rows = self.warehouse.replace(self.spec, self.month, self.store.entry(self.files("conform")["trips"]))
+        trips = self.store.entry(self.files("conform")["trips"])
+        rows = warehouse_of(current_settings()).replace(self.spec, self.month, trips)
         self.done(f"{rows:,} rows" if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
 
 
@@ -48,12 +48,12 @@ class LoadZones(OfZones, Load):
 
     def complete(self) -> bool:
         """Whether zones are loaded, by another load than `before`."""
-        return super().complete() and not (self.before and loaded_zones_at(self.warehouse) == self.before)
+        return super().complete() and not (self.before and loaded_zones_at() == self.before)
 
 
-def loaded_zones_at(warehouse: Warehouse) -> str:
+def loaded_zones_at() -> str:
     """When the zones were loaded; empty when they are not."""
-    record = warehouse.loads(ZONES).get(None)
+    record = warehouse_of(current_settings()).loads(ZONES).get(None)
     return record.loaded_at.isoformat() if record else ""
 
 
@@ -69,7 +69,7 @@ class Mart(_WarehouseStep):
     def run(self) -> None:
         """Build the month of each mart again."""
         assert self.month is not None
-        rows = self.warehouse.replace_mart_month(self.spec, self.month, marts_of(self.dataset))
+        rows = warehouse_of(current_settings()).replace_mart_month(self.spec, self.month, marts_of(self.dataset))
         self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))
 
 

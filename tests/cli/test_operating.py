@@ -29,13 +29,11 @@ from state import processes_in, rows
 from pipeline.cli import run as cli_run
 from pipeline.errors import UsageError, WarehouseError, error_from_json
 from pipeline.months import add_months, format_month, month_range
-from pipeline.runs.events import Progress as ProgressEvent
-from pipeline.runs.events import StepEvent, StepFinished
+from pipeline.runs.events import Inbox, StepEvent, StepFinished
 from pipeline.sample import SampleSite
 from pipeline.settings import Settings
 from pipeline.tasks.base import log
 from pipeline.tasks.lake import Conform
-from pipeline.tasks.reports import Inbox, send
 
 _STEP = re.compile(r"^(?:download|conform|load|mart) (?:green|yellow|fhvhv) \d{4}-\d\d", re.MULTILINE)
 _PATIENCE_S = 60
@@ -411,15 +409,12 @@ def test_order_and_reports_reach_steps_however_their_process_starts(own: Folder,
 
 def test_the_last_report_is_never_lost_however_many_came_before_it() -> None:
     tell = (
-        "import sys; from pipeline.runs.events import *; from pipeline.tasks.reports import send\n"
+        "import sys; from pipeline.runs.events import *\n"
         "step = {'step': 'load', 'dataset': 'green', 'month': '2024-01'}\n"
         "for turn in range(600): send(sys.argv[1], Progress(**step, message=str(turn)))\n"
         "print('full', flush=True); send(sys.argv[1], StepFinished(**step, message='', rows=7))"
     )
     with Inbox() as inbox:
-        for turn in range(600):
-            send(inbox.path, ProgressEvent(step="conform", dataset="green", month="2024-01", message=str(turn)))
-        assert len(inbox.read()) == 600, "none of this process is lost"
         with subprocess.Popen([sys.executable, "-c", tell, inbox.path], stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == b"full\n"

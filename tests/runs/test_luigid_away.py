@@ -150,6 +150,6 @@ def test_a_worker_rejects_a_task_that_it_cannot_load_and_continues(own: Folder, 
     assert process.returncode == 0, said + out + error
     assert "Traceback" not in said + out + error
     assert "Zen" not in said, "the foreign module was not even imported"
-    refused = [line for line in said.splitlines() if "rejected" in line]
-    assert [line.split()[2].rstrip(":") for line in sorted(refused)] == ["foreign", "newer", "odd", "older", "renamed"]
+    rejected = [line for line in said.splitlines() if "rejected" in line]
+    assert [line.split()[2].rstrip(":") for line in sorted(rejected)] == ["foreign", "newer", "odd", "older", "renamed"]
     assert "this" in luigid.ask("fetch_error", task_id="foreign")["error"]

@@ -16,7 +16,7 @@ import pytest
 from conftest import Folder
 
 from pipeline.cli.formats import draft_of
-from pipeline.tasks.reports import Inbox
+from pipeline.runs.events import Inbox
 
 #: For `python -c`: a module, during whose import the process sends itself a signal, and a command.
 _AT_IMPORT = """

@@ -15,7 +15,7 @@ from conftest import ROOT, Folder, make_folder
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.sample import SampleSite
-from pipeline.tasks.luigi_options import LUIGI_OPTIONS
+from pipeline.tasks.luigi_options import default_options
 
 SAMPLE = ROOT / "docs" / "luigid.cfg"
 
@@ -98,8 +98,8 @@ def test_a_step_that_fails_is_counted_and_tried_twice(own: Folder, luigid: Luigi
 def test_the_sample_for_luigid_has_the_limits_and_scheduler_options_of_luigi_cfg() -> None:
     written = configparser.ConfigParser(interpolation=None)
     written.read(SAMPLE, encoding="utf-8")
-    assert dict(written["resources"]) == LUIGI_OPTIONS["resources"]
-    ours = LUIGI_OPTIONS["scheduler"]
+    assert dict(written["resources"]) == default_options()["resources"]
+    ours = default_options()["scheduler"]
     assert {name: written["scheduler"][name] for name in ours if name not in ("retry_count", "retry_delay")} == {
         name: text for name, text in ours.items() if name not in ("retry_count", "retry_delay")
     }
