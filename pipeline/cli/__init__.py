@@ -41,11 +41,9 @@ def cli() -> None:
     """
 
 
-_COMMANDS = (
-    *(run.backfill, run.latest, run.demo, plan, status, run.redo, run.refresh, check, describe, head, sql),
-    *(doctor, schedule, history, logs, completion),
-)
-for _command in _COMMANDS:
+for _command in (run.backfill, run.latest, run.demo, plan, status, run.redo, run.refresh, check, describe, head, sql):
+    cli.add_command(_command)
+for _command in (doctor, schedule, history, logs, completion):
     cli.add_command(_command)
 
 

@@ -192,11 +192,7 @@ def compare_months(store: Store, dataset: Dataset, months: Sequence[date | None]
 
 
 def _comparison(
-    dataset: Dataset,
-    month: date | None,
-    document: Document,
-    findings: Sequence[Finding],
-    before: Mapping[str, Document],
+    dataset: Dataset, month: date | None, document: Document, findings: list[Finding], before: Mapping[str, Document]
 ) -> Comparison:
     """The comparison of a month with the documents of earlier months, oldest first."""
     purposes, earlier = {rule.name: rule.doc for rule in dataset.rules}, before.values()
@@ -227,7 +223,7 @@ def _comparison(
     }
 
 
-def _read(entry: Entry, dataset: Dataset) -> tuple[Document, Sequence[Finding]]:
+def _read(entry: Entry, dataset: Dataset) -> tuple[Document, list[Finding]]:
     try:
         with entry.open() as file:
             document: dict[str, Any] = json.loads(file.read())
@@ -236,12 +232,9 @@ def _read(entry: Entry, dataset: Dataset) -> tuple[Document, Sequence[Finding]]:
         return document, findings_in(document)
     except (ValueError, KeyError, TypeError) as error:
         month = entry.key.rpartition("/")[2].removesuffix(".json")
-        command = suggested_command(
-            "redo", dataset.name, *([month] if dataset.first_month else []), "--from", "conform"
-        )
-        raise StoreError(
-            f"{entry.uri} is not a checks document ({error}); to create it again, run: {command}"
-        ) from error
+        subject = [dataset.name, *([month] if dataset.first_month else [])]
+        remedy = f"to create it again, run: {suggested_command('redo', *subject, '--from', 'conform')}"
+        raise StoreError(f"{entry.uri} is not a checks document ({error}); {remedy}") from error
 
 
 def _change_percent(value: int, before: Sequence[int | None]) -> float | None:

@@ -43,7 +43,7 @@ _READ_BYTES = 1 << 16
 def head(dataset: str, month: str | None, rows: int | None, columns: str | None, as_json: bool, as_csv: bool) -> None:
     """Show the first rows of a month in the lake.
 
-    DATASET is yellow, green, fhv, fhvhv, or zones, which has no months. Only the beginning of the file is read. If the
+    DATASET is yellow, green, fhv, fhvhv, or zones, which has no MONTH. Only the beginning of the file is read. If the
     terminal is too narrow for all columns, each column is a line, with as many rows side by side as fit; --rows shows
     that many rows, in several blocks.
 

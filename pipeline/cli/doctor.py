@@ -72,7 +72,6 @@ def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **
 
     \b
     pipeline doctor
-    pipeline doctor --offline --json
     pipeline doctor --warehouse postgresql://taxi@localhost/ny_taxi --workers 4
     """  # noqa: D301 (click needs the character itself)
     lines = []
@@ -93,7 +92,8 @@ def _checks(
     """Each check and its answers, as soon as they are known; `overrides` are settings of the command line."""
     settings, problems = read_settings(**overrides)
     checks: dict[str, Callable[[], Iterable[Answer]]] = {
-        "python": _python,
+        # The package cannot be installed for a Python that it does not support.
+        "python": lambda: [("ok", f"{platform.python_version()} at {sys.executable}", "")],
         "packages": lambda: _packages(settings.warehouse),
         "luigi.cfg": _luigi_cfg,
         "settings": lambda: _settings(settings, problems),
@@ -136,11 +136,6 @@ def within(seconds: float, name: str, check: Callable[[], Iterable[Answer]]) -> 
     if thread.is_alive():
         return [("failed", f"no answer within {seconds:g} s", "check the network, and the server")]
     return answers
-
-
-def _python() -> Iterator[Answer]:
-    # The package cannot be installed for a Python that it does not support.
-    yield "ok", f"{platform.python_version()} at {sys.executable}", ""
 
 
 def _packages(warehouse: str) -> Iterator[Answer]:

@@ -72,7 +72,11 @@ def grid(cells: Mapping[str, Mapping[date, str]]) -> Table:
     """The marks of months, by dataset; a month without a mark is blank."""
     table = new_table("", *whole(*cells))
     for year in sorted({month.year for months in cells.values() for month in months}):
-        table.add_row(str(year), *(_year(months, year) for months in cells.values()))
+        days = [date(year, number, 1) for number in range(1, 13)]
+        marks = ([months.get(day) for day in days] for months in cells.values())
+        table.add_row(
+            str(year), *(Text.assemble(*(CELLS[mark][:2] if mark else " " for mark in each)) for each in marks)
+        )
     return table
 
 
@@ -80,11 +84,6 @@ def legend(marks: Collection[str]) -> Text:
     """What the characters of these marks mean."""
     entries = (Text.assemble((sign, style), f" {text}") for mark, (sign, style, text) in CELLS.items() if mark in marks)
     return Text("   ").join(entries)
-
-
-def _year(months: Mapping[date, str], year: int) -> Text:
-    marks = (months.get(date(year, number, 1)) for number in range(1, 13))
-    return Text.assemble(*(CELLS[mark][:2] if mark else " " for mark in marks))
 
 
 def document(statuses: Statuses, zones: MonthStatus) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pipeline.months import add_months, format_month, month_range, parse_months
 from pipeline.places import source_of
 from pipeline.settings import FIELDS, RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.source.site import Source
+from pipeline.state.invalidation import Months
 from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
 from pipeline.tasks.runs import start_of
@@ -67,9 +68,7 @@ def selection(*, required: bool) -> Callable[[Any], Any]:
     return click.argument("selection", nargs=-1, required=required, metavar=metavar, shell_complete=_complete)
 
 
-def months_selected(
-    words: Sequence[str], *, required: bool = True, zones: bool = False, ask: bool = False
-) -> dict[str, Sequence[date | None]]:
+def months_selected(words: Sequence[str], *, required: bool = True, zones: bool = False, ask: bool = False) -> Months:
     """The months of the datasets and the period that were typed; with `zones`, the word zones alone selects the zones.
 
     Raises:
@@ -79,7 +78,7 @@ def months_selected(
         if len(words) > 1:
             raise UsageError(f"{' '.join(words)}: zones is allowed only alone and without a period")
         return {ZONES.name: [None]}
-    return {**months_of(*parse_selection(words, required=required), ask=ask)}
+    return dict(months_of(*parse_selection(words, required=required), ask=ask))
 
 
 def parse_selection(words: Sequence[str], *, required: bool = False) -> tuple[tuple[str, ...], str]:

@@ -120,9 +120,10 @@ def print_rows(rows: pa.Table, *, more: int = 0, all_rows: bool = True, file: Te
     if file is None and out.is_terminal and len(names) > 1 and rows and sum(widths) + _GAP * len(names) > out.width:
         more += rows.num_rows - _print_turned(names, columns, out, all_rows)
     elif names:
-        sides = [_side(column.type) for column in rows.columns]
-        headers = (Column(Text(name), justify=side, overflow="fold") for name, side in zip(names, sides, strict=True))
-        table = new_table(*headers)
+        types, table = pa.types, new_table()
+        for name, type_ in zip(names, rows.schema.types, strict=True):
+            is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
+            table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
         for row in zip(*columns, strict=True):
             table.add_row(*map(_cell, row))
         print_table(table, file)
@@ -146,11 +147,6 @@ def _print_turned(names: Sequence[str], columns: Sequence[Sequence[str | None]],
             table.add_row(name, *map(_cell, column[first:last]))
         out.print(*([Text("")] if first else []), table)
     return end
-
-
-def _side(type_: pa.DataType) -> Any:
-    types = pa.types
-    return "right" if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_) else "left"
 
 
 def _cell(text: str | None) -> Text:
@@ -244,7 +240,10 @@ def draft_of(path: Path) -> Iterator[BinaryIO]:
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        _sweep(path)
+        for old in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+            with suppress(OSError), old.open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                old.unlink()
         try:
             with draft.open("xb") as file:
                 with suppress(OSError):  # Not every file system has locks.
@@ -256,10 +255,3 @@ def draft_of(path: Path) -> Iterator[BinaryIO]:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _sweep(path: Path) -> None:
-    for draft in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.part"):
-        with suppress(OSError), draft.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            draft.unlink()

@@ -37,8 +37,6 @@ from pipeline.units import counted, size
 
 _REDRAW_S = 0.2
 _MOST_RUNNING, _MOST_LINES, _MOST_ERRORS = 8, 60, 10
-#: The time left is estimated from all steps so far.
-_ESTIMATE_S = 86_400
 
 
 class Display(events.Listener):
@@ -55,7 +53,8 @@ class Display(events.Listener):
         self._totals = events.Totals()
         self._began = self._drawn = time.monotonic()
         columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=out, auto_refresh=False, speed_estimate_period=_ESTIMATE_S)
+        # With this period, the time left is estimated from all steps so far.
+        self._bar = Progress(*columns, console=out, auto_refresh=False, speed_estimate_period=86_400)
         self._task, self._weight = self._bar.add_task(""), 0
 
     def hear(self, event: events.Event) -> None:

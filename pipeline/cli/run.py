@@ -76,8 +76,8 @@ def latest(
     """Bring the latest published months up to date.
 
     This is the command for a schedule (see pipeline schedule). A month that is not published yet is not a failure. If
-    the newest loaded month of a dataset is older than --months, for instance after a pause, all months after it are
-    included. [core] scheduler_url is used if it is set.
+    the newest loaded month of a DATASET (by default all) is older than --months, for instance after a pause, all months
+    after it are included. [core] scheduler_url is used if it is set.
 
     \b
     pipeline latest
@@ -164,7 +164,7 @@ def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: i
     if not as_json:
         with suppress(OutputLost) if applied else nullcontext():
             _print_comparison(compared, months, applied)
-    code, errors = 1 if any(finding.category == "unanswered" for finding in findings) else 0, list[str]()
+    code, errors = int(any(finding.category == "unanswered" for finding in findings)), list[str]()
     if applied:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             code = _apply(findings, errors, workers, scheduler) or code
@@ -275,8 +275,7 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
 def _invalidate(months: Mapping[str, Sequence[Month]], *, always: bool = False) -> tuple[list[Month], list[str]]:
     settings = current_settings()
     places = (store_of(settings), warehouse_of(settings), source_of(settings))
-    wait_s = settings.lock_timeout_s
-    return invalidate(*places, months, wait_s=wait_s, say=log.info, redo=_redo_command, always=always)
+    return invalidate(*places, months, wait_s=settings.lock_timeout_s, say=log.info, redo=_redo_command, always=always)
 
 
 def _pairs(months: Months) -> list[Month]:

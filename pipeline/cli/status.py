@@ -38,11 +38,9 @@ _BACKFILL = {
 @click.command()
 @selection(required=False)
 @as_json
-@click.option(
-    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page."
-)
+@click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False), help="Write an HTML page.")
 @with_settings
-def status(selection: tuple[str, ...], as_json: bool, page: Path | None) -> None:
+def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     """Show how far each month is.
 
     A row is a year, a cell is a month. Totals follow, and then what was refused, failed or is out of date, with a
@@ -55,8 +53,8 @@ def status(selection: tuple[str, ...], as_json: bool, page: Path | None) -> None
     """  # noqa: D301
     result = document(*_statuses(months_selected(selection, required=False)))
     if page:
-        page = Path(expand_home(str(page), "--html"))
-        with draft_of(page) as file:
+        page = expand_home(page, "--html")
+        with draft_of(Path(page)) as file:
             file.write(html_page(result).encode())
         click.echo(f"written: {page}", err=True)
     if as_json:

@@ -623,6 +623,15 @@ def test_values_of_any_type_are_written_and_shown() -> None:
     assert pq.read_table(io.BytesIO(out.getvalue()))["wide"].to_pylist() == ["1" + "0" * 40]
 
 
+def test_json_refuses_nan_in_a_list_or_struct_which_has_no_json() -> None:
+    for rows in ([[1.0, float("nan")]], [{"a b": [float("-inf")]}]):
+        with pytest.raises(UsageError, match="json cannot hold this: .*NaN or an infinity; CAST the column to VARCHAR"):
+            write_rows(pa.table({"a": rows}), "json", io.BytesIO())
+    out = io.BytesIO()
+    write_rows(pa.table({"a": [[1.5, None]], "b": [{'NaN "': "x, NaN, -Infinity"}]}), "json", out)
+    assert json.loads(out.getvalue()) == [{"a": [1.5, None], "b": {'NaN "': "x, NaN, -Infinity"}}]
+
+
 def test_json_refuses_columns_whose_names_differ_only_in_case() -> None:
     with pytest.raises(UsageError, match="more than one column is called A, a"):
         write_rows(pa.table({"a": [1], "A": [2]}), "json", io.BytesIO())

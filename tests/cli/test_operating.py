@@ -370,7 +370,7 @@ def test_ctrl_c_in_a_terminal_ends_everything_and_says_how_to_continue(own: Fold
     _wait(lambda: _fetching(site, "2024-01") and "1/2 months" in terminal.raw)
     terminal.type(b"\x03")
     assert terminal.ended() == 130
-    assert "pipeline: stopped; every finished step is kept, and the same command goes on" in terminal.raw
+    assert "pipeline: stopped; finished steps are kept, and the same command continues" in terminal.raw
     assert "Traceback" not in terminal.raw
     assert processes_in(own.path) == []
 
