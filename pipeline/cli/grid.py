@@ -73,10 +73,8 @@ def grid(cells: Mapping[str, Mapping[date, str]]) -> Table:
     table = new_table("", *whole(*cells))
     for year in sorted({month.year for months in cells.values() for month in months}):
         days = [date(year, number, 1) for number in range(1, 13)]
-        marks = ([months.get(day) for day in days] for months in cells.values())
-        table.add_row(
-            str(year), *(Text.assemble(*(CELLS[mark][:2] if mark else " " for mark in each)) for each in marks)
-        )
+        rows = ([months.get(day) for day in days] for months in cells.values())
+        table.add_row(str(year), *(Text.assemble(*(CELLS[mark][:2] if mark else " " for mark in row)) for row in rows))
     return table
 
 
