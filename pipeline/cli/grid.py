@@ -103,7 +103,7 @@ def document(statuses: Statuses, zones: MonthStatus) -> dict[str, Any]:
 
 def remarks(statuses: Statuses, zones: MonthStatus) -> list[Remark]:
     """What is refused, failed or out of date; one remark for consecutive months with the same reason."""
-    found = []
+    results = []
     for months in ([zones], *statuses.values()):
         groups: dict[tuple[str, str, str], list[MonthStatus]] = {}
         for each in months:
@@ -120,8 +120,8 @@ def remarks(statuses: Statuses, zones: MonthStatus) -> list[Remark]:
                     first = "download" if mark == "failed" and step == "conform" else step
                     command = suggested_command("redo", *subject, "--from", first)
                 reason = f"{why}: {texts[span]}" if mark == "failed" and span in texts else why
-                found.append(Remark(group[0].dataset, span, mark, reason, command, step))
-    return found
+                results.append(Remark(group[0].dataset, span, mark, reason, command, step))
+    return results
 
 
 def print_status(document: Mapping[str, Any]) -> None:
@@ -145,14 +145,14 @@ def print_status(document: Mapping[str, Any]) -> None:
         print_remarks(document["remarks"])
 
 
-def print_remarks(found: Sequence[Remark]) -> None:
+def print_remarks(results: Sequence[Remark]) -> None:
     """Print the first remarks, each with its command on a line of its own, and how many more there are."""
-    for remark in found[:_MOST_REMARKS]:
+    for remark in results[:_MOST_REMARKS]:
         print_line(f"{remark.subject}: {remark.why}", style=CELLS[remark.stage][1])
         print_line(f"  {remark.command}")
-    if len(found) > _MOST_REMARKS:
-        print_line(f"… and {len(found) - _MOST_REMARKS} more; --json lists all")
-    steps = {remark.step for remark in found if remark.stage == "stale"}
+    if len(results) > _MOST_REMARKS:
+        print_line(f"… and {len(results) - _MOST_REMARKS} more; --json lists all")
+    steps = {remark.step for remark in results if remark.stage == "stale"}
     if steps - {"download"}:
         but = ", except for --from download" if "download" in steps else ""
         print_line(f"All that is out of date, at once{but}: {suggested_command('refresh', '--apply')}")
