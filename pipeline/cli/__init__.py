@@ -13,12 +13,9 @@ import click
 
 from pipeline.cli import run
 from pipeline.cli.check import check
-from pipeline.cli.data import head, sql
-from pipeline.cli.describe import describe
+from pipeline.cli.data import describe, head, sql
 from pipeline.cli.doctor import doctor
-from pipeline.cli.history import completion, history, logs
-from pipeline.cli.refresh import redo, refresh
-from pipeline.cli.schedule import schedule
+from pipeline.cli.operate import completion, history, logs, schedule
 from pipeline.cli.status import plan, status
 from pipeline.cli.streams import OutputLost, output_error, prepare_streams
 from pipeline.errors import PipelineError, UsageError, visible
@@ -44,11 +41,9 @@ def cli() -> None:
     """
 
 
-_COMMANDS = (
-    *(run.backfill, run.latest, run.demo, plan, status, redo, refresh, check, describe, head, sql),
-    *(doctor, schedule, history, logs, completion),
-)
-for _command in _COMMANDS:
+for _command in (run.backfill, run.latest, run.demo, plan, status, run.redo, run.refresh, check, describe, head, sql):
+    cli.add_command(_command)
+for _command in (doctor, schedule, history, logs, completion):
     cli.add_command(_command)
 
 

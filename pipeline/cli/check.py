@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from functools import cache
 from typing import Any
@@ -15,17 +15,21 @@ from rich.table import Column
 from rich.text import Text
 
 from pipeline import lake
-from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.tables import numbers, print_line, print_section, whole
+from pipeline.cli.options import as_json, months_selected, selection, with_settings
+from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.conform.check import Finding, findings_in
-from pipeline.datasets import ZONES, Dataset, dataset_named
+from pipeline.datasets import Dataset, dataset_named
 from pipeline.errors import StoreError
 from pipeline.lake import Entry, Store
-from pipeline.months import add_months, format_month, label, parse_month, spans
+from pipeline.months import add_months, format_month, label, month_range, parse_month, spans
 from pipeline.places import store_of
 from pipeline.settings import current_settings, suggested_command
 from pipeline.units import counted
 
+#: The checks of a month, compared with earlier months: what `pipeline check --json` prints.
+Comparison = dict[str, Any]
+#: As `checks_document` writes it.
+Document = Mapping[str, Any]
 _STYLES = {"error": "red", "warning": "yellow"}
 #: A month is compared with those of this many months before it that passed; if none did, with the last that passed.
 _COMPARED_MONTHS = 3
@@ -34,39 +38,36 @@ _NOTABLE_SHARE = 0.01
 
 
 @click.command()
-@what(required=True)
+@selection(required=True)
 @as_json
 @with_settings
-def check(what: tuple[str, ...], as_json: bool) -> None:
+def check(selection: tuple[str, ...], as_json: bool) -> None:
     """Show what the checks of months found, and what changed.
 
-    DATASET is yellow, green, fhv, fhvhv or all. PERIOD is one month, which is shown in detail, or several such as 2024
-    or 2024-01..2024-03, which are shown in one line each. `zones` alone shows the checks of the zones.
+    DATASET and PERIOD are as for backfill. One month is shown in detail, several in one line each. `zones` alone shows
+    the checks of the zones.
 
-    Everything was measured when the month was conformed; nothing is measured again. A change is relative to the mean of
-    the three months before, without those that failed their checks; if all of them failed, to the last month that
-    passed. These months are named. The exit code is 1 if a month failed its checks, and 5 if a month has no checks.
+    The numbers were measured when the month was conformed. A change is relative to the mean of the three months before,
+    without those that failed their checks; if all of them failed, to the last month that passed. The exit code is 1 if
+    a month failed its checks, and 5 if a month has no checks.
 
     \b
     pipeline check green 2024-01
     pipeline check yellow green 2024 --json
     """  # noqa: D301
-    store, all_months = store_of(current_settings()), what[-1] == "all"
-    months: Mapping[str, Sequence[date | None]] = (
-        {ZONES.name: [None]} if what == (ZONES.name,) else months_of(*parse_what(what, required=True))
-    )
+    store, months = store_of(current_settings()), months_selected(selection, zones=True)
     comparisons = [each for name in months for each in compare_months(store, dataset_named(name), months[name])]
-    checked = {(each.dataset.name, each.month) for each in comparisons}
-    missing = {name: [month for month in months[name] if (name, month) not in checked] for name in months}
     if as_json and comparisons:
-        print_json([_as_data(each) for each in comparisons])
+        print_json(comparisons)
     elif sum(map(len, months.values())) == 1 and comparisons:
         _print_findings(comparisons[0])
         _print_changes(comparisons[0])
     elif comparisons:
         _print_months(comparisons)
-    message = "" if all_months and comparisons else _without_checks(store, missing)
-    if any(each.count("error") for each in comparisons):
+    checked = {_subject(each) for each in comparisons}
+    missing = {name: [month for month in each if label(name, month) not in checked] for name, each in months.items()}
+    message = "" if selection[-1] == "all" and comparisons else _without_checks(store, missing)
+    if any(_count(each, "error") for each in comparisons):
         if message:
             click.echo(f"pipeline: {message}", err=True)
         sys.exit(1)
@@ -74,71 +75,68 @@ def check(what: tuple[str, ...], as_json: bool) -> None:
         raise StoreError(message)
 
 
-def _as_data(month: MonthComparison) -> dict[str, Any]:
-    return {
-        "dataset": month.dataset.name,
-        "month": format_month(month.month) if month.month else None,
-        "rows": month.document["rows"],
-        "findings": [{**asdict(finding), "purpose": month.purpose(finding)} for finding in month.findings],
-        "months_before": list(month.before),
-        "months_apart": list(month.months_apart.values()),
-        "counts": month.counts(),
-        "changed_nulls": month.nulls(),
-    }
+def _subject(month: Comparison) -> str:
+    return f"{month['dataset']} {month['month'] or ''}".rstrip()
 
 
-def _print_findings(month: MonthComparison) -> None:
-    if not month.findings:
-        print_line(f"{month.label}: no findings; all of its {len(month.dataset.rules)} rules hold")
+def _count(month: Comparison, severity: str) -> int:
+    return sum(finding["severity"] == severity for finding in month["findings"])
+
+
+def _print_findings(month: Comparison) -> None:
+    if not month["findings"]:
+        rules = dataset_named(month["dataset"]).rules
+        print_line(f"{_subject(month)}: no findings; all of its {len(rules)} rules hold")
         return
     rows = []
-    for finding in month.findings:
-        severity = Text(finding.severity, style=_STYLES.get(finding.severity, ""))
-        rows.append((finding.rule, severity, finding.found, finding.allowed, month.purpose(finding)))
+    for each in month["findings"]:
+        severity = Text(each["severity"], style=_STYLES.get(each["severity"], ""))
+        rows.append((each["rule"], severity, each["found"], each["allowed"], each["purpose"]))
     columns = (*whole("rule", "severity"), Column("found", min_width=15), Column("allowed", min_width=8))
-    print_section(f"{month.label}: {counted(len(rows), 'finding')}", (*columns, "what the rule counts"), rows)
+    print_section(f"{_subject(month)}: {counted(len(rows), 'finding')}", (*columns, "what the rule counts"), rows)
 
 
-def _print_changes(month: MonthComparison) -> None:
-    names = [*month.before, format_month(month.month) if month.month else month.dataset.name]
+def _print_changes(month: Comparison) -> None:
+    before, names = month["months_before"], [*month["months_before"], month["month"] or month["dataset"]]
     title = "Nothing to compare with: no earlier month has passed its checks"
-    if month.before:
-        apart = ", ".join(f"{name} ({counted(count, 'month')} before)" for name, count in month.months_apart.items())
-        title, names = f"The month, and its change from the mean of {apart}", [*names, "change"]
+    if before:
+        apart = zip(before, month["months_apart"], strict=True)
+        apart_texts = ", ".join(f"{name} ({counted(count, 'month')} before)" for name, count in apart)
+        title, names = f"The month, and its change from the mean of {apart_texts}", [*names, "change"]
     rows = []
-    for line in month.counts():
+    for line in month["counts"]:
         values = [_number(value) for value in (*line["before"], line["value"])]
-        change = _change(line["value"], line["change_percent"]) if month.before else ""
-        rows.append((line["measure"].replace("_", " "), *[*values, change][: len(names)]))
+        rows.append((line["measure"].replace("_", " "), *values, *([_change(line)] if before else [])))
     print_section(f"\n{title}", ("measure", *numbers(*names)), rows)
     rows = []
-    for line in month.nulls():
+    for line in month["changed_nulls"]:
         shares = ["" if share is None else f"{share:.1%}" for share in (*line["before"], line["share"])]
         rows.append((line["column"], *shares, f"{line['change_points']:+.1f} points"))
     if rows:
         title = "Columns with notably more or fewer nulls: their share of the rows"
         print_section(f"\n{title}", ("column", *numbers(*names)), rows)
-    elif month.before:
+    elif before:
         print_line("\nNo column has notably more or fewer nulls.")
 
 
-def _print_months(months: Sequence[MonthComparison]) -> None:
+def _print_months(months: Sequence[Comparison]) -> None:
     lines = []
     for month in months:
-        rows = next(line for line in month.counts() if line["measure"] == "rows")
-        change = _change(rows["value"], rows["change_percent"]) if month.before else ""
-        severities = map(str, (month.count("error"), month.count("warning")))
-        before, nearest = ", ".join(spans(map(parse_month, month.before))), min(month.months_apart.values(), default=1)
+        rows = next(line for line in month["counts"] if line["measure"] == "rows")
+        change = _change(rows) if month["months_before"] else ""
+        before, nearest = ", ".join(spans(map(parse_month, month["months_before"]))), min(month["months_apart"] or [1])
         before += f" ({counted(nearest, 'month')} before)" if nearest > 1 else ""
-        names = ", ".join(finding.rule.replace("_", " ") for finding in month.findings)
-        lines.append((month.label, _number(rows["value"]), change, *severities, before, names))
+        findings = ", ".join(finding["rule"].replace("_", " ") for finding in month["findings"])
+        counts = (_number(rows["value"]), change, f"{_count(month, 'error')}", f"{_count(month, 'warning')}")
+        lines.append((_subject(month), *counts, before, findings))
     columns = (*whole("month"), *numbers("rows", "change", "errors", "warnings"))
     print_section("", (*columns, "compared with", "findings"), lines)
 
 
-def _change(value: int, percent: float | None) -> str:
+def _change(line: Mapping[str, Any]) -> str:
+    percent = line["change_percent"]
     if percent is None:
-        return "new" if value else ""
+        return "new" if line["value"] else ""
     return f"{percent:+,.1f} %" if percent else "0.0 %"
 
 
@@ -166,62 +164,7 @@ def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) 
     return f"no checks of {', '.join(names)} in the lake {store.location}; to create them, run: {'; '.join(commands)}"
 
 
-@dataclass(frozen=True)
-class MonthComparison:
-    """The checks of a month (None: of the zones), and the documents of the earlier months, oldest first."""
-
-    dataset: Dataset
-    month: date | None
-    document: Mapping[str, Any]
-    findings: Sequence[Finding]
-    before: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def months_apart(self) -> dict[str, int]:
-        """By earlier month: how many months it is before this one."""
-        end = self.month or date.min
-        months = {name: parse_month(name) for name in self.before}
-        return {name: 12 * (end.year - month.year) + end.month - month.month for name, month in months.items()}
-
-    @property
-    def label(self) -> str:
-        """Such as green 2024-01."""
-        return label(self.dataset.name, self.month)
-
-    def purpose(self, finding: Finding) -> str:
-        """The rule's description; of a rule that no longer exists, the finding's message."""
-        return next((rule.doc for rule in self.dataset.rules if rule.name == finding.rule), finding.message)
-
-    def count(self, severity: str) -> int:
-        """The number of findings of this severity."""
-        return sum(finding.severity == severity for finding in self.findings)
-
-    def counts(self) -> list[dict[str, Any]]:
-        """Each count, those of the earlier months, and its change from their mean in per cent."""
-        lines = []
-        for name, value in self.document["counts"].items():
-            before = [document["counts"].get(name) for document in self.before.values()]
-            # The unknown codes of single columns are listed only if there are any; their sum always is.
-            if name.removeprefix("unknown_") in self.dataset.by_name and not any([value, *before]):
-                continue
-            lines.append(
-                {"measure": name, "value": value, "before": before, "change_percent": _change_percent(value, before)}
-            )
-        return lines
-
-    def nulls(self) -> list[dict[str, Any]]:
-        """The columns whose share of nulls differs notably from the mean of the earlier months."""
-        lines = []
-        for name, column in self.document["columns"].items():
-            share, before = _share(self.document, name), [_share(document, name) for document in self.before.values()]
-            mean = _mean(before)
-            if share is not None and mean is not None and abs(share - mean) >= _NOTABLE_SHARE:
-                change = {"share": share, "before": before, "change_points": round(100 * (share - mean), 2)}
-                lines.append({"column": name, "nulls": column["nulls"], **change})
-        return lines
-
-
-def compare_months(store: Store, dataset: Dataset, months: Sequence[date | None]) -> list[MonthComparison]:
+def compare_months(store: Store, dataset: Dataset, months: Sequence[date | None]) -> list[Comparison]:
     """Those of the months that have checks, each with the earlier months; one listing.
 
     Raises:
@@ -235,7 +178,7 @@ def compare_months(store: Store, dataset: Dataset, months: Sequence[date | None]
         key = lake.checks_key(dataset, month)
         if key not in entries:
             continue
-        before: dict[str, Mapping[str, Any]] = {}
+        before: dict[str, Document] = {}
         if month:
             first = format_month(add_months(month, -_COMPARED_MONTHS))
             for name in reversed([name for name in names if name < format_month(month)]):
@@ -244,11 +187,43 @@ def compare_months(store: Store, dataset: Dataset, months: Sequence[date | None]
                 document, findings = read(f"checks/{dataset.name}/{name}.json")
                 if all(finding.severity != "error" for finding in findings):
                     before = {name: document, **before}
-        comparisons.append(MonthComparison(dataset, month, *read(key), before))
+        comparisons.append(_comparison(dataset, month, *read(key), before))
     return comparisons
 
 
-def _read(entry: Entry, dataset: Dataset) -> tuple[Mapping[str, Any], Sequence[Finding]]:
+def _comparison(
+    dataset: Dataset, month: date | None, document: Document, findings: list[Finding], before: Mapping[str, Document]
+) -> Comparison:
+    """The comparison of a month with the documents of earlier months, oldest first."""
+    purposes, earlier = {rule.name: rule.doc for rule in dataset.rules}, before.values()
+    counts = []
+    for name, value in document["counts"].items():
+        values = [each["counts"].get(name) for each in earlier]
+        # The unknown codes of single columns are listed only if there are any; their sum always is.
+        if name.removeprefix("unknown_") not in dataset.by_name or any([value, *values]):
+            percent = _change_percent(value, values)
+            counts.append({"measure": name, "value": value, "before": values, "change_percent": percent})
+    nulls = []
+    for name, column in document["columns"].items():
+        share, shares = _share(document, name), [_share(each, name) for each in earlier]
+        mean = _mean(shares)
+        if share is not None and mean is not None and abs(share - mean) >= _NOTABLE_SHARE:
+            change = {"share": share, "before": shares, "change_points": round(100 * (share - mean), 2)}
+            nulls.append({"column": name, "nulls": column["nulls"], **change})
+    return {
+        "dataset": dataset.name,
+        "month": format_month(month) if month else None,
+        "rows": document["rows"],
+        # A rule that no longer exists has no description.
+        "findings": [{**asdict(each), "purpose": purposes.get(each.rule, each.message)} for each in findings],
+        "months_before": list(before),
+        "months_apart": [len(month_range(parse_month(name), month)) - 1 for name in before] if month else [],
+        "counts": counts,
+        "changed_nulls": nulls,
+    }
+
+
+def _read(entry: Entry, dataset: Dataset) -> tuple[Document, list[Finding]]:
     try:
         with entry.open() as file:
             document: dict[str, Any] = json.loads(file.read())
@@ -257,12 +232,9 @@ def _read(entry: Entry, dataset: Dataset) -> tuple[Mapping[str, Any], Sequence[F
         return document, findings_in(document)
     except (ValueError, KeyError, TypeError) as error:
         month = entry.key.rpartition("/")[2].removesuffix(".json")
-        command = suggested_command(
-            "redo", dataset.name, *([month] if dataset.first_month else []), "--from", "conform"
-        )
-        raise StoreError(
-            f"{entry.uri} is not a checks document ({error}); to create it again, run: {command}"
-        ) from error
+        subject = [dataset.name, *([month] if dataset.first_month else [])]
+        remedy = f"to create it again, run: {suggested_command('redo', *subject, '--from', 'conform')}"
+        raise StoreError(f"{entry.uri} is not a checks document ({error}); {remedy}") from error
 
 
 def _change_percent(value: int, before: Sequence[int | None]) -> float | None:
@@ -278,7 +250,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _share(document: Mapping[str, Any], column: str) -> float | None:
+def _share(document: Document, column: str) -> float | None:
     """The column's share of nulls; None in a month without rows, or when the column was declared later."""
     rows, measures = document["rows"], document["columns"].get(column)
     return measures["nulls"] / rows if rows and measures else None

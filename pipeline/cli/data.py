@@ -1,21 +1,25 @@
-"""The commands that show rows: the first ones of a trips file, and the result of a query."""
+"""The commands that show data: how a dataset is declared, the first rows of a trips file, the result of a query."""
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 import pyarrow as pa
+from rich.table import Column as Header
 
 from pipeline import lake, months
-from pipeline.cli.formats import FORMATS, draft_of, write_rows
-from pipeline.cli.options import with_settings
-from pipeline.cli.tables import print_rows
-from pipeline.datasets import DATASETS, ZONES, Dataset, dataset_named
+from pipeline.cli import output
+from pipeline.cli.options import as_json, with_settings
+from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
+from pipeline.conform.check import limits_of
+from pipeline.datasets import DATASETS, ZONES, Column, Dataset, dataset_named
 from pipeline.errors import StoreError, UsageError
 from pipeline.lake import Entry
 from pipeline.places import store_of, warehouse_of
@@ -39,10 +43,9 @@ _READ_BYTES = 1 << 16
 def head(dataset: str, month: str | None, rows: int | None, columns: str | None, as_json: bool, as_csv: bool) -> None:
     """Show the first rows of a month in the lake.
 
-    DATASET is yellow, green, fhv, fhvhv, or zones, which has no months; MONTH is one month such as 2024-01.
-
-    Only the beginning of the file is read. If the terminal is too narrow for all columns, each column is a line, with
-    as many rows side by side as fit; --rows shows that many rows, in several blocks.
+    DATASET is yellow, green, fhv, fhvhv, or zones, which has no MONTH. Only the beginning of the file is read. If the
+    terminal is too narrow for all columns, each column is a line, with as many rows side by side as fit; --rows shows
+    that many rows, in several blocks.
 
     \b
     pipeline head green 2024-01
@@ -59,9 +62,9 @@ def head(dataset: str, month: str | None, rows: int | None, columns: str | None,
     entry = _trips(spec, months.parse_month(month) if month is not None else None)
     table, total = first_rows(entry, spec, columns, rows or _HEAD_ROWS)
     if as_json or as_csv:
-        write_rows(table, "json" if as_json else "csv", sys.stdout.buffer, lines=as_json)
+        output.write_rows(table, "json" if as_json else "csv", sys.stdout.buffer, lines=as_json)
     else:
-        print_rows(table, more=total - table.num_rows, all_rows=rows is not None)
+        output.print_rows(table, more=total - table.num_rows, all_rows=rows is not None)
 
 
 def _trips(spec: Dataset, month: date | None) -> Entry:
@@ -109,12 +112,12 @@ def first_rows(entry: Entry, spec: Dataset, columns: str | None, rows: int) -> t
 
 @click.command()
 @click.argument("statement")
-@click.option("--format", "form", type=click.Choice(["table", *FORMATS]), help="By default the ending of --output.")
-@click.option("--output", metavar="FILE", help="A file instead of standard output; it appears when it is complete.")
+@click.option("--format", "form", type=click.Choice(["table", *output.FORMATS]), help="The default is from --output.")
+@click.option("--output", "name", metavar="FILE", help="Write to a file, which appears when it is complete.")
 @click.option("--force", is_flag=True, help="Let --output replace a file.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help=f"Rows of a table; {_TABLE_ROWS} by default.")
 @with_settings
-def sql(statement: str, form: str | None, output: str | None, force: bool, limit: int | None) -> None:
+def sql(statement: str, form: str | None, name: str | None, force: bool, limit: int | None) -> None:
     """Run one SQL statement that only reads.
 
     It can read the tables of the warehouse, but no other files. STATEMENT is in the SQL dialect of the warehouse; "-"
@@ -134,8 +137,10 @@ def sql(statement: str, form: str | None, output: str | None, force: bool, limit
         raise UsageError(f"the statement cannot be read as text in {sys.stdin.encoding}: {error}") from error
     if not statement.strip(" \t\r\n;"):
         raise UsageError("the statement is empty")
-    path = _output_path(output, force) if output is not None else None
-    form = form or (_format_of(path) if path else "table")
+    path = _output_path(name, force) if name is not None else None
+    form = form or (path.suffix.removeprefix(".").lower() if path else "table")
+    if path and form not in ("table", *output.FORMATS):
+        raise UsageError(f"{path.name}: its ending names none of the formats {', '.join(output.FORMATS)}; add --format")
     if limit and form != "table":
         raise UsageError("--limit is for the table; write LIMIT into the statement")
     if form == "parquet" and path is None and sys.stdout.isatty():
@@ -143,13 +148,13 @@ def sql(statement: str, form: str | None, output: str | None, force: bool, limit
     rows = warehouse_of(current_settings()).query(statement)
     if not rows.num_columns:
         raise UsageError("the result has no columns; select at least one")
-    with draft_of(path) if path else nullcontext(sys.stdout.buffer) as file:
+    with output.draft_of(path) if path else nullcontext(sys.stdout.buffer) as file:
         if form != "table":
-            write_rows(rows, form, file)
+            output.write_rows(rows, form, file)
         else:
             text = io.StringIO() if path else None
             top = rows.slice(0, limit or _TABLE_ROWS)
-            print_rows(top, more=rows.num_rows - top.num_rows, file=text)
+            output.print_rows(top, more=rows.num_rows - top.num_rows, file=text)
             file.write(text.getvalue().encode() if text else b"")
     if path:
         log.info(f"{counted(rows.num_rows, 'row')} in {path}")
@@ -167,8 +172,114 @@ def _output_path(name: str, force: bool) -> Path:
     return path.resolve()
 
 
-def _format_of(path: Path) -> str:
-    form = path.suffix.removeprefix(".").lower()
-    if form in FORMATS:
-        return form
-    raise UsageError(f"{path.name}: its ending names none of the formats {', '.join(FORMATS)}; add --format")
+@click.command()
+@click.argument("dataset", required=False, type=click.Choice([*DATASETS, ZONES.name]), metavar="[DATASET]")
+@as_json
+def describe(dataset: str | None, as_json: bool) -> None:
+    """Describe the datasets, or one with its columns.
+
+    For one dataset: columns, codes, spellings, eras and rules. DATASET is yellow, green, fhv, fhvhv or zones. All of it
+    comes from the declarations in the package; the lake and the warehouse are not read.
+
+    \b
+    pipeline describe
+    pipeline describe green
+    pipeline describe fhvhv --json
+    """  # noqa: D301
+    if dataset is None:
+        summaries = [_summary(spec) for spec in (*DATASETS.values(), ZONES)]
+        if as_json:
+            print_json(summaries)
+            return
+        rows = []
+        for name, meaning, first, parquet, columns in map(dict.values, summaries):
+            rows.append((name, first or "no months", parquet or "", f"{columns}", meaning))
+        print_section("", (*whole("dataset", "first month", "as Parquet"), *numbers("columns"), "meaning"), rows)
+    elif as_json:
+        print_json(_as_data(dataset_named(dataset)))
+    else:
+        _print_dataset(dataset_named(dataset))
+
+
+def _print_dataset(spec: Dataset) -> None:
+    print_line(f"{spec.name}: {spec.doc}", style="bold")
+    published = "One table without months"
+    if spec.first_month:
+        parquet = _month(spec.first_parquet_month)
+        published = f"Published since {_month(spec.first_month)}"
+        published += f", as Parquet since {parquet}" if parquet not in ("", _month(spec.first_month)) else ""
+    print_line(f"{published}; declared in {spec.declared_in}.")
+    headers = (*whole("name", "type"), Header("unit", max_width=8), *whole("required"), "meaning")
+    rows = []
+    for each in spec.columns:
+        rows.append((each.name, str(each.type).partition("[")[0], each.unit, "yes" * each.required, each.doc))
+    print_section("\nColumns", headers, rows)
+    if codes := [row for column in spec.columns for row in _code_rows(column)]:
+        columns = (*whole("column"), *numbers("code"), Header("meaning", ratio=3), Header("words", ratio=2))
+        print_section("\nCodes, and their words in older files", columns, codes)
+    if spec.first_month or any(column.aliases for column in spec.columns):
+        eras = (Header(name, min_width=9) for name in ("any file", "Parquet files"))
+        print_section(
+            "\nSpellings besides the name, and the months whose files must have the column",
+            (*whole("column"), "also published as", *eras),
+            (_era_row(spec, column) for column in spec.columns),
+        )
+    print_section(
+        "\nRules: an error stops the month, a warning is only reported",
+        (*whole("rule", "severity"), Header("allowed", min_width=15), "meaning"),
+        ((rule.name, rule.severity, limits_of(rule), rule.doc) for rule in spec.rules),
+    )
+
+
+def _code_rows(column: Column) -> Iterator[tuple[str, str, str, str]]:
+    name = column.name
+    for code, meaning in column.codes.items():
+        words = ", ".join(word for word, stands_for in column.words.items() if stands_for == code)
+        yield name, repr(code) if code == " " else str(code), meaning, words
+        name = ""
+
+
+def _era_row(spec: Dataset, column: Column) -> tuple[str, str, str, str]:
+    required = _span(column.expected_from, column.expected_until) if spec.first_month else "all" * column.required
+    parquet = _span(column.parquet_from, column.parquet_until)
+    return column.name, ", ".join(column.aliases), required or "may lack it", parquet
+
+
+def _summary(spec: Dataset) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "meaning": spec.doc,
+        "first_month": _month(spec.first_month) or None,
+        "first_parquet_month": _month(spec.first_parquet_month or spec.first_month) or None,
+        "columns": len(spec.columns),
+    }
+
+
+def _as_data(spec: Dataset) -> dict[str, Any]:
+    names = ("name", "severity", "measure", "at_least", "at_most", "at_most_share")
+    rules = [{**{name: getattr(rule, name) for name in names}, "meaning": rule.doc} for rule in spec.rules]
+    columns = [_column(column) for column in spec.columns]
+    return {**_summary(spec), "declared_in": spec.declared_in, "columns": columns, "rules": rules}
+
+
+def _column(column: Column) -> dict[str, Any]:
+    months = ("expected_from", "expected_until", "parquet_from", "parquet_until")
+    return {
+        "name": column.name,
+        "type": str(column.type),
+        "unit": column.unit or None,
+        "required": column.required,
+        "meaning": column.doc,
+        "aliases": list(column.aliases),
+        "codes": [{"code": code, "meaning": meaning} for code, meaning in column.codes.items()],
+        "words": dict(column.words),
+        **{name: _month(getattr(column, name)) or None for name in months},
+    }
+
+
+def _month(month: date | None) -> str:
+    return months.format_month(month) if month else ""
+
+
+def _span(first: date | None, last: date | None) -> str:
+    return f"{_month(first)}..{_month(last)}" if first and last else f"{_month(first)} on" if first else ""

@@ -7,6 +7,7 @@ created. A check that hangs or breaks does not stop the others, and no secret is
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import shutil
 import sys
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,8 @@ import requests
 from luigi.configuration import get_config
 from rich.text import Text
 
-from pipeline.cli.options import as_json, console, print_json, settings_options
+from pipeline.cli.options import as_json, settings_options
+from pipeline.cli.output import print_json, print_text
 from pipeline.cli.run import bytes_of_missing, nearest_folder
 from pipeline.datasets import DATASETS
 from pipeline.errors import PipelineError, SourceError, redact, visible
@@ -40,7 +42,8 @@ from pipeline.units import counted, size
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of
 
-#: ok, warning or failed; the message; the remedy, which is empty for ok. As `Engine.judge` gives them.
+#: ok, warning (runs work, with a limitation) or failed (runs will fail); the message; the remedy, which is empty for
+#: ok. As `Engine.judge` gives them.
 Answer = tuple[str, str, str]
 
 _PACKAGE = "taxi-pipeline"
@@ -52,16 +55,6 @@ _WORKER_BYTES = 500_000_000
 #: The options of `default_options()` that may differ, besides [resources]; the others keep a promise of this package.
 _FREE = {"log_level", "wait_interval", "wait_jitter", "retry_count", "retry_delay", "disable_persist", "remove_delay"}
 _COPY = "copy the project's luigi.cfg into your working folder"
-
-
-@dataclass(frozen=True)
-class Line:
-    """The result of a check: `status` is ok, warning (runs work, with a limitation) or failed (runs will fail)."""
-
-    check: str
-    status: str
-    message: str
-    remedy: str = ""
 
 
 @click.command()
@@ -79,27 +72,28 @@ def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **
 
     \b
     pipeline doctor
-    pipeline doctor --offline --json
     pipeline doctor --warehouse postgresql://taxi@localhost/ny_taxi --workers 4
     """  # noqa: D301 (click needs the character itself)
-    out, lines = console(), []
-    for line in _checks(settings, workers, scheduler, offline):
-        lines.append(line)
+    lines = []
+    for name, (status, message, remedy) in _checks(settings, workers, scheduler, offline):
+        lines.append({"check": name, "status": status, "message": message, "remedy": remedy})
         if not as_json:
-            status = Text(line.status.ljust(9), style=_STYLES[line.status])
-            message = visible("; ".join(filter(None, (line.message, line.remedy))))
-            out.print(Text.assemble(status, line.check.ljust(15), message), soft_wrap=not out.is_terminal)
-    failures, warnings = (sum(line.status == status for line in lines) for status in ("failed", "warning"))
+            text = visible("; ".join(filter(None, (message, remedy))))
+            print_text(Text.assemble((status.ljust(9), _STYLES[status]), name.ljust(15), text))
+    failures, warnings = (sum(line["status"] == status for line in lines) for status in ("failed", "warning"))
     if as_json:
-        print_json({"failed": failures, "warnings": warnings, "checks": [asdict(line) for line in lines]})
+        print_json({"failed": failures, "warnings": warnings, "checks": lines})
     sys.exit(1 if failures else 0)
 
 
-def _checks(overrides: Mapping[str, Any], workers: int, scheduler: str | None, offline: bool) -> Iterator[Line]:
-    """The lines of all checks, each as soon as it is known; `overrides` are settings of the command line."""
+def _checks(
+    overrides: Mapping[str, Any], workers: int, scheduler: str | None, offline: bool
+) -> Iterator[tuple[str, Answer]]:
+    """Each check and its answers, as soon as they are known; `overrides` are settings of the command line."""
     settings, problems = read_settings(**overrides)
     checks: dict[str, Callable[[], Iterable[Answer]]] = {
-        "python": _python,
+        # The package cannot be installed for a Python that it does not support.
+        "python": lambda: [("ok", f"{platform.python_version()} at {sys.executable}", "")],
         "packages": lambda: _packages(settings.warehouse),
         "luigi.cfg": _luigi_cfg,
         "settings": lambda: _settings(settings, problems),
@@ -115,41 +109,33 @@ def _checks(overrides: Mapping[str, Any], workers: int, scheduler: str | None, o
     }
     for name, check in checks.items():
         if name in problems:
-            yield Line(name, "warning", "not checked, because the setting is invalid", "correct the setting")
+            yield name, ("warning", "not checked, because the setting is invalid", "correct the setting")
         elif name != "source" or not offline:
-            yield from within(_CHECK_S, name, check)
+            yield from ((name, answer) for answer in within(_CHECK_S, name, check))
 
 
-def within(seconds: float, name: str, check: Callable[[], Iterable[Answer]]) -> list[Line]:
-    """The lines of a check; an error is a line too, and so is no answer within these seconds.
+def within(seconds: float, name: str, check: Callable[[], Iterable[Answer]]) -> list[Answer]:
+    """The answers of a check; an error is an answer too, and so is none within these seconds.
 
     The check runs in a thread, which is abandoned after that time: what it waits for may have no time limit.
     """
-    lines: list[Line] = []
+    answers: list[Answer] = []
 
     def run() -> None:
         try:
-            lines.extend(Line(name, *answer) for answer in check())
+            answers.extend(check())
         except PipelineError as error:
             message, _, remedy = str(error).partition("; ")
-            lines.append(Line(name, "failed", message, remedy or f"check [pipeline] {name}"))
+            answers.append(("failed", message, remedy or f"check [pipeline] {name}"))
         except Exception as error:  # An unexpected one must not hide the other checks.
-            lines.append(Line(name, "failed", f"{type(error).__name__}: {error}", "this is a bug: report it"))
+            answers.append(("failed", f"{type(error).__name__}: {error}", "this is a bug: report it"))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        return [Line(name, "failed", f"no answer within {seconds:g} s", "check the network, and the server")]
-    return lines
-
-
-def _python() -> Iterator[Answer]:
-    from packaging.specifiers import SpecifierSet  # Slow to import, like the one below.
-
-    version, needed = ".".join(map(str, sys.version_info[:3])), metadata.metadata(_PACKAGE)["Requires-Python"]
-    fits, message = SpecifierSet(needed).contains(version, prereleases=True), f"{version} at {sys.executable}"
-    yield ("ok", message, "") if fits else ("failed", f"{message}; needed is {needed}", "use another Python")
+        return [("failed", f"no answer within {seconds:g} s", "check the network, and the server")]
+    return answers
 
 
 def _packages(warehouse: str) -> Iterator[Answer]:
@@ -201,14 +187,14 @@ def _luigi_options() -> Iterator[Answer]:
                 missing.append(f"[{section}] {option}")
             elif configured.lower() != value.lower() and section != "resources" and option not in _FREE:
                 different.append(f"[{section}] {option} = {configured} (ours is {value})")
-    answers: list[Answer] = []
     if missing:
         names = ", ".join(missing[:4]) + f" and {len(missing) - 4} more" * (len(missing) > 4)
         code = "; without [retcode] its exit code is 0 even after a failure" * ("[retcode] task_failed" in missing)
-        answers.append(("warning", f"`luigi` (not `pipeline`) lacks {names}{code}", _COPY))
+        yield "warning", f"`luigi` (not `pipeline`) lacks {names}{code}", _COPY
     if different:
-        answers.append(("warning", ", ".join(different), "set them as in the project's luigi.cfg"))
-    yield from answers or [("ok", "as the package needs them", "")]
+        yield "warning", ", ".join(different), "set them as in the project's luigi.cfg"
+    if not missing and not different:
+        yield "ok", "as the package needs them", ""
 
 
 def _machine(workers: int) -> Iterator[Answer]:

@@ -1,8 +1,7 @@
-"""What commands have in common: settings, datasets and periods, -q and -v, colours, and JSON output."""
+"""What commands have in common: options, settings, and the selection of months."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -10,16 +9,14 @@ from functools import wraps
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
-from rich.console import Console
-from rich.text import Text
 
-from pipeline.datasets import DATASETS
-from pipeline.errors import UsageError, visible
+from pipeline.datasets import DATASETS, ZONES
+from pipeline.errors import UsageError
 from pipeline.months import add_months, format_month, month_range, parse_months
 from pipeline.places import source_of
 from pipeline.settings import FIELDS, RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.source.site import Source
+from pipeline.state.invalidation import Months
 from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
 from pipeline.tasks.runs import start_of
@@ -29,6 +26,10 @@ _OPTIONS = {name: row for name, row in FIELDS.items() if row.option}
 _LATEST_MONTHS = 12
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of a table.")
+as_events = click.option("--json", "as_json", is_flag=True, help="Print events to standard output, one per line.")
+workers_option = click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
+)
 
 
 def settings_options(command: Any) -> Any:
@@ -55,13 +56,32 @@ def with_settings(command: Any) -> Any:
     return settings_options(quiet(verbose(inner)))
 
 
-def what(*, required: bool) -> Callable[[Any], Any]:
-    """Add the argument for datasets and a period."""
+def run_options(command: Any) -> Any:
+    """Add --workers, --scheduler, and what `with_settings` adds."""
+    text = "Address of a luigid, such as http://localhost:8082. It is optional."
+    return workers_option(click.option("--scheduler", metavar="URL", help=text)(with_settings(command)))
+
+
+def selection(*, required: bool) -> Callable[[Any], Any]:
+    """Add the argument `selection`: datasets and a period."""
     metavar = "DATASET... PERIOD" if required else "[DATASET...] [PERIOD]"
-    return click.argument("what", nargs=-1, required=required, metavar=metavar, shell_complete=_complete)
+    return click.argument("selection", nargs=-1, required=required, metavar=metavar, shell_complete=_complete)
 
 
-def parse_what(words: Sequence[str], *, required: bool = False) -> tuple[tuple[str, ...], str]:
+def months_selected(words: Sequence[str], *, required: bool = True, zones: bool = False, ask: bool = False) -> Months:
+    """The months of the datasets and the period that were typed; with `zones`, the word zones alone selects the zones.
+
+    Raises:
+        UsageError: the selection is invalid, or none of its months exists.
+    """
+    if zones and ZONES.name in words:
+        if len(words) > 1:
+            raise UsageError(f"{' '.join(words)}: zones is allowed only alone and without a period")
+        return {ZONES.name: [None]}
+    return dict(months_of(*parse_selection(words, required=required), ask=ask))
+
+
+def parse_selection(words: Sequence[str], *, required: bool = False) -> tuple[tuple[str, ...], str]:
     """The datasets and the period (or several, with commas) that were typed, in any order; by default all and `all`.
 
     A word is a period when it looks like one; `all` is a period after another word.
@@ -113,33 +133,6 @@ def _newest(source: Source, name: str, today: date) -> date | None:
     return next((month for month in months if source.version(DATASETS[name], month)), None)
 
 
-class _Console(Console):
-    """A console that prints texts as they are: without markup, emoji codes and control characters."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(visible(text), **options)
-
-
-def console(**options: Any) -> Console:
-    """Standard output, with colours only on a terminal that allows them."""
-    return _Console(highlight=False, markup=False, emoji=False, **options)
-
-
-def print_json(value: Any) -> None:
-    """Print a result for programs, in ASCII, which every encoding has; dates as ISO texts."""
-    click.echo(json.dumps(value, indent=2, default=str))
-
-
-def quiet_now() -> bool:
-    """Whether -q was given."""
-    return log.level >= logging.WARNING
-
-
-def verbose_now() -> bool:
-    """Whether -v was given."""
-    return log.level == logging.DEBUG
-
-
 def _set_log_level(quiet: bool, verbose: bool) -> None:
     if quiet and verbose:
         raise UsageError("-q and -v: only one of them is allowed")
@@ -149,15 +142,11 @@ def _set_log_level(quiet: bool, verbose: bool) -> None:
         log.setLevel(logging.DEBUG)
 
 
-def complete_datasets(context: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
+def complete_datasets(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
     """The names of datasets that begin with the text."""
-    return [CompletionItem(word) for word in (*DATASETS, "all") if word.startswith(text)]
+    return [word for word in (*DATASETS, "all") if word.startswith(text)]
 
 
-def _complete(context: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
-    year = date.today().year
-    words = ("latest", *(str(year - back) for back in range(3)))
-    return [
-        *complete_datasets(context, parameter, text),
-        *(CompletionItem(each) for each in words if each.startswith(text)),
-    ]
+def _complete(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    periods = ("latest", *(str(date.today().year - back) for back in range(3)))
+    return [*complete_datasets(context, parameter, text), *(word for word in periods if word.startswith(text))]

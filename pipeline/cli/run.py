@@ -1,64 +1,52 @@
-"""The commands that run steps."""
+"""The commands that run steps: missing ones, those of months that you name, or those that are out of date."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipeline.cli.options import complete_datasets, months_of, parse_what, quiet_now, verbose_now, what, with_settings
-from pipeline.cli.progress import Display, JsonLines
-from pipeline.cli.summary import Summary
-from pipeline.datasets import DATASETS
+from pipeline.cli import options
+from pipeline.cli.options import months_selected, selection
+from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
+from pipeline.cli.progress import Display, JsonLines, Summary
+from pipeline.cli.streams import OutputLost
+from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import UsageError, redact
 from pipeline.lake import local_folder
-from pipeline.months import month_range, parse_month
-from pipeline.places import inventory_of
+from pipeline.marts import marts_of
+from pipeline.months import label, month_range, parse_month
+from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.events import Listener
+from pipeline.runs.history import by_dataset, counted_months, periods
 from pipeline.runs.job import Options, Plan, execute
 from pipeline.runs.runner import configured_scheduler
-from pipeline.settings import Settings, adopt, current_settings, resolve
+from pipeline.settings import Settings, adopt, current_settings, resolve, suggested_command
+from pipeline.state.drift import Comparison, Finding, compare
+from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate
 from pipeline.state.steps import STEPS, bytes_to_keep
 from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
-from pipeline.tasks.runs import Latest
+from pipeline.tasks.runs import Latest, start_of
 from pipeline.units import size
-
-workers_option = click.option(
-    "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
-)
-scheduler_option = click.option(
-    "--scheduler", metavar="URL", help="Address of a luigid, such as http://localhost:8082. It is optional."
-)
-events_option = click.option("--json", "as_json", is_flag=True, help="Print events to standard output, one per line.")
 
 
 @click.command()
-@what(required=True)
-@workers_option
+@selection(required=True)
 @click.option("--through", type=click.Choice(STEPS), default=STEPS[-1], show_default=True, help="The last step to run.")
-@click.option("--newest-first/--oldest-first", default=True, show_default=True, help="The order of the months.")
-@click.option(
-    "--keep-going/--fail-fast", default=True, show_default=True, help="After a failure, run the other steps or stop."
-)
+@click.option("--oldest-first/--newest-first", show_default=True, help="The order of the months.")
+@click.option("--fail-fast/--keep-going", show_default=True, help="After a failure, stop or run the other steps.")
 @click.option("--no-space-check", is_flag=True, help="Start even if the disk looks too small.")
-@scheduler_option
-@events_option
-@with_settings
-def backfill(
-    what: tuple[str, ...],
-    workers: int,
-    through: str,
-    newest_first: bool,
-    keep_going: bool,
-    no_space_check: bool,
-    scheduler: str | None,
-    as_json: bool,
-) -> None:
+@options.as_events
+@options.run_options
+def backfill(selection: tuple[str, ...], through: str, no_space_check: bool, as_json: bool, **others: Any) -> None:
     """Bring months up to date. Only missing steps are run.
 
     DATASET is yellow, green, fhv, fhvhv or all. PERIOD is 2021, 2021-03, 2021..2022, 2021-03..2021-07, several
@@ -69,32 +57,26 @@ def backfill(
     pipeline backfill yellow green 2021..2022 --workers 4 --oldest-first
     pipeline backfill fhvhv latest --through conform
     """  # noqa: D301
-    names, period = parse_what(what, required=True)
-    months = months_of(names, period, ask=True)
+    months = months_selected(selection, ask=True)
     if not no_space_check:
         _validate_space(months, through)
-    options = Options(
-        through=through, workers=workers, scheduler=scheduler, oldest_first=not newest_first, fail_fast=not keep_going
-    )
-    sys.exit(run_plan(lambda: Plan(months), options, as_json=as_json))
+    sys.exit(run_plan(lambda: Plan(months), Options(through=through, **others), as_json=as_json))
 
 
 @click.command()
-@click.argument("datasets", nargs=-1, metavar="[DATASET]...", shell_complete=complete_datasets)
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...", shell_complete=options.complete_datasets)
 @click.option("--months", type=click.IntRange(1), help="How many months to look back.  [default: 12]")
 @click.option("--last", metavar="MONTH", help="The last of these months.  [default: this month]")
-@workers_option
-@scheduler_option
-@events_option
-@with_settings
+@options.as_events
+@options.run_options
 def latest(
     datasets: tuple[str, ...], months: int | None, last: str | None, workers: int, scheduler: str | None, as_json: bool
 ) -> None:
     """Bring the latest published months up to date.
 
-    This is the command for a schedule (see pipeline schedule). A month that is not published yet is not a failure.
-    DATASET is yellow, green, fhv, fhvhv or all (the default). If the newest loaded month of a dataset is older than
-    --months, for instance after a pause, all months after it are included. [core] scheduler_url is used if it is set.
+    This is the command for a schedule (see pipeline schedule). A month that is not published yet is not a failure. If
+    the newest loaded month of a DATASET (by default all) is older than --months, for instance after a pause, all months
+    after it are included. [core] scheduler_url is used if it is set.
 
     \b
     pipeline latest
@@ -104,12 +86,104 @@ def latest(
     # Options that are not given may be set in [Latest] of luigi.cfg.
     given = {"months": months, "last": parse_month(last) if last else None}
     task = Latest(datasets=names, **{name: value for name, value in given.items() if value})
-    options = Options(workers=workers, scheduler=scheduler or configured_scheduler() or None, asks_source=True)
-    sys.exit(run_plan(lambda: Plan(task.published), options, as_json=as_json))
+    run = Options(workers=workers, scheduler=scheduler or configured_scheduler() or None, asks_source=True)
+    sys.exit(run_plan(lambda: Plan(task.published), run, as_json=as_json))
 
 
 @click.command()
-@workers_option
+@selection(required=True)
+@click.option("--from", "step", required=True, type=click.Choice(STEPS), help="The first step to run again.")
+@click.option("--yes", is_flag=True, help="Delete without asking for confirmation.")
+@options.as_events
+@options.run_options
+def redo(selection: tuple[str, ...], step: str, yes: bool, workers: int, scheduler: str | None, as_json: bool) -> None:
+    """Delete a step and all later steps, and run them again.
+
+    DATASET and PERIOD are as for backfill. The zones have no period: pipeline redo zones --from conform.
+
+    First the files and rows to delete are shown. A month is deleted only after its input was verified: the new file has
+    been downloaded, the raw file matches its sidecar, or the trips file is readable to its end. Otherwise the month is
+    not changed. If the command is killed, run it, or a backfill, again.
+
+    \b
+    pipeline redo green 2024-01 --from load
+    pipeline redo yellow green 2021..2022 --from conform --yes
+    """  # noqa: D301 (click needs the character itself)
+    months: Months = months_selected(selection, zones=True)
+    if step == "mart":
+        if not any(map(marts_of, months)):
+            raise UsageError(f"{', '.join(months)} --from mart: has no marts; allowed are download, conform, load")
+        months = {name: each for name, each in months.items() if marts_of(name)}
+    plans = [plan for plan in deletion_plans(inventory_of(current_settings()), months, step) if plan]
+    if plans:
+        with suppress(OutputLost), redirect_stdout(sys.stderr if as_json else sys.stdout):
+            _print_deletions(plans)
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("deleting needs a confirmation, and standard input is not a terminal; add --yes")
+        if not yes and not click.confirm(f"Delete these, and run {step} and all later steps again?"):
+            click.echo("Nothing was changed.")
+            return
+    existing = [(plan.dataset.name, plan.month) for plan in plans]
+
+    def invalidate_and_plan() -> Plan:
+        invalidated, errors = _invalidate({step: existing}, always=True)
+        todo = [month for month in _pairs(months) if month in invalidated or month not in existing]
+        return Plan(by_dataset(todo), errors)
+
+    run = Options(workers=workers, scheduler=scheduler, asks_source=step == "download" and bool(existing))
+    sys.exit(run_plan(invalidate_and_plan, run, as_json=as_json))
+
+
+@click.command()
+@selection(required=False)
+@click.option("--apply", "applied", is_flag=True, help="Run the stale steps again, and download new months.")
+@options.as_json
+@options.run_options
+def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: int, scheduler: str | None) -> None:
+    """Find months that are new, republished or out of date.
+
+    The source is asked which months are new, republished or gone; nothing is downloaded. Without PERIOD each DATASET is
+    compared from its oldest existing month to the current month. Without DATASET all datasets and the zones are
+    compared. The date is when the source published its file, or when the stale result, or the newer input, was made.
+
+    --apply runs only the steps that are out of date. Republished files are downloaded before the old ones are deleted;
+    if a new file fails its checks, the month fails. A month that the source has deleted is kept.
+
+    \b
+    pipeline refresh
+    pipeline refresh green yellow 2024 --apply
+    """  # noqa: D301 (click needs the character itself)
+    months = _pairs(wanted := _months_to_compare(selection))
+    if not months and not as_json:
+        click.echo("There are no months to compare yet; to ask for new ones, name datasets and a period.")
+        return
+    log.info(f"comparing {counted_months(months)} with the source and with each other")
+    compared = compare(inventory_of(current_settings()), wanted, date.today().replace(day=1), redo=_redo_command)
+    findings = compared.findings
+    if not as_json:
+        with suppress(OutputLost) if applied else nullcontext():
+            _print_comparison(compared, months, applied)
+    code, errors = int(any(finding.category == "unanswered" for finding in findings)), list[str]()
+    if applied:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            code = _apply(findings, errors, workers, scheduler) or code
+    if as_json:
+        print_json(
+            {
+                "compared": len(months),
+                "as_at_source": len(compared.same),
+                "absent": [label(*month) for month in compared.absent],
+                "without_raw": [label(*month) for month in compared.without_raw],
+                "findings": [finding.plain for finding in findings],
+                "applied": applied,
+                "errors": errors,
+            }
+        )
+    sys.exit(code)
+
+
+@click.command()
+@options.workers_option
 @click.option("--scale", default=0.1, show_default=True, type=click.FloatRange(0.0001, 1), help="Share of TLC's rows.")
 @click.option("--data", default="data/sample", show_default=True, metavar="FOLDER", help="Folder for all files.")
 def demo(workers: int, scale: float, data: str) -> None:
@@ -135,18 +209,18 @@ def demo(workers: int, scale: float, data: str) -> None:
 
 def run_plan(plan: Callable[[], Plan], options: Options, *, as_json: bool = False) -> int:
     """Run a plan, show progress and a summary (only events with `as_json`), and return the exit code."""
-    quiet = as_json or quiet_now() or verbose_now()
+    quiet = as_json or log.level != logging.INFO  # -q or -v was given.
     listeners: list[Listener] = [Display(quiet=quiet), JsonLines() if as_json else Summary()]
     return execute(" ".join(["pipeline", *map(redact, sys.argv[1:])]), plan, options, listeners)
 
 
-def bytes_of_missing(settings: Settings, months: Mapping[str, Sequence[date]], through: str) -> list[int]:
+def bytes_of_missing(settings: Settings, months: Mapping[str, Sequence[date | None]], through: str) -> list[int]:
     """About how many bytes each missing month adds to lake and warehouse."""
     inventory = inventory_of(settings, through)
     return [
         bytes_to_keep(name, month, inventory.left(DATASETS[name], month, through))
-        for name, wanted in months.items()
-        for month in inventory.missing(DATASETS[name], wanted, through)
+        for name, each in months.items()
+        for month in inventory.missing(DATASETS[name], list(filter(None, each)), through)
     ]
 
 
@@ -156,7 +230,7 @@ def nearest_folder(path: str | Path) -> Path:
     return next(each for each in (absolute, *absolute.parents) if each.exists())
 
 
-def _validate_space(months: Mapping[str, Sequence[date]], through: str) -> None:
+def _validate_space(months: Mapping[str, Sequence[date | None]], through: str) -> None:
     """Compare the size of the missing months with the free disk space; with another source than TLC's, only warn.
 
     Raises:
@@ -174,3 +248,93 @@ def _validate_space(months: Mapping[str, Sequence[date]], through: str) -> None:
         log.warning(f"{message}, if they are as large as TLC's")
         return
     raise UsageError(f"{message}; ask for fewer months or a shorter --through, make room, or add --no-space-check")
+
+
+def _apply(findings: Sequence[Finding], errors: list[str], workers: int, scheduler: str | None) -> int:
+    """Run what the findings ask for; returns the exit code and adds to `errors`."""
+    new = [(finding.dataset, finding.month) for finding in findings if finding.category == "new"]
+    stale: dict[str, list[Month]] = {}
+    for finding in findings:
+        if finding.redo_from and finding.category != "new":
+            stale.setdefault(finding.redo_from, []).append((finding.dataset, finding.month))
+
+    def plan() -> Plan:
+        invalidated, problems = _invalidate(stale)
+        errors.extend(problems)
+        return Plan(by_dataset([*invalidated, *new]), problems)
+
+    run = Options(workers=workers, scheduler=scheduler, asks_source="download" in stale)
+    code = run_plan(plan, run) if stale or new else 0
+    warehouse_of(current_settings()).compact()
+    return code
+
+
+def _invalidate(months: Mapping[str, Sequence[Month]], *, always: bool = False) -> tuple[list[Month], list[str]]:
+    settings = current_settings()
+    places = (store_of(settings), warehouse_of(settings), source_of(settings))
+    return invalidate(*places, months, wait_s=settings.lock_timeout_s, say=log.info, redo=_redo_command, always=always)
+
+
+def _pairs(months: Months) -> list[Month]:
+    return [(name, month) for name, each in months.items() for month in each]
+
+
+def _redo_command(month: Month, step: str) -> str:
+    return suggested_command("redo", *label(*month).split(), "--from", step)
+
+
+def _months_to_compare(words: Sequence[str]) -> Months:
+    """The named months; without a period all from the oldest existing one, and the zones."""
+    names, period = options.parse_selection(words)
+    parts = [part for word in words for part in word.split(",") if part]
+    if period != "all" or (parts[1:] and parts[-1] == "all"):
+        return months_selected(words, required=False)
+    today, inventory = date.today().replace(day=1), inventory_of(current_settings())
+
+    def exists(name: str, month: date | None) -> bool:
+        return any(inventory.done(step, dataset_named(name), month) for step in STEPS)
+
+    months: dict[str, Sequence[date | None]] = {}
+    for name in names:
+        possible = month_range(start_of(DATASETS[name]), today)
+        if first := next((month for month in possible if exists(name, month)), None):
+            months[name] = month_range(first, today)
+    if names == tuple(DATASETS) and exists(ZONES.name, None):
+        months[ZONES.name] = [None]
+    return months
+
+
+def _print_deletions(plans: Sequence[DeletionPlan]) -> None:
+    counts = [
+        (sum(file.bytes for file in plan.files.values()), plan.load.rows if plan.load else 0, len(plan.marts))
+        for plan in plans
+    ]
+    names = [(label(plan.dataset.name, plan.month), ", ".join(plan.files)) for plan in plans]
+    total = tuple(map(sum, zip(*counts, strict=True)))
+    lines = [
+        (month, files, size(deleted) if deleted else "", f"{rows:,}" if rows else "", f"{marts or ''}")
+        for (month, files), (deleted, rows, marts) in zip([*names, ("total", "")], [*counts, total], strict=True)
+    ]
+    print_line("These will be deleted:")
+    print_section("", (*whole("month"), "files", *numbers("size", "rows", "marts")), lines)
+
+
+def _print_comparison(compared: Comparison, months: Sequence[Month], applied: bool) -> None:
+    for reason, group in (
+        ("Neither at the source nor in the lake", compared.absent),
+        ("Not compared, because the raw file is missing", compared.without_raw),
+    ):
+        if group:
+            print_line(f"{reason}: {counted_months(group)} ({periods(group)}).")
+    if not compared.findings:
+        share = f"{len(compared.same)} of {counted_months(months)} match the source"
+        print_line(f"Nothing to do: {share}, and nothing is out of date.")
+        return
+    rows = []
+    for finding in compared.findings:
+        dated = f"{finding.dated:%Y-%m-%d}" if finding.dated else ""
+        todo = "all steps" if finding.category == "new" else finding.redo_from and f"from {finding.redo_from} on"
+        rows.append((label(finding.dataset, finding.month), f"{finding.category}: {finding.why}", dated, todo or ""))
+    print_section("", (*whole("month"), "finding", *whole("date", "to do")), rows)
+    if not applied and any(finding.redo_from for finding in compared.findings):
+        print_line("Nothing was changed. To run these steps, add --apply.")

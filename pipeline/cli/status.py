@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 import click
 
-from pipeline.cli.formats import draft_of
-from pipeline.cli.grid import Remark, Statuses, document, print_remarks, print_status, remarks
-from pipeline.cli.options import as_json, months_of, parse_what, print_json, what, with_settings
-from pipeline.cli.page import html_page
-from pipeline.cli.tables import numbers, print_line, print_section, whole
+from pipeline.cli.grid import Remark, Statuses, document, html_page, print_remarks, print_status, remarks
+from pipeline.cli.options import as_json, months_selected, selection, with_settings
+from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import ZONES
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError, redact
@@ -22,11 +20,10 @@ from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
 from pipeline.state.drift import ask_source
+from pipeline.state.invalidation import Month, Months
 from pipeline.state.inventory import MonthStatus
 from pipeline.state.steps import STEPS, bytes_to_keep, step_before
 from pipeline.units import counted, size
-
-Month = tuple[str, date | None]
 
 #: By the first step of a month in a plan: why it is the first.
 _WHY = {step: before.leaves if (before := step_before(step)) else "nothing is here" for step in STEPS}
@@ -39,73 +36,57 @@ _BACKFILL = {
 
 
 @click.command()
-@what(required=False)
+@selection(required=False)
 @as_json
-@click.option(
-    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page."
-)
+@click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False), help="Write an HTML page.")
 @with_settings
-def status(what: tuple[str, ...], as_json: bool, page: Path | None) -> None:
+def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     """Show how far each month is.
 
-    The lake and the warehouse are asked, with a few requests however many months there are. A row is a year, a cell is
-    a month. Totals follow, and then what was refused, failed or is out of date, with a command for each. DATASET and
-    PERIOD are as for backfill; by default everything is shown.
-
-    The source is not asked (pipeline refresh does that). So a recent month that does not exist here counts as not
-    published.
+    A row is a year, a cell is a month. Totals follow, and then what was refused, failed or is out of date, with a
+    command for each. DATASET and PERIOD are as for backfill; by default everything is shown. The source is not asked
+    (pipeline refresh does that), so a recent month that was not downloaded counts as not published.
 
     \b
     pipeline status
     pipeline status yellow green 2021..2024 --html months.html
-    pipeline status --json
     """  # noqa: D301
-    statuses, zones = _statuses(*parse_what(what))
+    result = document(*_statuses(months_selected(selection, required=False)))
     if page:
-        page = Path(expand_home(str(page), "--html"))
-        with draft_of(page) as file:
-            file.write(html_page(document(statuses, zones)).encode())
+        page = expand_home(page, "--html")
+        with draft_of(Path(page)) as file:
+            file.write(html_page(result).encode())
         click.echo(f"written: {page}", err=True)
     if as_json:
-        print_json(document(statuses, zones))
+        print_json(result)
     elif not page:
-        print_status(statuses, zones)
+        print_status(result)
 
 
 @click.command()
-@what(required=True)
+@selection(required=True)
 @click.option("--through", type=click.Choice(STEPS), default=STEPS[-1], show_default=True, help="The last step.")
 @as_json
 @with_settings
-def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
+def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
     """Show what a backfill would do, and why.
 
-    Nothing is run and nothing is written. DATASET and PERIOD are as for backfill. The source is asked only about recent
-    months that do not exist here, with a HEAD request each. The numbers of bytes are those that TLC has published, or
-    estimates from them.
+    Nothing is run and nothing is written. DATASET and PERIOD are as for backfill. The source is asked (HEAD requests)
+    about recent months that were not downloaded. Numbers of bytes are published by TLC, or estimated from those.
 
     \b
     pipeline plan green 2024
     pipeline plan all 2019..2024 --through conform --json
     """  # noqa: D301
-    statuses, zones = _statuses(*parse_what(what, required=True))
+    statuses, zones = _statuses(months_selected(selection))
     absent, unanswered = _ask_about_young_months(statuses)
     plans = [_plan(name, months, through, absent, unanswered) for name, months in statuses.items()]
     # No remark about what is out of date but will be done again.
-    kept = {
-        name: [each for each in months if each.stale_from not in each.missing_steps()]
-        for name, months in statuses.items()
-    }
-    findings, zone_steps = remarks(kept, zones), zones.missing_steps(through)
+    for name, each in statuses.items():
+        statuses[name] = [status for status in each if status.stale_from not in status.missing_steps()]
+    findings, zone_steps = remarks(statuses, zones), zones.missing_steps(through)
     if as_json:
-        print_json(
-            {
-                "through": through,
-                "datasets": list(map(asdict, plans)),
-                "zones": list(zone_steps),
-                "remarks": list(map(asdict, findings)),
-            }
-        )
+        print_json({"through": through, "datasets": plans, "zones": zone_steps, "remarks": findings})
     else:
         _print_plans(plans, through, zone_steps, findings)
     if unanswered:
@@ -113,17 +94,14 @@ def plan(what: tuple[str, ...], through: str, as_json: bool) -> None:
         click.echo(f"pipeline: {reason}; it is unknown whether recent months are published", err=True)
 
 
-def _statuses(names: Sequence[str], period: str) -> tuple[Statuses, MonthStatus]:
+def _statuses(months: Months) -> tuple[dict[str, list[MonthStatus]], MonthStatus]:
     """By dataset: its months; and the zones."""
-    settings = current_settings()
-    statuses = inventory_of(settings).statuses({**months_of(names, period), ZONES.name: [None]}, date.today())
-    failures = _failures(settings)
-    marked = {
-        name: [replace(each, failure=failures.get(label(name, each.month))) for each in months]
-        for name, months in statuses.items()
-    }
-    (zones,) = marked.pop(ZONES.name)
-    return marked, zones
+    statuses = inventory_of(current_settings()).statuses({**months, ZONES.name: [None]}, date.today())
+    failures = _failures(current_settings())
+    for name, each in statuses.items():
+        statuses[name] = [replace(status, failure=failures.get(label(name, status.month))) for status in each]
+    (zones,) = statuses.pop(ZONES.name)
+    return statuses, zones
 
 
 def _failures(settings: Settings) -> dict[str, tuple[str, str, str]]:
@@ -142,10 +120,6 @@ def _failures(settings: Settings) -> dict[str, tuple[str, str, str]]:
     return failures
 
 
-def _by_step() -> dict[str, list[str]]:
-    return {step: [] for step in STEPS}
-
-
 @dataclass
 class Plan:
     """What a backfill would do for one dataset; months as texts."""
@@ -154,19 +128,14 @@ class Plan:
     #: The months with nothing to do.
     there: list[str] = field(default_factory=list)
     #: The months that would begin with each step, and those for which each step would be done.
-    begins: dict[str, list[str]] = field(default_factory=_by_step)
-    steps: dict[str, list[str]] = field(default_factory=_by_step)
+    begins: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
+    steps: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
     not_published: list[str] = field(default_factory=list)
     #: Recent months about which the source did not answer; they count as published.
     unanswered: list[str] = field(default_factory=list)
     bytes_to_download: int = 0
     #: In the lake and the warehouse.
     bytes_to_keep: int = 0
-
-    @property
-    def months(self) -> int:
-        """The number of months to do."""
-        return sum(map(len, self.begins.values()))
 
 
 def _ask_about_young_months(statuses: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
@@ -218,7 +187,7 @@ def _print_plans(plans: Sequence[Plan], through: str, zone_steps: Sequence[str],
         if group := [remark for remark in findings if remark.stage == mark]:
             print_line(f"\nA backfill {action}:")
             print_remarks(group)
-    count = sum(each.months for each in plans)
+    count = sum(len(months) for each in plans for months in each.begins.values())
     fetched, kept = sum(each.bytes_to_download for each in plans), sum(each.bytes_to_keep for each in plans)
     sizes = f"about {size(fetched)} to download" if fetched else "nothing to download"
     sizes += f", about {size(kept)} to store in all" if kept else ""

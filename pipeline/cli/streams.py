@@ -31,17 +31,15 @@ class _Raw(io.FileIO):
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        while self.error is None:
-            try:
-                written = super().write(data)
-            except OSError as error:
-                self.error = error
-                if not self._silent:
-                    raise OutputLost(str(error.strerror)) from error
-            else:
-                if written is not None:
+        try:
+            while self.error is None:
+                if (written := super().write(data)) is not None:
                     return written
                 select.select([], [self], [])  # Another process has made the shared descriptor non-blocking.
+        except OSError as error:
+            self.error = error
+            if not self._silent:
+                raise OutputLost(str(error.strerror)) from error
         return len(data)
 
 

@@ -28,7 +28,7 @@ from postgres import Database
 from pipeline import lake
 from pipeline.cli.check import compare_months
 from pipeline.cli.data import first_rows
-from pipeline.cli.formats import column_texts, draft_of, write_rows
+from pipeline.cli.output import column_texts, draft_of, write_rows
 from pipeline.conform.check import check, checks_document
 from pipeline.conform.profile import ColumnMeasures, Measures
 from pipeline.datasets import DATASETS, ZONES
@@ -120,8 +120,8 @@ def test_check_ignores_earlier_months_that_were_refused(lone: Folder) -> None:
     keep(lone, GREEN, add_months(JAN, -1), rows=1_000_000, pickups_outside_month=900_000)
     keep(lone, GREEN, JAN, rows=1500)
     (found,) = compare_months(open_store(str(lone.lake)), GREEN, [JAN])
-    assert found.months_apart == {"2023-10": 3, "2023-11": 2}
-    (rows_of,) = [line for line in found.counts() if line["measure"] == "rows"]
+    assert (found["months_before"], found["months_apart"]) == (["2023-10", "2023-11"], [3, 2])
+    (rows_of,) = [line for line in found["counts"] if line["measure"] == "rows"]
     assert rows_of["before"] == [1100, 1000]
 
 
@@ -132,7 +132,10 @@ def test_check_names_the_earlier_month_and_its_distance(lone: Folder) -> None:
     keep(lone, GREEN, FEB)
     store = open_store(str(lone.lake))
     found = compare_months(store, GREEN, [JAN, FEB])
-    assert [month.months_apart for month in found] == [{"2023-04": 9}, {"2024-01": 1}]
+    assert [(month["months_before"], month["months_apart"]) for month in found] == [
+        (["2023-04"], [9]),
+        (["2024-01"], [1]),
+    ]
     said = lone.pipeline("check", "green", "2024-01").stdout
     assert "The month, and its change from the mean of 2023-04 (9 months before)" in said
     said = lone.pipeline("check", "green", "2024-01..2024-02").stdout
@@ -618,6 +621,15 @@ def test_values_of_any_type_are_written_and_shown() -> None:
     out = io.BytesIO()
     write_rows(rows, "parquet", out)
     assert pq.read_table(io.BytesIO(out.getvalue()))["wide"].to_pylist() == ["1" + "0" * 40]
+
+
+def test_json_refuses_nan_in_a_list_or_struct_which_has_no_json() -> None:
+    for rows in ([[1.0, float("nan")]], [{"a b": [float("-inf")]}]):
+        with pytest.raises(UsageError, match="json cannot hold this: .*NaN or an infinity; CAST the column to VARCHAR"):
+            write_rows(pa.table({"a": rows}), "json", io.BytesIO())
+    out = io.BytesIO()
+    write_rows(pa.table({"a": [[1.5, None]], "b": [{'NaN "': "x, NaN, -Infinity"}]}), "json", out)
+    assert json.loads(out.getvalue()) == [{"a": [1.5, None], "b": {'NaN "': "x, NaN, -Infinity"}}]
 
 
 def test_json_refuses_columns_whose_names_differ_only_in_case() -> None:

@@ -20,7 +20,7 @@ from conftest import Folder, make_folder
 from state import rows, state
 
 from pipeline import lake
-from pipeline.cli.cells import CELLS
+from pipeline.cli.grid import CELLS
 from pipeline.datasets import DATASETS
 from pipeline.months import parse_month
 from pipeline.runs.history import Failure, History

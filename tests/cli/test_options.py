@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cli import cli
-from pipeline.cli.options import months_of, parse_what
+from pipeline.cli.options import months_of, parse_selection
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.months import format_month
@@ -33,7 +33,7 @@ ALL = tuple(DATASETS)
     ],
 )
 def test_datasets_and_periods_are_recognised_in_any_order(typed: str, names: tuple[str, ...], period: str) -> None:
-    assert parse_what(typed.split()) == (names, period)
+    assert parse_selection(typed.split()) == (names, period)
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_datasets_and_periods_are_recognised_in_any_order(typed: str, names: tup
 def test_an_invalid_word_is_reported_as_an_unknown_dataset(typed: str, message: str) -> None:
     for required in (False, True):
         with pytest.raises(UsageError) as caught:
-            parse_what(typed.split(), required=required)
+            parse_selection(typed.split(), required=required)
         assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("typed", ["green", "2024", "2024-01 2024-02"])
 def test_a_message_about_a_missing_dataset_or_period_shows_both(typed: str) -> None:
     with pytest.raises(UsageError, match="a dataset and a period are needed, for instance: green 2024-01..2024-03"):
-        parse_what(typed.split(), required=True)
+        parse_selection(typed.split(), required=True)
 
 
 def test_months_of_several_periods_occur_once_and_not_before_the_datasets_start() -> None:

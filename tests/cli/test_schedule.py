@@ -17,7 +17,7 @@ import pytest
 from conftest import Folder, make_folder
 from state import rows, works_in
 
-from pipeline.cli.schedule import Job, _systemd, _time_of_day
+from pipeline.cli.operate import _time_of_day, job_text
 from pipeline.sample import SampleSite
 
 KINDS = ("cron", "systemd", "kubernetes", "compose")
@@ -104,7 +104,7 @@ def test_a_failure_of_the_line_for_cron_is_printed_and_is_its_exit_code(awkward:
 
 def test_systemd_gets_the_number_of_the_user_which_exists_also_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 987_654)
-    assert "User=987654\n" in _systemd(Job(Path("/bin/luigi"), Path("/srv"), (), 4, 7))
+    assert "User=987654\n" in job_text("systemd", Path("/bin/luigi"), Path("/srv"), (), 2)
 
 
 def units(text: str) -> dict[str, str]:
@@ -130,7 +130,7 @@ def test_systemd_accepts_its_units_for_awkward_folders_and_programs(tmp_path: Pa
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    text = _systemd(Job(program, tmp_path / AWKWARD, ("--scheduler", "http://x/?a=%20$b;"), 4, 7))
+    text = job_text("systemd", program, tmp_path / AWKWARD, ("--scheduler", "http://x/?a=%20$b;"), 2)
     for file, content in units(text).items():
         (tmp_path / file).write_text(content)
     verify = ["systemd-analyze", "verify", *(str(tmp_path / file) for file in units(text))]

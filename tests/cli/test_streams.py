@@ -20,7 +20,7 @@ from listeners import serving, webhook
 from state import rows
 
 from pipeline.cli.doctor import logs as logs_check
-from pipeline.cli.page import escape
+from pipeline.cli.grid import escape
 from pipeline.errors import SourceError, UsageError, visible
 from pipeline.runs import runner as outcome
 from pipeline.runs.history import Failure, History, Run

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Folder
 
-from pipeline.cli.formats import draft_of
+from pipeline.cli.output import draft_of
 from pipeline.runs.events import Inbox
 
 #: For `python -c`: a module, during whose import the process sends itself a signal, and a command.
@@ -36,7 +36,7 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize(
-    ("module", "lines"), [("luigi", 0), ("pyarrow.lib", 0), ("pipeline.cli.schedule", 0), ("pandas.core.api", 1)]
+    ("module", "lines"), [("luigi", 0), ("pyarrow.lib", 0), ("pipeline.cli.operate", 0), ("pandas.core.api", 1)]
 )
 def test_a_signal_during_an_import_ends_the_command_without_a_traceback(
     folder: Folder, module: str, lines: int, number: int
@@ -91,7 +91,7 @@ def test_a_run_sweeps_the_folders_of_killed_runs_and_leaves_those_of_living_ones
 _KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.cli.formats import draft_of
+from pipeline.cli.output import draft_of
 with draft_of(Path(sys.argv[1])) as file:
     file.write(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -203,7 +203,7 @@ def test_without_a_raw_file_conform_fetches_it_before_anything_is_deleted(own: F
         (("green", "--from", "load"), "a dataset and a period are needed"),
         (("gren", "2024-01", "--from", "load"), "unknown datasets ['gren']"),
         (("fhv", "2024-01", "--from", "mart"), "fhv --from mart: has no marts"),
-        (("zones", "--from", "mart"), "the zones have no marts"),
+        (("zones", "--from", "mart"), "zones --from mart: has no marts"),
         (("zones", "2024-01", "--from", "load"), "zones is allowed only alone and without a period"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shlex
@@ -17,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Folder, make_folder
-from rich.console import Console
 
-from pipeline.cli import summary
+from pipeline.cli.progress import _print_errors
 from pipeline.runs.history import Failure, counted_months
 from pipeline.sample import SampleSite
 from pipeline.settings import FIELDS, adopt, resolve, suggested_command
@@ -245,13 +243,12 @@ def test_months_and_zones_are_counted_separately() -> None:
     assert counted_months([]) == "0 months"
 
 
-def test_the_summary_counts_months_not_steps() -> None:
+def test_the_summary_counts_months_not_steps(capsys: pytest.CaptureFixture[str]) -> None:
     failed = [
         Failure("download", dataset, month, "SourceError", "no")
         for dataset, month in (("green", "2024-01"), ("green", "2024-02"), ("zones", ""))
     ]
-    said = io.StringIO()
-    summary._print_errors(Console(file=said, width=200), failed)
-    assert said.getvalue().splitlines()[-1] == (
+    _print_errors(failed)
+    assert capsys.readouterr().out.splitlines()[-1] == (
         "2 months and the zones failed. The same command runs only the missing steps."
     )

@@ -27,8 +27,7 @@ from conftest import ROOT, Folder, make_folder
 from postgres import PASSWORD, Database
 
 from pipeline import lake
-from pipeline.cli.cells import CELLS
-from pipeline.cli.grid import print_remarks, remarks
+from pipeline.cli.grid import CELLS, print_remarks, remarks
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Column, Dataset
 from pipeline.datasets.published import estimated_bytes
