@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import click
 
-from pipeline.cli.grid import Remark, Statuses, document, html_page, print_remarks, print_status, remarks
+from pipeline.cli.grid import Remark, document, html_page, print_remarks, print_status, remarks
 from pipeline.cli.options import as_json, months_selected, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import ZONES
-from pipeline.datasets.published import estimated_bytes
-from pipeline.errors import SourceError, redact
-from pipeline.months import format_month, label, parse_month, spans
+from pipeline.errors import redact
+from pipeline.months import label, parse_month, spans
 from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, expand_home
-from pipeline.state.drift import ask_source
-from pipeline.state.invalidation import Month, Months
+from pipeline.state.invalidation import Months
 from pipeline.state.inventory import MonthStatus
-from pipeline.state.steps import STEPS, bytes_to_keep, step_before
+from pipeline.state.plan import DatasetPlan, plan_backfill
+from pipeline.state.steps import STEPS, step_before
 from pipeline.units import counted, size
 
 #: By the first step of a month in a plan: why it is the first.
@@ -79,8 +78,7 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
     pipeline plan all 2019..2024 --through conform --json
     """  # noqa: D301
     statuses, zones = _statuses(months_selected(selection))
-    absent, unanswered = _ask_about_young_months(statuses)
-    plans = [_plan(name, months, through, absent, unanswered) for name, months in statuses.items()]
+    plans, problems = plan_backfill(source_of(current_settings()), statuses, through, date.today())
     # No remark about what is out of date but will be done again.
     for name, each in statuses.items():
         statuses[name] = [status for status in each if status.stale_from not in status.missing_steps()]
@@ -89,9 +87,8 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
         print_json({"through": through, "datasets": plans, "zones": zone_steps, "remarks": findings})
     else:
         _print_plans(plans, through, zone_steps, findings)
-    if unanswered:
-        reason = next(iter(unanswered.values()))
-        click.echo(f"pipeline: {reason}; it is unknown whether recent months are published", err=True)
+    if problems:
+        click.echo(f"pipeline: {problems[0]}; it is unknown whether recent months are published", err=True)
 
 
 def _statuses(months: Months) -> tuple[dict[str, list[MonthStatus]], MonthStatus]:
@@ -120,57 +117,9 @@ def _failures(settings: Settings) -> dict[str, tuple[str, str, str]]:
     return failures
 
 
-@dataclass
-class Plan:
-    """What a backfill would do for one dataset; months as texts."""
-
-    dataset: str
-    #: The months with nothing to do.
-    there: list[str] = field(default_factory=list)
-    #: The months that would begin with each step, and those for which each step would be done.
-    begins: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
-    steps: dict[str, list[str]] = field(default_factory=lambda: {step: [] for step in STEPS})
-    not_published: list[str] = field(default_factory=list)
-    #: Recent months about which the source did not answer; they count as published.
-    unanswered: list[str] = field(default_factory=list)
-    bytes_to_download: int = 0
-    #: In the lake and the warehouse.
-    bytes_to_keep: int = 0
-
-
-def _ask_about_young_months(statuses: Statuses) -> tuple[set[Month], dict[Month, SourceError]]:
-    """The recent months that are not published, and those about which the source did not answer."""
-    young = [(each.dataset, each.month) for months in statuses.values() for each in months if each.young]
-    absent = {(name, month) for name, month in young if month and month > date.today()}
-    source = source_of(current_settings())
-    # A plan is useful without the answers, so it waits less than a run.
-    source = replace(source, policy=replace(source.policy, retries=min(1, source.policy.retries), on_retry=None))
-    answers = dict(ask_source(source, [month for month in young if month not in absent]))
-    unanswered = {month: answer for month, answer in answers.items() if isinstance(answer, SourceError)}
-    return absent | {month for month, answer in answers.items() if answer is None}, unanswered
-
-
-def _plan(
-    name: str, statuses: Sequence[MonthStatus], through: str, absent: Collection[Month], unanswered: Collection[Month]
-) -> Plan:
-    made = Plan(name)
-    for each in statuses:
-        assert each.month is not None
-        month, steps = format_month(each.month), each.missing_steps(through)
-        if (name, each.month) in absent:
-            made.not_published.append(month)
-            continue
-        if (name, each.month) in unanswered:
-            made.unanswered.append(month)
-        (made.begins[steps[0]] if steps else made.there).append(month)
-        for step in steps:
-            made.steps[step].append(month)
-        made.bytes_to_download += estimated_bytes(name, [each.month]) if "download" in steps else 0
-        made.bytes_to_keep += bytes_to_keep(name, each.month, steps)
-    return made
-
-
-def _print_plans(plans: Sequence[Plan], through: str, zone_steps: Sequence[str], findings: Sequence[Remark]) -> None:
+def _print_plans(
+    plans: Sequence[DatasetPlan], through: str, zone_steps: Sequence[str], findings: Sequence[Remark]
+) -> None:
     rows = []
     for step, why in _WHY.items():
         rows += [(f"from {step}", each, each.begins[step], why) for each in plans]

@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline.cli.status import _plan
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.lake import planning
 from pipeline.months import format_month
-from pipeline.places import inventory_of
+from pipeline.places import inventory_of, source_of
 from pipeline.runs import runner
 from pipeline.runs.job import exit_code
 from pipeline.sample import SampleSite
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.state.inventory import Inventory, MonthStatus
+from pipeline.state.plan import plan_backfill
 from pipeline.state.steps import STEPS, steps_left
 from pipeline.tasks.base import task_of
 from pipeline.tasks.runs import Backfill, missing_tasks
@@ -123,11 +123,13 @@ def test_the_steps_that_are_shown_are_those_that_run(made: Path, changes: list[C
     for change in changes:
         change.apply(inventory_of(current_settings()), folder / "warehouse.duckdb")
     left = _left(through)
+    statuses = {name: months for name, months in _statuses().items() if name != ZONES.name}
+    plans, problems = plan_backfill(source_of(current_settings()), statuses, through, date.today())
+    assert problems == []
     planned = {
-        (step, name, date.fromisoformat(f"{month}-01"))
-        for name, of in _statuses().items()
-        if name != ZONES.name
-        for step, months in _plan(name, of, through, set(), set()).steps.items()
+        (step, plan.dataset, date.fromisoformat(f"{month}-01"))
+        for plan in plans
+        for step, months in plan.steps.items()
         for month in months
     }
     assert planned == {step for step in left if step[2]}
