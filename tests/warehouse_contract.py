@@ -6,6 +6,7 @@ its tables. docs/extending.md shows how.
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -205,7 +206,12 @@ def test_a_backfill_loads_all_months_again_after_their_table_was_dropped(
         loaded = open_warehouse(url)
         assert set(loaded.loads(GREEN)) == set(loaded.mart_months(GREEN)) == {JAN, FEB}
         assert loaded.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 4000}]
+        assert (loaded.changed_rows(GREEN), loaded.changed_rows(ZONES)) == ({}, {})
         drop("green")
+        assert open_warehouse(url).changed_rows(GREEN).keys() == {JAN, FEB}
+        refreshed = folder.pipeline("refresh", "green", "2024-01..2024-02", "--json")
+        reported = [(each["month"], each["finding"]) for each in json.loads(refreshed.stdout)["findings"]]
+        assert reported == [("2024-01", "rows"), ("2024-02", "rows")]
 
 
 def test_a_mart_whose_table_was_dropped_is_built_month_by_month_again(

@@ -33,7 +33,8 @@ class Finding:
 
     dataset: str
     month: date | None
-    #: new, republished, gone, stale; unknown: its sidecar cannot be read; unanswered: the source did not answer.
+    #: new, republished, gone, stale; rows: other rows than were loaded; unknown: its sidecar cannot be read;
+    #: unanswered: the source did not answer.
     category: str
     why: str
     #: When the source published its file, or when the stale result was made or its input fetched; None if unknown.
@@ -86,6 +87,11 @@ def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable
             why = "; ".join(status.stale[step] for step in STEPS if step in status.stale)
             made_at = _made_at(inventory, status, sidecars.get(month))
             findings.append(Finding(*month, "stale", why, made_at, status.stale_from))
+    for name in months:
+        changed = inventory.warehouse.changed_rows(dataset_named(name)) if inventory.warehouse else {}
+        for loaded, why in changed.items():
+            if (name, loaded) in by_month:
+                findings.append(Finding(name, loaded, "rows", why, redo_from="load"))
     findings.sort(key=lambda finding: every_month.index((finding.dataset, finding.month)))
     return Comparison(findings, same, absent, [month for month in by_month if month not in to_ask])
 

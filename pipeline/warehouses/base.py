@@ -112,6 +112,8 @@ class Ledger:
 
     loads: Mapping[tuple[str, date | None], LoadRecord] = field(default_factory=dict)
     marts: Mapping[tuple[str, str, date], MartRecord] = field(default_factory=dict)
+    #: Loads that are recorded, but whose table was dropped.
+    lost: frozenset[tuple[str, date | None]] = frozenset()
 
     @staticmethod
     def from_records(loads: Iterable[LoadRecord], marts: Iterable[MartRecord]) -> Ledger:
@@ -140,7 +142,8 @@ class Ledger:
             for key, mart in ledger.marts.items()
             if mart.mart in tables and (mart.dataset, mart.month) in ledger.loads and not zones_dropped
         }
-        return Ledger(ledger.loads, counted)
+        lost = frozenset((load.dataset, load.month) for load in loads if table_of(load) not in tables)
+        return Ledger(ledger.loads, counted, lost)
 
 
 class Warehouse(Protocol):
@@ -170,6 +173,21 @@ class Warehouse(Protocol):
             if name == dataset.name:
                 months.setdefault(month, {})[mart] = record
         return months
+
+    def changed_rows(self, dataset: Dataset) -> dict[date | None, str]:
+        """By month: what happened to loaded rows outside of this package. It counts the rows of each loaded month."""
+        ledger, loads = self.ledger(), self.loads(dataset)
+        dropped = f"the table of its rows in {dataset.name} was dropped"
+        changed = {month: dropped for name, month in ledger.lost if name == dataset.name}
+        month = "month, " if dataset.first_month else ""
+        grouped = "GROUP BY month" if dataset.first_month else ""
+        sql = f"SELECT {month}COUNT(*) AS n FROM {dataset.name} {grouped}"
+        rows = self.query(sql).to_pylist() if loads else []
+        counts = {row.get("month"): row["n"] for row in rows}
+        for loaded, record in loads.items():
+            if (count := counts.get(loaded, 0)) != record.rows:
+                changed[loaded] = f"the table has {count:,} rows of it, {record.rows:,} were loaded"
+        return changed
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Rebuild the month of all these marts, or of none; returns the number of rows by mart.

@@ -305,6 +305,32 @@ def test_stale_months_are_reported_and_only_their_stale_steps_are_done(
     assert findings(own) == []
 
 
+def test_a_dropped_table_and_deleted_rows_are_reported_and_loaded_again(own: Folder) -> None:
+    with duckdb.connect(str(own.database)) as connection:
+        connection.execute("DELETE FROM green WHERE month = DATE '2024-01-01' AND trip_distance > 1")
+        (left,) = connection.execute("SELECT COUNT(*) FROM green WHERE month = DATE '2024-01-01'").fetchall()[0]
+        connection.execute("DELETE FROM zones WHERE location_id = 1")
+    deleted = findings(own)
+    assert [(each["dataset"], each["month"], each["finding"], each["redo_from"]) for each in deleted] == [
+        ("green", "2024-01", "rows", "load"),
+        ("zones", None, "rows", "load"),
+    ]
+    assert deleted[0]["why"] == f"the table has {left:,} rows of it, 300 were loaded"
+    assert own.pipeline("refresh", "--apply").returncode == 0
+    assert findings(own) == []
+    with duckdb.connect(str(own.database)) as connection:
+        connection.execute("DROP TABLE green")
+    dropped = findings(own, "green", "2024-01..2024-02")
+    assert [(each["month"], each["finding"]) for each in dropped] == [("2024-01", "rows"), ("2024-02", "rows")]
+    assert dropped[0]["why"] == "the table of its rows in green was dropped"
+    assert own.pipeline("refresh", "--apply").returncode == 0
+    assert findings(own) == []
+    assert rows(own.database, "SELECT month, COUNT(*) FROM green GROUP BY month ORDER BY month") == [
+        (parse_month("2024-01"), 300),
+        (parse_month("2024-02"), 300),
+    ]
+
+
 def test_a_month_whose_file_cannot_be_fetched_stays_as_it_is(own: Folder, site: SampleSite) -> None:
     _make_stale(own, "conform")
     for name in ("raw", "sidecar"):
