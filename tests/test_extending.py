@@ -23,13 +23,17 @@ from pipeline.sample.zones import zones_csv
 ROOT = Path(__file__).parent.parent
 GREEN = DATASETS["green"]
 
-#: A command of the copy, then what is in its in-memory warehouse: it is gone when the process ends.
+#: A command of the copy, then the content of its in-memory warehouse, which ends with the process.
 PROGRAM = """
 import json, sys
-from pipeline.cli import main
 from pipeline.warehouses.memory import LOADS, MARTS
+if sys.argv[1] == "luigi":  # With one worker, steps run in this process, whose memory is the warehouse.
+    from luigi.cmdline import luigi_run as main
+    sys.argv[2:2] = ["--module", "pipeline", "--local-scheduler", "--workers", "1"]
+else:
+    from pipeline.cli import main
 try:
-    code = main(sys.argv[1:])
+    code = main(sys.argv[2:])
 except SystemExit as end:
     code = end.code
 rows = {f"{name} {month}": table.num_rows for (name, month), (table, _) in LOADS.items()}
@@ -86,7 +90,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout
 
 
-def pipeline(checkout: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+def run(
+    checkout: Path, command: str, *arguments: str, **environment: str
+) -> tuple[subprocess.CompletedProcess[str], Any]:
     """Run a command of the copy; its end, and the exit code, rows and marts of the program above."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
     environment = {
@@ -97,7 +103,7 @@ def pipeline(checkout: Path, *arguments: str, **environment: str) -> tuple[subpr
         **environment,
     }
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM), *arguments],
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), command, *arguments],
         cwd=checkout,
         env=environment,
         capture_output=True,
@@ -109,6 +115,10 @@ def pipeline(checkout: Path, *arguments: str, **environment: str) -> tuple[subpr
     return process, json.loads(process.stdout.splitlines()[-1])
 
 
+def backfill(dataset: str, first: str, last: str) -> tuple[str, ...]:
+    return ("Backfill", "--datasets", dataset, "--first", first, "--last", last)
+
+
 def test_every_recipe_names_the_files_that_it_touches() -> None:
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     assert len(re.findall(r"^## ", page, re.MULTILINE)) == 10
@@ -118,7 +128,7 @@ def test_every_recipe_names_the_files_that_it_touches() -> None:
 
 
 def test_a_new_dataset_step_mart_check_and_warehouse_take_part_in_a_backfill(checkout: Path) -> None:
-    process, (code, rows, marts) = pipeline(checkout, "backfill", "bikes", "2024-01..2024-02", "--workers", "1")
+    process, (code, rows, marts) = run(checkout, "luigi", *backfill("bikes", "2024-01", "2024-02"))
     assert code == 0, process.stderr
     assert rows == {"bikes 2024-01-01": 3, "bikes 2024-02-01": 1, "zones None": 265}
     stations = {month: {row["station"]: row["trips"] for row in table} for month, table in marts.items()}
@@ -131,21 +141,21 @@ def test_a_new_dataset_step_mart_check_and_warehouse_take_part_in_a_backfill(che
 
 
 def test_a_new_column_is_conformed_loaded_and_described(checkout: Path) -> None:
-    process, (code, rows, _) = pipeline(
-        checkout, "backfill", "green", "2024-01", "--workers", "1", "--through", "load", PIPELINE_LAKE="data/green"
+    process, (code, rows, _) = run(
+        checkout, "luigi", *backfill("green", "2024-01", "2024-01"), "--through", "load", PIPELINE_LAKE="data/green"
     )
     assert code == 0, process.stderr
     assert rows["green 2024-01-01"] == 2
     trips = checkout / "data" / "green" / "trips" / "green" / "month=2024-01-01" / "green_2024-01.parquet"
     assert pq.read_table(trips, partitioning=None)["weather"].to_pylist() == ["rain", None]
-    process, _ = pipeline(checkout, "describe", "green")
+    process, _ = run(checkout, "pipeline", "describe", "green")
     assert "Weather at the pickup." in process.stdout
 
 
 def test_a_new_store_keeps_the_lake(checkout: Path) -> None:
     lake = checkout / "data" / "other"
-    process, (code, rows, _) = pipeline(
-        checkout, "backfill", "bikes", "2024-01", "--workers", "1", PIPELINE_LAKE=f"other:/{lake}"
+    process, (code, rows, _) = run(
+        checkout, "luigi", *backfill("bikes", "2024-01", "2024-01"), PIPELINE_LAKE=f"other:/{lake}"
     )
     assert code == 0, process.stderr
     assert rows["bikes 2024-01-01"] == 3
@@ -154,17 +164,17 @@ def test_a_new_store_keeps_the_lake(checkout: Path) -> None:
 
 def test_status_plan_and_redo_know_the_new_step(checkout: Path) -> None:
     environment = {"PIPELINE_LAKE": "data/redone"}
-    pipeline(checkout, "backfill", "bikes", "2024-01", "--workers", "1", "--through", "count", **environment)
-    process, _ = pipeline(checkout, "status", "bikes", "2024-01", **environment)
+    run(checkout, "pipeline", "backfill", "bikes", "2024-01", "--through", "count", **environment)
+    process, _ = run(checkout, "pipeline", "status", "bikes", "2024-01", **environment)
     assert "counted, not loaded" in process.stdout
-    process, _ = pipeline(checkout, "plan", "bikes", "2024-01", **environment)
+    process, _ = run(checkout, "pipeline", "plan", "bikes", "2024-01", **environment)
     assert re.search(r"load +bikes +2024-01 .*trips are counted", process.stdout), process.stdout
-    process, _ = pipeline(checkout, "logs", "bikes", "2024-01", "--step", "count", **environment)
+    process, _ = run(checkout, "pipeline", "logs", "bikes", "2024-01", "--step", "count", **environment)
     assert "3 rows counted" in process.stdout
     count = checkout / "data" / "redone" / "counts" / "bikes" / "2024-01-01.json"
     count.unlink()
-    _, (code, _, _) = pipeline(
-        checkout, "redo", "bikes", "2024-01", "--from", "count", "--yes", "--workers", "1", **environment
+    process, _ = run(
+        checkout, "pipeline", "redo", "bikes", "2024-01", "--from", "count", "--yes", "--json", **environment
     )
-    assert code == 0
+    assert '"step": "count"' in process.stdout
     assert count.exists()
