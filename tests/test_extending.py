@@ -45,7 +45,8 @@ print("\\n" + json.dumps([code, rows, marts]))
 def blocks() -> list[tuple[str, str, str]]:
     """Language, file and text of each code block that names a file in its first line."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    found = re.findall(r"^( *)```(\w+)\n *(?:#|--) (pipeline/\S+)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    pattern = r"^( *)```(\w+)\n *(?:#|--) (pipeline/\S+|luigi\.cfg)\n(.*?)^ *```$"
+    found = re.findall(pattern, page, re.MULTILINE | re.DOTALL)
     return [(language, file, re.sub(rf"^{indent}", "", text, flags=re.M)) for indent, language, file, text in found]
 
 
@@ -130,7 +131,7 @@ def test_every_recipe_names_the_files_that_it_touches() -> None:
 def test_a_new_dataset_step_mart_check_and_warehouse_take_part_in_a_backfill(checkout: Path) -> None:
     process, (code, rows, marts) = run(checkout, "luigi", *backfill("bikes", "2024-01", "2024-02"))
     assert code == 0, process.stderr
-    assert rows == {"bikes 2024-01-01": 3, "bikes 2024-02-01": 1, "zones None": 265}
+    assert rows == {"bikes 2024-01-01": 3, "bikes 2024-02-01": 1}
     stations = {month: {row["station"]: row["trips"] for row in table} for month, table in marts.items()}
     assert stations == {"bike_stations 2024-01-01": {"A": 2, "B": 1}, "bike_stations 2024-02-01": {"C": 1}}
     lake = checkout / "data" / "lake"
@@ -178,3 +179,24 @@ def test_status_plan_and_redo_know_the_new_step(checkout: Path) -> None:
     )
     assert '"step": "count"' in process.stdout
     assert count.exists()
+
+
+def test_a_new_command_is_listed_and_runs(checkout: Path) -> None:
+    environment = {"PIPELINE_LAKE": "data/listed"}
+    run(checkout, "pipeline", "backfill", "bikes", "2024-01", "--through", "count", **environment)
+    process, _ = run(checkout, "pipeline", "counts", "bikes", "2024-01..2024-02", **environment)
+    assert process.stdout.startswith("bikes 2024-01\n")
+    process, _ = run(checkout, "pipeline", "--help")
+    assert "counts      List the months that are counted." in process.stdout
+
+
+def test_a_dataset_without_zone_ids_needs_no_zones(checkout: Path) -> None:
+    (checkout / "site" / "taxi_zone_lookup.csv").rename(checkout / "zones.csv")
+    try:
+        process, (code, rows, marts) = run(
+            checkout, "luigi", *backfill("bikes", "2024-01", "2024-01"), PIPELINE_LAKE="data/no_zones"
+        )
+    finally:
+        (checkout / "zones.csv").rename(checkout / "site" / "taxi_zone_lookup.csv")
+    assert code == 0, process.stderr
+    assert (rows, list(marts)) == ({"bikes 2024-01-01": 3}, ["bike_stations 2024-01-01"])

@@ -12,7 +12,7 @@ import click
 from pipeline.cli.grid import Remark, document, html_page, print_remarks, print_status, remarks
 from pipeline.cli.options import as_json, months_selected, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
-from pipeline.datasets import ZONES
+from pipeline.datasets import ZONES, need_zones
 from pipeline.errors import redact
 from pipeline.months import label, parse_month, spans
 from pipeline.places import inventory_of, source_of, store_of
@@ -82,7 +82,7 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
     # No remark about what is out of date but will be done again.
     for name, each in statuses.items():
         statuses[name] = [status for status in each if status.stale_from not in status.missing_steps()]
-    findings, zone_steps = remarks(statuses, zones), zones.missing_steps(through)
+    findings, zone_steps = remarks(statuses, zones), zones.missing_steps(through) if need_zones(statuses) else ()
     if as_json:
         print_json({"through": through, "datasets": plans, "zones": zone_steps, "remarks": findings})
     else:

@@ -51,7 +51,7 @@ def enforce(dataset: Dataset, month: date | None, findings: Sequence[Finding]) -
         listed = "; ".join(f"{finding.rule}: {finding.message.partition(': ')[2]}" for finding in errors)
         raise CheckFailed(
             f"{label(dataset.name, month)}: failed its checks, so not published: {listed}; "
-            "the limits are in pipeline/datasets/rules.py"
+            f"the limits are in {dataset.declared_in or 'its declaration'} and pipeline/datasets/rules.py"
         )
 
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 TIME = pa.timestamp("us")
 MONEY = pa.float64()
+#: The types that every warehouse has.
+TYPES = (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.date32(), TIME)
 
 #: Keys in the metadata of every trips file; the last two are also in `loads`.
 DATASET_KEY, MONTH_KEY, SOURCE_KEY, DECLARATION_KEY = "dataset", "month", "source_sha256", "declaration"
@@ -137,6 +139,11 @@ class Dataset:
     total: str | None = None
     #: Whether the view `trips` of the warehouse has its trips.
     in_trips_view: bool = False
+
+    def __post_init__(self) -> None:
+        if others := [f"{column.name} ({column.type})" for column in self.columns if column.type not in TYPES]:
+            allowed = ", ".join(map(str, TYPES))
+            raise ValueError(f"{self.name}: columns {', '.join(others)}: no warehouse has the type; allowed: {allowed}")
 
     @cached_property
     def by_name(self) -> dict[str, Column]:

@@ -16,7 +16,7 @@ from importlib import import_module
 import luigi
 import luigi.tools.range
 
-from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets import DATASETS, ZONES, need_zones
 from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError
 from pipeline.lake import store_drivers
@@ -110,7 +110,9 @@ def missing_tasks(months: Mapping[str, list[date]], through: str = STEPS[-1]) ->
     settings = current_settings()
     _sweep_once(settings, os.getpid())
     inventory = inventory_of(settings, through)
-    missing: list[tuple[str, date | None]] = [(ZONES.name, None)] if inventory.left(ZONES, None, through) else []
+    missing: list[tuple[str, date | None]] = []
+    if need_zones(months) and inventory.left(ZONES, None, through):
+        missing.append((ZONES.name, None))
     for name, wanted in months.items():
         missing += [(name, month) for month in reversed(inventory.missing(DATASETS[name], wanted, through))]
     if missing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import luigi
 
-from pipeline.datasets import ZONES
+from pipeline.datasets import ZONES, need_zones
 from pipeline.errors import UsageError
 from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
@@ -63,8 +63,9 @@ class Mart(_WarehouseStep):
     doing = "building marts"
 
     def requires(self) -> list[luigi.Task]:
-        """The month's rows, and the zones' names."""
-        return [*luigi.task.flatten(super().requires()), LoadZones()]
+        """The month's rows, and the zones' names if the dataset has zone ids."""
+        zones = [LoadZones()] if need_zones([self.dataset]) else []
+        return [*luigi.task.flatten(super().requires()), *zones]
 
     def run(self) -> None:
         """Build the month of each mart again."""

@@ -44,7 +44,7 @@ def test_a_month_without_rows_fails_its_checks(tmp_path: Path, dataset: Dataset)
         enforce(dataset, MONTH, findings)
     assert str(caught.value) == (
         f"{dataset.name} 2025-01: failed its checks, so not published: no_rows: rows in the month: "
-        "found 0, allowed at least 1; the limits are in pipeline/datasets/rules.py"
+        f"found 0, allowed at least 1; the limits are in {dataset.declared_in} and pipeline/datasets/rules.py"
     )
 
 

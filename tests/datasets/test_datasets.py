@@ -138,3 +138,8 @@ def test_bytes_are_estimated_for_months_whose_bytes_are_unknown() -> None:
 def test_the_estimate_for_a_dataset_without_published_counts_is_0() -> None:
     assert published_months("citibike") == {}
     assert estimated_bytes("citibike", [date(2024, 1, 1)]) == 0
+
+
+def test_a_column_of_a_type_that_no_warehouse_has_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^odd: columns a \(int16\): no warehouse has the type; allowed: bool, int32"):
+        Dataset("odd", file_name="odd", first_month=None, columns=(Column("a", pa.int16()),), doc="")
