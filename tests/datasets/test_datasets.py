@@ -13,6 +13,7 @@ from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import Column, Dataset, fold
 from pipeline.datasets.published import estimated_bytes, published_months
 from pipeline.errors import UsageError
+from pipeline.marts import all_marts
 from pipeline.months import add_months, month_range
 
 EVERY = [*DATASETS.values(), ZONES]
@@ -143,3 +144,16 @@ def test_the_estimate_for_a_dataset_without_published_counts_is_0() -> None:
 def test_a_column_of_a_type_that_no_warehouse_has_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^odd: columns a \(int16\): no warehouse has the type; allowed: bool, int32"):
         Dataset("odd", file_name="odd", first_month=None, columns=(Column("a", pa.int16()),), doc="")
+
+
+def test_every_rule_limits_a_count_that_is_made() -> None:
+    counts = {"rows", "pickups_outside_month", "dropoffs_before_pickups", "huge_numbers", "unknown_zones"}
+    counts |= {"negative_totals", "unknown_codes", "rows_off_published"}
+    for dataset in (*DATASETS.values(), ZONES):
+        of_columns = {f"unknown_{column.name}" for column in dataset.columns if column.codes}
+        assert {rule.measure for rule in dataset.rules} <= counts | of_columns, dataset.name
+
+
+def test_every_mart_is_built_for_datasets_that_exist() -> None:
+    for mart in all_marts().values():
+        assert set(mart.datasets) <= set(DATASETS), mart.name
