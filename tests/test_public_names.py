@@ -42,6 +42,7 @@ COMMANDS = {
     "redo": f"--from --yes --workers --scheduler {_PLACES} {_SAYS}",
     "refresh": f"--apply --json --workers --scheduler {_PLACES} {_SAYS}",
     "check": f"--json {_PLACES} {_SAYS}",
+    "diff": f"--against --json {_PLACES} {_SAYS}",
     "describe": "--json",
     "head": f"--rows --columns --csv --json {_PLACES} {_SAYS}",
     "sql": f"--format --output --force --limit {_PLACES} {_SAYS}",

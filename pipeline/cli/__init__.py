@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from pipeline.cli import run
-from pipeline.cli.check import check
+from pipeline.cli.check import check, diff
 from pipeline.cli.data import describe, head, sql
 from pipeline.cli.doctor import doctor
 from pipeline.cli.operate import completion, history, logs, schedule
@@ -41,9 +41,9 @@ def cli() -> None:
     """
 
 
-for _command in (run.backfill, run.latest, run.demo, plan, status, run.redo, run.refresh, check, describe, head, sql):
+for _command in (run.backfill, run.latest, run.demo, plan, status, run.redo, run.refresh, check, diff):
     cli.add_command(_command)
-for _command in (doctor, schedule, history, logs, completion):
+for _command in (describe, head, sql, doctor, schedule, history, logs, completion):
     cli.add_command(_command)
 
 

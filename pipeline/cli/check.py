@@ -1,40 +1,28 @@
-"""The command that shows the checks of months, compared with earlier months that passed; from documents in the lake."""
+"""The commands that show the checks of months, compared with those of other months; from documents in the lake."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import date
-from functools import cache
 from typing import Any
 
 import click
 from rich.table import Column
 from rich.text import Text
 
-from pipeline import lake
-from pipeline.cli.options import as_json, months_selected, selection, with_settings
+from pipeline.cli.options import as_json, months_of, months_selected, selection, with_settings
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
-from pipeline.conform.check import Finding, findings_in
-from pipeline.datasets import Dataset, dataset_named
-from pipeline.errors import StoreError
-from pipeline.lake import Entry, Store
-from pipeline.months import add_months, format_month, label, month_range, parse_month, spans
+from pipeline.datasets import DATASETS, dataset_named
+from pipeline.errors import StoreError, UsageError
+from pipeline.months import format_month, label, parse_month, spans
 from pipeline.places import store_of
 from pipeline.settings import current_settings, suggested_command
+from pipeline.state.checks import Comparison, Difference, compare_months, diff_months, message_without_checks
 from pipeline.units import counted
 
-#: The checks of a month, compared with earlier months: what `pipeline check --json` prints.
-Comparison = dict[str, Any]
-#: As `checks_document` writes it.
-Document = Mapping[str, Any]
 _STYLES = {"error": "red", "warning": "yellow"}
-#: A month is compared with those of this many months before it that passed; if none did, with the last that passed.
-_COMPARED_MONTHS = 3
-#: A column's share of nulls is reported when it differs from the mean by this much.
-_NOTABLE_SHARE = 0.01
+_NULLS_TITLE = "Columns with notably more or fewer nulls: their share of the rows"
 
 
 @click.command()
@@ -56,7 +44,9 @@ def check(selection: tuple[str, ...], as_json: bool) -> None:
     pipeline check yellow green 2024 --json
     """  # noqa: D301
     store, months = store_of(current_settings()), months_selected(selection, zones=True)
-    comparisons = [each for name in months for each in compare_months(store, dataset_named(name), months[name])]
+    comparisons = []
+    for name, wanted in months.items():
+        comparisons += compare_months(store, dataset_named(name), wanted, command=suggested_command)
     if as_json and comparisons:
         print_json(comparisons)
     elif sum(map(len, months.values())) == 1 and comparisons:
@@ -66,13 +56,75 @@ def check(selection: tuple[str, ...], as_json: bool) -> None:
         _print_months(comparisons)
     checked = {_subject(each) for each in comparisons}
     missing = {name: [month for month in each if label(name, month) not in checked] for name, each in months.items()}
-    message = "" if selection[-1] == "all" and comparisons else _without_checks(store, missing)
+    message = ""
+    if selection[-1] != "all" or not comparisons:
+        message = message_without_checks(store, missing, suggested_command)
     if any(_count(each, "error") for each in comparisons):
         if message:
             click.echo(f"pipeline: {message}", err=True)
         sys.exit(1)
     if message:
         raise StoreError(message)
+
+
+@click.command()
+@click.argument("dataset", type=click.Choice(list(DATASETS)), metavar="DATASET")
+@click.argument("month", metavar="MONTH")
+@click.option("--against", metavar="MONTH", default="previous", show_default=True, help="The month to compare with.")
+@as_json
+@with_settings
+def diff(dataset: str, month: str, against: str, as_json: bool) -> None:
+    """Show what differs between two months of a dataset.
+
+    DATASET is yellow, green, fhv or fhvhv, MONTH a month such as 2024-03. `previous` is the nearest earlier month that
+    passed its checks. Only what differs is shown: counts with their change in per cent, columns that only one of the
+    files has, notable changes of the share of nulls, and smallest and largest values. All of it was measured when the
+    months were conformed. The exit code is 5 if a month has no checks.
+
+    The JSON object has dataset, month, against, counts (measure, value, against, change_percent; null when it was 0),
+    columns_only_in_month, columns_only_in_against, changed_nulls (column, nulls, share, against, change_points) and
+    changed_ranges (column, limit: min or max, value, against).
+
+    \b
+    pipeline diff yellow 2024-03
+    pipeline diff yellow 2024-03 --against 2023-03 --json
+    """  # noqa: D301
+    months = (_month(dataset, month), None if against == "previous" else _month(dataset, against))
+    if months[0] == months[1]:
+        raise UsageError(f"{dataset} {month}: --against must be another month")
+    store = store_of(current_settings())
+    difference = diff_months(store, dataset_named(dataset), *months, command=suggested_command)
+    if as_json:
+        print_json(difference)
+    else:
+        _print_difference(difference)
+
+
+def _month(dataset: str, text: str) -> date:
+    return months_of([dataset], format_month(parse_month(text)))[dataset][0]
+
+
+def _print_difference(months: Difference) -> None:
+    against, month = names = months["against"], months["month"]
+    counts = [_count_cells(line, [line["against"]]) for line in months["counts"]]
+    columns = [(name, "", "yes") for name in months["columns_only_in_month"]]
+    columns += [(name, "yes", "") for name in months["columns_only_in_against"]]
+    nulls = [_null_cells(line, [line["against"]]) for line in months["changed_nulls"]]
+    ranges = []
+    for line in months["changed_ranges"]:
+        ranges.append((line["column"], line["limit"], _value(line["against"]), _value(line["value"])))
+    values = (Column(name, justify="right", overflow="fold") for name in names)
+    sections = (
+        ("Counts", ("measure", *numbers(*names, "change")), counts),
+        ("Columns that only one of the files has", ("column", *whole(*names)), columns),
+        (_NULLS_TITLE, ("column", *numbers(*names, "change")), nulls),
+        ("Smallest and largest values", (*whole("column", "limit"), *values), ranges),
+    )
+    subject = f"{months['dataset']} {month} and {against}"
+    print_line(f"{subject}: {'what' if any(rows for _, _, rows in sections) else 'nothing'} differs")
+    for title, headers, rows in sections:
+        if rows:
+            print_section(f"\n{title}", headers, rows)
 
 
 def _subject(month: Comparison) -> str:
@@ -105,16 +157,12 @@ def _print_changes(month: Comparison) -> None:
         title, names = f"The month, and its change from the mean of {apart_texts}", [*names, "change"]
     rows = []
     for line in month["counts"]:
-        values = [_number(value) for value in (*line["before"], line["value"])]
-        rows.append((line["measure"].replace("_", " "), *values, *([_change(line)] if before else [])))
+        cells = _count_cells(line, line["before"])
+        rows.append(cells if before else cells[:-1])
     print_section(f"\n{title}", ("measure", *numbers(*names)), rows)
-    rows = []
-    for line in month["changed_nulls"]:
-        shares = ["" if share is None else f"{share:.1%}" for share in (*line["before"], line["share"])]
-        rows.append((line["column"], *shares, f"{line['change_points']:+.1f} points"))
+    rows = [_null_cells(line, line["before"]) for line in month["changed_nulls"]]
     if rows:
-        title = "Columns with notably more or fewer nulls: their share of the rows"
-        print_section(f"\n{title}", ("column", *numbers(*names)), rows)
+        print_section(f"\n{_NULLS_TITLE}", ("column", *numbers(*names)), rows)
     elif before:
         print_line("\nNo column has notably more or fewer nulls.")
 
@@ -127,10 +175,19 @@ def _print_months(months: Sequence[Comparison]) -> None:
         before, nearest = ", ".join(spans(map(parse_month, month["months_before"]))), min(month["months_apart"] or [1])
         before += f" ({counted(nearest, 'month')} before)" if nearest > 1 else ""
         findings = ", ".join(finding["rule"].replace("_", " ") for finding in month["findings"])
-        counts = (_number(rows["value"]), change, f"{_count(month, 'error')}", f"{_count(month, 'warning')}")
+        counts = (_value(rows["value"]), change, f"{_count(month, 'error')}", f"{_count(month, 'warning')}")
         lines.append((_subject(month), *counts, before, findings))
     columns = (*whole("month"), *numbers("rows", "change", "errors", "warnings"))
     print_section("", (*columns, "compared with", "findings"), lines)
+
+
+def _count_cells(line: Mapping[str, Any], others: Sequence[int | None]) -> list[str]:
+    return [line["measure"].replace("_", " "), *map(_value, (*others, line["value"])), _change(line)]
+
+
+def _null_cells(line: Mapping[str, Any], others: Sequence[float | None]) -> list[str]:
+    shares = ["" if share is None else f"{share:.1%}" for share in (*others, line["share"])]
+    return [line["column"], *shares, f"{line['change_points']:+.1f} points"]
 
 
 def _change(line: Mapping[str, Any]) -> str:
@@ -140,117 +197,5 @@ def _change(line: Mapping[str, Any]) -> str:
     return f"{percent:+,.1f} %" if percent else "0.0 %"
 
 
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _without_checks(store: Store, missing: Mapping[str, Sequence[date | None]]) -> str:
-    """A message that names the months, and the commands that create their checks; empty without such months."""
-    names, commands = [], []
-    for name, months in missing.items():
-        if not months:
-            continue
-        dataset = dataset_named(name)
-        keys = store.entries(f"trips/{name}/" if dataset.first_month else f"{name}/")
-        # A backfill does nothing for months that have trips.
-        conformed = [month for month in months if lake.trips_key(dataset, month) in keys or month is None]
-        others = [month for month in months if month not in conformed]
-        for group, command, option in ((conformed, "redo", "--from"), (others, "backfill", "--through")):
-            for span in spans(filter(None, group)) or [""] * bool(group):
-                names.append(f"{name} {span}".rstrip())
-                commands.append(suggested_command(command, *names[-1].split(), option, "conform"))
-    if not names:
-        return ""
-    return f"no checks of {', '.join(names)} in the lake {store.location}; to create them, run: {'; '.join(commands)}"
-
-
-def compare_months(store: Store, dataset: Dataset, months: Sequence[date | None]) -> list[Comparison]:
-    """Those of the months that have checks, each with the earlier months; one listing.
-
-    Raises:
-        StoreError: a file is not a checks document.
-    """
-    entries = store.entries(f"checks/{dataset.name}/")
-    names = sorted(key.rpartition("/")[2].removesuffix(".json") for key in entries)
-    read = cache(lambda key: _read(entries[key], dataset))
-    comparisons = []
-    for month in months:
-        key = lake.checks_key(dataset, month)
-        if key not in entries:
-            continue
-        before: dict[str, Document] = {}
-        if month:
-            first = format_month(add_months(month, -_COMPARED_MONTHS))
-            for name in reversed([name for name in names if name < format_month(month)]):
-                if before and name < first:
-                    break
-                document, findings = read(f"checks/{dataset.name}/{name}.json")
-                if all(finding.severity != "error" for finding in findings):
-                    before = {name: document, **before}
-        comparisons.append(_comparison(dataset, month, *read(key), before))
-    return comparisons
-
-
-def _comparison(
-    dataset: Dataset, month: date | None, document: Document, findings: list[Finding], before: Mapping[str, Document]
-) -> Comparison:
-    """The comparison of a month with the documents of earlier months, oldest first."""
-    purposes, earlier = {rule.name: rule.doc for rule in dataset.rules}, before.values()
-    counts = []
-    for name, value in document["counts"].items():
-        values = [each["counts"].get(name) for each in earlier]
-        # The unknown codes of single columns are listed only if there are any; their sum always is.
-        if name.removeprefix("unknown_") not in dataset.by_name or any([value, *values]):
-            percent = _change_percent(value, values)
-            counts.append({"measure": name, "value": value, "before": values, "change_percent": percent})
-    nulls = []
-    for name, column in document["columns"].items():
-        share, shares = _share(document, name), [_share(each, name) for each in earlier]
-        mean = _mean(shares)
-        if share is not None and mean is not None and abs(share - mean) >= _NOTABLE_SHARE:
-            change = {"share": share, "before": shares, "change_points": round(100 * (share - mean), 2)}
-            nulls.append({"column": name, "nulls": column["nulls"], **change})
-    return {
-        "dataset": dataset.name,
-        "month": format_month(month) if month else None,
-        "rows": document["rows"],
-        # A rule that no longer exists has no description.
-        "findings": [{**asdict(each), "purpose": purposes.get(each.rule, each.message)} for each in findings],
-        "months_before": list(before),
-        "months_apart": [len(month_range(parse_month(name), month)) - 1 for name in before] if month else [],
-        "counts": counts,
-        "changed_nulls": nulls,
-    }
-
-
-def _read(entry: Entry, dataset: Dataset) -> tuple[Document, list[Finding]]:
-    try:
-        with entry.open() as file:
-            document: dict[str, Any] = json.loads(file.read())
-        if not all(isinstance(document[part], dict) for part in ("counts", "columns")):
-            raise TypeError("its parts are missing")
-        return document, findings_in(document)
-    except (ValueError, KeyError, TypeError) as error:
-        month = entry.key.rpartition("/")[2].removesuffix(".json")
-        subject = [dataset.name, *([month] if dataset.first_month else [])]
-        remedy = f"to create it again, run: {suggested_command('redo', *subject, '--from', 'conform')}"
-        raise StoreError(f"{entry.uri} is not a checks document ({error}); {remedy}") from error
-
-
-def _change_percent(value: int, before: Sequence[int | None]) -> float | None:
-    """The change from the mean in per cent; None if there is nothing to compare with."""
-    mean = _mean(before)
-    if mean is None or (value and not mean):
-        return None
-    return round(100 * (value / mean - 1), 2) if mean else 0.0
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _share(document: Document, column: str) -> float | None:
-    """The column's share of nulls; None in a month without rows, or when the column was declared later."""
-    rows, measures = document["rows"], document["columns"].get(column)
-    return measures["nulls"] / rows if rows and measures else None
+def _value(value: float | str | None) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else value or ""

@@ -1,4 +1,4 @@
-"""The commands that show data: `check`, `describe`, `head` and `sql`, for people on a terminal and for programs."""
+"""The commands that show data: `check`, `diff`, `describe`, `head` and `sql`, on a terminal and for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from loading import FEB, GREEN, JAN, YELLOW, File, many_trips, trips, write, zon
 from postgres import Database
 
 from pipeline import lake
-from pipeline.cli.check import compare_months
 from pipeline.cli.data import first_rows
 from pipeline.cli.output import column_texts, draft_of, write_rows
 from pipeline.conform.check import check, checks_document
@@ -36,6 +35,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError, visible
 from pipeline.lake import open_store
 from pipeline.months import add_months
+from pipeline.settings import suggested_command
+from pipeline.state.checks import compare_months
 from pipeline.warehouses import open_warehouse
 
 TOTALS = [12.5, 8.0, 30.25]
@@ -119,7 +120,7 @@ def test_check_ignores_earlier_months_that_were_refused(lone: Folder) -> None:
         keep(lone, GREEN, add_months(JAN, -back), rows=rows)
     keep(lone, GREEN, add_months(JAN, -1), rows=1_000_000, pickups_outside_month=900_000)
     keep(lone, GREEN, JAN, rows=1500)
-    (found,) = compare_months(open_store(str(lone.lake)), GREEN, [JAN])
+    (found,) = compare_months(open_store(str(lone.lake)), GREEN, [JAN], command=suggested_command)
     assert (found["months_before"], found["months_apart"]) == (["2023-10", "2023-11"], [3, 2])
     (rows_of,) = [line for line in found["counts"] if line["measure"] == "rows"]
     assert rows_of["before"] == [1100, 1000]
@@ -131,7 +132,7 @@ def test_check_names_the_earlier_month_and_its_distance(lone: Folder) -> None:
     keep(lone, GREEN, JAN, rows=1500)
     keep(lone, GREEN, FEB)
     store = open_store(str(lone.lake))
-    found = compare_months(store, GREEN, [JAN, FEB])
+    found = compare_months(store, GREEN, [JAN, FEB], command=suggested_command)
     assert [(month["months_before"], month["months_apart"]) for month in found] == [
         (["2023-04"], [9]),
         (["2024-01"], [1]),
@@ -249,6 +250,97 @@ def test_only_terminals_that_allow_colours_get_them(judged: Folder) -> None:
     assert "error" in said
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", said)
     assert "\x1b" not in judged.pipeline("check", "green", "2024-02").stdout
+
+
+# --- diff
+
+
+def test_diff_shows_a_new_column_and_all_else_that_differs(folder: Folder) -> None:
+    assert folder.pipeline("backfill", "green", "2024-12..2025-01", "--through", "conform").returncode == 0
+    ended = folder.pipeline("diff", "green", "2025-01")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[0] == "green 2025-01 and 2024-12: what differs"
+    (fee,) = (line for line in ended.stdout.splitlines() if line.startswith("cbd_congestion_fee"))
+    assert re.fullmatch(r"cbd_congestion_fee {10,}yes", fee), (
+        "in the later file only, and not also as a change of nulls"
+    )
+    ranges = [line[:2] for line in cells_of(ended.stdout) if line[0] == "pickup_datetime"]
+    assert ranges == [["pickup_datetime", "min"], ["pickup_datetime", "max"]]
+    found = json.loads(folder.pipeline("diff", "green", "2024-12", "--against", "2025-01", "--json").stdout)
+    assert (found["dataset"], found["month"], found["against"]) == ("green", "2024-12", "2025-01")
+    assert (found["columns_only_in_month"], found["columns_only_in_against"]) == ([], ["cbd_congestion_fee"])
+    (least,) = (
+        line for line in found["changed_ranges"] if (line["column"], line["limit"]) == ("pickup_datetime", "min")
+    )
+    assert least["value"] < least["against"]
+    said, code = on_terminal(folder, "diff", "green", "2025-01")
+    assert code == 0
+    assert max(map(len, bare(said))) <= 80
+    assert "…" not in said, "no value is cut"
+
+
+def test_diff_compares_with_the_nearest_earlier_month_that_passed(judged: Folder) -> None:
+    keep(judged, GREEN, add_months(JAN, 3), rows=750, nulls={"vendor_id": 225}, unknown_vendor_id=3)
+    ended = judged.pipeline("diff", "green", "2024-04")
+    assert ended.stdout.splitlines()[0] == "green 2024-04 and 2024-01: what differs", "2024-02 failed its checks"
+    assert line_of(ended.stdout, "rows") == ["1,500", "750", "-50.0 %"]
+    assert line_of(ended.stdout, "unknown vendor id") == ["30", "3", "-90.0 %"]
+    assert "unknown zones" not in ended.stdout, "no month has any"
+    assert "vendor_id" not in ended.stdout, "the share of nulls is the same"
+    ended = judged.pipeline("diff", "green", "2024-04", "--against", "2024-02")
+    assert line_of(ended.stdout, "pickups outside month") == ["900", "0", "-100.0 %"], "a month with errors, if named"
+
+
+def test_diff_as_json_has_only_what_differs(judged: Folder) -> None:
+    found = json.loads(judged.pipeline("diff", "green", "2024-01", "--against", "2023-12", "--json").stdout)
+    counts = {line.pop("measure"): line for line in found["counts"]}
+    assert counts == {
+        "rows": {"value": 1500, "against": 1100, "change_percent": 36.36},
+        "pickups_outside_month": {"value": 5, "against": 0, "change_percent": None},
+        "negative_totals": {"value": 6, "against": 4, "change_percent": 50.0},
+        "unknown_codes": {"value": 30, "against": 0, "change_percent": None},
+        "unknown_vendor_id": {"value": 30, "against": 0, "change_percent": None},
+    }
+    (nulls,) = found["changed_nulls"]
+    assert nulls == {"column": "vendor_id", "nulls": 450, "share": 0.3, "against": 50 / 1100, "change_points": 25.45}
+    assert [found[key] for key in ("columns_only_in_month", "columns_only_in_against", "changed_ranges")] == [[]] * 3
+
+
+def test_diff_of_equal_months_says_that_nothing_differs(lone: Folder) -> None:
+    keep(lone, GREEN, JAN)
+    keep(lone, GREEN, FEB)
+    ended = lone.pipeline("diff", "green", "2024-02")
+    assert (ended.returncode, ended.stdout) == (0, "green 2024-02 and 2024-01: nothing differs\n")
+
+
+def test_diff_of_months_without_checks_names_the_command_that_creates_them(judged: Folder) -> None:
+    ended = judged.pipeline("diff", "green", "2024-05", "--against", "2024-04")
+    assert (ended.returncode, ended.stdout) == (5, "")
+    assert "to create them, run: pipeline backfill green 2024-04..2024-05 --through conform" in ended.stderr
+    ended = judged.pipeline("diff", "green", "2023-09")
+    assert ended.returncode == 5
+    assert "no earlier month has passed its checks" in ended.stderr
+    assert "run: pipeline check green all" in ended.stderr
+    assert "green 2023-10" in judged.pipeline("check", "green", "all").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("green", "2024-01", "--against", "2024-01"),
+        ("green", "2024-01", "--against", "2024-13"),
+        ("green", "2013-07"),
+        ("green", "2024"),
+        ("green", "previous"),
+        ("green",),
+        ("pink", "2024-01"),
+        ("zones", "2024-01"),
+    ],
+)
+def test_diff_of_an_invalid_dataset_or_month_is_a_usage_error(judged: Folder, words: tuple[str, ...]) -> None:
+    ended = judged.pipeline("diff", *words)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
 
 
 # --- describe

@@ -96,6 +96,7 @@ def obey(folder: Folder, said: str) -> subprocess.CompletedProcess[str]:
         pytest.param(_without(CHECKS), ("check", "green", "2024-01"), id="check, checks deleted"),
         pytest.param(_without(CHECKS, TRIPS), ("check", "green", "2024-01"), id="check, trips and checks deleted"),
         pytest.param(_without("checks/zones/zones.json"), ("check", "zones"), id="check, zones' checks deleted"),
+        pytest.param(_without(), ("diff", "green", "2024-01", "--against", "2023-12"), id="diff, no other month"),
         pytest.param(_other_bytes(CHECKS), ("check", "green", "2024-01"), id="check, checks rotten"),
         pytest.param(
             _all(_without(TRIPS), _other_bytes(RAW)),
