@@ -6,19 +6,21 @@ import ast
 import configparser
 import importlib.util
 import inspect
-import itertools
 import re
 import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import click
 import luigi
 import pytest
+from commands import stopped_by
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
@@ -409,19 +411,18 @@ def test_luigid_as_the_pages_start_it_ends_without_a_traceback(tmp_path: Path) -
         port = str(free.getsockname()[1])
     name, *options = shlex.split(line)
     (tmp_path / "luigi.cfg").write_text(_read(ROOT / "luigi.cfg"))
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / name), *options, "--port", port],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    with process.stderr as said:
-        lines = list(itertools.takewhile(lambda line: "starting up" not in line, said))
-        process.terminate()
-        lines += said
-    process.wait(30)
-    assert "Traceback" not in "".join(lines)
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        command = [str(Path(sys.executable).parent / name), *options, "--port", port]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=file, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        # It logs that it starts before it can be stopped.
+        with suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), timeout=1):
+            break
+        time.sleep(0.05)
+    stopped_by(process, process.terminate)
+    assert "Traceback" not in output.read_text()
     assert (tmp_path / "luigid.pickle").is_file()
 
 

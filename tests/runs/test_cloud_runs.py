@@ -135,6 +135,7 @@ def test_a_refresh_reads_no_sidecar_and_its_apply_compacts_the_ledger(folder: Fo
         if "query" in one.body["configuration"]
     ]
     assert [statement.split(" WHERE ")[0] for statement in statements] == [
+        "SELECT month, COUNT(*) AS n FROM green GROUP BY month",
         "DELETE FROM loads",
         "DELETE FROM mart_loads",
     ]
