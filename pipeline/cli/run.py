@@ -160,6 +160,8 @@ def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: i
     log.info(f"comparing {counted_months(months)} with the source and with each other")
     compared = compare(inventory_of(current_settings()), wanted, date.today().replace(day=1), redo=_redo_command)
     findings = compared.findings
+    if compared.not_counted:
+        log.warning(f"the rows in the warehouse were not counted: {compared.not_counted}")
     if not as_json:
         with suppress(OutputLost) if applied else nullcontext():
             _print_comparison(compared, months, applied)

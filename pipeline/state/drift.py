@@ -22,6 +22,7 @@ from pipeline.source.site import Sidecar, Source
 from pipeline.state.invalidation import Month, Months
 from pipeline.state.inventory import OLDER_RAW, Inventory, MonthStatus, sidecar_of
 from pipeline.state.steps import STEPS
+from pipeline.warehouses.base import Locked
 
 _THREADS = 4
 _NOT_ASKED = "not asked, since the source did not answer for the months before it"
@@ -66,6 +67,8 @@ class Comparison:
     absent: list[Month]
     #: Trips or rows exist, but no raw file that could be compared.
     without_raw: list[Month]
+    #: Why the rows in the warehouse were not counted; empty if they were.
+    not_counted: str = ""
 
 
 def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable[[Month, str], str]) -> Comparison:
@@ -87,13 +90,17 @@ def compare(inventory: Inventory, months: Months, today: date, *, redo: Callable
             why = "; ".join(status.stale[step] for step in STEPS if step in status.stale)
             made_at = _made_at(inventory, status, sidecars.get(month))
             findings.append(Finding(*month, "stale", why, made_at, status.stale_from))
+    not_counted = ""
     for name in months:
-        changed = inventory.warehouse.changed_rows(dataset_named(name)) if inventory.warehouse else {}
+        try:
+            changed = inventory.warehouse.changed_rows(dataset_named(name)) if inventory.warehouse else {}
+        except Locked as error:
+            not_counted, changed = str(error), {}
         for loaded, why in changed.items():
             if (name, loaded) in by_month:
                 findings.append(Finding(name, loaded, "rows", why, redo_from="load"))
     findings.sort(key=lambda finding: every_month.index((finding.dataset, finding.month)))
-    return Comparison(findings, same, absent, [month for month in by_month if month not in to_ask])
+    return Comparison(findings, same, absent, [month for month in by_month if month not in to_ask], not_counted)
 
 
 def ask_source(source: Source, months: Sequence[Month]) -> Iterator[tuple[Month, Version | SourceError | None]]:

@@ -331,6 +331,15 @@ def test_a_dropped_table_and_deleted_rows_are_reported_and_loaded_again(own: Fol
     ]
 
 
+def test_rows_are_not_counted_while_another_process_has_the_database(own: Folder) -> None:
+    with duckdb.connect(str(own.database)):
+        ended = own.pipeline("refresh", "green", "2024-01..2024-02", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["findings"] == []
+    assert "the rows in the warehouse were not counted: " in ended.stderr
+    assert f"PID {os.getpid()}" in ended.stderr
+
+
 def test_a_month_whose_file_cannot_be_fetched_stays_as_it_is(own: Folder, site: SampleSite) -> None:
     _make_stale(own, "conform")
     for name in ("raw", "sidecar"):

@@ -160,6 +160,11 @@ class DuckDBWarehouse(Warehouse):
                     _KNOWN[path] = files, ledger
                 return ledger
 
+    def changed_rows(self, dataset: Dataset) -> dict[date | None, str]:
+        """As for every engine; raises Locked at once while another process has the file."""
+        impatient = DuckDBWarehouse(replace(self._file, lock_timeout_s=0), self._datasets, self._zones)
+        return super(DuckDBWarehouse, impatient).changed_rows(dataset)
+
     def validate_shared(self) -> None:
         """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
