@@ -46,7 +46,7 @@ COMMANDS = {
     "describe": "--json",
     "head": f"--rows --columns --csv --json {_PLACES} {_SAYS}",
     "sql": f"--format --output --force --limit {_PLACES} {_SAYS}",
-    "history": f"--last --json {_PLACES} {_SAYS}",
+    "history": f"--last --follow --json {_PLACES} {_SAYS}",
     "logs": f"--step --lines --all {_PLACES} {_SAYS}",
     "doctor": f"--json --offline --workers --scheduler {_PLACES}",
     "schedule": "--datasets --workers --scheduler",

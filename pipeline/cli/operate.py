@@ -16,15 +16,18 @@ from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import click
 from rich.text import Text
 
 from pipeline.cli.options import as_json, months_selected, selection, with_settings, workers_option
-from pipeline.cli.output import numbers, print_json, print_line, print_section
+from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, visible
-from pipeline.runs.history import History, Run, causes
+from pipeline.runs import event_files
+from pipeline.runs.event_files import StepState
+from pipeline.runs.history import Failure, History, Run, causes
 from pipeline.settings import current_settings
 from pipeline.state.steps import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks
@@ -112,21 +115,36 @@ def _systemd_word(word: str) -> str:
     return f'"{word}"' if set(word) & set(" '\";\\") else word
 
 
+def _complete_run(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    return [run.id for run in History(current_settings().logs).runs() if run.id.startswith(text)]
+
+
 @click.command()
+@click.argument("run_id", required=False, metavar="[RUN_ID]", shell_complete=_complete_run)
 @click.option("--last", default=20, show_default=True, type=click.IntRange(1), help="How many runs, newest first.")
+@click.option("--follow", is_flag=True, help="Print the run's events, one per line, until it ends.")
 @as_json
 @with_settings
-def history(last: int, as_json: bool) -> None:
-    """List the runs of this machine and their outcomes.
+def history(run_id: str | None, last: int, follow: bool, as_json: bool) -> None:
+    """List the runs of this machine, or show one of them.
 
     Rows are conformed rows, bytes are downloaded bytes, and seconds are the sum over all months. A killed run has no
     end time. Runs of plain luigi are not listed.
 
+    With RUN_ID, the steps of each month and the failures of that run are shown, and --json prints its events. The
+    events of the newest 100 runs are kept.
+
     \b
     pipeline history
     pipeline history --last 100 --json
+    pipeline history 2026-03-01T021700-4f2a9c --follow
     """  # noqa: D301
     records = History(current_settings().logs)
+    if run_id:
+        _show_run(records, run_id, follow, as_json)
+        return
+    if follow:
+        raise UsageError("--follow is allowed only with a RUN_ID; pipeline history lists them")
     runs = records.runs()[: -last - 1 : -1]
     if as_json:
         print_json([{**asdict(run), "outcome": run.outcome} for run in runs])
@@ -141,7 +159,7 @@ def history(last: int, as_json: bool) -> None:
 def _print_runs(runs: Sequence[Run]) -> None:
     rows = (
         (
-            run.began[:16].replace("T", " "),
+            run.id,
             Text(run.outcome, style=_STYLES.get(run.outcome, "")),
             f"{len(run.months_done)}",
             f"{len(run.failures) or ''}",
@@ -153,9 +171,60 @@ def _print_runs(runs: Sequence[Run]) -> None:
         for run in runs
     )
     counts = numbers("done", "failed", "rows", "bytes")
-    print_section("", ("began (UTC)", "outcome", *counts, "seconds by step", "asked"), rows)
-    for failure, others in causes(runs[0].failures)[:5]:
+    print_section("", (*whole("run (began, UTC)"), "outcome", *counts, "seconds by step", "asked"), rows)
+    _print_failures(runs[0].failures, 5)
+
+
+def _print_failures(failures: Sequence[Failure], most: int | None = None) -> None:
+    for failure, others in causes(failures)[:most]:
         print_line(f"{failure.subject}: {failure.kind}: {failure.error}{others}", "red")
+
+
+def _show_run(records: History, run_id: str, follow: bool, as_json: bool) -> None:
+    run, events = records.run(run_id), list[dict[str, Any]]()
+    try:
+        for event in event_files.read(records.event_file(run_id), lambda: follow and run.outcome == "running"):
+            if follow:
+                click.echo(json.dumps(event))
+            else:
+                events.append(event)
+    except OSError as error:
+        message = f"pipeline: no events of this run: {records.event_file(run_id)}: {error.strerror}"
+        click.echo(visible(message), err=True)
+    if follow:
+        if records.run(run_id).outcome == "killed":
+            click.echo(visible(f"pipeline: the run was killed: {run.asked}"), err=True)
+    elif as_json:
+        print_json(events)
+    else:
+        _print_run(run, events)
+
+
+def _print_run(run: Run, events: Sequence[dict[str, Any]]) -> None:
+    """Print the run's record, the steps of each month, and the messages."""
+    lines = {"run": run.id, "command": run.asked, "began": run.began, "ended": run.ended or "", "outcome": run.outcome}
+    for name, text in {**lines, "lake": run.lake, "warehouse": run.warehouse}.items():
+        if text:
+            print_line(f"{name:<10} {text.replace('+00:00', ' UTC')}")
+    rows = [
+        (
+            " ".join(month).rstrip(),
+            *(_step_text(steps[step]) if step in steps else "" for step in STEPS),
+            f"{most:,}" if (most := max(each.rows for each in steps.values())) else "",
+            size(most) if (most := max(each.bytes for each in steps.values())) else "",
+        )
+        for month, steps in event_files.step_states(run, events).items()
+    ]
+    if rows:
+        print_section("", (*whole("month"), *STEPS, *numbers("rows", "bytes")), rows)
+    _print_failures(event_files.failures(run, events))
+    for message in (*run.errors, *run.warnings):
+        print_line(message, "yellow")
+
+
+def _step_text(step: StepState) -> Text:
+    seconds = f" {step.seconds:,.1f} s" if step.began else ""
+    return Text(f"{step.state}{seconds}", style=_STYLES.get(step.state, ""))
 
 
 @click.command()

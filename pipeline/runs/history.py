@@ -5,19 +5,20 @@ A run that was killed has no second line.
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import json
 import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import NotPublished
+from pipeline.errors import NotPublished, UsageError
 from pipeline.months import parse_month, spans
 from pipeline.units import counted
 from pipeline.version import __version__
@@ -36,6 +37,12 @@ class Failure:
     code: str = ""
     retryable: bool = False
     remedy: str = ""
+
+    @classmethod
+    def from_error(cls, step: str, dataset: str, month: str, values: Mapping[str, Any]) -> Failure:
+        """The failure of a step with `PipelineError.to_dict()`."""
+        others = {name: value for name, value in values.items() if name != "message"}
+        return cls(step, dataset, month, error=values["message"], **others)
 
     @property
     def waits(self) -> bool:
@@ -107,6 +114,22 @@ class History:
         run.ended, run.exit_code = _now(), exit_code
         self._append(run)
 
+    def event_file(self, run_id: str) -> Path:
+        """The file of the events of a run."""
+        return self.path.parent / "runs" / f"{run_id}.jsonl"
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id.
+
+        Raises:
+            UsageError: there is none.
+        """
+        runs = {run.id: run for run in self.runs()}
+        if run_id not in runs:
+            nearest = ", ".join(difflib.get_close_matches(run_id, runs, cutoff=0)) or "none"
+            raise UsageError(f"{run_id}: no such run in {self.path}; the nearest ids are: {nearest}")
+        return runs[run_id]
+
     def runs(self) -> list[Run]:
         """All runs, oldest first; incomplete lines, for instance after a full disk, are left out."""
         runs: dict[str, Run] = {}
@@ -123,17 +146,21 @@ class History:
             runs[run.id] = run
         return list(runs.values())
 
-    def _append(self, run: Run) -> None:
+    def append(self, path: Path, text: str) -> None:
+        """Add a line to a file of the history; if that fails, there is one warning, and the run continues."""
         try:
-            self._write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
-        except OSError as error:  # The run continues without a history.
+            self._write(path, text)
+        except OSError as error:
             if not self._silent:
-                logging.getLogger("luigi-interface.pipeline").warning(f"no history: {self.path}: {error.strerror}")
+                logging.getLogger("luigi-interface.pipeline").warning(f"no history: {path}: {error.strerror}")
             self._silent = True
 
-    def _write(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+", buffering=0) as file:
+    def _append(self, run: Run) -> None:
+        self.append(self.path, json.dumps(asdict(run), ensure_ascii=False) + "\n")
+
+    def _write(self, path: Path, line: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # If the last line is incomplete, this one must not continue it.
             is_cut = file.seek(0, os.SEEK_END) > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"

@@ -18,6 +18,7 @@ from pipeline.errors import NotPublished, PipelineError, UnexpectedError, UsageE
 from pipeline.months import format_month, label, month_ranges
 from pipeline.places import inventory_of, source_of, store_of
 from pipeline.runs import events
+from pipeline.runs.event_files import EventFile
 from pipeline.runs.history import Failure, History, Run
 from pipeline.runs.notification import notify
 from pipeline.runs.runner import run
@@ -63,7 +64,7 @@ def execute(asked: str, plan: Callable[[], Plan], options: Options, listeners: S
         log.warning(f"no logs and no history: {problem}")
     history = History(settings.logs, silent=bool(problem))
     record = history.begin(asked, lake=store_of(settings).location, warehouse=redact(settings.warehouse))
-    recorder = _Recorder(record, listeners, log_lost=bool(problem))
+    recorder = _Recorder(record, [EventFile(history, record.id), *listeners], log_lost=bool(problem))
     code, outcomes = 2, list[events.Outcome]()
     try:
         with recorder.receiving():
@@ -213,5 +214,4 @@ class _Recorder(events.Listener):
             if outcome.failed:
                 month = format_month(outcome.month) if outcome.month else ""
                 error = (outcome.error or UnexpectedError()).to_dict()
-                message = error.pop("message")
-                record.failures.append(Failure(outcome.step, outcome.dataset, month, error=message, **error))
+                record.failures.append(Failure.from_error(outcome.step, outcome.dataset, month, error))

@@ -273,9 +273,109 @@ def test_two_runs_at_once_are_both_recorded_and_an_incomplete_line_does_not_dama
     ]
     folder.environment["COLUMNS"] = "80"
     head, *lines = folder.pipeline("history").stdout.splitlines()
-    assert head.startswith("began (UTC)")
+    assert head.startswith("run (began, UTC)")
     assert len(lines) == 3
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d  done .* backfill green 2024-0\d$", line) for line in lines), lines
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d{6}-\w{6}  +done .* backfill green 2024-0\d$", line) for line in lines), (
+        lines
+    )
+
+
+def _events(text: str) -> list[dict[str, Any]]:
+    """The events without the time at which each was written."""
+    return [{name: value for name, value in json.loads(line).items() if name != "at"} for line in text.splitlines()]
+
+
+def _shown(folder: Folder, run_id: str) -> dict[str, list[str]]:
+    """The lines of `pipeline history RUN_ID`: by their first words, the others, without seconds."""
+    ended = folder.pipeline("history", run_id)
+    assert ended.returncode == 0, ended.stderr
+    lines = [re.split(r"  +", re.sub(r" [\d.]+ s\b", "", line)) for line in ended.stdout.splitlines()]
+    return {name: others for name, *others in lines}
+
+
+def test_the_events_of_a_run_are_in_a_file_of_its_own_as_json_prints_them(own: Folder, site: SampleSite) -> None:
+    _absent(site, "2023-02")
+    ended = own.pipeline("backfill", "green", "2023-02..2023-03", "--json")
+    assert ended.returncode == 1
+    (path,) = (own.path / "data/logs/runs").iterdir()
+    assert _events(path.read_text()) == _events(ended.stdout)
+    assert path.stem == _history(own)[0]["id"]
+    printed = own.pipeline("history", path.stem, "--json").stdout
+    assert json.loads(printed) == [json.loads(line) for line in path.read_text().splitlines()]
+    assert own.pipeline("history", path.stem, "--follow").stdout == path.read_text()
+    shown = _shown(own, path.stem)
+    assert (shown["command"], shown["outcome"]) == (["pipeline backfill green 2023-02..2023-03 --json"], ["failed"])
+    assert shown["green 2023-02"] == ["failed", "not run", "not run", "not run"]
+    assert shown["green 2023-03"][:5] == ["done", "done", "done", "done", "500"]
+    assert shown["zones"][:3] == ["done", "done", "done"]
+    (failure, warning) = list(shown)[-2:]
+    assert failure.startswith("download green 2023-02: SourceError: green 2023-02: ")
+    assert warning == "conform green 2023-03: 500 rows, 1 warning: negative durations"
+
+
+def test_a_run_can_be_followed_until_its_process_is_killed(own: Folder, site: SampleSite) -> None:
+    _endless(site, "2024-01")
+    process = own.start("pipeline", "backfill", "green", "2024-01..2024-02", "--workers", "1", "--oldest-first")
+    _wait(lambda: _fetching(site, "2024-01"))
+    (run,) = _history(own)
+    path = own.path / "data/logs/runs" / f"{run['id']}.jsonl"
+    _wait(lambda: "progress" in path.read_text())
+    assert _shown(own, run["id"])["green 2024-01"][:2] == ["running", "waiting"]
+    follower = own.start("pipeline", "history", run["id"], "--follow")
+    assert follower.stdout is not None
+    first = follower.stdout.readline()
+    assert _events(first)[0]["run"] == run["id"]
+    process.kill()
+    process.communicate(timeout=_PATIENCE_S)
+    rest, said = follower.communicate(timeout=_PATIENCE_S)
+    assert first + rest == path.read_text()
+    assert (follower.returncode, "run_finished" in rest) == (0, False)
+    assert said == f"pipeline: the run was killed: {run['asked']}\n"
+    shown = _shown(own, run["id"])
+    assert (shown["outcome"], shown["green 2024-01"][0]) == (["killed"], "killed")
+    assert shown["green 2024-02"] == ["not run"] * 4
+
+
+def test_two_runs_at_once_have_a_file_each_and_only_the_newest_hundred_stay(folder: Folder) -> None:
+    runs = folder.path / "data/logs/runs"
+    runs.mkdir(parents=True)
+    old = [runs / f"2020-01-01T{number:06}-abcdef.jsonl" for number in range(100)]
+    for path in (*old, runs / "notes.jsonl"):
+        path.touch()
+    both = [
+        folder.start("pipeline", "backfill", "green", month, "--through", "download", "--json")
+        for month in ("2024-01", "2024-02")
+    ]
+    for process in both:
+        printed, said = process.communicate(timeout=_PATIENCE_S)
+        assert process.returncode == 0, said
+        lines = _events(printed)
+        assert _events((runs / f"{lines[0]['run']}.jsonl").read_text()) == lines
+    assert [path for path in old if path.exists()] == old[2:]
+    assert len([*runs.iterdir()]) == 101
+
+
+def test_an_unknown_run_is_an_error_with_the_nearest_ids_and_a_run_without_events_is_shown(folder: Folder) -> None:
+    assert folder.pipeline("backfill", "green", "2024-01", "--through", "download").returncode == 0
+    (run,) = _history(folder)
+    ended = folder.pipeline("history", run["id"][:-2])
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.endswith(f"no such run in data/logs/runs.jsonl; the nearest ids are: {run['id']}\n")
+    assert folder.pipeline("history", "--follow").returncode == 2
+    completed = {"_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": "pipeline history 2", "COMP_CWORD": "2"}
+    folder.environment |= completed
+    assert folder.pipeline().stdout == f"plain,{run['id']}\n"
+    for name in completed:
+        del folder.environment[name]
+    shutil.rmtree(folder.path / "data/logs/runs")
+    (folder.path / "data/logs/runs").write_text("a file where the folder should be")
+    ended = folder.pipeline("history", run["id"], "--json")
+    assert (ended.returncode, ended.stdout) == (0, "[]\n")
+    assert ended.stderr.startswith("pipeline: no events of this run: data/logs/runs/")
+    assert _shown(folder, run["id"])["outcome"] == ["done"]
+    ended = folder.pipeline("backfill", "green", "2024-02", "--through", "download")
+    assert ended.returncode == 0
+    assert ended.stderr.count("no history: data/logs/runs/") == 1
 
 
 # Notification

@@ -165,7 +165,7 @@ def test_a_line_of_history_that_is_cut_is_an_error(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            found._write("x" * 100 + "\n")
+            found._write(found.path, "x" * 100 + "\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
