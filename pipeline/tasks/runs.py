@@ -25,6 +25,7 @@ from pipeline.places import inventory_of, source_of, store_of
 from pipeline.settings import Settings, current_settings
 from pipeline.state.drift import ask_source
 from pipeline.state.steps import STEPS, steps_of
+from pipeline.tasks import warehouse  # noqa: F401 - registers the tasks of all steps.
 from pipeline.tasks.base import WithSettings, log, task_of
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter, OptionalMonthParameter
