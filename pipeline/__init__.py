@@ -10,6 +10,8 @@ Importing this opens no file and no connection. Luigi and pyarrow are imported o
 program that imports Luigi, before or after this package, gets all tasks, because Luigi finds them by name.
 """
 
+# ruff: noqa: F403, F405
+
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,20 +22,16 @@ from pipeline.read import read
 from pipeline.version import __version__
 
 if TYPE_CHECKING or "luigi" in sys.modules:
-    from pipeline.tasks.lake import Conform, ConformZones, Download, DownloadZones
-    from pipeline.tasks.runs import Backfill, Latest, RangeMonthly
-    from pipeline.tasks.warehouse import Expose, Load, LoadZones, Mart
+    from pipeline.tasks.public import *
 else:
 
     def __getattr__(name: str) -> object:
-        """Import the tasks when the first of them is asked for (PEP 562)."""
+        """Import the tasks when one of them is asked for (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from pipeline.tasks import lake, runs, warehouse
+        from pipeline.tasks import public
 
-        for module in (lake, runs, warehouse):
-            globals().update({task: vars(module)[task] for task in __all__ if task in vars(module)})
-        return globals()[name]
+        return getattr(public, name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
@@ -58,7 +56,7 @@ else:
 
                 def execute_and_import_tasks(module: object) -> None:
                     execute(module)
-                    from pipeline.tasks import runs  # noqa: F401 - imports the other tasks, too.
+                    from pipeline.tasks import public  # noqa: F401 - registers the tasks.
 
                 spec.loader.exec_module = execute_and_import_tasks
             return spec

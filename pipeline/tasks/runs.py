@@ -25,7 +25,6 @@ from pipeline.places import inventory_of, source_of, store_of
 from pipeline.settings import Settings, current_settings
 from pipeline.state.drift import ask_source
 from pipeline.state.steps import STEPS, steps_of
-from pipeline.tasks import warehouse  # noqa: F401 - registers the tasks of all steps.
 from pipeline.tasks.base import WithSettings, log, task_of
 from pipeline.tasks.parameters import DatasetsParameter as DatasetsParameter
 from pipeline.tasks.parameters import MonthParameter, OptionalMonthParameter
@@ -132,7 +131,7 @@ def _import_once(settings: Settings) -> None:
         with suppress(ImportError):
             import_module(name)
     # With a forkserver, processes are forked from the server.
-    multiprocessing.set_forkserver_preload(["__main__", *modules, __name__])
+    multiprocessing.set_forkserver_preload(["__main__", *modules, "pipeline.tasks.public"])
 
 
 def start_of(spec: Dataset) -> date:

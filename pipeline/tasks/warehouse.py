@@ -9,7 +9,6 @@ from pipeline.errors import UsageError
 from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings
-from pipeline.tasks import lake  # noqa: F401 - registers the tasks that a load requires.
 from pipeline.tasks.base import OfZones, Step, WithSettings, log
 from pipeline.warehouses.registry import engine_of
 
