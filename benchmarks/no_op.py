@@ -100,7 +100,7 @@ def _take_out(folder: Path, warehouse: Warehouse) -> None:
 
 
 def _imports(folder: Path) -> Usage:
-    return measure([sys.executable, "-c", "import pipeline, pipeline.cli, duckdb"], folder=folder)
+    return measure([sys.executable, "-c", "import pipeline.cli.run, duckdb"], folder=folder)
 
 
 def _months(spec: Dataset) -> list[date]:

@@ -1,4 +1,7 @@
-"""Months of the lake as a pandas DataFrame, for notebooks and scripts."""
+"""Months of the lake as a pandas DataFrame, for notebooks and scripts.
+
+`pipeline/__init__.py` imports this module, so slow imports are in the function.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,8 @@ from contextlib import ExitStack
 from datetime import date
 from typing import TYPE_CHECKING
 
-from pipeline import lake
-from pipeline.datasets import DATASETS
 from pipeline.errors import StoreError, UsageError, did_you_mean
 from pipeline.months import format_month, parse_months
-from pipeline.places import inventory_of
-from pipeline.settings import current_settings, suggested_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +30,11 @@ def read(dataset: str, period: str | date, columns: Sequence[str] | None = None)
     import pandas as pd
     import pyarrow as pa
     import pyarrow.dataset
+
+    from pipeline import lake
+    from pipeline.datasets import DATASETS
+    from pipeline.places import inventory_of
+    from pipeline.settings import current_settings, suggested_command
 
     if dataset not in list(DATASETS):
         similar = did_you_mean([dataset], DATASETS)

@@ -20,11 +20,13 @@ from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.errors import UsageError, redact
+from pipeline.tasks import luigi_options  # noqa: F401 - before Luigi: it reports an invalid luigi.cfg in one line.
+
+# isort: split
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
-
-from pipeline.errors import UsageError, redact
 
 _SECTION = "pipeline"
 

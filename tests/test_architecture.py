@@ -36,7 +36,7 @@ ARROWS = """
     read        places settings datasets lake
     state       conform.check datasets lake marts source warehouses.base
     places      settings lake source warehouses state
-    settings
+    settings    tasks.luigi_options
 
     conform     raw datasets
     source      raw datasets

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import pipeline
-from pipeline.cli import cli
+from pipeline.cli import import_command
 from pipeline.settings import pipeline as settings_section
 
 #: The tasks of `luigi --module pipeline`, each with its parameters.
@@ -62,6 +63,77 @@ def test_the_tasks_of_luigi_have_their_names_and_parameters() -> None:
         assert set(parameters.split()) <= {known for known, _ in task.get_params()}, name
 
 
+#: Ways in which a program gets the tasks: all are registered by their names after each.
+WAYS = [
+    "import luigi, pipeline",
+    "import pipeline, luigi",
+    "import pipeline.runs.history, luigi.server",
+    "from luigi.cmdline_parser import CmdlineParser; CmdlineParser(['--module', 'pipeline', 'LoadZones'])",
+    "from luigi.task_register import load_task; load_task('pipeline', 'LoadZones', {})",
+    "import pipeline; from luigi.task_register import load_task; load_task('pipeline', 'LoadZones', {})",
+    "from luigi.task_register import load_task; load_task('pipeline.tasks.warehouse', 'LoadZones', {})",
+    "import pickle; pickle.loads(b'cpipeline.tasks.warehouse\\nLoadZones\\n.')",
+    "import pipeline; pipeline.LoadZones",
+    "from pipeline import LoadZones",
+    "from pipeline import *",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_public_name_is_there_however_a_program_imports_it(way: str) -> None:
+    checks = (
+        f"names = {[*TASKS]}",
+        "import pipeline",
+        "assert {*names, 'read', '__version__'} <= {*dir(pipeline), *pipeline.__all__}",
+        "from luigi.task_register import Register",
+        "assert all(getattr(pipeline, name) is Register.get_task_cls(name) for name in names)",
+        "assert callable(pipeline.read)",
+    )
+    _run("; ".join([way, *checks]))
+
+
+def test_luigi_run_finds_a_task_by_its_name_when_it_is_imported_after_the_package(tmp_path: Path) -> None:
+    run = "luigi.run(['Backfill', '--help'])"
+    assert "--datasets" in _run(f"import pipeline; import luigi; {run}", tmp_path)
+    assert "--datasets" in _run(f"import luigi; import pipeline; {run}", tmp_path)
+
+
+def test_the_submodule_that_has_read_does_not_hide_it() -> None:
+    _run("from pipeline.read import read; import pipeline; assert pipeline.read is read")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import pipeline",
+        "import pipeline.runs.history, pipeline.errors, pipeline.months",
+        "import pipeline.cli; pipeline.cli.cli(['--help'], standalone_mode=False)",
+        "import pipeline.cli; pipeline.cli.cli(['--version'], standalone_mode=False)",
+    ],
+)
+def test_what_needs_no_task_imports_no_large_library(statement: str) -> None:
+    shown = _run(
+        f"import sys; {statement}; print(sorted({{'luigi', 'numpy', 'pyarrow', 'requests'}} & {{*sys.modules}}))"
+    )
+    assert shown.splitlines()[-1] == "[]"
+
+
+def test_a_module_of_ours_that_imports_luigi_does_not_import_pyarrow() -> None:
+    """The settings are read in processes that run no task."""
+    assert _run("import sys, pipeline.settings, luigi.server; print('pyarrow' in sys.modules)") == "False\n"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    _run("import pipeline; assert not hasattr(pipeline, 'Bakfill')")
+
+
+def _run(program: str, folder: Path | None = None) -> str:
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def test_the_settings_have_their_names() -> None:
     assert set(SETTINGS.split()) <= {name for name, _ in settings_section.get_params()}
     assert settings_section.get_task_family() == "pipeline"
@@ -69,7 +141,7 @@ def test_the_settings_have_their_names() -> None:
 
 def test_the_commands_have_their_names_and_options() -> None:
     for name, options in COMMANDS.items():
-        known = {option for each in cli.commands[name].params for option in (*each.opts, *each.secondary_opts)}
+        known = {option for each in import_command(name).params for option in (*each.opts, *each.secondary_opts)}
         assert set(options.split()) <= known, name
 
 

@@ -18,7 +18,7 @@ from commands import started_by
 from conftest import ROOT, Folder, make_folder
 from luigi.configuration import get_config
 
-from pipeline.cli import cli
+from pipeline.cli import import_command
 from pipeline.errors import UsageError
 from pipeline.lake import STORES, StoreKind, store_drivers
 from pipeline.lake.local import LocalStore
@@ -369,7 +369,7 @@ def test_the_readme_lists_every_setting_as_the_table_does_with_its_default() -> 
 def test_the_command_line_of_luigi_and_of_pipeline_describe_settings_as_the_table_does() -> None:
     assert list(OPTIONS) == list(FIELDS)
     assert all(str(OPTIONS[name].description).startswith(row.help) for name, row in FIELDS.items())
-    helps = {option: each.help for each in cli.commands["status"].params for option in each.opts}  # type: ignore[attr-defined]
+    helps = {option: each.help for each in import_command("status").params for option in each.opts}  # type: ignore[attr-defined]
     options = [(name, row) for name, row in FIELDS.items() if row.option]
     assert [name for name, _ in options] == ["lake", "warehouse", "source", "source_format"]
     for name, row in options:

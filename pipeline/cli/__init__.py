@@ -7,30 +7,61 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from pipeline.cli import run
-from pipeline.cli.check import check, diff
-from pipeline.cli.data import describe, head, sql
-from pipeline.cli.doctor import doctor
-from pipeline.cli.operate import completion, history, logs, schedule
-from pipeline.cli.status import plan, status
 from pipeline.cli.streams import OutputLost, output_error, prepare_streams
 from pipeline.errors import PipelineError, UsageError, visible
-from pipeline.runs.job import exit_code
 from pipeline.runs.stopping import Stopped, stoppable
-from pipeline.tasks import luigi_options
-from pipeline.tasks.base import log
 from pipeline.version import __version__
 
-__all__ = ["cli", "exit_code", "main"]
-
+#: By name: the module of the command, and its summary, so that the help imports none of them.
+_COMMANDS = {
+    "backfill": ("run", "Bring months up to date."),
+    "check": ("check", "Show what the checks of months found, and what changed."),
+    "completion": ("operate", "Print the line that turns on completion in a SHELL."),
+    "demo": ("run", "Backfill three synthetic months, without the internet."),
+    "describe": ("data", "Describe the datasets, or one with its columns."),
+    "diff": ("check", "Show what differs between two months of a dataset."),
+    "doctor": ("doctor", "Check what a run needs, and say what is missing."),
+    "head": ("data", "Show the first rows of a month in the lake."),
+    "history": ("operate", "List the runs of this machine and their outcomes."),
+    "latest": ("run", "Bring the latest published months up to date."),
+    "logs": ("operate", "Show the last log of each step of a month."),
+    "plan": ("status", "Show what a backfill would do, and why."),
+    "redo": ("run", "Delete a step and all later steps, and run them again."),
+    "refresh": ("run", "Find months that are new, republished or out of date."),
+    "schedule": ("operate", "Print a daily job that brings the latest months."),
+    "sql": ("data", "Run one SQL statement that only reads."),
+    "status": ("status", "Show how far each month is."),
+}
 _STOPPED = "stopped; finished steps are kept, and the same command continues"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def import_command(name: str) -> click.Command:
+    """The command of this name; imports its module."""
+    from pipeline.tasks import luigi_options  # noqa: F401 - before Luigi: it reports an invalid luigi.cfg in one line.
+
+    command: click.Command = getattr(import_module(f"pipeline.cli.{_COMMANDS[name][0]}"), name)
+    return command
+
+
+class _Group(click.Group):
+    """A group whose commands are only summaries until one of them is run."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, import_command(name) if name else None, rest
+
+
+_SUMMARIES = [click.Command(name, short_help=summary) for name, (_, summary) in _COMMANDS.items()]
+
+
+@click.group(cls=_Group, commands=_SUMMARIES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pipeline")
 def cli() -> None:
     """Months of New York taxi trips, from TLC's site to a Parquet lake and a warehouse.
@@ -39,21 +70,20 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 some months failed, 2 usage, 3 not published yet, 4 not run, 5 not planned, 6 already running.
     """
+    from pipeline.tasks.luigi_options import prepare_luigi
 
-
-for _command in (run.backfill, run.latest, run.demo, plan, status, run.redo, run.refresh, check, diff):
-    cli.add_command(_command)
-for _command in (describe, head, sql, doctor, schedule, history, logs, completion):
-    cli.add_command(_command)
+    prepare_luigi()
+    _log_steps()
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; an error gets one message, never a traceback."""
     prepare_streams()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        if words and words[0] in _COMMANDS:
+            import_command(words[0])  # Before `stoppable`: a signal during an import ends the command immediately.
         with stoppable():
-            luigi_options.prepare_luigi()
-            _log_steps()
             cli.main(args=arguments, prog_name="pipeline", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -97,6 +127,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _log_steps() -> None:
     """Log one line for each finished step; of Luigi's own lines only warnings and errors."""
+    from pipeline.tasks.messages import log
+
     handler = logging.StreamHandler()
     handler.format = lambda record: visible(logging.Formatter().format(record))  # type: ignore[method-assign]
     log.setLevel(logging.INFO)

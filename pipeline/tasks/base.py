@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,7 @@ class OfZones:
 
 def task_of(step: str, dataset: str, month: date | None) -> Step:
     """The task of a step of a month; of the zones when `month` is None."""
+    import_module("pipeline.tasks.public")  # A process that unpickled a task may have imported only its module.
     if month is None:
         return _TASKS[f"{step}zones"]()
     return _TASKS[step](dataset=dataset, month=month)

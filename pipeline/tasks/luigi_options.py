@@ -1,6 +1,6 @@
 """Luigi's own configuration: the options that this package needs, and one line for a luigi.cfg that Luigi cannot use.
 
-Luigi reads its files while it is imported, so this module is the first that `pipeline` imports. Promise: a file that
+Luigi reads its files while it is imported, so the modules that import Luigi import this one first. Promise: a file that
 cannot be read or parsed, or an option of Luigi's own with an invalid value, is a UsageError that names it; if nothing
 catches it, the process ends with this one line and exit code 2. Plain `luigi` is different only for a file that cannot
 be parsed: it ends before it imports any module of ours.
@@ -21,12 +21,13 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.warehouses.registry import ENGINES
 
 
 @cache
 def default_options() -> dict[str, dict[str, str]]:
     """Luigi's own options that this package needs, by section; luigi.cfg gives the reasons."""
+    from pipeline.warehouses.registry import ENGINES  # Imports pyarrow, which the settings alone do not need.
+
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(resources.files("pipeline.tasks").joinpath("luigi_options.cfg").read_text(encoding="ascii"))
     options = {section: dict(parser[section]) for section in parser.sections()}

@@ -131,7 +131,7 @@ def _import_once(settings: Settings) -> None:
         with suppress(ImportError):
             import_module(name)
     # With a forkserver, processes are forked from the server.
-    multiprocessing.set_forkserver_preload(["__main__", *modules, __name__])
+    multiprocessing.set_forkserver_preload(["__main__", *modules, "pipeline.tasks.public"])
 
 
 def start_of(spec: Dataset) -> date:

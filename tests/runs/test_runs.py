@@ -16,11 +16,11 @@ from conftest import ROOT, Folder, make_folder
 from state import rows, state
 
 from pipeline import lake
-from pipeline.cli import exit_code
 from pipeline.datasets import DATASETS
 from pipeline.errors import CheckFailed, NotPublished, PipelineError, UsageError
 from pipeline.months import parse_month
 from pipeline.runs.events import Outcome
+from pipeline.runs.job import exit_code
 from pipeline.sample import SampleSite
 
 GREEN = DATASETS["green"]
