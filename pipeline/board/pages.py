@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
+from pipeline.board import runs
+
 from pipeline.board.handler import Page
-from pipeline.board.live import Live
+from pipeline.board.live import POLL_S, Live, Overlay, Stream
 from pipeline.errors import PipelineError
+
+#: A comment so often shows both sides that the other one still exists; a page that reads nothing for long is left.
+_HEARTBEAT_S, _SLOW_S = 15, 30
 
 
 class _Page(Page):
@@ -48,28 +56,66 @@ class Runs(_Page):
 
     def get(self) -> None:
         """Show it."""
-        self.render("runs.html", runs=self.live.history.runs()[::-1])
+        self.live.poll()
+        self.render("runs.html", **runs.table(self.live, self.get_query_argument("before", "")))
 
 
 class Run(_Page):
     """One run."""
 
-    def get(self, run_id: str) -> None:
+    async def get(self, run_id: str) -> None:
         """Show it."""
         try:
-            run = self.live.history.run(run_id)
+            followed = self.live.find(run_id)
         except PipelineError as error:
             self.fail(error)
         else:
-            self.render("run.html", run=run)
+            status = await self.live.status()
+            self.render("run.html", **runs.view(followed, status, self.locale.translate))
 
 
 class Events(_Page):
-    """Server-sent events of what changes."""
+    """Server-sent events of what changes, for as long as the page is open.
+
+    See https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    _stream: Stream | None = None
 
     async def get(self) -> None:
-        """Show it."""
-        raise HTTPError(404)
+        """Send them."""
+        stream = self._stream = self.live.subscribe(
+            self.get_query_argument("run", ""), self.get_query_argument("as_of", "")
+        )
+        if stream is None:
+            self.set_status(503)
+            return
+        self.set_header("Content-Type", "text/event-stream")
+        # The buffers of a compressor for each open page would be the largest part of the board's memory.
+        self.set_header("Content-Encoding", "identity")
+        try:
+            self.write("retry: 2000\n\n")
+            while not stream.is_closed:
+                await asyncio.wait_for(self.flush(), _SLOW_S)
+                names, cells = await stream.take(_HEARTBEAT_S)
+                for name in sorted(names):
+                    self.write(f"event: {name}\ndata: {json.dumps(self._data(name, cells))}\n\n")
+                if not names:
+                    self.write(": still here\n\n")
+                await asyncio.wait_for(self.flush(), _SLOW_S)
+                await asyncio.sleep(POLL_S)
+        except (StreamClosedError, asyncio.TimeoutError):
+            pass
+        finally:
+            self.live.unsubscribe(stream)
+
+    def on_connection_close(self) -> None:
+        """Send no more."""
+        if self._stream:
+            self._stream.close()
+
+    def _data(self, name: str, cells: Overlay) -> Any:
+        return {}
 
 
 class NotFound(Page):
