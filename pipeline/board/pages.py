@@ -6,9 +6,11 @@ from typing import Any
 
 from tornado.web import HTTPError
 
+from pipeline.board.grid import daily_job, view
 from pipeline.board.handler import Page
 from pipeline.board.live import Live
 from pipeline.errors import PipelineError
+from pipeline.settings import suggested_command
 
 
 class _Page(Page):
@@ -27,7 +29,18 @@ class Grid(_Page):
 
     async def get(self) -> None:
         """Show it."""
-        self.render("grid.html", **await self.live.status())
+        answer, runs = await self.live.status(), self.live.history.runs()
+        commands = {
+            "first": suggested_command("backfill", "green", "latest"),
+            "refresh": suggested_command("refresh", "--apply"),
+        }
+        self.render(
+            "grid.html",
+            **view(answer, self.locale.translate, self.live.overlay()),
+            commands=commands,
+            last_run=runs[-1] if runs else None,
+            daily=daily_job(runs),
+        )
 
 
 class Month(_Page):
