@@ -150,6 +150,10 @@ class Live:
         self._streams: set[Stream] = set()
         self._watching: asyncio.Task[None] | None = None
 
+    def overlay(self) -> dict[str, Any]:
+        """By month, such as yellow 2024-01: what runs do with it now."""
+        return {}
+
     def start(self) -> None:
         """Nothing is watched until a page is opened."""
 

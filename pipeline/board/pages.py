@@ -10,10 +10,11 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from pipeline.board import runs
-
+from pipeline.board.grid import changes, daily_job, view
 from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live, Overlay, Stream
 from pipeline.errors import PipelineError
+from pipeline.settings import suggested_command
 
 #: A comment so often shows both sides that the other one still exists; a page that reads nothing for long is left.
 _HEARTBEAT_S, _SLOW_S = 15, 30
@@ -35,7 +36,18 @@ class Grid(_Page):
 
     async def get(self) -> None:
         """Show it."""
-        self.render("grid.html", **await self.live.status())
+        answer, past = await self.live.status(), self.live.runs
+        commands = {
+            "first": suggested_command("backfill", "green", "latest"),
+            "refresh": suggested_command("refresh", "--apply"),
+        }
+        self.render(
+            "grid.html",
+            **view(answer, self.locale.translate, self.live.overlay()),
+            commands=commands,
+            last_run=past[-1] if past else None,
+            daily=daily_job(past),
+        )
 
 
 class Month(_Page):
