@@ -78,7 +78,7 @@ def read(path: Path, is_running: Callable[[], bool] = lambda: False) -> Iterator
                 time.sleep(_POLL_S)
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def _event(line: bytes | str) -> dict[str, Any] | None:
     """The event in the line, with values of the types that they have in `pipeline.runs.events`; else None."""
     try:
         event = json.loads(line)
@@ -160,3 +160,27 @@ def failures(run: Run, events: Iterable[dict[str, Any]]) -> list[Failure]:
     return run.failures or [
         Failure.from_error(event["step"], event["dataset"], event["month"], event["error"]) for event in failed
     ]
+
+
+def last_steps(history: History, dataset: str, month: str) -> dict[str, tuple[str, StepState]]:
+    """By step: the id of the newest run that began it for this month, and how far it was there.
+
+    The zones have the month "". Reads the files of events, newest first, until all steps were found.
+    """
+    # The board's process reads runs, too, and has no room for the libraries that this imports.
+    from pipeline.state.steps import steps_of
+
+    steps: dict[str, tuple[str, StepState]] = {}
+    # Only these lines are parsed, since a run may have thousands of others.
+    parts = (f'"dataset": "{dataset}"', f'"month": "{month}"')
+    for run in reversed(history.runs()):
+        if steps.keys() >= {*steps_of(dataset)}:
+            break
+        with suppress(OSError):
+            lines = history.event_file(run.id).read_text(encoding="utf-8", errors="replace").split("\n")
+            parsed = (_event(line) for line in lines if all(part in line for part in parts))
+            events = [event for event in parsed if event]
+            for step, state in step_states(run, events).get((dataset, month), {}).items():
+                if state.began:
+                    steps.setdefault(step, (run.id, state))
+    return steps
