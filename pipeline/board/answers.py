@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from pipeline.board.month import month_document
-from pipeline.datasets import DATASETS, dataset_named
+from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import PipelineError, UsageError, WarehouseError, as_pipeline_error
 from pipeline.marts import marts_of
 from pipeline.months import parse_month
@@ -36,7 +36,7 @@ from pipeline.runs.selection import months_selected, months_to_compare
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve, suggested_command
 from pipeline.state.checks import diff_months
 from pipeline.state.invalidation import deletion_plans
-from pipeline.state.steps import STEPS, TABLE
+from pipeline.state.steps import STEPS, TABLE, steps_of
 from pipeline.state.trips import first_rows, hours_of_week, trips_entry
 
 _THREADS = 8
@@ -49,8 +49,10 @@ def status() -> dict[str, Any]:
         "document": document(*statuses_of(months_selected((), required=False))),
         "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
         "steps": [
-            {"name": step.name, "stage": step.stage, "letter": step.letter, "leaves": step.leaves} for step in TABLE
+            {name: getattr(step, name) for name in ("name", "stage", "letter", "leaves", "time_share")}
+            for step in TABLE
         ],
+        "last_steps": {name: steps_of(name)[-1] for name in (*DATASETS, ZONES.name)},
         "next_scheduled": None,  # The user's cron is not known.
     }
 

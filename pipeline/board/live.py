@@ -46,14 +46,17 @@ class Followed:
     def __init__(self, run: Run, path: Path) -> None:
         self.run, self.path = run, path
         self.states: StepStates = {}
-        self.events: deque[dict[str, Any]] = deque(maxlen=_MOST_EVENTS)
+        #: The last ones with their numbers, without those of progress.
+        self.events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MOST_EVENTS)
         self.failed: list[dict[str, Any]] = []
-        #: By step: how far it is, or why it waits.
-        self.notes: dict[tuple[str, str, str], str] = {}
+        #: By running step: how far it is from 0 to 1, or why it waits.
+        self.fractions: dict[tuple[str, str, str], float] = {}
+        self.waits: dict[tuple[str, str, str], str] = {}
         self.warned: set[Month] = set()
         #: How many events were read.
         self.count = 0
-        self.is_over = False
+        #: Whether the run has ended, and whether its file was read to its end.
+        self.is_over = self.is_at_end = False
         self._tail: Tail | None = None
 
     def read(self) -> set[Month]:
@@ -63,15 +66,24 @@ class Followed:
             self._tail = self._tail or Tail(self.path)
             for event in self._tail.read():
                 touched |= self._add(event)
+            self.is_at_end = self._tail.is_at_end
         return touched
 
     def end(self, run: Run) -> None:
         """Read the rest; the record of the run completes its events."""
-        while self.read():
-            pass
+        self.is_at_end = False
+        while not self.is_at_end:
+            self.is_at_end = True  # Unless there is more in the file.
+            self.read()
         self.run, self.is_over = run, True
         complete_states(self.states, run)
         self.close()
+
+    def note(self, dataset: str, month: str, step: str) -> str:
+        """How far a running step is, or why it waits; empty if that is unknown."""
+        key = (dataset, month, step)
+        fraction = self.fractions.get(key)
+        return self.waits.get(key) or ("" if fraction is None else f"{fraction:.0%}")
 
     def close(self) -> None:
         """Close the file."""
@@ -83,18 +95,18 @@ class Followed:
         add_event(self.states, event)
         self.count += 1
         if event["event"] != Progress.event:
-            self.events.append(event)
+            self.events.append((self.count, event))
         if event["event"] == StepFailed.event:
             self.failed.append(event)
         if not event.get("dataset"):
             return {(plan["dataset"], plan["month"]) for plan in event.get("months", ())}
         month, fraction = (event["dataset"], event["month"]), event.get("fraction")
         key = (*month, event["step"])
-        self.notes.pop(key, None)
+        self.waits.pop(key, None)
         if event["event"] == Progress.event and fraction is not None:
-            self.notes[key] = f"{fraction:.0%}"
+            self.fractions[key] = min(1.0, max(0.0, fraction))
         elif event["event"] == RetryScheduled.event:
-            self.notes[key] = event["reason"]
+            self.waits[key] = event.get("reason", "")
         elif event.get("warnings"):
             self.warned.add(month)
         return {month}
@@ -105,6 +117,8 @@ class Stream:
 
     def __init__(self, run_id: str) -> None:
         self.run_id, self.is_closed = run_id, False
+        #: How many events of the run were sent.
+        self.count = 0
         self._names: set[str] = set()
         self._cells: Overlay = {}
         self._wake = asyncio.Event()
@@ -121,7 +135,7 @@ class Stream:
         self._wake.set()
 
     async def take(self, timeout_s: float) -> tuple[set[str], Overlay]:
-        """The names of new events, and the cells that have changed; after the timeout none."""
+        """The names of new events, and the cells that have changed; none after the timeout."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout_s)
         self._wake.clear()
@@ -149,10 +163,6 @@ class Live:
         self._scheduled: Overlay = {}
         self._streams: set[Stream] = set()
         self._watching: asyncio.Task[None] | None = None
-
-    def overlay(self) -> dict[str, Any]:
-        """By month, such as yellow 2024-01: what runs do with it now."""
-        return {}
 
     def start(self) -> None:
         """Nothing is watched until a page is opened."""
@@ -183,6 +193,11 @@ class Live:
             raise self._error or PipelineError("the status is not known")
         return self._answer
 
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The last answer to `status`; None before the first."""
+        return self._answer
+
     def overlay(self) -> Overlay:
         """What running runs, and luigid, know of months, and the status does not show yet."""
         cells = dict(self._scheduled)
@@ -199,8 +214,9 @@ class Live:
         self.poll()
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
-        stream.add("run", self.overlay())
-        stream.add("cells")
+        stream.add("cells", self.overlay())
+        if run_id:
+            stream.add("run")
         if as_of and self._answer and as_of != self._answer["document"]["as_of"]:
             stream.add("grid")
         return stream
@@ -209,7 +225,7 @@ class Live:
         """The page has gone."""
         self._streams.discard(stream)
 
-    def find(self, run_id: str) -> Followed:
+    async def find(self, run_id: str) -> Followed:
         """A run with its events.
 
         Raises:
@@ -219,7 +235,7 @@ class Live:
         if run_id in self.followed:
             return self.followed[run_id]
         followed = Followed(self.history.run(run_id), self.history.event_file(run_id))
-        followed.end(followed.run)
+        await asyncio.to_thread(followed.end, followed.run)
         return followed
 
     def poll(self) -> None:
@@ -286,8 +302,8 @@ class Live:
             cell: dict[str, Any] = {"steps": {name: _STATES.get(each, "missing") for name, each in steps.items()}}
             # Of each state the last step.
             last = {state: name for name, state in steps.items()}
-            note = followed.notes.get((dataset, month, last.get("running", "")), "")
-            cell["note"] = f"{last['running']} {note}".rstrip() if "running" in last else ""
+            at_work = last.get("running", "")
+            cell["note"] = f"{at_work} {followed.note(dataset, month, at_work)}".rstrip() if at_work else ""
             if "running" in last or "failed" in last:
                 cell["mark"] = "running" if "running" in last else "failed"
             elif done := last.get("done"):
@@ -344,7 +360,7 @@ def _months(answer: dict[str, Any] | None) -> Any:
 def _files() -> list[Any]:
     """What changes when a month changes: the times of the lake's folders and of DuckDB's file, if they are local."""
     settings = current_settings()
-    stamps = [_stamp(Path(settings.logs) / "runs.jsonl")]
+    stamps: list[Any] = [_stamp(Path(settings.logs) / "runs.jsonl")]
     if settings.warehouse.startswith("duckdb:///"):
         file = settings.warehouse.removeprefix("duckdb:///")
         stamps += [_stamp(Path(file)), _stamp(Path(f"{file}.wal"))]

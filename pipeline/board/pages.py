@@ -69,7 +69,8 @@ class Runs(_Page):
     def get(self) -> None:
         """Show it."""
         self.live.poll()
-        self.render("runs.html", **runs.table(self.live, self.get_query_argument("before", "")))
+        before = self.get_query_argument("before", "")
+        self.render("runs.html", **runs.table(self.live, before, self.locale.translate))
 
 
 class Run(_Page):
@@ -78,12 +79,11 @@ class Run(_Page):
     async def get(self, run_id: str) -> None:
         """Show it."""
         try:
-            followed = self.live.find(run_id)
+            followed = await self.live.find(run_id)
         except PipelineError as error:
             self.fail(error)
         else:
-            status = await self.live.status()
-            self.render("run.html", **runs.view(followed, status, self.locale.translate))
+            self.render("run.html", **runs.view(followed, self.live.last, self.locale.translate))
 
 
 class Events(_Page):
@@ -111,7 +111,7 @@ class Events(_Page):
                 await asyncio.wait_for(self.flush(), _SLOW_S)
                 names, cells = await stream.take(_HEARTBEAT_S)
                 for name in sorted(names):
-                    self.write(f"event: {name}\ndata: {json.dumps(self._data(name, cells))}\n\n")
+                    self.write(f"event: {name}\ndata: {json.dumps(self._data(name, stream, cells))}\n\n")
                 if not names:
                     self.write(": still here\n\n")
                 await asyncio.wait_for(self.flush(), _SLOW_S)
@@ -126,7 +126,14 @@ class Events(_Page):
         if self._stream:
             self._stream.close()
 
-    def _data(self, name: str, cells: Overlay) -> Any:
+    def _data(self, name: str, stream: Stream, cells: Overlay) -> Any:
+        translate, answer = self.locale.translate, self.live.last
+        if name == "cells" and answer:
+            return changes(answer, translate, cells, [*cells])
+        if name == "run" and (followed := self.live.followed.get(stream.run_id)):
+            data = runs.news(followed, answer, translate, [*cells], stream.count)
+            stream.count = followed.count
+            return data
         return {}
 
 

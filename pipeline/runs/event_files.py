@@ -22,8 +22,7 @@ _KEPT = 100
 #: The names of these files, in the order of the beginnings of their runs.
 _NAMES = "????-??-??T??????-??????.jsonl"
 _POLL_S = 0.2
-#: Read at once; a longer line is of a run with thousands of failures.
-_MOST_BYTES = 1 << 22
+_PART_BYTES = 1 << 18
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 _TEXTS = ("run", "asked", "step", "dataset", "month", "message", "reason")
 _NUMBERS = ("fraction", "rows", "bytes", "attempt", "attempts", "wait_s", "wanted")
@@ -45,7 +44,7 @@ class EventFile(Listener):
 
 
 class Tail:
-    """Reads what is added to an event file; lines that are cut or are no events are left out.
+    """Reads an event file bit by bit; lines that are cut or are no events are left out.
 
     Raises:
         OSError: the run has no file, or it cannot be read.
@@ -53,10 +52,14 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self._file, self._rest = path.open("rb"), b""
+        #: Whether the last call has read all that was written until then.
+        self.is_at_end = False
 
     def read(self) -> list[dict[str, Any]]:
-        """The events since the last call, oldest first; after a long time only the first of them."""
-        *lines, self._rest = (self._rest + self._file.read(_MOST_BYTES)).split(b"\n")
+        """Further events, oldest first; after much was written, only a part of them."""
+        read = self._file.read(_PART_BYTES)
+        self.is_at_end = len(read) < _PART_BYTES
+        *lines, self._rest = (self._rest + read).split(b"\n")
         return [event for event in map(_event, lines) if event]
 
     def close(self) -> None:
@@ -68,13 +71,12 @@ def read(path: Path, is_running: Callable[[], bool] = lambda: False) -> Iterator
     """The events in the file, oldest first; while the run is running, wait for more. Raises as `Tail`."""
     with closing(Tail(path)) as tail:
         waits = True
-        while waits:
+        while waits or not tail.is_at_end:
             waits = is_running()  # Before reading: a run that has ended writes no further line.
-            while events := tail.read():
-                for event in events:
-                    yield event
-                    waits = waits and event["event"] != RunFinished.event
-            if waits:
+            for event in tail.read():
+                yield event
+                waits = waits and event["event"] != RunFinished.event
+            if waits and tail.is_at_end:
                 time.sleep(_POLL_S)
 
 

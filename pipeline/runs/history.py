@@ -26,7 +26,6 @@ from pipeline.months import parse_month, spans
 from pipeline.units import counted
 from pipeline.version import __version__
 
-
 #: A process that is younger than its run by more than this is another one.
 _CLOCK_STEP_S = 10.0
 
@@ -177,15 +176,20 @@ class History:
                 left = left[file.write(left) :]
 
 
-def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
-    """The first failure of each cause, and the others with the same cause as text: ` (same for 2 others: …)`."""
+def by_cause(failures: Iterable[Failure]) -> list[list[Failure]]:
+    """The failures grouped by cause."""
     groups: dict[tuple[str, ...], list[Failure]] = {}
     for failure in failures:
         # Messages of the same cause differ in the names of months and the addresses of objects.
-        names = rf"{failure.dataset}|{failure.month or failure.dataset}|0x[0-9a-f]+"
+        names = rf"{re.escape(failure.dataset)}|{re.escape(failure.month or failure.dataset)}|0x[0-9a-f]+"
         groups.setdefault((failure.step, failure.kind, re.sub(names, "", failure.error)), []).append(failure)
+    return [*groups.values()]
+
+
+def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
+    """The first failure of each cause, and the others with the same cause as text: ` (same for 2 others: …)`."""
     result = []
-    for first, *others in groups.values():
+    for first, *others in by_cause(failures):
         months = periods((failure.dataset, failure.first_day) for failure in others)
         result.append((first, f" (same for {counted(len(others), 'other')}: {months})" if others else ""))
     return result
@@ -239,7 +243,7 @@ def _age_s(process: int) -> float:
         pass
     try:
         command = ["ps", "-o", "etime=", "-p", str(process)]
-        elapsed = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S603, S607
+        elapsed = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S603
         days, _, clock = elapsed.strip().rpartition("-")
         parts = [int(days or 0) * 24, *map(int, clock.split(":"))]
     except (OSError, ValueError, subprocess.SubprocessError):
