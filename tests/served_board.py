@@ -38,7 +38,7 @@ class ServedBoard:
 
     def post(self, path: str, *, follow: bool = False, **fields: Any) -> requests.Response:
         """Send a form, as the page that has it does."""
-        self.get("/actions")  # It sets the cookie of the token.
+        self.get("/actions", action="latest")  # This page has a form, and sets the cookie of its token.
         token = next((each.value for each in self.session.cookies if "xsrf" in each.name), "")
         headers = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Accept-Language": "en"}
         return self.session.post(
