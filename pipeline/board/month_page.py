@@ -1,0 +1,171 @@
+"""What the page of a month shows: pure functions from the answers about it to the values of its templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.months import parse_month
+from pipeline.runs.history import Run
+from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebacks
+
+#: The end of a log that is shown.
+_LOG_BYTES = 64 * 1024
+#: A share of nulls that differs by this much from the mean of the months before is marked.
+_NOTABLE_SHARE = 0.01
+_TOP_ZONES = 10
+#: Width and height of the picture of days; a step of the heat map.
+_WIDTH, _HEIGHT, _CELL = 336, 110, 13
+
+
+def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> tuple[str | None, str | None]:
+    """The months before and after, as the status document has them; the zones have none.
+
+    Raises:
+        UsageError: the dataset or the month does not exist.
+    """
+    datasets = {each["dataset"]: [one["month"] for one in each["months"]] for each in document["datasets"]}
+    if dataset == document["zones"]["dataset"] and month is None:
+        return None, None
+    months = datasets.get(dataset, [])
+    if month not in months:
+        if not months:
+            raise UsageError(f"{dataset}: no such dataset; allowed are {', '.join(datasets)}, and zones without a month")
+        raise UsageError(f"{dataset} {month or 'without a month'}: allowed is a month from {months[0]} to {months[-1]}")
+    index = months.index(month)
+    return months[index - 1] if index else None, months[index + 1] if index + 1 < len(months) else None
+
+
+def last_failure(runs: Iterable[Run], dataset: str, month: str | None, failure: Mapping[str, str] | None) -> Any:
+    """The failure of the last run of the month, with its run and remedy; None if it did not fail."""
+    if not failure:
+        return None
+    for run in reversed([*runs]):
+        for each in run.failures:
+            if (each.dataset, each.month, each.step) == (dataset, month or "", failure["step"]):
+                return {**failure, "run": run.id, "ended": run.ended, "remedy": each.remedy}
+    return {**failure, "run": "", "ended": None, "remedy": ""}
+
+
+def step_lines(answer: Mapping[str, Any], live: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The steps, each with its state: that of a running run, else failed, stale, done or missing."""
+    failure, lines = answer["failure"], []
+    for step in answer["steps"]:
+        name, state = step["name"], "done" if step["done"] else "missing"
+        if step["stale"]:
+            state = "stale"
+        if (failure and failure["step"] == name) or (name == "conform" and answer["status"]["stage"] == "refused"):
+            state = "failed"
+        lines.append({**step, "state": live.get(name, state), "run": answer["by_run"].get(name)})
+    return lines
+
+
+def step_logs(logs: str, dataset: str, month: date | None, steps: Iterable[str]) -> list[dict[str, Any]]:
+    """The logs of the steps that have one: their attempts, newest first, each without and with its tracebacks."""
+    found = []
+    for step in steps:
+        path = log_path(logs, dataset, month, step)
+        text, is_cut = _tail(path)
+        parts = [
+            {"text": without_tracebacks(each).strip(), "tracebacks": tracebacks(each)} for each in attempts(text)
+        ]
+        if parts:
+            found.append({"step": step, "path": str(path), "attempts": parts, "is_cut": is_cut})
+    return found
+
+
+def _tail(path: Path) -> tuple[str, bool]:
+    """The end of a file, and whether something is before it; empty for what is not a file."""
+    try:
+        if not path.is_file():
+            return "", False
+        with path.open("rb") as file:
+            skipped = max(0, path.stat().st_size - _LOG_BYTES)
+            file.seek(skipped)
+            text = file.read(_LOG_BYTES).decode(errors="replace")
+    except OSError as error:
+        return f"{path}: {error.strerror}", False
+    return (text.partition("\n")[2] or text) if skipped else text, bool(skipped)
+
+
+def profile_rows(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The columns of a month, with the mean share and the whole range of the months before, and what is unusual."""
+    rows = []
+    for column in columns:
+        before = [each for each in column["before"] if each]
+        shares = [each["share"] for each in before if each["share"] is not None]
+        least = [each["min"] for each in before if each["min"] is not None]
+        most = [each["max"] for each in before if each["max"] is not None]
+        mean = sum(shares) / len(shares) if shares else None
+        limits = {"min_before": min(least, default=None), "max_before": max(most, default=None)}
+        has_moved = mean is not None and column["share"] is not None and abs(column["share"] - mean) >= _NOTABLE_SHARE
+        is_lower = None not in (column["min"], limits["min_before"]) and column["min"] < limits["min_before"]
+        is_higher = None not in (column["max"], limits["max_before"]) and column["max"] > limits["max_before"]
+        moved = {"nulls_moved": has_moved, "min_moved": is_lower, "max_moved": is_higher}
+        rows.append({**column, "share_before": mean, **limits, **moved})
+    return rows
+
+
+def month_named(text: str, month: str) -> str:
+    """The other month of a difference, as it was typed.
+
+    Raises:
+        UsageError: it is not a month, or the same one.
+    """
+    other = text.strip()
+    if not re.fullmatch(r"\d{4}-\d\d", other, re.ASCII):
+        raise UsageError(f"{other[:40]!r} is not a month; write YYYY-MM, for instance 2024-01")
+    parse_month(other)
+    if other == month:
+        raise UsageError(f"{other} is the month of this page; choose another one")
+    return other
+
+
+def day_bars(days: Sequence[str], trips: Sequence[int]) -> dict[str, Any]:
+    """The bars of the trips of each day, in a picture of `width` and `height`; and the highest number."""
+    most = max(trips, default=0)
+    wide, bars = _WIDTH / max(len(days), 1), []
+    for index, (day, count) in enumerate(zip(days, trips, strict=True)):
+        high = round(_HEIGHT * count / most, 1) if most else 0
+        is_weekend = date.fromisoformat(day).weekday() >= 5
+        place = {"x": round(index * wide + 1, 1), "y": round(_HEIGHT - high, 1), "width": round(wide - 2, 1)}
+        bars.append({"day": day, "trips": count, **place, "height": high, "is_weekend": is_weekend})
+    return {"bars": bars, "most": most, "width": _WIDTH, "height": _HEIGHT}
+
+
+def zone_bars(zones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The zones with the most revenue, each with its share of the largest in per cent."""
+    top = sorted(zones, key=lambda zone: zone["revenue"] or 0, reverse=True)[:_TOP_ZONES]
+    most = max((zone["revenue"] or 0 for zone in top), default=0)
+    return [{**zone, "percent": round(100 * max(zone["revenue"] or 0, 0) / most, 1) if most > 0 else 0} for zone in top]
+
+
+def heat_cells(hours: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The cells of the hours of the week, each with its strength of 0.04 to 1, and the highest number."""
+    most = max((count for day in hours for count in day), default=0)
+    cells = [
+        {"day": day, "hour": hour, "count": count, "x": hour * _CELL, "y": day * _CELL}
+        | {"strength": round(max(0.04, count / most), 2) if most else 0.04}
+        for day, counts in enumerate(hours)
+        for hour, count in enumerate(counts)
+    ]
+    return {"cells": cells, "most": most, "cell": _CELL}
+
+
+def number(value: float | str | None) -> str:
+    """A number with separators; a text as it is."""
+    return f"{value:,}" if isinstance(value, (int, float)) else value or ""
+
+
+def share(value: float | None) -> str:
+    """A share in per cent."""
+    return "" if value is None else f"{value:.1%}"
+
+
+def moment(text: str) -> str:
+    """A time in UTC, to the minute."""
+    return f"{text[:16].replace('T', ' ')} UTC"
