@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from pipeline.errors import UsageError
 from pipeline.months import parse_month
 from pipeline.runs.history import Run
 from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebacks
+from pipeline.units import size
 
 #: The end of a log that is shown.
 _LOG_BYTES = 64 * 1024
@@ -20,6 +23,41 @@ _NOTABLE_SHARE = 0.01
 _TOP_ZONES = 10
 #: Width and height of the picture of days; a step of the heat map.
 _WIDTH, _HEIGHT, _CELL = 336, 110, 13
+
+
+def values(
+    status: Mapping[str, Any], answer: Mapping[str, Any], runs: Iterable[Run], logs: str, live: Mapping[str, str]
+) -> dict[str, Any]:
+    """The values of `month.html`, without those of the difference; `live` are the states of steps in running runs."""
+    dataset, month, marks = answer["dataset"], answer["month"], status["marks"]
+    previous, next_month = neighbours(status["document"], dataset, month)
+    steps = [step["name"] for step in answer["steps"]]
+    all_logs = step_logs(logs, dataset, parse_month(month) if month else None, steps)
+    return {
+        **names_of(dataset, month),
+        "answer": answer,
+        "status": answer["status"],
+        "mark": "running" if "running" in live.values() else answer["status"]["mark"],
+        "marks": marks,
+        "signs": {"done": "✓", **{name: mark["sign"] for name, mark in marks.items()}},
+        "previous": previous,
+        "next": next_month,
+        "failure": last_failure(runs, dataset, month, answer["failure"]),
+        "remarks": answer.get("remarks", []),
+        "steps": step_lines(answer, live),
+        "source": source_lines(answer["source"] or {}),
+        "columns": profile_rows(answer["columns"]),
+        "others": compared_months(status["document"], dataset, month),
+        "logs": all_logs,
+        "logged": [log["step"] for log in all_logs],
+        "action_url": partial(action_url, dataset, month),
+    }
+
+
+def names_of(dataset: str, month: str | None) -> dict[str, Any]:
+    """What every template of a month can use."""
+    formats = {"number": number, "share": share, "change": change, "moment": moment, "size": size}
+    return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats}
 
 
 def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> tuple[str | None, str | None]:
@@ -38,6 +76,19 @@ def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> 
         raise UsageError(f"{dataset} {month or 'without a month'}: allowed is a month from {months[0]} to {months[-1]}")
     index = months.index(month)
     return months[index - 1] if index else None, months[index + 1] if index + 1 < len(months) else None
+
+
+def compared_months(document: Mapping[str, Any], dataset: str, month: str | None) -> list[str]:
+    """The other months of the dataset that were conformed, newest first."""
+    months = [each["months"] for each in document["datasets"] if each["dataset"] == dataset]
+    return [each["month"] for each in (months[0] if months else [])[::-1] if each["conformed"] and each["month"] != month]
+
+
+def action_url(dataset: str, month: str | None, command: Mapping[str, str]) -> str:
+    """The page that previews a command before it is run."""
+    step = command["command"].partition(" --from ")[2]
+    query = {"action": command["word"], "dataset": dataset, "period": month or "", "step": step}
+    return f"/actions?{urlencode({name: text for name, text in query.items() if text})}"
 
 
 def last_failure(runs: Iterable[Run], dataset: str, month: str | None, failure: Mapping[str, str] | None) -> Any:
@@ -62,6 +113,19 @@ def step_lines(answer: Mapping[str, Any], live: Mapping[str, str]) -> list[dict[
             state = "failed"
         lines.append({**step, "state": live.get(name, state), "run": answer["by_run"].get(name)})
     return lines
+
+
+def source_lines(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of what is known about the raw file."""
+    texts = {
+        "URL": source.get("url"),
+        "ETag": source.get("etag"),
+        "Size": size(source["bytes"]) if source.get("bytes") is not None else None,
+        "SHA-256": source.get("sha256"),
+        "Last-Modified": source.get("last_modified"),
+        "Fetched": moment(source["fetched_at"]) if source.get("fetched_at") else None,
+    }
+    return [(name, text) for name, text in texts.items() if text]
 
 
 def step_logs(logs: str, dataset: str, month: date | None, steps: Iterable[str]) -> list[dict[str, Any]]:
@@ -144,6 +208,20 @@ def zone_bars(zones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**zone, "percent": round(100 * max(zone["revenue"] or 0, 0) / most, 1) if most > 0 else 0} for zone in top]
 
 
+def data_values(rows: Mapping[str, Any] | None, marts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The values of `month_data.html`; a picture whose numbers are missing is None, and its answer has the reason."""
+    marts = marts or {}
+    days, zones, hours = (marts.get(name) for name in ("trips_per_day", "revenue_by_zone", "hours_of_week"))
+    return {
+        "rows": rows,
+        "marts": marts,
+        "days": day_bars(days["days"], days["trips"]) if days and "reason" not in days else None,
+        "zones": zone_bars(zones) if isinstance(zones, list) else None,
+        "hours": heat_cells(hours) if isinstance(hours, list) else None,
+        "weekdays": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+    }
+
+
 def heat_cells(hours: Sequence[Sequence[int]]) -> dict[str, Any]:
     """The cells of the hours of the week, each with its strength of 0.04 to 1, and the highest number."""
     most = max((count for day in hours for count in day), default=0)
@@ -164,6 +242,12 @@ def number(value: float | str | None) -> str:
 def share(value: float | None) -> str:
     """A share in per cent."""
     return "" if value is None else f"{value:.1%}"
+
+
+def change(line: Mapping[str, Any]) -> str:
+    """The change of a count in per cent; empty when it was 0."""
+    percent = line["change_percent"]
+    return "" if percent is None else f"{percent:+,.1f} %" if percent else "0.0 %"
 
 
 def moment(text: str) -> str:

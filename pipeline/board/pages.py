@@ -6,6 +6,7 @@ from typing import Any
 
 from tornado.web import HTTPError
 
+from pipeline.board import month_page
 from pipeline.board.handler import Page
 from pipeline.board.live import Live
 from pipeline.errors import PipelineError
@@ -34,13 +35,40 @@ class Month(_Page):
     """Everything about one month, or about the zones."""
 
     async def get(self, dataset: str, month: str | None) -> None:
-        """Show it."""
+        """Show it, with the difference from the month before or from that of `?against=2024-02`."""
+        against = self.get_query_argument("against", "")
         try:
+            status = await self.live.status()
+            month_page.neighbours(status["document"], dataset, month)
             answer = await self.ask("month", dataset=dataset, month=month)
         except PipelineError as error:
             self.fail(error)
-        else:
-            self.render("month.html", dataset=dataset, month=month, answer=answer)
+            return
+        difference, problem = answer["diff"], ""
+        if month and against:
+            try:
+                other = month_page.month_named(against, month)
+                difference = await self.ask("diff", dataset=dataset, month=month, against=other)
+            except PipelineError as error:
+                problem = str(error)
+        logs = str(self.live.history.path.parent)
+        values = month_page.values(status, answer, self.live.history.runs(), logs, {})
+        self.render("month.html", **values, difference=difference, against=against, problem=problem)
+
+
+class MonthData(_Page):
+    """First rows and pictures of a month; the page of the month fetches them from here when they are opened."""
+
+    async def get(self, dataset: str, month: str | None) -> None:
+        """Show them."""
+        answers, problems = dict[str, Any](), []
+        for question in ("rows", "marts"):
+            try:
+                answers[question] = await self.ask(question, dataset=dataset, month=month)
+            except PipelineError as error:
+                problems.append(str(error))
+        values = month_page.data_values(answers.get("rows"), answers.get("marts"))
+        self.render("month_data.html", **month_page.names_of(dataset, month), **values, problems=problems)
 
 
 class Runs(_Page):

@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import months_selected, selection
+from pipeline.cli.options import selection
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.cli.progress import Display, JsonLines, Summary
 from pipeline.cli.streams import OutputLost
-from pipeline.datasets import DATASETS, ZONES, dataset_named
+from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, redact
 from pipeline.lake import local_folder
 from pipeline.marts import marts_of
@@ -28,13 +28,14 @@ from pipeline.runs.events import Listener
 from pipeline.runs.history import by_dataset, counted_months, periods
 from pipeline.runs.job import Options, Plan, execute
 from pipeline.runs.runner import configured_scheduler
+from pipeline.runs.selection import months_selected, months_to_compare
 from pipeline.settings import Settings, adopt, current_settings, resolve, suggested_command
 from pipeline.state.drift import Comparison, Finding, compare
 from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate
 from pipeline.state.steps import STEPS, bytes_to_keep
 from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
-from pipeline.tasks.runs import Latest, start_of
+from pipeline.tasks.runs import Latest
 from pipeline.units import size
 
 
@@ -153,7 +154,7 @@ def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: i
     pipeline refresh
     pipeline refresh green yellow 2024 --apply
     """  # noqa: D301 (click needs the character itself)
-    months = _pairs(wanted := _months_to_compare(selection))
+    months = _pairs(wanted := months_to_compare(selection))
     if not months and not as_json:
         click.echo("There are no months to compare yet; to ask for new ones, name datasets and a period.")
         return
@@ -283,27 +284,6 @@ def _pairs(months: Months) -> list[Month]:
 
 def _redo_command(month: Month, step: str) -> str:
     return suggested_command("redo", *label(*month).split(), "--from", step)
-
-
-def _months_to_compare(words: Sequence[str]) -> Months:
-    """The named months; without a period all from the oldest existing one, and the zones."""
-    names, period = options.parse_selection(words)
-    parts = [part for word in words for part in word.split(",") if part]
-    if period != "all" or (parts[1:] and parts[-1] == "all"):
-        return months_selected(words, required=False)
-    today, inventory = date.today().replace(day=1), inventory_of(current_settings())
-
-    def exists(name: str, month: date | None) -> bool:
-        return any(inventory.done(step, dataset_named(name), month) for step in STEPS)
-
-    months: dict[str, Sequence[date | None]] = {}
-    for name in names:
-        possible = month_range(start_of(DATASETS[name]), today)
-        if first := next((month for month in possible if exists(name, month)), None):
-            months[name] = month_range(first, today)
-    if names == tuple(DATASETS) and exists(ZONES.name, None):
-        months[ZONES.name] = [None]
-    return months
 
 
 def _print_deletions(plans: Sequence[DeletionPlan]) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from pipeline.cli.grid import html_page, print_remarks, print_status
-from pipeline.cli.options import as_json, months_selected, selection, with_settings
+from pipeline.cli.options import as_json, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import need_zones
 from pipeline.months import parse_month, spans
 from pipeline.places import source_of
 from pipeline.runs.overview import Remark, document, remarks, statuses_of
+from pipeline.runs.selection import months_selected
 from pipeline.settings import current_settings, expand_home
 from pipeline.state.plan import DatasetPlan, plan_backfill
 from pipeline.state.steps import STEPS, step_before
