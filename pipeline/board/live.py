@@ -30,6 +30,10 @@ class Live:
                 self._asked = time.monotonic()
         return self._answer
 
+    def overlay(self) -> dict[str, Any]:
+        """By month, such as yellow 2024-01: what runs do with it now."""
+        return {}
+
     def start(self) -> None:
         """Begin to watch the history of runs."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from pipeline.board.grid import bytes_text, css_class
 from pipeline.errors import UsageError
 from pipeline.months import parse_month
-from pipeline.runs.history import Run
+from pipeline.runs.history import History, Run
 from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebacks
 from pipeline.units import size
 
@@ -26,10 +27,10 @@ _WIDTH, _HEIGHT, _CELL = 336, 110, 13
 
 
 def values(
-    status: Mapping[str, Any], answer: Mapping[str, Any], runs: Iterable[Run], logs: str, live: Mapping[str, str]
+    status: Mapping[str, Any], answer: Mapping[str, Any], history: History, live: Mapping[str, str]
 ) -> dict[str, Any]:
     """The values of `month.html`, without those of the difference; `live` are the states of steps in running runs."""
-    dataset, month, marks = answer["dataset"], answer["month"], status["marks"]
+    dataset, month, marks, logs = answer["dataset"], answer["month"], status["marks"], str(history.path.parent)
     previous, next_month = neighbours(status["document"], dataset, month)
     steps = [step["name"] for step in answer["steps"]]
     all_logs = step_logs(logs, dataset, parse_month(month) if month else None, steps)
@@ -39,10 +40,11 @@ def values(
         "status": answer["status"],
         "mark": "running" if "running" in live.values() else answer["status"]["mark"],
         "marks": marks,
+        "css_class": css_class,
         "signs": {"done": "✓", **{name: mark["sign"] for name, mark in marks.items()}},
         "previous": previous,
         "next": next_month,
-        "failure": last_failure(runs, dataset, month, answer["failure"]),
+        "failure": last_failure(history.runs(), dataset, month, answer["failure"]),
         "remarks": answer.get("remarks", []),
         "steps": step_lines(answer, live),
         "source": source_lines(answer["source"] or {}),
@@ -56,7 +58,7 @@ def values(
 
 def names_of(dataset: str, month: str | None) -> dict[str, Any]:
     """What every template of a month can use."""
-    formats = {"number": number, "share": share, "change": change, "moment": moment, "size": size}
+    formats = {"number": number, "share": share, "change": change, "moment": moment, "bytes_text": bytes_text}
     return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats}
 
 

@@ -7,9 +7,11 @@ from typing import Any
 from tornado.web import HTTPError
 
 from pipeline.board import month_page
+from pipeline.board.grid import daily_job, view
 from pipeline.board.handler import Page
 from pipeline.board.live import Live
 from pipeline.errors import PipelineError
+from pipeline.settings import suggested_command
 
 
 class _Page(Page):
@@ -28,7 +30,18 @@ class Grid(_Page):
 
     async def get(self) -> None:
         """Show it."""
-        self.render("grid.html", **await self.live.status())
+        answer, runs = await self.live.status(), self.live.history.runs()
+        commands = {
+            "first": suggested_command("backfill", "green", "latest"),
+            "refresh": suggested_command("refresh", "--apply"),
+        }
+        self.render(
+            "grid.html",
+            **view(answer, self.locale.translate, self.live.overlay()),
+            commands=commands,
+            last_run=runs[-1] if runs else None,
+            daily=daily_job(runs),
+        )
 
 
 class Month(_Page):
@@ -51,8 +64,8 @@ class Month(_Page):
                 difference = await self.ask("diff", dataset=dataset, month=month, against=other)
             except PipelineError as error:
                 problem = str(error)
-        logs = str(self.live.history.path.parent)
-        values = month_page.values(status, answer, self.live.history.runs(), logs, {})
+        steps = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {}).get("steps", {})
+        values = month_page.values(status, answer, self.live.history, steps)
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
 
 
