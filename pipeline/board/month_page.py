@@ -21,7 +21,6 @@ from pipeline.units import size
 _LOG_BYTES = 64 * 1024
 #: A share of nulls that differs by this much from the mean of the months before is marked.
 _NOTABLE_SHARE = 0.01
-_TOP_ZONES = 10
 #: Width and height of the picture of days; a step of the heat map.
 _WIDTH, _HEIGHT, _CELL = 336, 110, 13
 
@@ -74,7 +73,9 @@ def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> 
     months = datasets.get(dataset, [])
     if month not in months:
         if not months:
-            raise UsageError(f"{dataset}: no such dataset; allowed are {', '.join(datasets)}, and zones without a month")
+            raise UsageError(
+                f"{dataset}: no such dataset; allowed are {', '.join(datasets)}, and zones without a month"
+            )
         raise UsageError(f"{dataset} {month or 'without a month'}: allowed is a month from {months[0]} to {months[-1]}")
     index = months.index(month)
     return months[index - 1] if index else None, months[index + 1] if index + 1 < len(months) else None
@@ -83,7 +84,9 @@ def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> 
 def compared_months(document: Mapping[str, Any], dataset: str, month: str | None) -> list[str]:
     """The other months of the dataset that were conformed, newest first."""
     months = [each["months"] for each in document["datasets"] if each["dataset"] == dataset]
-    return [each["month"] for each in (months[0] if months else [])[::-1] if each["conformed"] and each["month"] != month]
+    return [
+        each["month"] for each in (months[0] if months else [])[::-1] if each["conformed"] and each["month"] != month
+    ]
 
 
 def action_url(dataset: str, month: str | None, command: Mapping[str, str]) -> str:
@@ -136,9 +139,7 @@ def step_logs(logs: str, dataset: str, month: date | None, steps: Iterable[str])
     for step in steps:
         path = log_path(logs, dataset, month, step)
         text, is_cut = _tail(path)
-        parts = [
-            {"text": without_tracebacks(each).strip(), "tracebacks": tracebacks(each)} for each in attempts(text)
-        ]
+        parts = [{"text": without_tracebacks(each).strip(), "tracebacks": tracebacks(each)} for each in attempts(text)]
         if parts:
             found.append({"step": step, "path": str(path), "attempts": parts, "is_cut": is_cut})
     return found
@@ -191,35 +192,35 @@ def month_named(text: str, month: str) -> str:
     return other
 
 
-def day_bars(days: Sequence[str], trips: Sequence[int]) -> dict[str, Any]:
+def day_bars(days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The bars of the trips of each day, in a picture of `width` and `height`; and the highest number."""
-    most = max(trips, default=0)
+    most = max((each["trips"] for each in days), default=0)
     wide, bars = _WIDTH / max(len(days), 1), []
-    for index, (day, count) in enumerate(zip(days, trips, strict=True)):
-        high = round(_HEIGHT * count / most, 1) if most else 0
-        is_weekend = date.fromisoformat(day).weekday() >= 5
+    for index, each in enumerate(days):
+        high = round(_HEIGHT * each["trips"] / most, 1) if most else 0
+        is_weekend = date.fromisoformat(each["day"]).weekday() >= 5
         place = {"x": round(index * wide + 1, 1), "y": round(_HEIGHT - high, 1), "width": round(wide - 2, 1)}
-        bars.append({"day": day, "trips": count, **place, "height": high, "is_weekend": is_weekend})
+        bars.append({**each, **place, "height": high, "is_weekend": is_weekend})
     return {"bars": bars, "most": most, "width": _WIDTH, "height": _HEIGHT}
 
 
 def zone_bars(zones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The zones with the most revenue, each with its share of the largest in per cent."""
-    top = sorted(zones, key=lambda zone: zone["revenue"] or 0, reverse=True)[:_TOP_ZONES]
-    most = max((zone["revenue"] or 0 for zone in top), default=0)
-    return [{**zone, "percent": round(100 * max(zone["revenue"] or 0, 0) / most, 1) if most > 0 else 0} for zone in top]
+    revenues = [max(zone["total_amount"] or 0, 0) for zone in zones]
+    most = max(revenues, default=0) or 1
+    return [{**zone, "percent": round(100 * value / most, 1)} for zone, value in zip(zones, revenues, strict=True)]
 
 
-def data_values(rows: Mapping[str, Any] | None, marts: Mapping[str, Any] | None) -> dict[str, Any]:
+def data_values(rows: Mapping[str, Any] | None, marts: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `month_data.html`; a picture whose numbers are missing is None, and its answer has the reason."""
-    marts = marts or {}
-    days, zones, hours = (marts.get(name) for name in ("trips_per_day", "revenue_by_zone", "hours_of_week"))
+    parts = {"daily_trips": day_bars, "monthly_zone_revenue": zone_bars, "hours_of_week": heat_cells}
+    drawn = {name: draw(marts[name]["data"]) for name, draw in parts.items() if name in marts and marts[name]["data"]}
     return {
         "rows": rows,
         "marts": marts,
-        "days": day_bars(days["days"], days["trips"]) if days and "reason" not in days else None,
-        "zones": zone_bars(zones) if isinstance(zones, list) else None,
-        "hours": heat_cells(hours) if isinstance(hours, list) else None,
+        "days": drawn.get("daily_trips"),
+        "zones": drawn.get("monthly_zone_revenue"),
+        "hours": drawn.get("hours_of_week"),
         "weekdays": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tornado.web import HTTPError
@@ -74,13 +75,12 @@ class MonthData(_Page):
 
     async def get(self, dataset: str, month: str | None) -> None:
         """Show them."""
-        answers, problems = dict[str, Any](), []
-        for question in ("rows", "marts"):
-            try:
-                answers[question] = await self.ask(question, dataset=dataset, month=month)
-            except PipelineError as error:
-                problems.append(str(error))
-        values = month_page.data_values(answers.get("rows"), answers.get("marts"))
+        questions = ("rows", "marts") if month else ("rows",)
+        asked = (self.ask(question, dataset=dataset, month=month) for question in questions)
+        answers = dict(zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True))
+        problems = [str(each) for each in answers.values() if isinstance(each, PipelineError)]
+        rows, marts = (answers.get(name) if isinstance(answers.get(name), dict) else None for name in ("rows", "marts"))
+        values = month_page.data_values(rows, marts or {})
         self.render("month_data.html", **month_page.names_of(dataset, month), **values, problems=problems)
 
 
