@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ def values(
         "previous": previous,
         "next": next_month,
         "failure": last_failure(history.runs(), dataset, month, answer["failure"]),
-        "remarks": answer.get("remarks", []),
+        "remark": next(iter(answer["remarks"]), None),
         "steps": step_lines(answer, live),
         "source": source_lines(answer["source"] or {}),
         "columns": profile_rows(answer["columns"]),
@@ -57,7 +57,14 @@ def values(
 
 def names_of(dataset: str, month: str | None) -> dict[str, Any]:
     """What every template of a month can use."""
-    formats = {"number": number, "share": share, "change": change, "moment": moment, "bytes_text": bytes_text}
+    formats = {
+        "number": number,
+        "share": share,
+        "change": change,
+        "moment": moment,
+        "bytes_text": bytes_text,
+        "duration": duration,
+    }
     return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats}
 
 
@@ -163,6 +170,8 @@ def profile_rows(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The columns of a month, with the mean share and the whole range of the months before, and what is unusual."""
     rows = []
     for column in columns:
+        # Times of later months are always later.
+        is_time = str(column["type"]).startswith("timestamp")
         before = [each for each in column["before"] if each]
         shares = [each["share"] for each in before if each["share"] is not None]
         least = [each["min"] for each in before if each["min"] is not None]
@@ -170,8 +179,8 @@ def profile_rows(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         mean = sum(shares) / len(shares) if shares else None
         limits = {"min_before": min(least, default=None), "max_before": max(most, default=None)}
         has_moved = mean is not None and column["share"] is not None and abs(column["share"] - mean) >= _NOTABLE_SHARE
-        is_lower = None not in (column["min"], limits["min_before"]) and column["min"] < limits["min_before"]
-        is_higher = None not in (column["max"], limits["max_before"]) and column["max"] > limits["max_before"]
+        is_lower = bool(least and column["min"] is not None and not is_time and column["min"] < min(least))
+        is_higher = bool(most and column["max"] is not None and not is_time and column["max"] > max(most))
         moved = {"nulls_moved": has_moved, "min_moved": is_lower, "max_moved": is_higher}
         rows.append({**column, "share_before": mean, **limits, **moved})
     return rows
@@ -215,8 +224,11 @@ def data_values(rows: Mapping[str, Any] | None, marts: Mapping[str, Any]) -> dic
     """The values of `month_data.html`; a picture whose numbers are missing is None, and its answer has the reason."""
     parts = {"daily_trips": day_bars, "monthly_zone_revenue": zone_bars, "hours_of_week": heat_cells}
     drawn = {name: draw(marts[name]["data"]) for name, draw in parts.items() if name in marts and marts[name]["data"]}
+    columns = [
+        {**each, "is_number": each["type"].startswith(("int", "double"))} for each in (rows or {}).get("columns", ())
+    ]
     return {
-        "rows": rows,
+        "rows": {**rows, "columns": columns} if rows else None,
         "marts": marts,
         "days": drawn.get("daily_trips"),
         "zones": drawn.get("monthly_zone_revenue"),
@@ -251,6 +263,14 @@ def change(line: Mapping[str, Any]) -> str:
     """The change of a count in per cent; empty when it was 0."""
     percent = line["change_percent"]
     return "" if percent is None else f"{percent:+,.1f} %" if percent else "0.0 %"
+
+
+def duration(seconds: float, _: Callable[[str], str]) -> str:
+    """A time span; shorter ones than a second are not measured exactly."""
+    if seconds < 1:
+        return _("under 1 s")
+    minutes, rest = divmod(round(seconds), 60)
+    return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": rest} if minutes else f"{seconds:.1f} s"
 
 
 def moment(text: str) -> str:

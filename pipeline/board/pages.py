@@ -77,10 +77,15 @@ class MonthData(_Page):
         """Show them."""
         questions = ("rows", "marts") if month else ("rows",)
         asked = (self.ask(question, dataset=dataset, month=month) for question in questions)
-        answers = dict(zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True))
-        problems = [str(each) for each in answers.values() if isinstance(each, PipelineError)]
-        rows, marts = (answers.get(name) if isinstance(answers.get(name), dict) else None for name in ("rows", "marts"))
-        values = month_page.data_values(rows, marts or {})
+        answers, problems = dict[str, Any](), []
+        for question, answer in zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, PipelineError):
+                problems.append(str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                answers[question] = answer
+        values = month_page.data_values(answers.get("rows"), answers.get("marts", {}))
         self.render("month_data.html", **month_page.names_of(dataset, month), **values, problems=problems)
 
 
