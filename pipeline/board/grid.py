@@ -188,13 +188,13 @@ class _Cells:
         if mark == "failed" and month["failure"]:
             step, kind, text = month["failure"]
             yield _("%(step)s failed") % {"step": _(step)} + visible(f": {kind}: {text}")
-        if mark in _NOTHING and month.get("expected"):
+        if mark in _NOTHING and month["expected"]:
             yield expected_text(month, _)
 
 
 def expected_text(month: Answer, _: Translate) -> str:
     """When a month that is not published yet is expected, and how late it is."""
-    late = month.get("late_days") or 0
+    late = month["late_days"]
     text = _("expected about %(day)s") % {"day": month["expected"]}
     return text + (", " + _("%(days)s day late", "%(days)s days late", late) % {"days": f"{late:,}"} if late else "")
 
@@ -219,7 +219,7 @@ def _state(month: Answer, name: str, stage: str) -> str:
 
 
 def _section(each: Answer, make: Callable[[Answer], Cell], _: Translate) -> Section:
-    waited = next((month for month in each["months"] if month["mark"] in _NOTHING and month.get("expected")), None)
+    waited = next((month for month in each["months"] if month["expected"]), None)
     years: dict[str, list[Cell | None]] = {}
     for month in each["months"]:
         cells = years.setdefault(month["month"][:4], [None] * 12)
@@ -232,7 +232,8 @@ def _section(each: Answer, make: Callable[[Answer], Cell], _: Translate) -> Sect
     for empty, group in groupby(years, is_empty):
         part = {year: years[year] for year in group}
         parts.append(Years(empty, sum(cell is not None for cells in part.values() for cell in cells), part))
-    following = f"{waited['month']}, {expected_text(waited, _)}" if waited else ""
+    exists = each["marks"].keys() - {*_NOTHING}
+    following = f"{waited['month']}, {expected_text(waited, _)}" if waited and exists else ""
     return Section(each["dataset"], each["marks"], each["rows"], each["raw_bytes"], following, parts)
 
 

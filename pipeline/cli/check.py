@@ -11,12 +11,13 @@ import click
 from rich.table import Column
 from rich.text import Text
 
-from pipeline.cli.options import as_json, months_of, months_selected, selection, with_settings
+from pipeline.cli.options import as_json, selection, with_settings
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import DATASETS, dataset_named
 from pipeline.errors import StoreError, UsageError
 from pipeline.months import format_month, label, parse_month, spans
 from pipeline.places import store_of
+from pipeline.runs.selection import months_of, months_selected
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.checks import Comparison, Difference, compare_months, diff_months, message_without_checks
 from pipeline.units import counted

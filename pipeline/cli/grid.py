@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 from rich.table import Column, Table
@@ -13,7 +14,7 @@ from pipeline.cli.output import new_table, print_line, print_table, print_text, 
 from pipeline.months import parse_month
 from pipeline.runs.overview import MARKS, Remark
 from pipeline.settings import suggested_command
-from pipeline.units import size
+from pipeline.units import counted, size
 
 _MOST_REMARKS = 20
 
@@ -51,12 +52,23 @@ def print_status(document: Mapping[str, Any]) -> None:
     for name, texts in _total_rows(document).items():
         table.add_row(name, *texts)
     print_table(table)
+    for line in _expected(document):
+        print_line(f"expected   {line}")
     print_line(f"zones      {_zones_text(document)}")
     print_line(f"lake       {document['lake']}")
     print_line(f"warehouse  {document['warehouse']}")
     if document["remarks"]:
         print_line("")
         print_remarks(document["remarks"])
+
+
+def _expected(document: Mapping[str, Any]) -> Iterator[str]:
+    """When the next month of each dataset is expected, if the one before it exists."""
+    for each in document["datasets"]:
+        for before, month in pairwise(each["months"]):
+            if month["expected"] and before["stage"] not in ("missing", "not published"):
+                late = f" ({counted(month['late_days'], 'day')} late)" if month["late_days"] else ""
+                yield f"{each['dataset']} {month['month']} about {month['expected']}{late}"
 
 
 def print_remarks(results: Sequence[Remark]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.runs.events import Event, Listener, LogLost, RunFinished, StepFailed, StepFinished, StepStarted, to_json
 from pipeline.runs.history import Failure, History, Run
+from pipeline.state.steps import steps_of
 
 _KEPT = 100
 #: The names of these files, in the order of the beginnings of their runs.
@@ -49,11 +50,9 @@ def read(path: Path, is_running: Callable[[], bool] = lambda: False) -> Iterator
         while waits:
             waits = is_running()  # Before reading: a run that has ended writes no further line.
             *lines, rest = (rest + file.read()).split("\n")
-            for line in lines:
-                with suppress(ValueError):
-                    event = json.loads(line)
-                    yield event
-                    waits = waits and event["event"] != RunFinished.event
+            for event in _parsed(lines):
+                yield event
+                waits = waits and event["event"] != RunFinished.event
             if waits:
                 time.sleep(_POLL_S)
 
@@ -110,3 +109,29 @@ def failures(run: Run, events: Iterable[dict[str, Any]]) -> list[Failure]:
     return run.failures or [
         Failure.from_error(event["step"], event["dataset"], event["month"], event["error"]) for event in failed
     ]
+
+
+def last_steps(history: History, dataset: str, month: str) -> dict[str, tuple[str, StepState]]:
+    """By step: the id of the newest run that began it for this month, and how far it was there.
+
+    The zones have the month "". Reads the files of events, newest first, until all steps were found.
+    """
+    steps: dict[str, tuple[str, StepState]] = {}
+    # Only these lines are parsed, since a run may have thousands of others.
+    parts = (f'"dataset": "{dataset}"', f'"month": "{month}"')
+    for run in reversed(history.runs()):
+        if steps.keys() >= {*steps_of(dataset)}:
+            break
+        with suppress(OSError):
+            lines = history.event_file(run.id).read_text(encoding="utf-8", errors="replace").split("\n")
+            events = _parsed(line for line in lines if all(part in line for part in parts))
+            for step, state in step_states(run, events).get((dataset, month), {}).items():
+                if state.began:
+                    steps.setdefault(step, (run.id, state))
+    return steps
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        with suppress(ValueError):
+            yield json.loads(line)

@@ -133,6 +133,37 @@ def diff_months(
     }
 
 
+def profile(store: Store, dataset: Dataset, month: date | None, *, command: Command) -> Difference:
+    """The columns of a month: nulls, their share, smallest and largest value, with those of the months before it.
+
+    Raises:
+        StoreError: a file is not a checks document.
+    """
+    documents = _Documents(store, dataset, command)
+    document = documents.read(month)[0]
+    before = documents.passed_before(month, _COMPARED_MONTHS) if month else {}
+    present = set(document["columns_in_source"])
+    return {
+        "published_rows": document.get("published_rows"),
+        "months_before": list(before),
+        "columns": [
+            {
+                "column": name,
+                "type": str(dataset.by_name[name].type) if name in dataset.by_name else None,
+                "unit": dataset.by_name[name].unit if name in dataset.by_name else "",
+                "in_source": name in present,
+                **measures,
+                "share": _share(document, name),
+                "before": [
+                    {**each["columns"][name], "share": _share(each, name)} if name in each["columns"] else None
+                    for each in before.values()
+                ],
+            }
+            for name, measures in document["columns"].items()
+        ],
+    }
+
+
 def message_without_checks(store: Store, missing: Mapping[str, Sequence[date | None]], command: Command) -> str:
     """A message that names the months, and the commands that create their checks; empty without such months."""
     names, commands = [], []

@@ -53,8 +53,11 @@ class MonthStatus:
     stale: Mapping[str, str] = field(default_factory=dict)
     #: Nothing exists, and TLC may not have published it yet.
     young: bool = False
+    #: When TLC is expected to publish it, where that is asked for a month that is not published yet.
+    expected: date | None = None
     rows: int | None = None
     raw_bytes: int | None = None
+    trips_bytes: int | None = None
 
     @property
     def stage(self) -> str:
@@ -160,6 +163,7 @@ class Inventory:
             young=not done and month is not None and self.source.is_young(month, today),
             rows=load.rows if load else rows,
             raw_bytes=raw.bytes if raw else None,
+            trips_bytes=trips.bytes if trips else None,
         )
 
     def _stale(

@@ -26,7 +26,6 @@ from loading import FEB, GREEN, JAN, YELLOW, File, many_trips, trips, write, zon
 from postgres import Database
 
 from pipeline import lake
-from pipeline.cli.data import first_rows
 from pipeline.cli.output import column_texts, draft_of, write_rows
 from pipeline.conform.check import check, checks_document
 from pipeline.conform.profile import ColumnMeasures, Measures
@@ -37,6 +36,7 @@ from pipeline.lake import open_store
 from pipeline.months import add_months
 from pipeline.settings import suggested_command
 from pipeline.state.checks import compare_months
+from pipeline.state.trips import first_rows
 from pipeline.warehouses import open_warehouse
 
 TOTALS = [12.5, 8.0, 30.25]
