@@ -56,15 +56,15 @@ class Years(NamedTuple):
     """Consecutive years, of which either every one or none is empty."""
 
     is_empty: bool
-    count: int
+    total: int
     #: By year: a cell for each of its months, None for one that is not shown.
     years: Mapping[str, Sequence[Cell | None]]
 
     @property
     def text(self) -> str:
-        """Such as 2009–2014."""
+        """Such as 2009..2014."""
         first, *_, last = *self.years, *self.years
-        return first if first == last else f"{first}–{last}"
+        return first if first == last else f"{first}..{last}"
 
 
 class Section(NamedTuple):
@@ -85,7 +85,7 @@ class Concern(NamedTuple):
 
     mark: str
     why: str
-    count: int
+    total: int
     #: What a remark is about, the month that it links to, more about it, and the command that fixes it.
     items: Sequence[tuple[str, str, str, str]]
     is_open: bool
@@ -145,7 +145,7 @@ def css_class(mark: str) -> str:
 
 def bytes_text(count: float | None, _: Translate) -> str:
     """A number of bytes with its unit; a dash if it is unknown."""
-    return "–" if count is None else size(count).replace("bytes", _("bytes"))
+    return "-" if count is None else size(count).replace("bytes", _("bytes"))
 
 
 def rows_text(count: int, _: Translate) -> str:

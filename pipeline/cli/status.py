@@ -11,7 +11,7 @@ from pipeline.cli.grid import print_remarks, print_status
 from pipeline.cli.options import as_json, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
 from pipeline.months import parse_month, spans
-from pipeline.runs.overview import Remark, document, statuses_of
+from pipeline.runs.overview import Remark, document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview
 from pipeline.runs.selection import months_selected
 from pipeline.settings import expand_home
