@@ -30,13 +30,13 @@ from pipeline.errors import PipelineError, UsageError, WarehouseError, as_pipeli
 from pipeline.marts import marts_of
 from pipeline.months import parse_month
 from pipeline.places import inventory_of, store_of, warehouse_of
-from pipeline.runs.overview import MARKS, document, statuses_of
+from pipeline.runs.overview import document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview, compare_with_source, comparison_data, deletions_preview, space_for
 from pipeline.runs.selection import months_selected, months_to_compare
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve, suggested_command
 from pipeline.state.checks import diff_months
 from pipeline.state.invalidation import deletion_plans
-from pipeline.state.steps import STEPS, TABLE
+from pipeline.state.steps import STEPS
 from pipeline.state.trips import first_rows, hours_of_week, trips_entry
 
 _THREADS = 8
@@ -45,14 +45,7 @@ _MOST_ROWS = 50
 
 def status() -> dict[str, Any]:
     """The status of all months, and what its marks mean."""
-    return {
-        "document": document(*statuses_of(months_selected((), required=False))),
-        "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
-        "steps": [
-            {"name": step.name, "stage": step.stage, "letter": step.letter, "leaves": step.leaves} for step in TABLE
-        ],
-        "next_scheduled": None,  # The user's cron is not known.
-    }
+    return with_marks(document(*statuses_of(months_selected((), required=False))))
 
 
 def month(dataset: str, month: str | None) -> dict[str, Any]:
