@@ -3,69 +3,93 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from pipeline.board.grid import bytes_text, css_class
-from pipeline.errors import UsageError
+from pipeline.board.grid import Translate, bytes_text, concerns, css_class, expected_text, reasons_text, rows_text
+from pipeline.errors import UsageError, visible
 from pipeline.months import parse_month
 from pipeline.runs.history import History, Run
 from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebacks
-from pipeline.units import size
 
 #: The end of a log that is shown.
 _LOG_BYTES = 64 * 1024
 #: A share of nulls that differs by this much from the mean of the months before is marked.
 _NOTABLE_SHARE = 0.01
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+#: What each command does, by its word.
+COMMANDS = {
+    "backfill": "Run the missing steps",
+    "refresh": "Run what is out of date",
+    "redo": "Run again from %(step)s",
+    "check": "Checks",
+    "diff": "Difference from the month before",
+    "logs": "Logs",
+    "head": "First rows",
+    "sql": "Query",
+    "describe": "Columns and rules",
+}
+#: The counts of the checks; those of single columns with codes have the column in their name.
+MEASURES = (
+    *("rows", "pickups outside month", "dropoffs before pickups", "huge numbers", "unknown zones", "negative totals"),
+    *("unknown codes", "rows off published"),
+)
+SEVERITIES = ("error", "warning")
+#: How the checks write what was found and what is allowed, and how a page does.
+_PHRASES = (
+    (r"at least (?P<count>\S+)", "at least %(count)s"),
+    (r"at most (?P<count>\S+)", "at most %(count)s"),
+    (r"(?P<count>\S+) of (?P<rows>\S+) \((?P<share>.+)\)", "%(count)s of %(rows)s (%(share)s)"),
+    (
+        r"(?P<count>\S+) \((?P<rows>\S+) instead of (?P<published>\S+)\)",
+        "%(count)s (%(rows)s instead of %(published)s)",
+    ),
+)
+PHRASES = tuple(phrase for _, phrase in _PHRASES)
 #: Width and height of the picture of days; a step of the heat map.
 _WIDTH, _HEIGHT, _CELL = 336, 110, 13
 
 
 def values(
-    status: Mapping[str, Any], answer: Mapping[str, Any], history: History, live: Mapping[str, str]
+    status: Mapping[str, Any], answer: Mapping[str, Any], history: History, live: Mapping[str, Any], _: Translate
 ) -> dict[str, Any]:
-    """The values of `month.html`, without those of the difference; `live` are the states of steps in running runs."""
+    """The values of `month.html`, without those of the difference; `live` is what a running run does with the month."""
     dataset, month, marks, logs = answer["dataset"], answer["month"], status["marks"], str(history.path.parent)
     previous, next_month = neighbours(status["document"], dataset, month)
     steps = [step["name"] for step in answer["steps"]]
     all_logs = step_logs(logs, dataset, parse_month(month) if month else None, steps)
     return {
-        **names_of(dataset, month),
+        **names_of(dataset, month, _),
         "answer": answer,
         "status": answer["status"],
-        "mark": "running" if "running" in live.values() else answer["status"]["mark"],
+        "mark": live.get("mark", answer["status"]["mark"]),
+        "note": live.get("note", ""),
         "marks": marks,
-        "css_class": css_class,
         "signs": {"done": "✓", **{name: mark["sign"] for name, mark in marks.items()}},
         "previous": previous,
         "next": next_month,
         "failure": last_failure(history.runs(), dataset, month, answer["failure"]),
-        "remark": next(iter(answer["remarks"]), None),
-        "steps": step_lines(answer, live),
-        "source": source_lines(answer["source"] or {}),
+        "concern": next(iter(concerns(answer["remarks"], _)), None),
+        "steps": step_lines(answer, live.get("steps", {})),
+        "source": source_lines(answer["source"] or {}, _),
         "columns": profile_rows(answer["columns"]),
         "others": compared_months(status["document"], dataset, month),
         "logs": all_logs,
         "logged": [log["step"] for log in all_logs],
-        "action_url": partial(action_url, dataset, month),
+        "commands": [command_line(dataset, month, each, _) for each in answer["commands"]],
     }
 
 
-def names_of(dataset: str, month: str | None) -> dict[str, Any]:
+def names_of(dataset: str, month: str | None, _: Translate) -> dict[str, Any]:
     """What every template of a month can use."""
-    formats = {
-        "number": number,
-        "share": share,
-        "change": change,
-        "moment": moment,
-        "bytes_text": bytes_text,
-        "duration": duration,
-    }
-    return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats}
+    formats = {"number": number, "share": share, "change": change, "moment": moment, "css_class": css_class}
+    texts = (bytes_text, rows_text, expected_text, reasons_text, duration, measure_text, phrase_text)
+    in_language = {text.__name__: partial(text, _=_) for text in texts}
+    return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats, **in_language}
 
 
 def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> tuple[str | None, str | None]:
@@ -96,11 +120,14 @@ def compared_months(document: Mapping[str, Any], dataset: str, month: str | None
     ]
 
 
-def action_url(dataset: str, month: str | None, command: Mapping[str, str]) -> str:
-    """The page that previews a command before it is run."""
-    step = command["command"].partition(" --from ")[2]
-    query = {"action": command["word"], "dataset": dataset, "period": month or "", "step": step}
-    return f"/actions?{urlencode({name: text for name, text in query.items() if text})}"
+def command_line(dataset: str, month: str | None, command: Mapping[str, str], _: Translate) -> dict[str, str]:
+    """A command with its label, and the page that previews it where it can be run."""
+    word, line = command["word"], command["command"]
+    step = line.partition(" --from ")[2].partition(" ")[0]
+    query = {"action": word, "dataset": dataset, "period": month or "", "step": step}
+    url = f"/actions?{urlencode({name: text for name, text in query.items() if text})}"
+    label = _(COMMANDS[word]) % {"step": _(step)} if step else _(COMMANDS[word])
+    return {"label": label, "command": line, "url": url if word in ("backfill", "refresh", "redo") else ""}
 
 
 def last_failure(runs: Iterable[Run], dataset: str, month: str | None, failure: Mapping[str, str] | None) -> Any:
@@ -127,17 +154,17 @@ def step_lines(answer: Mapping[str, Any], live: Mapping[str, str]) -> list[dict[
     return lines
 
 
-def source_lines(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+def source_lines(source: Mapping[str, Any], _: Translate) -> list[tuple[str, str]]:
     """Name and text of what is known about the raw file."""
     texts = {
         "URL": source.get("url"),
         "ETag": source.get("etag"),
-        "Size": size(source["bytes"]) if source.get("bytes") is not None else None,
+        _("Size"): bytes_text(source["bytes"], _) if source else None,
         "SHA-256": source.get("sha256"),
         "Last-Modified": source.get("last_modified"),
-        "Fetched": moment(source["fetched_at"]) if source.get("fetched_at") else None,
+        _("Fetched"): moment(source["fetched_at"]) if source else None,
     }
-    return [(name, text) for name, text in texts.items() if text]
+    return [(name, visible(text)) for name, text in texts.items() if text]
 
 
 def step_logs(logs: str, dataset: str, month: date | None, steps: Iterable[str]) -> list[dict[str, Any]]:
@@ -222,18 +249,17 @@ def zone_bars(zones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def data_values(rows: Mapping[str, Any] | None, marts: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `month_data.html`; a picture whose numbers are missing is None, and its answer has the reason."""
-    parts = {"daily_trips": day_bars, "monthly_zone_revenue": zone_bars, "hours_of_week": heat_cells}
-    drawn = {name: draw(marts[name]["data"]) for name, draw in parts.items() if name in marts and marts[name]["data"]}
+    data = {name: part["data"] for name, part in marts.items() if part["data"]}
     columns = [
         {**each, "is_number": each["type"].startswith(("int", "double"))} for each in (rows or {}).get("columns", ())
     ]
     return {
         "rows": {**rows, "columns": columns} if rows else None,
         "marts": marts,
-        "days": drawn.get("daily_trips"),
-        "zones": drawn.get("monthly_zone_revenue"),
-        "hours": drawn.get("hours_of_week"),
-        "weekdays": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+        "days": day_bars(data["daily_trips"]) if "daily_trips" in data else None,
+        "zones": zone_bars(data["monthly_zone_revenue"]) if "monthly_zone_revenue" in data else None,
+        "hours": heat_cells(data["hours_of_week"]) if "hours_of_week" in data else None,
+        "weekdays": WEEKDAYS,
     }
 
 
@@ -265,12 +291,31 @@ def change(line: Mapping[str, Any]) -> str:
     return "" if percent is None else f"{percent:+,.1f} %" if percent else "0.0 %"
 
 
-def duration(seconds: float, _: Callable[[str], str]) -> str:
+def measure_text(measure: str, _: Translate) -> str:
+    """The name of a count."""
+    name = measure.replace("_", " ")
+    if name in MEASURES:
+        return _(name)
+    return _("unknown codes: %(column)s") % {"column": visible(measure.removeprefix("unknown_"))}
+
+
+def phrase_text(text: str, _: Translate) -> str:
+    """What was found, or what is allowed."""
+    parts = []
+    for part in text.split(" and "):
+        matches = ((re.fullmatch(pattern, part), phrase) for pattern, phrase in _PHRASES)
+        parts.append(next((_(phrase) % match.groupdict() for match, phrase in matches if match), part))
+    return visible(", ".join(parts))
+
+
+def duration(seconds: float, _: Translate) -> str:
     """A time span; shorter ones than a second are not measured exactly."""
     if seconds < 1:
         return _("under 1 s")
+    if seconds < 60:
+        return _("%(seconds)s s") % {"seconds": f"{seconds:.1f}"}
     minutes, rest = divmod(round(seconds), 60)
-    return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": rest} if minutes else f"{seconds:.1f} s"
+    return _("%(minutes)s min %(seconds)s s") % {"minutes": f"{minutes:,}", "seconds": rest}
 
 
 def moment(text: str) -> str:

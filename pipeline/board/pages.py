@@ -65,8 +65,8 @@ class Month(_Page):
                 difference = await self.ask("diff", dataset=dataset, month=month, against=other)
             except PipelineError as error:
                 problem = str(error)
-        steps = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {}).get("steps", {})
-        values = month_page.values(status, answer, self.live.history, steps)
+        now = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {})
+        values = month_page.values(status, answer, self.live.history, now, self.locale.translate)
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
 
 
@@ -86,7 +86,9 @@ class MonthData(_Page):
             else:
                 answers[question] = answer
         values = month_page.data_values(answers.get("rows"), answers.get("marts", {}))
-        self.render("month_data.html", **month_page.names_of(dataset, month), **values, problems=problems)
+        self.render(
+            "month_data.html", **month_page.names_of(dataset, month, self.locale.translate), **values, problems=problems
+        )
 
 
 class Runs(_Page):
