@@ -162,13 +162,16 @@ def test_every_command_of_a_month_works_in_its_state(own: Folder) -> None:
         dataset = "green" if month else "zones"
         for command in answer(own, "month", dataset=dataset, month=month)["commands"]:
             words.append((month, command["word"]))
+            if command["word"] == "redo" and month != "2024-02":  # It differs in nothing.
+                continue
             line = command["command"] + (" --yes" if command["word"] == "redo" else "")
             # In a shell, as a user would.
             environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
             ended = subprocess.run(["bash", "-c", line], cwd=own.path, env=environment, capture_output=True, text=True)
             assert ended.returncode == 0, (line, ended.stderr)
     usual = ["redo"] * 4 + ["check", "logs", "head", "sql", "describe"]
-    assert [word for month, word in words if month == "2024-01"] == ["backfill", "refresh", *usual]
+    # Its mart is of an older load, and so is not done: a backfill builds it.
+    assert [word for month, word in words if month == "2024-01"] == ["backfill", "refresh", *usual[1:]]
     assert [word for month, word in words if month == "2024-02"] == [*usual[:5], "diff", *usual[5:]]
     assert [word for month, word in words if month == "2024-03"] == ["backfill", "describe"]
     assert [word for month, word in words if month is None] == [*usual[1:4], "check", "logs", "head", "sql", "describe"]
