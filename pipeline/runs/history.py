@@ -9,10 +9,13 @@ import difflib
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import secrets
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -22,6 +25,9 @@ from pipeline.errors import NotPublished, UsageError
 from pipeline.months import parse_month, spans
 from pipeline.units import counted
 from pipeline.version import __version__
+
+#: A process that is younger than its run by more than this is another one.
+_CLOCK_STEP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Run:
     def outcome(self) -> str:
         """Done, failed, stopped, not published, not all run; without an exit code running or killed."""
         if self.exit_code is None:
-            return "running" if _is_alive(self.process) else "killed"
+            return "running" if _is_alive(self.process, self.began) else "killed"
         words = {0: "done", 1: "failed", 3: "not published", 4: "not all run"}
         return words.get(self.exit_code, "stopped" if self.exit_code > 128 else "failed")
 
@@ -170,15 +176,20 @@ class History:
                 left = left[file.write(left) :]
 
 
-def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
-    """The first failure of each cause, and the others with the same cause as text: ` (same for 2 others: …)`."""
+def by_cause(failures: Iterable[Failure]) -> list[list[Failure]]:
+    """The failures grouped by cause."""
     groups: dict[tuple[str, ...], list[Failure]] = {}
     for failure in failures:
         # Messages of the same cause differ in the names of months and the addresses of objects.
-        names = rf"{failure.dataset}|{failure.month or failure.dataset}|0x[0-9a-f]+"
+        names = rf"{re.escape(failure.dataset)}|{re.escape(failure.month or failure.dataset)}|0x[0-9a-f]+"
         groups.setdefault((failure.step, failure.kind, re.sub(names, "", failure.error)), []).append(failure)
+    return [*groups.values()]
+
+
+def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
+    """The first failure of each cause, and the others with the same cause as text: ` (same for 2 others: …)`."""
     result = []
-    for first, *others in groups.values():
+    for first, *others in by_cause(failures):
         months = periods((failure.dataset, failure.first_day) for failure in others)
         result.append((first, f" (same for {counted(len(others), 'other')}: {months})" if others else ""))
     return result
@@ -211,9 +222,31 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _is_alive(process: int) -> bool:
+def _is_alive(process: int, began: str) -> bool:
+    """Whether the process exists, and is no later one with the same number, as after a restart of a container."""
+    with suppress(PermissionError):  # Another user's process.
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError, TypeError):
+            return False
+    since_s = (datetime.now(timezone.utc) - datetime.fromisoformat(began)).total_seconds()
+    return _age_s(process) > since_s - _CLOCK_STEP_S
+
+
+def _age_s(process: int) -> float:
+    """How long the process has existed; infinite where only the program `ps` knows and there is none."""
     try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)  # Another user's process.
-    return True
+        # The name of the program, in parentheses, may have spaces.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return float(Path("/proc/uptime").read_text().split()[0]) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except FileNotFoundError:
+        pass
+    try:
+        command = ["ps", "-o", "etime=", "-p", str(process)]
+        elapsed = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S603
+        days, _, clock = elapsed.strip().rpartition("-")
+        parts = [int(days or 0) * 24, *map(int, clock.split(":"))]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return math.inf
+    hours = parts[0] + (parts[1] if parts[3:] else 0)
+    return hours * 3_600 + parts[-2] * 60 + parts[-1]
