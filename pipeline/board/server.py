@@ -158,7 +158,7 @@ async def serve(options: Options) -> None:
         live.start()
         if not all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in sockets):
             app_log.warning(
-                "%s: others in this network can reach the board, and can read what is sent, because it is not encrypted",
+                "%s: others in this network can reach the board and read what is sent, because it is not encrypted",
                 options.address,
             )
         if not options.is_quiet:
