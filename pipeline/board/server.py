@@ -20,7 +20,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.log import app_log
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from pipeline.board import actions, pages
 from pipeline.board.access import LOOPBACK, Access, link_of, private_file
@@ -62,6 +62,12 @@ class _Static(Checked, StaticFileHandler):
     """Style sheet and script, which are the same for everyone."""
 
     needs_login = False
+
+    def parse_url_path(self, url_path: str) -> str:
+        """The path of the file; no file has a NUL in its name, and asking for one would be a fault."""
+        if "\0" in url_path:
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
 
 
 class _Server(HTTPServer):
