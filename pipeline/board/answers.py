@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from pipeline.board.month import month_document
-from pipeline.datasets import DATASETS, dataset_named
+from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import PipelineError, UsageError, WarehouseError, as_pipeline_error
 from pipeline.marts import marts_of
 from pipeline.months import parse_month

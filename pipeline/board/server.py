@@ -34,6 +34,9 @@ _FOLDER = Path(__file__).parent
 _MOST_BODY_BYTES, _MOST_HEADER_BYTES = 1 << 20, 1 << 14
 _MOST_CONNECTIONS = 256
 
+#: Only with --allow-runs.
+_ACTIONS: tuple[Any, ...] = ((r"/actions", actions.Choose), (r"/actions/(?P<action>[a-z]+)", actions.Action))
+
 
 @dataclass(frozen=True)
 class Options:
@@ -81,7 +84,7 @@ def application(options: Options, access: Access, questions: Questions, live: Li
         (r"/runs", pages.Runs),
         (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
         (r"/events", pages.Events),
-        *([(r"/actions/(?P<action>[a-z]+)", actions.Action)] if options.allow_runs else []),
+        *(_ACTIONS if options.allow_runs else ()),
     ]
     return Application(
         [*extra.pop("handlers", ()), *routes],
@@ -98,6 +101,7 @@ def application(options: Options, access: Access, questions: Questions, live: Li
         access=access,
         questions=questions,
         live=live,
+        starter=actions.Starter(current_settings().logs, live),
         options=options,
         **extra,
     )
