@@ -36,7 +36,7 @@ from pipeline.runs.selection import months_selected, months_to_compare
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve, suggested_command
 from pipeline.state.checks import diff_months
 from pipeline.state.invalidation import deletion_plans
-from pipeline.state.steps import STEPS
+from pipeline.state.steps import STEPS, steps_of
 from pipeline.state.trips import first_rows, hours_of_week, trips_entry
 
 _THREADS = 8
@@ -45,7 +45,8 @@ _MOST_ROWS = 50
 
 def status() -> dict[str, Any]:
     """The status of all months, and what its marks mean."""
-    return with_marks(document(*statuses_of(months_selected((), required=False))))
+    answer = with_marks(document(*statuses_of(months_selected((), required=False))))
+    return {**answer, "last_steps": {name: steps_of(name)[-1] for name in (*DATASETS, ZONES.name)}}
 
 
 def month(dataset: str, month: str | None) -> dict[str, Any]:

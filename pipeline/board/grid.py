@@ -183,7 +183,7 @@ class _Cells:
         if month["raw_bytes"]:
             yield _("%(size)s as published") % {"size": bytes_text(month["raw_bytes"], _)}
         if month["stale"]:
-            yield from (_reasons(reasons, _) for reasons in month["stale"].values())
+            yield from (reasons_text(reasons, _) for reasons in month["stale"].values())
         yield from (visible(rule.replace("_", " ")) for rule in (*month["failed"], *month["warnings"]))
         if mark == "failed" and month["failure"]:
             step, kind, text = month["failure"]
@@ -199,7 +199,7 @@ def expected_text(month: Answer, _: Translate) -> str:
     return text + (", " + _("%(days)s day late", "%(days)s days late", late) % {"days": f"{late:,}"} if late else "")
 
 
-def _reasons(text: str, _: Translate) -> str:
+def reasons_text(text: str, _: Translate) -> str:
     """Why something is stale: reasons that are joined by semicolons and commas."""
     return visible("; ".join(", ".join(map(_, part.split(", "))) for part in text.split("; ")))
 
@@ -250,7 +250,7 @@ def concerns(remarks: Sequence[Answer], _: Translate) -> list[Concern]:
         elif each["stage"] == "refused":
             why = visible(why.partition(": ")[2])
         else:
-            why = _reasons(why, _)
+            why = reasons_text(why, _)
         key = (each["stage"], why)
         subject = f"{each['dataset']} {each['months']}".rstrip()
         link = f"/months/{each['dataset']}/{each['months'][:7]}".rstrip("/")

@@ -81,6 +81,7 @@ def application(options: Options, access: Access, questions: Questions, live: Li
     routes: list[Any] = [
         (r"/", pages.Grid),
         (rf"/months{month}", pages.Month),
+        (rf"/months{month}/data", pages.MonthData),
         (r"/runs", pages.Runs),
         (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
         (r"/events", pages.Events),

@@ -20,7 +20,7 @@ from pipeline.settings import Settings, current_settings, suggested_command
 from pipeline.state.invalidation import Months
 from pipeline.state.inventory import MonthStatus
 from pipeline.state.publication import expected_days
-from pipeline.state.steps import STEPS, TABLE, steps_of
+from pipeline.state.steps import STEPS, TABLE
 
 Statuses = Mapping[str, Sequence[MonthStatus]]
 
@@ -115,10 +115,8 @@ def with_marks(document: Mapping[str, Any]) -> dict[str, Any]:
         "document": {**document, "remarks": [asdict(each) for each in document["remarks"]]},
         "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
         "steps": [
-            {"name": step.name, "stage": step.stage, "leaves": step.leaves, "time_share": step.time_share}
-            for step in TABLE
+            {name: getattr(step, name) for name in ("name", "stage", "leaves", "time_share")} for step in TABLE
         ],
-        "last_steps": {name: steps_of(name)[-1] for name in (*DATASETS, ZONES.name)},
     }
 
 

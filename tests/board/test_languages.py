@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import board
-from pipeline.board import grid
+from pipeline.board import grid, month_page
 from pipeline.board.handler import LANGUAGES
+from pipeline.datasets import DATASETS, ZONES
 from pipeline.runs.overview import MARKS
 from pipeline.state import inventory
 from pipeline.state.steps import TABLE
@@ -38,6 +39,9 @@ def texts() -> Iterator[tuple[str, str]]:
     reasons = _REASON.findall(Path(inventory.__file__).read_text(encoding="utf-8"))
     meanings = [mark.meaning for mark in MARKS.values()]
     steps = [step.name for step in TABLE]
+    texts_of_months = (*month_page.WEEKDAYS, *month_page.COMMANDS.values(), *month_page.MEASURES, *month_page.PHRASES)
+    rules = dict.fromkeys(rule.doc for dataset in (*DATASETS.values(), ZONES) for rule in dataset.rules)
+    yield from ((text, "unknown") for text in (*texts_of_months, *month_page.SEVERITIES, *rules))
     yield from ((text, "unknown") for text in (*reasons, *meanings, *steps, *grid.STATES, *_OUTCOMES, *grid.MONTHS))
 
 
