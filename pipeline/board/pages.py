@@ -78,7 +78,7 @@ class Month(BoardPage):
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
 
 
-class MonthData(_Page):
+class MonthData(BoardPage):
     """First rows and pictures of a month; the page of the month fetches them from here when they are opened."""
 
     async def get(self, dataset: str, month: str | None) -> None:
