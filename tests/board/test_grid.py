@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import tornado.locale
+from conftest import Folder
+from served_board import served_board
 
 from pipeline.board import grid
+from pipeline.datasets import DATASETS
 from pipeline.months import parse_month
 from pipeline.runs.overview import as_data, remarks, with_marks
 from pipeline.settings import Settings, adopt
@@ -207,3 +210,15 @@ def test_a_page_in_a_file_has_every_part_of_the_grid_but_nothing_to_press() -> N
     assert not {*shown.tags} & {"a", "nav", "button", "form", "script", "link", "img"}
     assert "pipeline redo green 2024-02 --from download" in re.sub(r"\s+", " ", shown.text)
     assert [shown.tags.count(tag) for tag in ("html", "table", "h1")] == [1, 1, 1]
+
+
+def test_with_nothing_in_the_lake_the_page_names_the_first_command(folder: Folder) -> None:
+    with served_board(folder) as board:
+        page = board.get("/").text
+        assert "Nothing is in the lake yet" in page
+        for command in ("pipeline backfill green latest", "pipeline demo"):
+            assert f'data-copy="{command}"' in page
+        assert page.count("months, nothing yet") == len(DATASETS)
+        korean = board.session.get(board.url, headers={"Accept-Language": "ko"}, timeout=60).text
+        assert '<html lang="ko">' in korean
+        assert "레이크가 아직 비어 있습니다" in korean
