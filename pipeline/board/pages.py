@@ -20,9 +20,12 @@ from pipeline.settings import suggested_command
 _HEARTBEAT_S, _SLOW_S = 15, 30
 
 
-class _Page(Page):
+class BoardPage(Page):
+    """A page that shows what the board knows."""
+
     @property
     def live(self) -> Live:
+        """What the board knows."""
         live: Live = self.settings["live"]
         return live
 
@@ -31,7 +34,7 @@ class _Page(Page):
         return await self.settings["questions"].ask(question, **values)
 
 
-class Grid(_Page):
+class Grid(BoardPage):
     """All months."""
 
     async def get(self) -> None:
@@ -50,7 +53,7 @@ class Grid(_Page):
         )
 
 
-class Month(_Page):
+class Month(BoardPage):
     """Everything about one month, or about the zones."""
 
     async def get(self, dataset: str, month: str | None) -> None:
@@ -75,7 +78,7 @@ class Month(_Page):
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
 
 
-class MonthData(_Page):
+class MonthData(BoardPage):
     """First rows and pictures of a month; the page of the month fetches them from here when they are opened."""
 
     async def get(self, dataset: str, month: str | None) -> None:
@@ -101,17 +104,18 @@ class MonthData(_Page):
         )
 
 
-class Runs(_Page):
+class Runs(BoardPage):
     """The history of runs."""
 
     def get(self) -> None:
         """Show it."""
         self.live.poll()
         before = self.get_query_argument("before", "")
-        self.render("runs.html", **runs.table(self.live, before, self.locale.translate))
+        waiting = self.settings["starter"].waiting()
+        self.render("runs.html", waiting=waiting, **runs.table(self.live, before, self.locale.translate))
 
 
-class Run(_Page):
+class Run(BoardPage):
     """One run."""
 
     async def get(self, run_id: str) -> None:
@@ -124,7 +128,7 @@ class Run(_Page):
             self.render("run.html", **runs.view(followed, self.live.last, self.locale.translate))
 
 
-class Events(_Page):
+class Events(BoardPage):
     """Server-sent events of what changes, for as long as the page is open.
 
     See https://html.spec.whatwg.org/multipage/server-sent-events.html

@@ -9,13 +9,10 @@ import difflib
 import fcntl
 import json
 import logging
-import math
 import os
 import re
 import secrets
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -23,11 +20,11 @@ from typing import Any
 
 from pipeline.errors import NotPublished, UsageError
 from pipeline.months import parse_month, spans
+from pipeline.runs import processes
 from pipeline.units import counted
 from pipeline.version import __version__
 
-#: A process that is younger than its run by more than this is another one.
-_CLOCK_STEP_S = 10.0
+_ID = re.compile(r"[\w-]{1,80}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Run:
     def outcome(self) -> str:
         """Done, failed, stopped, not published, not all run; without an exit code running or killed."""
         if self.exit_code is None:
-            return "running" if _is_alive(self.process, self.began) else "killed"
+            return "running" if processes.is_alive(self.process, self.began) else "killed"
         words = {0: "done", 1: "failed", 3: "not published", 4: "not all run"}
         return words.get(self.exit_code, "stopped" if self.exit_code > 128 else "failed")
 
@@ -147,9 +144,11 @@ class History:
             try:
                 values: dict[str, Any] = json.loads(line)
                 run = Run(**{**values, "failures": [Failure(**failure) for failure in values["failures"]]})
-            except (ValueError, TypeError, KeyError):
+                datetime.fromisoformat(run.began), datetime.fromisoformat(run.ended or run.began)
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
-            runs[run.id] = run
+            if _ID.fullmatch(run.id):  # It becomes the name of a file.
+                runs[run.id] = run
         return list(runs.values())
 
     def append(self, path: Path, text: str) -> None:
@@ -220,33 +219,3 @@ def counted_months(months: Iterable[tuple[str, object]]) -> str:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _is_alive(process: int, began: str) -> bool:
-    """Whether the process exists, and is no later one with the same number, as after a restart of a container."""
-    with suppress(PermissionError):  # Another user's process.
-        try:
-            os.kill(process, 0)
-        except (ProcessLookupError, OverflowError, TypeError):
-            return False
-    since_s = (datetime.now(timezone.utc) - datetime.fromisoformat(began)).total_seconds()
-    return _age_s(process) > since_s - _CLOCK_STEP_S
-
-
-def _age_s(process: int) -> float:
-    """How long the process has existed; infinite where only the program `ps` knows and there is none."""
-    try:
-        # The name of the program, in parentheses, may have spaces.
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return float(Path("/proc/uptime").read_text().split()[0]) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except FileNotFoundError:
-        pass
-    try:
-        command = ["ps", "-o", "etime=", "-p", str(process)]
-        elapsed = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S603
-        days, _, clock = elapsed.strip().rpartition("-")
-        parts = [int(days or 0) * 24, *map(int, clock.split(":"))]
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return math.inf
-    hours = parts[0] + (parts[1] if parts[3:] else 0)
-    return hours * 3_600 + parts[-2] * 60 + parts[-1]
