@@ -59,6 +59,8 @@ class Board:
     options: tuple[str, ...]
     #: By name: those that a logged-in browser has.
     cookies: dict[str, str] = field(default_factory=dict)
+    #: Answers that several tests look at, by address.
+    seen: dict[str, Answer] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -76,7 +78,7 @@ class Board:
 
     def log_in(self) -> Board:
         """Use a link; then `ask` sends the cookie."""
-        answer = self.ask(self.link().removeprefix(self.url), cookies={})
+        answer = self.ask(urlsplit(self.link())._replace(scheme="", netloc="").geturl(), cookies={})
         assert answer.status == 200
         name, _, value = answer.header("set-cookie").partition(";")[0].partition("=")
         self.cookies = {name: value}
@@ -119,10 +121,13 @@ class Board:
         kept = {name: text for name, text in {**own, **(headers or {})}.items() if text}
         return self.ask(path, "POST", kept, "&".join(f"{name}={text}" for name, text in texts.items()), cookies)
 
-    def send(self, data: bytes, timeout_s: float = PATIENCE_S) -> bytes:
+    def connection(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+
+    def send(self, data: bytes) -> bytes:
         """All that the board answers to these bytes until it closes the connection."""
         answer = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:
+        with self.connection() as connection:
             with suppress(ConnectionError):
                 connection.sendall(data)
                 while part := connection.recv(1 << 16):
