@@ -109,7 +109,7 @@ class Part:
 def parse_record(record_class: type[_Record], text: AnyStr) -> _Record:
     """The dataclass whose fields are a JSON object; ValueError or TypeError for any other text."""
     record = record_class(**json.loads(text))
-    for name, expected in _types_of(record_class).items():
+    for name, expected in _types_of(record_class).items():  # type: ignore[arg-type] # A class is hashable.
         if not isinstance(getattr(record, name), expected):
             raise TypeError(f"{name} has another type")
     return record
