@@ -6,9 +6,16 @@ import os
 import sys
 
 from pipeline.board.server import Options, serve
+from pipeline.errors import PipelineError, visible
 from pipeline.settings import Settings, adopt
 
+if not sys.argv[1:]:
+    sys.exit("pipeline: start it with: pipeline board")
 with os.fdopen(int(sys.argv[1])) as pipe:
     given = json.load(pipe)
 adopt(Settings(**given["settings"]))
-sys.exit(asyncio.run(serve(Options(**given["options"]))))
+try:
+    asyncio.run(serve(Options(**given["options"])))
+except PipelineError as error:
+    print(visible(f"pipeline: {error}"), file=sys.stderr)
+    sys.exit(2)

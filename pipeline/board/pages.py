@@ -83,6 +83,11 @@ class MonthData(BoardPage):
 
     async def get(self, dataset: str, month: str | None) -> None:
         """Show them."""
+        try:
+            month_page.neighbours((await self.live.status())["document"], dataset, month)
+        except PipelineError as error:
+            self.fail(error)
+            return
         questions = ("rows", "marts") if month else ("rows",)
         asked = (self.ask(question, dataset=dataset, month=month) for question in questions)
         answers, problems = dict[str, Any](), []
