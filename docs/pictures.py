@@ -35,7 +35,7 @@ from pipeline.warehouses import open_warehouse
 IMAGES = Path(__file__).parent / "images"
 COMMAND = Path(sys.executable).with_name("pipeline")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
-SIZES = {"desktop": (1280, 1000), "phone": (390, 844)}
+SIZES = {"desktop": (1440, 1400), "phone": (390, 844)}
 PATIENCE_MS = 60_000
 LAST = add_months(date.today().replace(day=1), -3)
 RUNNING = tuple(f"{name} {format_month(LAST)}" for name in ("yellow", "green", "fhvhv"))
@@ -88,7 +88,9 @@ def _take(link: str, base: str, browser: str) -> None:
                 for size, (width, height) in SIZES.items():
                     page.set_viewport_size({"width": width, "height": height})
                     page.goto(base + path, wait_until="load")
-                    page.wait_for_timeout(500)
+                    if name == "month":  # Its data come when they are opened.
+                        page.click("[data-load] > summary")
+                        page.wait_for_selector("[data-load] svg", timeout=PATIENCE_MS)
                     page.screenshot(path=IMAGES / f"board-{name}-{size}-{scheme}.png")
 
 

@@ -25,6 +25,8 @@ MONTHS = ("J|an", "F|eb", "M|ar", "A|pr", "M|ay", "J|un", "J|ul", "A|ug", "S|ep"
 _NOTHING = ("missing", "not published")
 #: States of a step, as its bar shows them.
 STATES = ("done", "running", "queued", "missing", "failed", "stale")
+#: The stages of remarks, the most urgent first.
+_URGENT = ("failed", "refused", "stale")
 #: So many groups of remarks are opened.
 _MOST_OPEN = 2
 
@@ -258,5 +260,5 @@ def concerns(remarks: Sequence[Answer], _: Translate) -> list[Concern]:
         count[key] = count.get(key, 0) + (len(parse_months(each["months"])) if each["months"] else 1)
     return [
         Concern(mark, why, count[mark, why], items, len(groups) <= _MOST_OPEN and len(items) <= _MOST_OPEN)
-        for (mark, why), items in groups.items()
+        for (mark, why), items in sorted(groups.items(), key=lambda group: _URGENT.index(group[0][0]))
     ]

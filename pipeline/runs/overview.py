@@ -114,9 +114,7 @@ def with_marks(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "document": {**document, "remarks": [asdict(each) for each in document["remarks"]]},
         "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
-        "steps": [
-            {name: getattr(step, name) for name in ("name", "stage", "leaves", "time_share")} for step in TABLE
-        ],
+        "steps": [{name: getattr(step, name) for name in ("name", "stage", "leaves", "time_share")} for step in TABLE],
     }
 
 
