@@ -30,7 +30,8 @@ ARROWS = """
     pipeline    read runs.stopping tasks
     __main__    cli
 
-    cli         runs state tasks conform places settings datasets lake marts source warehouses sample.process
+    cli         board runs state tasks conform places settings datasets lake marts source warehouses sample.process
+    board       runs state tasks.logs places settings datasets marts source.retries
     runs        tasks lake.planning state places settings source.retries datasets marts warehouses.base
     tasks       runs.events state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake
@@ -57,11 +58,12 @@ ARROWS = """
 
 #: What others have made, and the parts that may import it.
 OTHERS = {
-    "luigi": "pipeline settings tasks runs cli",
+    "luigi": "pipeline settings tasks runs cli board",
     "pyarrow": "datasets raw conform state warehouses read sample cli",
     "requests": "source lake.google_cloud runs cli",
     "urllib3": "source",
     "click": "cli",
+    "tornado": "board",
     "rich": "cli",
     "packaging": "cli",
     "numpy": "sample warehouses",

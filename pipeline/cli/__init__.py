@@ -20,6 +20,7 @@ from pipeline.version import __version__
 #: By name: the module of the command, and its summary, so that the help imports none of them.
 _COMMANDS = {
     "backfill": ("run", "Bring months up to date."),
+    "board": ("board", "Serve a web page that shows every month."),
     "check": ("check", "Show what the checks of months found, and what changed."),
     "completion": ("operate", "Print the line that turns on completion in a SHELL."),
     "demo": ("run", "Backfill three synthetic months, without the internet."),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import date, datetime, timezone
+from datetime import date
 from importlib import resources
 from string import Template
 from typing import Any
@@ -15,57 +13,15 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.cli.output import new_table, print_line, print_table, print_text, whole
-from pipeline.errors import redact, visible
-from pipeline.months import format_month, parse_month, spans
-from pipeline.places import store_of
-from pipeline.settings import current_settings, suggested_command
-from pipeline.state.inventory import MonthStatus
-from pipeline.state.steps import STEPS, TABLE
+from pipeline.errors import visible
+from pipeline.months import parse_month
+from pipeline.runs.overview import MARKS, Remark
+from pipeline.settings import suggested_command
+from pipeline.state.steps import TABLE
 from pipeline.units import size
 
-Statuses = Mapping[str, Sequence[MonthStatus]]
-
-*_EARLIER, _LAST = TABLE
-#: By mark: its character, which is clear without colours, its colour, and its meaning.
-CELLS: Mapping[str, tuple[str, str, str]] = {
-    "complete": (_LAST.character, _LAST.style, _LAST.meaning),
-    "warned": ("*", "yellow", "complete, with warnings (pipeline check)"),
-    **{step.stage: (step.character, step.style, step.meaning) for step in reversed(_EARLIER)},
-    "missing": ("·", "dim", "missing"),
-    "not published": ("-", "dim", "not published yet"),
-    "stale": ("~", "yellow", "out of date"),
-    "refused": ("!", "red", "refused by its checks"),
-    "failed": ("x", "red", "failed"),
-    "running": ("▸", "bold yellow", "at work"),
-}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-#: By mark, on the page: a letter for those who cannot see its colour; other characters look different in every font.
-_SIGNS = {mark: character for mark, (character, _, _) in CELLS.items()} | {
-    **{step.stage: step.letter for step in _EARLIER},
-    "complete": _LAST.letter,
-    "warned": "W",
-}
 _MOST_REMARKS = 20
-
-
-@dataclass(frozen=True)
-class Remark:
-    """Something that is wrong with consecutive months, and the command that fixes it."""
-
-    dataset: str
-    #: As a period, such as 2024-01..2024-03; empty for the zones.
-    months: str
-    #: refused, failed, or stale.
-    stage: str
-    why: str
-    command: str
-    #: The first step to do again.
-    step: str
-
-    @property
-    def subject(self) -> str:
-        """Such as green 2024-01."""
-        return f"{self.dataset} {self.months}".rstrip()
 
 
 def grid(cells: Mapping[str, Mapping[date, str]]) -> Table:
@@ -74,54 +30,18 @@ def grid(cells: Mapping[str, Mapping[date, str]]) -> Table:
     for year in sorted({month.year for months in cells.values() for month in months}):
         days = [date(year, number, 1) for number in range(1, 13)]
         rows = ([months.get(day) for day in days] for months in cells.values())
-        table.add_row(str(year), *(Text.assemble(*(CELLS[mark][:2] if mark else " " for mark in row)) for row in rows))
+        table.add_row(str(year), *(Text.assemble(*map(_cell, row)) for row in rows))
     return table
+
+
+def _cell(mark: str | None) -> tuple[str, str]:
+    return (MARKS[mark].character, MARKS[mark].style) if mark else (" ", "")
 
 
 def legend(marks: Collection[str]) -> Text:
     """What the characters of these marks mean."""
-    entries = (Text.assemble((sign, style), f" {text}") for mark, (sign, style, text) in CELLS.items() if mark in marks)
+    entries = (Text.assemble(_cell(mark), f" {MARKS[mark].meaning}") for mark in MARKS if mark in marks)
     return Text("   ").join(entries)
-
-
-def document(statuses: Statuses, zones: MonthStatus) -> dict[str, Any]:
-    """The whole status, as JSON has it."""
-    settings = current_settings()
-    return {
-        "as_of": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "lake": store_of(settings).location,
-        "warehouse": redact(settings.warehouse),
-        "totals": _totals([each for months in statuses.values() for each in months]),
-        "zones": _as_data(zones),
-        "datasets": [
-            {"dataset": name, **_totals(months), "months": [_as_data(each) for each in months]}
-            for name, months in statuses.items()
-        ],
-        "remarks": remarks(statuses, zones),
-    }
-
-
-def remarks(statuses: Statuses, zones: MonthStatus) -> list[Remark]:
-    """What is refused, failed or out of date; one remark for consecutive months with the same reason."""
-    results = []
-    for months in ([zones], *statuses.values()):
-        groups: dict[tuple[str, str, str], list[MonthStatus]] = {}
-        for each in months:
-            if each.mark in ("refused", "failed", "stale"):
-                step = each.failure[0] if each.failure and each.mark == "failed" else "download"
-                groups.setdefault((each.mark, _why(each), each.stale_from or step), []).append(each)
-        for (mark, why, step), group in groups.items():
-            texts = {format_month(each.month) if each.month else "": each.failure[2] for each in group if each.failure}
-            for span in spans(each.month for each in group if each.month) or [""]:
-                subject = f"{group[0].dataset} {span}".split()
-                if mark == "failed" and span and step != "conform":
-                    command = suggested_command("backfill", *subject)
-                else:  # Raw bytes that failed to conform may have been replaced at the source.
-                    first = "download" if mark == "failed" and step == "conform" else step
-                    command = suggested_command("redo", *subject, "--from", first)
-                reason = f"{why}: {texts[span]}" if mark == "failed" and span in texts else why
-                results.append(Remark(group[0].dataset, span, mark, reason, command, step))
-    return results
 
 
 def print_status(document: Mapping[str, Any]) -> None:
@@ -148,7 +68,7 @@ def print_status(document: Mapping[str, Any]) -> None:
 def print_remarks(results: Sequence[Remark]) -> None:
     """Print the first remarks, each with its command on a line of its own, and how many more there are."""
     for remark in results[:_MOST_REMARKS]:
-        print_line(f"{remark.subject}: {remark.why}", style=CELLS[remark.stage][1])
+        print_line(f"{remark.subject}: {remark.why}", style=MARKS[remark.stage].style)
         print_line(f"  {remark.command}")
     if len(results) > _MOST_REMARKS:
         print_line(f"… and {len(results) - _MOST_REMARKS} more; --json lists all")
@@ -156,32 +76,6 @@ def print_remarks(results: Sequence[Remark]) -> None:
     if steps - {"download"}:
         but = ", except for --from download" if "download" in steps else ""
         print_line(f"All that is out of date, at once{but}: {suggested_command('refresh', '--apply')}")
-
-
-def _why(status: MonthStatus) -> str:
-    if status.stage == "stale":
-        return "; ".join(status.stale[step] for step in STEPS if step in status.stale)
-    if status.mark == "failed" and status.failure:
-        return f"{status.failure[0]} failed: {status.failure[1]}"
-    return f"refused by its checks: {', '.join(status.failed).replace('_', ' ')}"
-
-
-def _as_data(status: MonthStatus) -> dict[str, Any]:
-    values = asdict(status)
-    month, done = format_month(status.month) if status.month else None, values.pop("done")
-    # A dataset without marts has all of them as soon as it is loaded.
-    steps = {step.stage: min(step.name, status.last_step, key=STEPS.index) in done for step in TABLE}
-    return {**values, "month": month, **steps, "stage": status.stage, "mark": status.mark}
-
-
-def _totals(months: Sequence[MonthStatus]) -> dict[str, Any]:
-    stages, marks = Counter(each.stage for each in months), Counter(each.mark for each in months)
-    return {
-        "stages": {stage: stages[stage] for stage in CELLS if stages[stage]},
-        "marks": {mark: marks[mark] for mark in CELLS if marks[mark]},
-        "rows": sum(each.rows or 0 for each in months if "load" in each.done),
-        "raw_bytes": sum(each.raw_bytes or 0 for each in months),
-    }
 
 
 def _total_rows(document: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -201,13 +95,13 @@ def _zones_text(document: Mapping[str, Any]) -> str:
 def html_page(document: Mapping[str, Any]) -> str:
     """The status as one HTML page that needs no other file: `page.html` is its template."""
     datasets = document["datasets"]
-    css = {step.stage: step.css for step in _EARLIER} | dict.fromkeys(("complete", "warned"), _LAST.css)
+    css = {step.stage: step.css for step in TABLE[:-1]} | dict.fromkeys(("complete", "warned"), TABLE[-1].css)
     template = resources.files("pipeline.cli").joinpath("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         as_of=f"{document['as_of'][:16].replace('T', ' ')} UTC",
         stage_styles="\n".join(f".{name} {{ {style} }}" for name, style in css.items()),
         keys="".join(
-            f'<li><b class="{_class(mark)}" aria-hidden="true">{_SIGNS[mark]}</b>{escape(CELLS[mark][2])}</li>'
+            f'<li><b class="{_class(mark)}" aria-hidden="true">{MARKS[mark].sign}</b>{escape(MARKS[mark].meaning)}</li>'
             for mark in document["totals"]["marks"]
         ),
         datasets="\n".join(map(_page_grid, datasets)),
@@ -240,14 +134,14 @@ def _page_cell(name: str, month: Mapping[str, Any] | None) -> str:
     if month is None:
         return "<td></td>"
     mark = month["mark"]
-    parts = [f"{name} {month['month']}: {CELLS[mark][2]}"]
+    parts = [f"{name} {month['month']}: {MARKS[mark].meaning}"]
     parts += [f"{month['rows']:,} rows"] if month["rows"] else []
     parts += [f"{size(month['raw_bytes'])} as published"] if month["raw_bytes"] else []
     parts += [*month["stale"].values(), *(rule.replace("_", " ") for rule in (*month["failed"], *month["warnings"]))]
     parts += ["{} failed: {}: {}".format(*month["failure"])] if mark == "failed" else []
     title = escape("; ".join(parts))
     return (
-        f'<td class="{_class(mark)}" title="{title}"><span aria-hidden="true">{_SIGNS[mark]}</span>'
+        f'<td class="{_class(mark)}" title="{title}"><span aria-hidden="true">{MARKS[mark].sign}</span>'
         f'<span class="said">{title}</span></td>'
     )
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import click
 
-from pipeline.cli.grid import Remark, document, html_page, print_remarks, print_status, remarks
+from pipeline.cli.grid import html_page, print_remarks, print_status
 from pipeline.cli.options import as_json, months_selected, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
-from pipeline.datasets import ZONES, need_zones
-from pipeline.errors import redact
-from pipeline.months import label, parse_month, spans
-from pipeline.places import inventory_of, source_of, store_of
-from pipeline.runs.history import History
-from pipeline.settings import Settings, current_settings, expand_home
-from pipeline.state.invalidation import Months
-from pipeline.state.inventory import MonthStatus
+from pipeline.datasets import need_zones
+from pipeline.months import parse_month, spans
+from pipeline.places import source_of
+from pipeline.runs.overview import Remark, document, remarks, statuses_of
+from pipeline.settings import current_settings, expand_home
 from pipeline.state.plan import DatasetPlan, plan_backfill
 from pipeline.state.steps import STEPS, step_before
 from pipeline.units import counted, size
@@ -50,7 +46,7 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     pipeline status
     pipeline status yellow green 2021..2024 --html months.html
     """  # noqa: D301
-    result = document(*_statuses(months_selected(selection, required=False)))
+    result = document(*statuses_of(months_selected(selection, required=False)))
     if page:
         page = expand_home(page, "--html")
         with draft_of(Path(page)) as file:
@@ -77,7 +73,7 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
     pipeline plan green 2024
     pipeline plan all 2019..2024 --through conform --json
     """  # noqa: D301
-    statuses, zones = _statuses(months_selected(selection))
+    statuses, zones = statuses_of(months_selected(selection))
     plans, problems = plan_backfill(source_of(current_settings()), statuses, through, date.today())
     # No remark about what is out of date but will be done again.
     for name, each in statuses.items():
@@ -89,32 +85,6 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
         _print_plans(plans, through, zone_steps, findings)
     if problems:
         click.echo(f"pipeline: {problems[0]}; it is unknown whether recent months are published", err=True)
-
-
-def _statuses(months: Months) -> tuple[dict[str, list[MonthStatus]], MonthStatus]:
-    """By dataset: its months; and the zones."""
-    statuses = inventory_of(current_settings()).statuses({**months, ZONES.name: [None]}, date.today())
-    failures = _failures(current_settings())
-    for name, each in statuses.items():
-        statuses[name] = [replace(status, failure=failures.get(label(name, status.month))) for status in each]
-    (zones,) = statuses.pop(ZONES.name)
-    return statuses, zones
-
-
-def _failures(settings: Settings) -> dict[str, tuple[str, str, str]]:
-    """By month, such as green 2024-01: step, kind and text of the error, if its last run on this machine failed.
-
-    Only runs into this lake and this warehouse count, and those of old versions, which did not record the two.
-    """
-    targets = (store_of(settings).location, redact(settings.warehouse))
-    failures: dict[str, tuple[str, str, str]] = {}
-    for run in History(settings.logs).runs():
-        if (run.lake or targets[0], run.warehouse or targets[1]) == targets:
-            for month in run.months_done:
-                failures.pop(month, None)
-            failed = [failure for failure in run.failures if not failure.waits]
-            failures |= {f"{each.dataset} {each.month}".rstrip(): (each.step, each.kind, each.error) for each in failed}
-    return failures
 
 
 def _print_plans(

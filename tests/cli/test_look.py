@@ -20,10 +20,10 @@ from conftest import Folder, make_folder
 from state import rows, state
 
 from pipeline import lake
-from pipeline.cli.grid import CELLS
 from pipeline.datasets import DATASETS
 from pipeline.months import parse_month
 from pipeline.runs.history import Failure, History
+from pipeline.runs.overview import MARKS
 from pipeline.sample import SampleSite
 from pipeline.source.site import Sidecar
 from pipeline.state.steps import STEPS
@@ -319,7 +319,7 @@ def ask_backfill(folder: Folder, period: str, *options: str) -> None:
 )
 def test_status_shows_the_last_step_of_a_backfill_and_plan_the_others(folder: Folder, through: str, cell: str) -> None:
     ask_backfill(folder, "2024-01", "--through", through)
-    character, _, meaning = CELLS[cell]
+    character, meaning = MARKS[cell].character, MARKS[cell].meaning
     said = ask(folder, "status", "green", "2024-01")
     assert said.splitlines()[1:3] == [f"2024  {character}", f"{character} {meaning}"]
     found = ask_json(folder, "plan", "green", "2024-01")

@@ -27,12 +27,13 @@ from conftest import ROOT, Folder, make_folder
 from postgres import PASSWORD, Database
 
 from pipeline import lake
-from pipeline.cli.grid import CELLS, print_remarks, remarks
+from pipeline.cli.grid import print_remarks
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.datasets.base import DECLARATION_KEY, PRESENT_KEY, SOURCE_KEY, Column, Dataset
 from pipeline.datasets.published import estimated_bytes
 from pipeline.lake import open_store
 from pipeline.months import add_months, month_range, spans
+from pipeline.runs.overview import MARKS, remarks
 from pipeline.sample import SampleSite
 from pipeline.source.retries import RetryPolicy
 from pipeline.source.site import make_source
@@ -431,7 +432,7 @@ def test_sizes_are_written_in_one_place() -> None:
 
 
 def test_the_stages_can_be_told_apart_without_colours() -> None:
-    characters = [character for character, _, _ in CELLS.values()]
+    characters = [mark.character for mark in MARKS.values()]
     assert len(set(characters)) == len(characters)
     assert all(len(character) == 1 and not character.isspace() for character in characters)
 

@@ -1,0 +1,14 @@
+"""`python -m pipeline.board FD`: what `pipeline board` becomes; FD is a pipe with its options and settings as JSON."""
+
+import asyncio
+import json
+import os
+import sys
+
+from pipeline.board.server import Options, serve
+from pipeline.settings import Settings, adopt
+
+with os.fdopen(int(sys.argv[1])) as pipe:
+    given = json.load(pipe)
+adopt(Settings(**given["settings"]))
+sys.exit(asyncio.run(serve(Options(**given["options"]))))

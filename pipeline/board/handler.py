@@ -1,0 +1,107 @@
+"""The base of every request handler of the board: the checks, the headers, the language, and the page of an error."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import tornado.locale
+from tornado.web import RequestHandler
+
+from pipeline.board.access import Access, Refused
+from pipeline.errors import PipelineError, visible
+
+LANGUAGES = {"en": "English", "ko": "한국어"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # With no-referrer, browsers would not tell the origin of a form.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Checked(RequestHandler):
+    """A handler that answers only those that may use the board."""
+
+    needs_login = True
+
+    @property
+    def access(self) -> Access:
+        """Key and names of this board."""
+        access: Access = self.settings["access"]
+        return access
+
+    def set_default_headers(self) -> None:
+        """Forbid what a page of the board never needs."""
+        for name, text in _HEADERS.items():
+            self.set_header(name, text)
+        self.clear_header("Server")
+
+    def prepare(self) -> None:
+        """Refuse a request before its handler sees it."""
+        self.access.check_host(self.request)
+        if self.request.method not in ("GET", "HEAD"):
+            self.access.check_write(self.request)
+        if self.needs_login and not self.is_logged_in():
+            raise Refused("this browser has no access yet")
+
+    def is_logged_in(self) -> bool:
+        """Whether the request has the cookie of this board."""
+        return self.get_signed_cookie(self.access.cookie) is not None
+
+
+class Page(Checked):
+    """A page for people."""
+
+    def prepare(self) -> None:
+        """Also take the token of a link, and the choice of a language."""
+        token = self.get_query_argument("token", "")
+        if token and self.request.method == "GET":
+            self.access.check_host(self.request)
+            if self.access.use(token):
+                self.set_signed_cookie(self.access.cookie, "in", expires_days=None, httponly=True, samesite="Strict")
+            elif not self.is_logged_in():
+                raise Refused("this link was used already, or belongs to another board")
+            # Not a redirect: after one from another program, browsers keep back a SameSite=Strict cookie.
+            self.finish(self.render_string("welcome.html"))
+            return
+        super().prepare()
+        language = self.get_query_argument("lang", "")
+        if language in LANGUAGES:
+            self.set_cookie("board_language", language, expires_days=365, samesite="Strict", httponly=True)
+            rest = [each for each in parse_qsl(self.request.query) if each[0] != "lang"]
+            self.redirect(f"{self.request.path}{'?' if rest else ''}{urlencode(rest)}")
+
+    def get_user_locale(self) -> tornado.locale.Locale | None:
+        """The language that was chosen; None for that of the browser."""
+        chosen = self.get_cookie("board_language", "")
+        return tornado.locale.get(chosen) if chosen in LANGUAGES else None
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        """What every template can use."""
+        return {
+            **super().get_template_namespace(),
+            "visible": visible,
+            "languages": LANGUAGES,
+            "allow_runs": self.settings["options"].allow_runs,
+            "has_luigid": self.settings["options"].luigid,
+        }
+
+    def write_error(self, status_code: int, **named: Any) -> None:
+        """Show the error in a page: the message and the remedy, never a traceback."""
+        error = named.get("exc_info", (None, None, None))[1]
+        message = self._reason
+        if isinstance(error, PipelineError):
+            message = error.words
+        elif isinstance(error, Refused):
+            message = error.message
+        self.finish(self.render_string("error.html", status=status_code, message=message))
+
+    def fail(self, error: PipelineError) -> None:
+        """Answer with the error, which is the user's."""
+        self.set_status(400 if error.code == "usage" else 409)
+        self.finish(self.render_string("error.html", status=self.get_status(), message=error.words))
