@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
@@ -112,17 +112,15 @@ class Luigid:
         return found
 
 
-_LUIGID = ("luigid", "--address", "127.0.0.1", "--state-path", "luigid.pickle", "--port")
-
-
 @contextmanager
-def running_luigid(folder: Folder, port: int = 0, command: Sequence[str] = _LUIGID) -> Iterator[Luigid]:
+def running_luigid(folder: Folder, port: int = 0) -> Iterator[Luigid]:
     """A luigid that reads the luigi.cfg of the folder and keeps its state there; at any port unless one is given."""
     if not port:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-    process = folder.start(*command, str(port))
+    state = str(folder.path / "luigid.pickle")
+    process = folder.start("luigid", "--address", "127.0.0.1", "--port", str(port), "--state-path", state)
     heard = Heard(process)
     try:
         heard.until(lambda line: "Scheduler starting up" in line)

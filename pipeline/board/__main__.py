@@ -1,4 +1,4 @@
-"""`python -m pipeline.board FD`: what `pipeline board` becomes; FD is a pipe with its options and settings as JSON."""
+"""`python -m pipeline.board FD`: what `pipeline board` becomes; FD is a pipe with all options and settings as JSON."""
 
 import asyncio
 import json
@@ -7,8 +7,10 @@ import sys
 
 from pipeline.board.server import Options, serve
 from pipeline.settings import Settings, adopt
+from pipeline.tasks.luigi_options import prepare_luigi
 
 with os.fdopen(int(sys.argv[1])) as pipe:
     given = json.load(pipe)
 adopt(Settings(**given["settings"]))
+prepare_luigi(given["luigi"])
 sys.exit(asyncio.run(serve(Options(**given["options"]))))

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,15 +18,19 @@ from typing import Any, NamedTuple
 import luigi.server
 from luigi.metrics import MetricsCollectors
 from luigi.task_status import DISABLED, FAILED, PENDING, RUNNING
-from tornado.httputil import split_host_and_port
 from tornado.ioloop import PeriodicCallback
-from tornado.web import HTTPError, RequestHandler, StaticFileHandler
+from tornado.web import HTTPError, StaticFileHandler
 
+from pipeline.board.access import Refused
+from pipeline.board.handler import Checked
 from pipeline.runs.scheduler import StepScheduler
 from pipeline.tasks.luigi_options import prepare_luigi
 
-#: For `max_body_size` of the server: a worker sends the ids of all steps of a run at once, 60 bytes each.
-BODY_LIMIT_BYTES = 4_000_000
+#: luigi.cfg overrides these; docs/luigid.cfg gives the reasons.
+_OPTIONS = {
+    "scheduler": {"worker_disconnect_delay": "30"},
+    "prometheus": {"use_task_family_in_labels": "true", "task_parameters_to_use_in_labels": '["dataset"]'},
+}
 #: Dead workers are looked for, and the state is saved, as often.
 _INTERVAL_S = 60
 _VISUALISER = Path(luigi.server.__file__).parent / "static" / "visualiser"
@@ -55,34 +58,34 @@ class Overlay(NamedTuple):
 
 
 class Luigid:
-    """A luigid; `handlers` are for the board's application, `start` and `stop` are called in its loop."""
+    """A luigid that loads its state at the start and saves it at the end of the block; used within the board's loop."""
 
-    def __init__(self, logs: Path, allowed_hosts: Collection[str], is_logged_in: Callable[[RequestHandler], bool]):
-        self.allowed_hosts, self.is_logged_in = allowed_hosts, is_logged_in
-        self._folder = logs / "board"
-        prometheus = find_spec("prometheus_client") is not None
+    def __init__(self, logs: str) -> None:
+        prepare_luigi(_OPTIONS)
+        logging.getLogger("luigi.scheduler").setLevel(logging.WARNING)
+        self._path = Path(logs) / "board" / "luigid.pickle"
+        has_prometheus = find_spec("prometheus_client") is not None
         self.scheduler = StepScheduler(
-            state_path=str(self._folder / "luigid.pickle"),
-            metrics_collector=MetricsCollectors.prometheus if prometheus else MetricsCollectors.default,
+            state_path=str(self._path),
+            metrics_collector=MetricsCollectors.prometheus if has_prometheus else MetricsCollectors.default,
         )
         self._callback = PeriodicCallback(self._tick, _INTERVAL_S * 1000)
-        own: dict[str, Any] = {"luigid": self}
-        #: The page of the visualiser finds the API by a relative address.
-        self.handlers: list[tuple[str, type[RequestHandler], dict[str, Any]]] = [
-            (r"/api/(\w+)", _Api, own),
+        own = {"scheduler": self.scheduler}
+        #: The page of the visualiser finds the API by its relative address, ../../api.
+        self.handlers: list[tuple[Any, ...]] = [
+            (r"(?:/luigid)?/api/(\w+)", _Api, own),
             (r"/metrics", _Metrics, own),
-            (r"/luigid/?", _Entrance, own),
-            (r"/static/visualiser/(.*)", _Visualiser, own),
+            (r"/luigid/?", _Entrance),
+            (r"/luigid/static/visualiser/(.*)", _Visualiser, {"path": str(_VISUALISER)}),
         ]
 
-    def start(self) -> None:
-        """Load the state of the last process."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def __enter__(self) -> Luigid:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self.scheduler.load()
         self._callback.start()
+        return self
 
-    def stop(self) -> None:
-        """Save the state."""
+    def __exit__(self, *_: object) -> None:
         self._callback.stop()
         self.scheduler.dump()
 
@@ -108,64 +111,26 @@ class Luigid:
         self.scheduler.dump()
 
 
-def add_luigid(
-    logs: Path,
-    allowed_hosts: Collection[str],
-    is_logged_in: Callable[[RequestHandler], bool],
-    luigi_options: Mapping[str, Mapping[str, str]],
-) -> Luigid:
-    """A luigid that keeps its state below `logs`.
-
-    `allowed_hosts` are the names, without port, under which it may be addressed. `luigi_options` are those of
-    `pipeline.tasks.luigi_options.default_options`, which imports pyarrow to know them; luigi.cfg overrides them.
-    """
-    prepare_luigi(luigi_options)
-    prepare_luigi(_OPTIONS)
-    logging.getLogger("luigi.scheduler").setLevel(logging.WARNING)
-    return Luigid(logs, allowed_hosts, is_logged_in)
-
-
-#: docs/luigid.cfg gives the reasons.
-_OPTIONS = {
-    "scheduler": {"worker_disconnect_delay": "30"},
-    "prometheus": {"use_task_family_in_labels": "true", "task_parameters_to_use_in_labels": '["dataset"]'},
-}
-
-
-class _Guarded(RequestHandler):
+class _Guarded(Checked):
     """The checks in front of each of luigid's handlers."""
 
-    csp = "default-src 'none'; frame-ancestors 'none'"
     #: The values of Sec-Fetch-Site that are allowed; it is "none" where the user enters the address.
     sites: tuple[str, ...] = ("same-origin",)
-
-    def initialize(self, **options: Any) -> None:
-        self._luigid: Luigid = options["luigid"]
-        self._scheduler = self._luigid.scheduler
-
-    def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", self.csp)
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("Cache-Control", "no-store")
 
     def check_xsrf_cookie(self) -> None:
         """Nothing: workers have no cookies, and `prepare` refuses other sites."""
 
     def prepare(self) -> None:
-        host, headers = self.request.host.lower(), self.request.headers
-        if split_host_and_port(host)[0].strip("[]") not in self._luigid.allowed_hosts:
-            raise HTTPError(403, reason="Unknown host")
-        if len(self.request.body) > BODY_LIMIT_BYTES:
-            raise HTTPError(413)
-        site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+        """Refuse other sites, and browsers without a login."""
+        self.access.check_host(self.request)
+        site, origin = (self.request.headers.get(name) for name in ("Sec-Fetch-Site", "Origin"))
         if site is None and origin is None and self.is_for_programs():
             return
-        if site not in (None, *self.sites) or (origin is not None and origin.lower().partition("://")[2] != host):
-            raise HTTPError(403, reason="Cross-site request")
-        if not self._luigid.is_logged_in(self):
-            raise HTTPError(403, reason="Not logged in; use the link of: pipeline board --link")
+        own = origin is None or origin.lower().partition("://")[2] == self.request.host.lower()
+        if not own or site not in (None, *self.sites):
+            raise Refused("the request does not come from a page of this board")
+        if not self.is_logged_in():
+            raise Refused("this browser has no access yet")
 
     def is_for_programs(self) -> bool:
         """Whether the request, which has no mark of a browser, needs no login."""
@@ -194,7 +159,7 @@ class _Entrance(_Guarded):
     sites = ("same-origin", "none")
 
     def get(self) -> None:
-        self.redirect("/static/visualiser/index.html")
+        self.redirect("/luigid/static/visualiser/index.html")
 
 
 def _visualiser_csp() -> str:
@@ -213,6 +178,6 @@ class _Visualiser(_Guarded, StaticFileHandler):
     csp = _visualiser_csp()
     sites = ("same-origin", "none")
 
-    def initialize(self, **options: Any) -> None:  # type: ignore[override]
-        super().initialize(**options)
-        StaticFileHandler.initialize(self, str(_VISUALISER))
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        self.set_header("Content-Security-Policy", self.csp)

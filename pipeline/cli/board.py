@@ -13,6 +13,7 @@ from pipeline.board.access import new_link
 from pipeline.board.server import Options
 from pipeline.cli.options import with_settings
 from pipeline.settings import current_settings
+from pipeline.tasks.luigi_options import default_options
 
 
 @click.command()
@@ -45,7 +46,7 @@ def board(link: bool, no_open: bool, **others: object) -> None:
     read, write = os.pipe()
     os.set_inheritable(read, True)
     with os.fdopen(write, "w") as pipe:
-        json.dump({"options": asdict(options), "settings": asdict(settings)}, pipe)
+        json.dump({"options": asdict(options), "settings": asdict(settings), "luigi": default_options()}, pipe)
     os.execv(sys.executable, [sys.executable, "-m", "pipeline.board", str(read)])  # noqa: S606
 
 

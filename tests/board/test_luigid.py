@@ -11,21 +11,45 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
 
 import pytest
 import requests
-from commands import Heard, Luigid, running_luigid
+from commands import Heard, Luigid
 from conftest import Folder, make_folder
+from emulators import free_port
 
+from pipeline.board.luigid import Luigid as BoardLuigid
 from pipeline.sample import SampleSite
 
-_ALONE = ("python", str(Path(__file__).with_name("luigid_alone.py")), "logs")
-_LOGIN = {"Cookie": "in=yes"}
 _MONTH = {"dataset": "green", "month": "2024-01"}
+
+
+@contextmanager
+def _running_board(folder: Folder, port: int = 0) -> Iterator[Luigid]:
+    """A board with luigid that reads the luigi.cfg of the folder; at any port unless one is given."""
+    port = port or free_port()
+    process = folder.start("pipeline", "board", "--luigid", "--no-open", "--no-link", "--port", str(port))
+    luigid = Luigid(port, process)
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None
+            with suppress(requests.ConnectionError):
+                return requests.get(f"{luigid.url}/api/resource_list", timeout=60).ok
+            return False
+
+        _wait(answers)
+        yield luigid
+    finally:
+        process.terminate()
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, out + error
+    assert "Traceback" not in error
 
 
 @pytest.fixture
@@ -44,13 +68,12 @@ def place(tmp_path: Path, site: SampleSite) -> Folder:
 
 @pytest.fixture
 def luigid(place: Folder) -> Iterator[Luigid]:
-    with running_luigid(place, command=_ALONE) as running:
+    with _running_board(place) as running:
         yield running
 
 
-def _overlay(luigid: Luigid) -> tuple[dict[tuple[str, ...], list[Any]], int]:
-    answer = requests.get(luigid.url, timeout=60).json()
-    return {tuple(step[:3]): step[3:] for step in answer["steps"]}, answer["workers"]
+def _link(place: Folder, luigid: Luigid) -> str:
+    return place.pipeline("board", "--link", "--port", str(luigid.port)).stdout.strip()
 
 
 def _wait(condition: Callable[[], Any]) -> Any:
@@ -64,26 +87,20 @@ def _wait(condition: Callable[[], Any]) -> Any:
 # Runs
 
 
-def test_a_run_uses_it_and_its_steps_are_in_the_overlay(own: Folder, luigid: Luigid, site: SampleSite) -> None:
-    site.faults.add("green*2024-02*", "delay", 3)
+def test_a_run_uses_it_and_a_failed_step_is_failed_until_the_next_run(
+    own: Folder, place: Folder, luigid: Luigid, site: SampleSite
+) -> None:
     site.faults.add("green*2024-01*", 500, times=math.inf)
     own.environment["PIPELINE_RETRIES"] = "0"
-    run = own.start("pipeline", "backfill", "green", "2024-01..2024-02", "--scheduler", luigid.url)
-    _wait(lambda: _overlay(luigid)[0].get(("green", "2024-02", "download"), [""])[0] == "RUNNING")
-    steps, workers = _overlay(luigid)
-    assert workers == 1
-    assert steps["green", "2024-02", "mart"] == ["PENDING", "", None]
-    out, error = run.communicate(timeout=120)
-    assert run.returncode == 1, out + error
-    steps, _ = _overlay(luigid)
-    assert steps["green", "2024-01", "download"][0] == "FAILED"
-    assert not [key for key in steps if key[1] == "2024-02"], "finished steps are the inventory's"
-    assert {task["params"]["month"] for task in luigid.tasks("FAILED").values()} == {"2024-01"}
+    months = ("backfill", "green", "2024-01..2024-02", "--scheduler", luigid.url)
+    ended = own.pipeline(*months)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert [(task["name"], task["params"]) for task in luigid.tasks("FAILED").values()] == [("Download", _MONTH)]
     assert luigid.tasks("DISABLED") == {}
     site.faults.clear()
-    again = own.pipeline("backfill", "green", "2024-01..2024-02", "--scheduler", luigid.url)
+    again = own.pipeline(*months)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert _overlay(luigid)[0] == {}
+    assert {task["status"] for task in luigid.tasks().values()} == {"DONE"}
     metrics = requests.get(f"{luigid.url}/metrics", timeout=60).text
     assert 'luigi_task_failed_total{dataset="green",family="Download"} 1.0' in metrics
     assert 'luigi_task_done_total{dataset="green",family="Mart"} 2.0' in metrics
@@ -122,10 +139,10 @@ def test_a_restart_in_the_middle_of_a_run_keeps_its_state(
     heard = Heard(run)
     _wait(lambda: "Mart" in {task["name"] for task in luigid.tasks("DONE").values()})
     luigid.process.terminate()
-    assert luigid.process.wait(60) == 0
-    assert (place.path / "logs" / "board" / "luigid.pickle").stat().st_mode & 0o077 == 0
+    luigid.process.wait(60)
+    assert (place.path / "data" / "logs" / "board" / "luigid.pickle").stat().st_mode & 0o077 == 0
     stopped = time.time()
-    with running_luigid(place, luigid.port, _ALONE) as restarted:
+    with _running_board(place, luigid.port) as restarted:
         tasks = restarted.tasks().values()
         assert {task["name"] for task in tasks if task["status"] == "DONE"} >= {"Download", "Conform", "Load", "Mart"}
         assert [task["params"]["month"] for task in tasks if task["status"] == "RUNNING"] == ["2024-01"]
@@ -143,10 +160,10 @@ class _Attack:
 
 @pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(_Attack()), pickle.dumps(({}, 3))])
 def test_a_state_file_that_is_no_state_is_ignored_and_runs_no_code(place: Folder, content: bytes) -> None:
-    file = place.path / "logs" / "board" / "luigid.pickle"
+    file = place.path / "data" / "logs" / "board" / "luigid.pickle"
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
-    with running_luigid(place, command=_ALONE) as running:
+    with _running_board(place) as running:
         assert running.tasks() == {}
     assert not (place.path / "attacked").exists()
     assert len(pickle.loads(file.read_bytes())) == 3
@@ -155,8 +172,21 @@ def test_a_state_file_that_is_no_state_is_ignored_and_runs_no_code(place: Folder
 # Attacks
 
 
-def _send(luigid: Luigid, method: str, path: str, **headers: str | None) -> int:
-    sent = {name.replace("_", "-"): text for name, text in headers.items() if text}
+#: Stands for the cookie of a browser that is logged in.
+_LOGIN = "login"
+
+
+@pytest.fixture
+def send(place: Folder, luigid: Luigid) -> Callable[..., int]:
+    """Send a request that would add a task; returns the status."""
+    session = requests.Session()
+    assert session.get(_link(place, luigid), timeout=60).ok
+    cookie = f"board_{luigid.port}={session.cookies[f'board_{luigid.port}']}"
+    return partial(_send, luigid, cookie)
+
+
+def _send(luigid: Luigid, cookie: str, method: str, path: str, **headers: str) -> int:
+    sent = {name.replace("_", "-"): cookie if text == _LOGIN else text for name, text in headers.items()}
     data = {"data": json.dumps({"worker": "evil", "task_id": "evil", "family": "Load", "params": _MONTH})}
     where = {"params": data} if method == "GET" else {"data": data}
     answer = requests.request(method, luigid.url + path, headers=sent, timeout=60, allow_redirects=False, **where)
@@ -172,25 +202,27 @@ def _send(luigid: Luigid, method: str, path: str, **headers: str | None) -> int:
 _OTHER_SITE = {"Origin": "http://evil.example", "Sec_Fetch_Site": "cross-site"}
 _REFUSED: dict[str, dict[str, str]] = {
     "another site": _OTHER_SITE,
-    "another site, with the login": {**_OTHER_SITE, **_LOGIN},
-    "an old browser's form": {"Origin": "http://evil.example", **_LOGIN},
-    "a sandboxed page": {"Origin": "null", **_LOGIN},
-    "an empty origin": {"Origin": "null ", "Sec_Fetch_Site": "same-origin", **_LOGIN},
-    "another port of this machine": {"Origin": "http://127.0.0.1:1", "Sec_Fetch_Site": "same-site", **_LOGIN},
-    "an image of another site": {"Sec_Fetch_Site": "cross-site", **_LOGIN},
-    "an address entered into the browser": {"Sec_Fetch_Site": "none", **_LOGIN},
-    "an unknown mark": {"Sec_Fetch_Site": "x", **_LOGIN},
+    "another site, with the login": {**_OTHER_SITE, "Cookie": _LOGIN},
+    "an old browser's form": {"Origin": "http://evil.example", "Cookie": _LOGIN},
+    "a sandboxed page": {"Origin": "null", "Cookie": _LOGIN},
+    "an empty origin": {"Origin": "null ", "Sec_Fetch_Site": "same-origin", "Cookie": _LOGIN},
+    "another port of this machine": {"Origin": "http://127.0.0.1:1", "Sec_Fetch_Site": "same-site", "Cookie": _LOGIN},
+    "an image of another site": {"Sec_Fetch_Site": "cross-site", "Cookie": _LOGIN},
+    "an address entered into the browser": {"Sec_Fetch_Site": "none", "Cookie": _LOGIN},
+    "an unknown mark": {"Sec_Fetch_Site": "x", "Cookie": _LOGIN},
     "a page of the board without a login": {"Sec_Fetch_Site": "same-origin"},
-    "a page of the board with another login": {"Sec_Fetch_Site": "same-origin", "Cookie": "in=no"},
+    "a page of the board with another login": {"Sec_Fetch_Site": "same-origin", "Cookie": "board=x"},
     "another name for this machine": {"Host": "rebinding.example"},
-    "that name, with the login": {"Host": "rebinding.example", "Origin": "http://rebinding.example", **_LOGIN},
+    "that name, with the login": {"Host": "rebinding.example", "Origin": "http://rebinding.example", "Cookie": _LOGIN},
     "a name that only begins like an allowed one": {"Host": "127.0.0.1.evil.example"},
     "a name with a user": {"Host": "127.0.0.1@evil.example"},
 }
 
 
 @pytest.mark.parametrize("headers", _REFUSED.values(), ids=_REFUSED)
-def test_a_request_of_another_web_page_is_refused(luigid: Luigid, headers: dict[str, str]) -> None:
+def test_a_request_of_another_web_page_is_refused(
+    luigid: Luigid, send: Callable[..., int], headers: dict[str, str]
+) -> None:
     for method, path in (
         ("POST", "/api/add_task"),
         ("GET", "/api/add_task"),
@@ -198,29 +230,29 @@ def test_a_request_of_another_web_page_is_refused(luigid: Luigid, headers: dict[
         ("POST", "/metrics"),
         ("GET", "/metrics"),
     ):
-        assert _send(luigid, method, path, **headers) in (400, 403), (method, path)
+        assert send(method, path, **headers) in (400, 403), (method, path)
     if headers.get("Sec_Fetch_Site") != "none":
-        assert _send(luigid, "GET", "/luigid/", **headers) in (400, 403)
-        assert _send(luigid, "GET", "/static/visualiser/index.html", **headers) in (400, 403)
+        assert send("GET", "/luigid/", **headers) in (400, 403)
+        assert send("GET", "/luigid/static/visualiser/index.html", **headers) in (400, 403)
     assert luigid.tasks() == {}
 
 
-def test_a_get_without_any_mark_changes_nothing(luigid: Luigid) -> None:
-    assert _send(luigid, "GET", "/api/add_task") == 403, "so does an image on an address of the local network"
+def test_a_get_without_any_mark_changes_nothing(luigid: Luigid, send: Callable[..., int]) -> None:
+    assert send("GET", "/api/add_task") == 403, "so does an image on an address of the local network"
     assert luigid.tasks() == {}
-    assert _send(luigid, "GET", "/api/resource_list") == 400, "as programs do, but without parameters"
+    assert send("GET", "/api/resource_list") == 400, "as programs do, but without parameters"
     assert requests.get(f"{luigid.url}/api/resource_list", timeout=60).status_code == 200
 
 
-def test_workers_and_the_pages_of_the_board_pass(luigid: Luigid) -> None:
-    assert _send(luigid, "POST", "/api/add_task") == 200, "a worker"
+def test_workers_and_the_pages_of_the_board_pass(luigid: Luigid, send: Callable[..., int]) -> None:
+    assert send("POST", "/api/add_task") == 200, "a worker"
     assert list(luigid.tasks()) == ["evil"]
-    same = {"Sec_Fetch_Site": "same-origin", **_LOGIN}
-    assert _send(luigid, "GET", "/api/forgive_failures", **same) == 400, "it has other parameters"
-    assert _send(luigid, "GET", "/api/task_list", **same) == 200
-    assert _send(luigid, "POST", "/api/add_task", **same, Origin=luigid.url) == 200
-    assert _send(luigid, "GET", "/static/visualiser/index.html", Sec_Fetch_Site="none", **_LOGIN) == 200
-    assert _send(luigid, "GET", "/luigid/", Sec_Fetch_Site="none", **_LOGIN) == 302
+    same = {"Sec_Fetch_Site": "same-origin", "Cookie": _LOGIN}
+    assert send("GET", "/api/forgive_failures", **same) == 400, "it has other parameters"
+    assert send("GET", "/api/task_list", **same) == 200
+    assert send("POST", "/api/add_task", **same, Origin=luigid.url) == 200
+    assert send("GET", "/luigid/static/visualiser/index.html", Sec_Fetch_Site="none", Cookie=_LOGIN) == 200
+    assert send("GET", "/luigid/", Sec_Fetch_Site="none", Cookie=_LOGIN) == 302
 
 
 def test_invalid_and_large_requests_are_refused_and_it_stays_up(luigid: Luigid) -> None:
@@ -232,27 +264,55 @@ def test_invalid_and_large_requests_are_refused_and_it_stays_up(luigid: Luigid) 
     assert post("/api/add_task", {"data": "{}"}) == 400
     assert post("/api/__init__", {}) == 404
     assert post("/api/_prune_tasks", {}) == 404
-    for path in ("/static/visualiser/../../server.py", "/static/visualiser/..%2f..%2fserver.py"):
+    for path in ("/luigid/static/visualiser/../../server.py", "/luigid/static/visualiser/..%2f..%2fserver.py"):
         with socket.create_connection(("127.0.0.1", luigid.port)) as raw:
             raw.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
             assert re.match(rb"HTTP/1.1 40[34] ", raw.recv(1000))
     with suppress(requests.ConnectionError):  # It closes the connection before everything is sent.
-        assert post("/api/add_task", b"x" * 5_000_000) in (400, 413)
-    explanation = json.dumps("x" * 1_000_000)
+        assert post("/api/add_task", b"x" * 2_000_000) in (400, 413)
+    explanation = json.dumps("x" * 900_000)
     luigid.ask("add_task", worker="w", task_id="step", family="Load", params=_MONTH, expl=explanation)
     assert luigid.ask("fetch_error", task_id="step")["error"] == explanation
 
 
-def test_odd_values_of_a_program_do_not_break_the_overlay(luigid: Luigid) -> None:
-    for number, odd in enumerate(({"month": 3}, {}, {"dataset": None, "month": ["x"]}, {**_MONTH, "x": "<b>"})):
-        luigid.ask("add_task", worker="w", task_id=f"{number}", family="Load", params=odd)
-        luigid.ask("set_task_status_message", task_id=f"{number}", status_message={"a": ["<script>"]})
-        luigid.ask("set_task_progress_percentage", task_id=f"{number}", progress_percentage=["1", 3e9, -5, 50][number])
-    luigid.ask("add_task", worker="w", task_id="other", family="LoadOther", params=_MONTH)
-    steps, workers = _overlay(luigid)
+# What it knows
+
+
+def test_the_overlay_has_the_running_waiting_and_failed_steps(tmp_path: Path) -> None:
+    luigid = BoardLuigid(str(tmp_path))
+    ask = luigid.scheduler
+    for name in ("DownloadZones", "Download", "Load", "Mart", "Conform"):
+        params = {"dataset": "zones", "month": ""} if name == "DownloadZones" else _MONTH
+        ask.add_task(worker="w", task_id=name, family=name, params=params, priority=-1 if name == "Conform" else 0)
+    for _ in range(4):
+        ask.get_work(worker="w", host="here")
+    ask.set_task_status_message("Download", "1.0 MB of 2.0 MB")
+    ask.set_task_progress_percentage("Download", 50)
+    ask.add_task(worker="w", task_id="Load", family="Load", status="FAILED", expl='"a reason"')
+    ask.add_task(worker="w", task_id="Mart", family="Mart", status="DONE")
+    assert luigid.overlay() == (
+        {
+            ("zones", "", "download"): ("RUNNING", "", None),
+            ("green", "2024-01", "download"): ("RUNNING", "1.0 MB of 2.0 MB", 0.5),
+            ("green", "2024-01", "load"): ("FAILED", "", None),
+            ("green", "2024-01", "conform"): ("PENDING", "", None),
+        },
+        1,
+    )
+
+
+def test_odd_values_of_a_program_do_not_break_the_overlay(tmp_path: Path) -> None:
+    luigid = BoardLuigid(str(tmp_path))
+    odd_params: list[Any] = [{"month": 3}, {}, {"dataset": None, "month": ["x"]}, {**_MONTH, "x": "<b>"}]
+    for number, odd in enumerate(odd_params):
+        luigid.scheduler.add_task(worker="w", task_id=f"{number}", family="Load", params=odd)
+        luigid.scheduler.set_task_status_message(f"{number}", {"a": ["<script>"]})
+        luigid.scheduler.set_task_progress_percentage(f"{number}", ["1", 3e9, -5, math.nan][number])
+    luigid.scheduler.add_task(worker="w", task_id="other", family="LoadOther", params=_MONTH)
+    steps, workers = luigid.overlay()
     assert workers == 1
-    assert steps["green", "2024-01", "load"] == ["PENDING", "{'a': ['<script>']}", 0.5]
-    assert {step[2] for step in steps} == {"load"}
+    assert steps["green", "2024-01", "load"] == ("PENDING", "{'a': ['<script>']}", 0.0)
+    assert {step for _, _, step in steps} == {"load"}
 
 
 # The visualiser
@@ -262,9 +322,7 @@ class _Browser:
     """A Chromium, driven by its own protocol for tests."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.driver = Popen(["chromedriver", f"--port={port}"], stdout=DEVNULL, stderr=DEVNULL)
         url = f"http://127.0.0.1:{port}"
         flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
@@ -295,14 +353,13 @@ class _Browser:
 
 
 @pytest.fixture
-def browser(tmp_path: Path, luigid: Luigid) -> Iterator[_Browser]:
+def browser(tmp_path: Path, place: Folder, luigid: Luigid) -> Iterator[_Browser]:
     """A browser that is logged in."""
     if not shutil.which("chromedriver"):
         pytest.skip("chromedriver is not installed")
     browser = _Browser(tmp_path / "profile")
     try:
-        browser.ask("url", url=luigid.url)
-        browser.ask("cookie", cookie={"name": "in", "value": "yes", "sameSite": "Strict"})
+        browser.ask("url", url=_link(place, luigid))
         yield browser
     finally:
         browser.close()
@@ -337,7 +394,7 @@ def test_the_visualiser_works_in_a_browser_and_shows_failed_steps_as_failed(luig
     browser.run("document.querySelector('button.forgiveFailures').click()")
     _wait(lambda: luigid.tasks("FAILED") == {})
     for tab in ("workers", "resources", "graph&taskId=Mart&visType=svg", "graph&taskId=Mart&visType=d3"):
-        browser.ask("url", url=f"{luigid.url}/static/visualiser/index.html#tab={tab}")
+        browser.ask("url", url=f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
         browser.ask("refresh")
         _wait(lambda: browser.run("return document.querySelector('.tab-pane.active') && jQuery.active === 0"))
     assert _problems(browser) == []
@@ -354,7 +411,7 @@ def test_names_and_messages_of_steps_run_no_script_in_the_visualiser(luigid: Lui
     browser.run("document.querySelector('button.statusMessage').click()")
     _wait(lambda: browser.run("return document.querySelector('#statusMessageModal pre img')"))
     for tab, call in (("workers", "worker_list"), ("resources", "resource_list")):
-        browser.ask("url", url=f"{luigid.url}/static/visualiser/index.html#tab={tab}")
+        browser.ask("url", url=f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
         browser.ask("refresh")
         asked = f"performance.getEntriesByType('resource').some(entry => entry.name.includes('/api/{call}'))"
         _wait(lambda asked=asked: browser.run(f"return document.readyState === 'complete' && {asked}"))
