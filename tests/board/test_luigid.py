@@ -176,16 +176,23 @@ def test_a_state_file_that_is_no_state_is_ignored_and_runs_no_code(place: Folder
 _LOGIN = "login"
 
 
-@pytest.fixture
-def send(place: Folder, luigid: Luigid) -> Callable[..., int]:
-    """Send a request that would add a task; returns the status."""
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> Iterator[Luigid]:
+    """A luigid that should never get a task."""
+    place = make_folder(tmp_path_factory.mktemp("attacked"), shared_site.url)
+    with _running_board(place) as running:
+        running.cookie = _cookie(place, running)  # type: ignore[attr-defined]
+        yield running
+
+
+def _cookie(place: Folder, luigid: Luigid) -> str:
     session = requests.Session()
     assert session.get(_link(place, luigid), timeout=60).ok
-    cookie = f"board_{luigid.port}={session.cookies[f'board_{luigid.port}']}"
-    return partial(_send, luigid, cookie)
+    return f"board_{luigid.port}={session.cookies[f'board_{luigid.port}']}"
 
 
 def _send(luigid: Luigid, cookie: str, method: str, path: str, **headers: str) -> int:
+    """Send a request that would add a task; returns the status."""
     sent = {name.replace("_", "-"): cookie if text == _LOGIN else text for name, text in headers.items()}
     data = {"data": json.dumps({"worker": "evil", "task_id": "evil", "family": "Load", "params": _MONTH})}
     where = {"params": data} if method == "GET" else {"data": data}
@@ -220,9 +227,8 @@ _REFUSED: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("headers", _REFUSED.values(), ids=_REFUSED)
-def test_a_request_of_another_web_page_is_refused(
-    luigid: Luigid, send: Callable[..., int], headers: dict[str, str]
-) -> None:
+def test_a_request_of_another_web_page_is_refused(attacked: Luigid, headers: dict[str, str]) -> None:
+    send = partial(_send, attacked, attacked.cookie)  # type: ignore[attr-defined]
     for method, path in (
         ("POST", "/api/add_task"),
         ("GET", "/api/add_task"),
@@ -234,17 +240,19 @@ def test_a_request_of_another_web_page_is_refused(
     if headers.get("Sec_Fetch_Site") != "none":
         assert send("GET", "/luigid/", **headers) in (400, 403)
         assert send("GET", "/luigid/static/visualiser/index.html", **headers) in (400, 403)
-    assert luigid.tasks() == {}
+    assert attacked.tasks() == {}
 
 
-def test_a_get_without_any_mark_changes_nothing(luigid: Luigid, send: Callable[..., int]) -> None:
+def test_a_get_without_any_mark_changes_nothing(attacked: Luigid) -> None:
+    send = partial(_send, attacked, attacked.cookie)  # type: ignore[attr-defined]
     assert send("GET", "/api/add_task") == 403, "so does an image on an address of the local network"
-    assert luigid.tasks() == {}
+    assert attacked.tasks() == {}
     assert send("GET", "/api/resource_list") == 400, "as programs do, but without parameters"
-    assert requests.get(f"{luigid.url}/api/resource_list", timeout=60).status_code == 200
+    assert requests.get(f"{attacked.url}/api/resource_list", timeout=60).status_code == 200
 
 
-def test_workers_and_the_pages_of_the_board_pass(luigid: Luigid, send: Callable[..., int]) -> None:
+def test_workers_and_the_pages_of_the_board_pass(place: Folder, luigid: Luigid) -> None:
+    send = partial(_send, luigid, _cookie(place, luigid))
     assert send("POST", "/api/add_task") == 200, "a worker"
     assert list(luigid.tasks()) == ["evil"]
     same = {"Sec_Fetch_Site": "same-origin", "Cookie": _LOGIN}
