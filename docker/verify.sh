@@ -254,7 +254,7 @@ if [ -n "$rootless" ] && [ "$code" = 0 ]; then
   echo "  skip  this engine does not limit memory"
 else
   is "a backfill with too little memory ends with" 1 "$code"
-  has "with this message" "the step's process was killed (signal 9), most likely because memory ran out" "$root/memory.log"
+  has "with this message" "the step's process was killed (signal 9), most likely because the machine ran out of memory" "$root/memory.log"
 fi
 
 for name in luigid postgres; do

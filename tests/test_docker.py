@@ -243,7 +243,7 @@ def test_the_board_of_the_stack_only_shows_and_prints_no_link_into_its_log(compo
     assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
     read = board.make_context("board", [part.replace(port, "8082") for part in service["command"][1:]], obj=None).params
     assert (read["luigid"], read["allow_runs"], read["is_quiet"]) == (True, False, True)
-    assert (read["address"], read["port"], read["names"]) == ("0.0.0.0", 8082, ("luigid",))  # noqa: S104
+    assert (read["address"], read["port"], read["names"]) == ("0.0.0.0", 8082, ("luigid",))
     assert int(service["mem_limit"].removesuffix("m")) <= 252
 
 
