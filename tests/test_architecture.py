@@ -31,8 +31,8 @@ ARROWS = """
     __main__    cli
 
     cli         board runs state tasks conform places settings datasets lake marts source warehouses sample.process
-    board       runs state tasks.logs places settings datasets marts source.retries
-    runs        tasks lake.planning state places settings source.retries datasets marts warehouses.base
+    board       runs state tasks.logs places settings datasets lake marts source.retries
+    runs        tasks lake state places settings source.retries datasets marts warehouses.base
     tasks       runs.events state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake
     state       conform.check datasets lake marts source warehouses.base

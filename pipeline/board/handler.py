@@ -109,6 +109,8 @@ class Page(Checked):
             "languages": LANGUAGES,
             "allow_runs": self.settings["options"].allow_runs,
             "has_luigid": self.settings["options"].luigid,
+            #: Only a page without a server has the style sheet in it.
+            "css": "",
         }
 
     def write_error(self, status_code: int, **named: Any) -> None:

@@ -38,6 +38,9 @@ _MOST_CONNECTIONS = 256
 _HEADERS_S, _BODY_S = 60, 30
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+#: Only with --allow-runs.
+_ACTIONS: tuple[Any, ...] = ((r"/actions", actions.Choose), (r"/actions/(?P<action>[a-z]+)", actions.Action))
+
 
 @dataclass(frozen=True)
 class Options:
@@ -99,10 +102,11 @@ def application(options: Options, access: Access, questions: Questions, live: Li
     routes: list[Any] = [
         (r"/", pages.Grid),
         (rf"/months{month}", pages.Month),
+        (rf"/months{month}/data", pages.MonthData),
         (r"/runs", pages.Runs),
         (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
         (r"/events", pages.Events),
-        *([(r"/actions/(?P<action>[a-z]+)", actions.Action)] if options.allow_runs else []),
+        *(_ACTIONS if options.allow_runs else ()),
     ]
     return Application(
         [*extra.pop("handlers", ()), *routes],
@@ -119,6 +123,7 @@ def application(options: Options, access: Access, questions: Questions, live: Li
         access=access,
         questions=questions,
         live=live,
+        starter=actions.Starter(current_settings().logs, live),
         options=options,
         **extra,
     )
