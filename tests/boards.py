@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from conftest import Folder
 
+#: The fixture `open_page` of browsers.py.
+Opener = Callable[..., AbstractContextManager[Any]]
 #: A loaded machine is slow; no test waits as long when all is well.
 PATIENCE_S = 60
 
