@@ -122,5 +122,5 @@ def served_board(folder: Folder, *options: str) -> Iterator[ServedBoard]:
             out, err = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            out, err = process.communicate()
+            _, err = process.communicate()
         assert "Traceback" not in err, err
