@@ -31,7 +31,7 @@ ARROWS = """
     __main__    cli
 
     cli         board runs state tasks conform places settings datasets lake marts source warehouses sample.process
-    board       runs state tasks.logs places settings datasets lake marts source.retries
+    board       runs state tasks.logs tasks.luigi_options places settings datasets lake marts source.retries
     runs        tasks lake state places settings source.retries datasets marts warehouses.base
     tasks       runs.events state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake

@@ -156,7 +156,7 @@ async def serve(options: Options) -> None:
         if options.luigid:
             from pipeline.board.luigid import Luigid
 
-            luigid = stack.enter_context(Luigid(settings.logs, access))
+            luigid = stack.enter_context(Luigid(settings.logs))
             extra["handlers"], live.luigid = luigid.handlers, luigid
         server = _Server(
             application(options, access, questions, live, **extra),

@@ -16,6 +16,7 @@ from pipeline.board.server import STOP_SIGNALS, Options
 from pipeline.cli.options import with_settings
 from pipeline.errors import UsageError
 from pipeline.settings import current_settings
+from pipeline.tasks.luigi_options import default_options
 
 
 @click.command()
@@ -51,7 +52,7 @@ def board(link: bool, no_open: bool, **others: object) -> None:
     read, write = os.pipe()
     os.set_inheritable(read, True)
     with os.fdopen(write, "w") as pipe:
-        json.dump({"options": asdict(options), "settings": asdict(settings)}, pipe)
+        json.dump({"options": asdict(options), "settings": asdict(settings), "luigi": default_options()}, pipe)
     # Until the board handles them, so that Ctrl-C in between ends it without a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     os.execv(sys.executable, [sys.executable, "-m", "pipeline.board", str(read)])  # noqa: S606
