@@ -119,8 +119,8 @@ def served_board(folder: Folder, *options: str) -> Iterator[ServedBoard]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            out, err = process.communicate(timeout=PATIENCE_S)
+            _, err = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            out, err = process.communicate()
+            _, err = process.communicate()
         assert "Traceback" not in err, err
