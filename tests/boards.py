@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,26 +18,10 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from conftest import Folder
+from served_board import PATIENCE_S, free_port, until
 
 #: The fixture `open_page` of browsers.py.
 Opener = Callable[..., AbstractContextManager[Any]]
-#: A loaded machine is slow; no test waits as long when all is well.
-PATIENCE_S = 60
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    """Whether the condition was true before patience ended."""
-    end = time.monotonic() + PATIENCE_S
-    while not (is_true := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return is_true
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -162,7 +145,7 @@ def running_board(folder: Folder, *options: str, port: int = 0) -> Iterator[Boar
     board = Board(folder, port, process, options)
     try:
         ready = folder.path / "data" / "logs" / "board" / f"{port}.key"
-        assert wait_for(lambda: process.poll() is not None or (ready.exists() and _is_listening(port)))
+        until(lambda: process.poll() is not None or (ready.exists() and _is_listening(port)))
         assert process.poll() is None, board.said
         yield board
     finally:

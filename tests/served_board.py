@@ -119,7 +119,7 @@ def served_board(folder: Folder, *options: str) -> Iterator[ServedBoard]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            out, err = process.communicate(timeout=PATIENCE_S)
+            _, err = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             _, err = process.communicate()

@@ -165,6 +165,10 @@ class Events(BoardPage):
         finally:
             self.live.unsubscribe(stream)
 
+    def head(self, *arguments: str, **named: str) -> None:
+        """No stream, which would have no end."""
+        raise HTTPError(405)
+
     def on_connection_close(self) -> None:
         """Send no more."""
         if self._stream:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from boards import PATIENCE_S, Board, free_port, running_board, wait_for
+from boards import Board, running_board
 from commands import Heard
 from conftest import Folder
+from served_board import PATIENCE_S, free_port, until
 
 USAGE = 2
 
@@ -42,7 +43,7 @@ def _fails(folder: Folder, *options: str, port: int = 0) -> str:
 
 
 def test_the_printed_link_opens_the_board_and_is_there_as_soon_as_it_answers(board: Board) -> None:
-    assert wait_for(lambda: "The link can be used once" in board.said)
+    until(lambda: "The link can be used once" in board.said)
     (link,) = re.findall(r"The board: (\S+)", board.said)
     assert link.startswith(f"{board.url}/?token=")
     assert board.ask(link.removeprefix(board.url)).status == 200
@@ -79,7 +80,7 @@ def test_the_link_has_the_address_at_which_the_board_listens(folder: Folder) -> 
 
 def test_an_address_that_others_reach_gets_a_warning(folder: Folder) -> None:
     with running_board(folder, "--address", "0.0.0.0", "--no-link", "--allow-host", "taxi.example") as board:
-        assert wait_for(lambda: "others in this network can reach the board" in board.said)
+        until(lambda: "others in this network can reach the board" in board.said)
         assert board.log_in().ask("/runs", headers={"Host": "taxi.example"}).status == 200
         assert board.ask("/runs", headers={"Host": "evil.example"}).status == 403
 
@@ -167,7 +168,7 @@ def test_a_signal_ends_it_with_0_and_nothing_is_left(folder: Folder, number: int
         assert board.stop(number) == 0
         said = board.said.splitlines()
     assert len(said) == 2, said
-    assert wait_for(lambda: not [child for child in children if child.is_running()])
+    until(lambda: not [child for child in children if child.is_running()])
     assert list((folder.path / "data" / "logs" / "board").iterdir()) == []
 
 
@@ -176,7 +177,7 @@ def test_a_signal_while_it_starts_gets_no_traceback(folder: Folder, number: int)
     process = folder.start("pipeline", "board", "--no-open", "--port", str(free_port()))
     heard = Heard(process)
     commands = psutil.Process(process.pid)
-    assert wait_for(lambda: "pipeline.board" in commands.cmdline() or process.poll() is not None)
+    until(lambda: "pipeline.board" in commands.cmdline() or process.poll() is not None)
     process.send_signal(number)
     assert process.wait(PATIENCE_S) == 0
     assert heard.rest() == ""
