@@ -30,13 +30,13 @@ from pipeline.errors import PipelineError, UsageError, WarehouseError, as_pipeli
 from pipeline.marts import marts_of
 from pipeline.months import parse_month
 from pipeline.places import inventory_of, store_of, warehouse_of
-from pipeline.runs.overview import MARKS, document, statuses_of
+from pipeline.runs.overview import document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview, compare_with_source, comparison_data, deletions_preview, space_for
 from pipeline.runs.selection import months_selected, months_to_compare
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve, suggested_command
 from pipeline.state.checks import diff_months
 from pipeline.state.invalidation import deletion_plans
-from pipeline.state.steps import STEPS, TABLE, steps_of
+from pipeline.state.steps import STEPS, steps_of
 from pipeline.state.trips import first_rows, hours_of_week, trips_entry
 
 _THREADS = 8
@@ -45,16 +45,8 @@ _MOST_ROWS = 50
 
 def status() -> dict[str, Any]:
     """The status of all months, and what its marks mean."""
-    return {
-        "document": document(*statuses_of(months_selected((), required=False))),
-        "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
-        "steps": [
-            {name: getattr(step, name) for name in ("name", "stage", "letter", "leaves", "time_share")}
-            for step in TABLE
-        ],
-        "last_steps": {name: steps_of(name)[-1] for name in (*DATASETS, ZONES.name)},
-        "next_scheduled": None,  # The user's cron is not known.
-    }
+    answer = with_marks(document(*statuses_of(months_selected((), required=False))))
+    return {**answer, "last_steps": {name: steps_of(name)[-1] for name in (*DATASETS, ZONES.name)}}
 
 
 def month(dataset: str, month: str | None) -> dict[str, Any]:
@@ -158,16 +150,18 @@ _ALL = (status, month, diff, plan, refresh, deletions, rows, marts)
 QUESTIONS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _ALL}
 
 
-def answer(question: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The `answer` or the `error`; an exception that is no PipelineError has its traceback on standard error."""
+def answer(line: str) -> str:
+    """The line that answers a question; the traceback of an exception that is no PipelineError is on standard error."""
+    values = json.loads(line)
+    number, question = values.pop("id"), values.pop("question")
     try:
         if question not in QUESTIONS:
             raise UsageError(f"no question is called {question!r}; there are {', '.join(QUESTIONS)}")
-        return {"answer": QUESTIONS[question](**arguments)}
+        return json.dumps({"id": number, "answer": QUESTIONS[question](**values)}, default=_plain)
     except Exception as error:
         if not isinstance(error, PipelineError):
             traceback.print_exc()
-        return {"error": as_pipeline_error(error).to_dict()}
+        return json.dumps({"id": number, "error": as_pipeline_error(error).to_dict()})
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
@@ -175,9 +169,7 @@ def serve(questions: TextIO, answers: TextIO) -> None:
     writing = threading.Lock()
 
     def reply(line: str) -> None:
-        values = json.loads(line)
-        number, name = values.pop("id"), values.pop("question")
-        text = json.dumps({"id": number, **answer(name, values)}, default=_plain)
+        text = answer(line)
         with writing:
             answers.write(text + "\n")
             answers.flush()

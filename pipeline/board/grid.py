@@ -21,10 +21,12 @@ Translate = Callable[..., str]
 
 _FOLDER = Path(__file__).parent
 #: What a narrow page shows, and what else a wide one does.
-_MONTHS = ("J|an", "F|eb", "M|ar", "A|pr", "M|ay", "J|un", "J|ul", "A|ug", "S|ep", "O|ct", "N|ov", "D|ec")
+MONTHS = ("J|an", "F|eb", "M|ar", "A|pr", "M|ay", "J|un", "J|ul", "A|ug", "S|ep", "O|ct", "N|ov", "D|ec")
 _NOTHING = ("missing", "not published")
 #: States of a step, as its bar shows them.
 STATES = ("done", "running", "queued", "missing", "failed", "stale")
+#: The stages of remarks, the most urgent first.
+_URGENT = ("failed", "refused", "stale")
 #: So many groups of remarks are opened.
 _MOST_OPEN = 2
 
@@ -56,15 +58,15 @@ class Years(NamedTuple):
     """Consecutive years, of which either every one or none is empty."""
 
     is_empty: bool
-    count: int
+    total: int
     #: By year: a cell for each of its months, None for one that is not shown.
     years: Mapping[str, Sequence[Cell | None]]
 
     @property
     def text(self) -> str:
-        """Such as 2009–2014."""
+        """Such as 2009..2014."""
         first, *_, last = *self.years, *self.years
-        return first if first == last else f"{first}–{last}"
+        return first if first == last else f"{first}..{last}"
 
 
 class Section(NamedTuple):
@@ -85,7 +87,7 @@ class Concern(NamedTuple):
 
     mark: str
     why: str
-    count: int
+    total: int
     #: What a remark is about, the month that it links to, more about it, and the command that fixes it.
     items: Sequence[tuple[str, str, str, str]]
     is_open: bool
@@ -97,7 +99,7 @@ def view(answer: Answer, _: Translate, overlay: Answer | None = None) -> dict[st
     make = _Cells(answer, _, overlay or {})
     return {
         **answer,
-        "names": [_(each).split("|") for each in _MONTHS],
+        "names": [_(each).split("|") for each in MONTHS],
         "states": STATES,
         "sections": [_section(each, make, _) for each in document["datasets"]],
         "zones": make(document["zones"]),
@@ -145,7 +147,7 @@ def css_class(mark: str) -> str:
 
 def bytes_text(count: float | None, _: Translate) -> str:
     """A number of bytes with its unit; a dash if it is unknown."""
-    return "–" if count is None else size(count).replace("bytes", _("bytes"))
+    return "-" if count is None else size(count).replace("bytes", _("bytes"))
 
 
 def rows_text(count: int, _: Translate) -> str:
@@ -183,20 +185,25 @@ class _Cells:
         if month["raw_bytes"]:
             yield _("%(size)s as published") % {"size": bytes_text(month["raw_bytes"], _)}
         if month["stale"]:
-            yield from (visible(_(reason)) for reason in month["stale"].values())
+            yield from (reasons_text(reasons, _) for reasons in month["stale"].values())
         yield from (visible(rule.replace("_", " ")) for rule in (*month["failed"], *month["warnings"]))
         if mark == "failed" and month["failure"]:
             step, kind, text = month["failure"]
-            yield visible(f"{_('%(step)s failed') % {'step': _(step)}}: {kind}: {text}")
-        if mark in _NOTHING and month.get("expected"):
+            yield _("%(step)s failed") % {"step": _(step)} + visible(f": {kind}: {text}")
+        if mark in _NOTHING and month["expected"]:
             yield expected_text(month, _)
 
 
 def expected_text(month: Answer, _: Translate) -> str:
     """When a month that is not published yet is expected, and how late it is."""
-    late = month.get("late_days") or 0
+    late = month["late_days"]
     text = _("expected about %(day)s") % {"day": month["expected"]}
     return text + (", " + _("%(days)s day late", "%(days)s days late", late) % {"days": f"{late:,}"} if late else "")
+
+
+def reasons_text(text: str, _: Translate) -> str:
+    """Why something is stale: reasons that are joined by semicolons and commas."""
+    return visible("; ".join(", ".join(map(_, part.split(", "))) for part in text.split("; ")))
 
 
 def _key(month: Answer) -> str:
@@ -214,7 +221,7 @@ def _state(month: Answer, name: str, stage: str) -> str:
 
 
 def _section(each: Answer, make: Callable[[Answer], Cell], _: Translate) -> Section:
-    waited = next((month for month in each["months"] if month["mark"] in _NOTHING and month.get("expected")), None)
+    waited = next((month for month in each["months"] if month["expected"]), None)
     years: dict[str, list[Cell | None]] = {}
     for month in each["months"]:
         cells = years.setdefault(month["month"][:4], [None] * 12)
@@ -227,7 +234,8 @@ def _section(each: Answer, make: Callable[[Answer], Cell], _: Translate) -> Sect
     for empty, group in groupby(years, is_empty):
         part = {year: years[year] for year in group}
         parts.append(Years(empty, sum(cell is not None for cells in part.values() for cell in cells), part))
-    following = f"{waited['month']} {expected_text(waited, _)}" if waited else ""
+    exists = each["marks"].keys() - {*_NOTHING}
+    following = f"{waited['month']}, {expected_text(waited, _)}" if waited and exists else ""
     return Section(each["dataset"], each["marks"], each["rows"], each["raw_bytes"], following, parts)
 
 
@@ -240,18 +248,17 @@ def concerns(remarks: Sequence[Answer], _: Translate) -> list[Concern]:
         if each["stage"] == "failed":  # Such as: conform failed: SchemaError: text.
             step, _failed, rest = why.partition(" failed: ")
             kind, _colon, detail = rest.partition(": ")
-            why = f"{_('%(step)s failed') % {'step': _(step)}}: {kind}"
+            why = _("%(step)s failed") % {"step": _(step)} + visible(f": {kind}")
         elif each["stage"] == "refused":
-            start, colon, rules = why.partition(": ")
-            why = f"{_(start)}{colon}{rules}"
+            why = visible(why.partition(": ")[2])
         else:
-            why = "; ".join(map(_, why.split("; ")))
-        key = (each["stage"], visible(why))
+            why = reasons_text(why, _)
+        key = (each["stage"], why)
         subject = f"{each['dataset']} {each['months']}".rstrip()
         link = f"/months/{each['dataset']}/{each['months'][:7]}".rstrip("/")
         groups.setdefault(key, []).append((subject, link, visible(detail), visible(each["command"])))
         count[key] = count.get(key, 0) + (len(parse_months(each["months"])) if each["months"] else 1)
     return [
         Concern(mark, why, count[mark, why], items, len(groups) <= _MOST_OPEN and len(items) <= _MOST_OPEN)
-        for (mark, why), items in groups.items()
+        for (mark, why), items in sorted(groups.items(), key=lambda group: _URGENT.index(group[0][0]))
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import tornado.locale
-from tornado.web import RequestHandler
+from tornado.log import app_log
+from tornado.web import HTTPError, RequestHandler
 
 from pipeline.board.access import Access, Refused
 from pipeline.errors import PipelineError, visible
@@ -27,6 +29,7 @@ _HEADERS = {
 class Checked(RequestHandler):
     """A handler that answers only those that may use the board."""
 
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST")
     needs_login = True
 
     @property
@@ -48,6 +51,18 @@ class Checked(RequestHandler):
             self.access.check_write(self.request)
         if self.needs_login and not self.is_logged_in():
             raise Refused("this browser has no access yet")
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse a write without the token of a page."""
+        try:
+            super().check_xsrf_cookie()
+        except HTTPError as error:
+            raise Refused("the page with this button is out of date; open it again") from error
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Log a fault of the board; never the query, which may have a token."""
+        if not isinstance(value, (HTTPError, PipelineError)):
+            app_log.error(visible(f"{self.request.method} {self.request.path}"), exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
     def is_logged_in(self) -> bool:
         """Whether the request has the cookie of this board."""
@@ -71,10 +86,15 @@ class Page(Checked):
             return
         super().prepare()
         language = self.get_query_argument("lang", "")
-        if language in LANGUAGES:
+        if language in LANGUAGES and self.request.method == "GET":
             self.set_cookie("board_language", language, expires_days=365, samesite="Strict", httponly=True)
             rest = [each for each in parse_qsl(self.request.query) if each[0] != "lang"]
-            self.redirect(f"{self.request.path}{'?' if rest else ''}{urlencode(rest)}")
+            # Without the path, which could begin with the name of another site: //evil.example/
+            self.redirect(f"?{urlencode(rest)}")
+
+    def head(self, *arguments: str, **named: str) -> Any:
+        """The headers of the page."""
+        return self.get(*arguments, **named)
 
     def get_user_locale(self) -> tornado.locale.Locale | None:
         """The language that was chosen; None for that of the browser."""

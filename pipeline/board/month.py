@@ -20,7 +20,7 @@ from pipeline.months import format_month, label
 from pipeline.places import inventory_of
 from pipeline.runs.event_files import last_steps
 from pipeline.runs.history import History
-from pipeline.runs.overview import as_data, statuses_of
+from pipeline.runs.overview import as_data, remarks, statuses_of
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.checks import compare_months, diff_months, profile
 from pipeline.state.inventory import Inventory, MonthStatus, sidecar_of
@@ -71,6 +71,7 @@ def month_document(dataset: Dataset, month: date | None) -> dict[str, Any]:
         "commands": commands(inventory, status, has_checks=has_checks, has_diff=difference is not None),
         "failure": dict(zip(("step", "kind", "error"), status.failure, strict=True)) if status.failure else None,
         "by_run": {step: {"run": run, **asdict(state)} for step, (run, state) in _by_run(dataset, month).items()},
+        "remarks": [each for each in remarks(statuses, zones) if each.dataset == dataset.name],
         "problems": problems,
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from pipeline.board import runs
+from pipeline.board import month_page, runs
 from pipeline.board.grid import changes, daily_job, view
 from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live, Overlay, Stream
@@ -57,13 +57,53 @@ class Month(BoardPage):
     """Everything about one month, or about the zones."""
 
     async def get(self, dataset: str, month: str | None) -> None:
-        """Show it."""
+        """Show it, with the difference from the month before or from that of `?against=2024-02`."""
+        against = self.get_query_argument("against", "")
         try:
+            status = await self.live.status()
+            month_page.neighbours(status["document"], dataset, month)
             answer = await self.ask("month", dataset=dataset, month=month)
         except PipelineError as error:
             self.fail(error)
-        else:
-            self.render("month.html", dataset=dataset, month=month, answer=answer)
+            return
+        difference, problem = answer["diff"], ""
+        if month and against:
+            try:
+                other = month_page.month_named(against, month)
+                difference = await self.ask("diff", dataset=dataset, month=month, against=other)
+            except PipelineError as error:
+                problem = str(error)
+        self.live.poll()
+        now = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {})
+        logs, _ = self.live.history.path.parent, self.locale.translate
+        values = month_page.values(status, answer, self.live.runs, logs, now, _)
+        self.render("month.html", **values, difference=difference, against=against, problem=problem)
+
+
+class MonthData(BoardPage):
+    """First rows and pictures of a month; the page of the month fetches them from here when they are opened."""
+
+    async def get(self, dataset: str, month: str | None) -> None:
+        """Show them."""
+        try:
+            month_page.neighbours((await self.live.status())["document"], dataset, month)
+        except PipelineError as error:
+            self.fail(error)
+            return
+        questions = ("rows", "marts") if month else ("rows",)
+        asked = (self.ask(question, dataset=dataset, month=month) for question in questions)
+        answers, problems = dict[str, Any](), []
+        for question, answer in zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, PipelineError):
+                problems.append(str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                answers[question] = answer
+        values = month_page.data_values(answers.get("rows"), answers.get("marts", {}))
+        self.render(
+            "month_data.html", **month_page.names_of(dataset, month, self.locale.translate), **values, problems=problems
+        )
 
 
 class Runs(BoardPage):
@@ -124,6 +164,10 @@ class Events(BoardPage):
             pass
         finally:
             self.live.unsubscribe(stream)
+
+    def head(self, *arguments: str, **named: str) -> None:
+        """No stream, which would have no end."""
+        raise HTTPError(405)
 
     def on_connection_close(self) -> None:
         """Send no more."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
-import os
 import signal
-import sys
 import webbrowser
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from socket import socket
+from threading import Thread
 from typing import Any
 
 import tornado.locale
@@ -19,20 +20,23 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.log import app_log
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from pipeline.board import actions, pages
-from pipeline.board.access import LOOPBACK, Access, link_of
+from pipeline.board.access import LOOPBACK, Access, link_of, private_file
 from pipeline.board.handler import Checked
 from pipeline.board.live import Live
 from pipeline.board.questions import Questions
-from pipeline.errors import visible
+from pipeline.errors import UsageError, visible
 from pipeline.settings import current_settings
 
 _FOLDER = Path(__file__).parent
 #: A request of a page is small; a worker sends its tasks to luigid.
 _MOST_BODY_BYTES, _MOST_HEADER_BYTES = 1 << 20, 1 << 14
 _MOST_CONNECTIONS = 256
+#: Time for the headers of a request, and between two requests of a connection; and for a body.
+_HEADERS_S, _BODY_S = 60, 30
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 #: Only with --allow-runs.
 _ACTIONS: tuple[Any, ...] = ((r"/actions", actions.Choose), (r"/actions/(?P<action>[a-z]+)", actions.Action))
@@ -62,16 +66,33 @@ class _Static(Checked, StaticFileHandler):
 
     needs_login = False
 
+    def parse_url_path(self, url_path: str) -> str:
+        """The path of the file; no file has a NUL in its name, and asking for one would be a fault."""
+        if "\0" in url_path:
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
+
 
 class _Server(HTTPServer):
-    """Holds a bounded number of connections."""
+    """Holds a bounded number of connections: one more closes the oldest, so that idle ones never keep others out."""
+
+    def initialize(self, *arguments: Any, **named: Any) -> None:
+        super().initialize(*arguments, **named)
+        self._streams: dict[IOStream, None] = {}
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Close a connection that is one too many."""
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            stream.close()
-        else:
-            super().handle_stream(stream, address)
+        """Serve a connection."""
+        if len(self._streams) >= _MOST_CONNECTIONS:
+            oldest = next(iter(self._streams))
+            del self._streams[oldest]
+            oldest.close()
+        self._streams[stream] = None
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: Any) -> None:
+        """Forget a connection."""
+        super().on_close(server_conn)
+        self._streams.pop(server_conn.stream, None)
 
 
 def application(options: Options, access: Access, questions: Questions, live: Live, **extra: Any) -> Application:
@@ -81,6 +102,7 @@ def application(options: Options, access: Access, questions: Questions, live: Li
     routes: list[Any] = [
         (r"/", pages.Grid),
         (rf"/months{month}", pages.Month),
+        (rf"/months{month}/data", pages.MonthData),
         (r"/runs", pages.Runs),
         (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
         (r"/events", pages.Events),
@@ -107,67 +129,97 @@ def application(options: Options, access: Access, questions: Questions, live: Li
     )
 
 
-async def serve(options: Options) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code."""
-    logging.basicConfig(format="pipeline: %(message)s", level=logging.WARNING)
-    settings, stopped = current_settings(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    try:
-        sockets = bind_sockets(options.port, options.address)
-    except OSError as error:
-        print(
-            f"pipeline: {options.address}:{options.port}: {error.strerror}; allowed is a free port (--port N) of an "
-            "address of this machine; if a board runs there, this prints its link: pipeline board --link",
-            file=sys.stderr,
+async def serve(options: Options) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        UsageError: the address is invalid or in use, or the folder of logs cannot be written.
+    """
+    settings, loop, stopped = current_settings(), asyncio.get_running_loop(), asyncio.Event()
+    _log_in_one_line()
+
+    def stop(*_: object) -> None:
+        with suppress(RuntimeError):  # A second signal, when the loop is closed.
+            loop.call_soon_threadsafe(stopped.set)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    with ExitStack() as stack:
+        sockets = _bind(options, stack)  # Before the key is written, which may be another board's.
+        access = stack.enter_context(
+            Access(settings.logs, options.port, options.base, [options.address, *options.names])
         )
-        return 2
-    with Access(settings.logs, options.port, [options.address, *options.names]) as access, ExitStack() as stack:
         questions = Questions(settings)
         live = Live(settings.logs, questions)
         extra: dict[str, Any] = {}
         if options.luigid:
             from pipeline.board.luigid import Luigid
 
-            luigid = stack.enter_context(Luigid(settings.logs, access))
+            luigid = stack.enter_context(Luigid(settings.logs))
             extra["handlers"], live.luigid = luigid.handlers, luigid
         server = _Server(
             application(options, access, questions, live, **extra),
             max_body_size=_MOST_BODY_BYTES,
             max_header_size=_MOST_HEADER_BYTES,
-            idle_connection_timeout=120,
-            body_timeout=30,
+            idle_connection_timeout=_HEADERS_S,
+            body_timeout=_BODY_S,
         )
         server.add_sockets(sockets)
         live.start()
-        _tell(options, access, stack)
+        if not all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in sockets):
+            app_log.warning(
+                "%s: others in this network can reach the board and read what is sent, because it is not encrypted",
+                options.address,
+            )
+        if not options.is_quiet:
+            _tell(options, access, stack)
         await stopped.wait()
         server.stop()
         live.stop()
         await questions.close()
         await server.close_all_connections()
-    return 0
+
+
+def _bind(options: Options, stack: ExitStack) -> list[socket]:
+    """The sockets of the address, closed with the stack."""
+    try:
+        sockets = bind_sockets(options.port, options.address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "an invalid name"
+        raise UsageError(
+            f"{options.address}, port {options.port}: {reason}; allowed is an address of this machine (--address) and "
+            "a free port (--port N), above 1023 for most users; if a board runs there, this prints its link: "
+            "pipeline board --link"
+        ) from error
+    for each in sockets:
+        stack.callback(each.close)
+    return sockets
 
 
 def _tell(options: Options, access: Access, stack: ExitStack) -> None:
     """Print the link, and open it in a browser."""
-    if options.is_quiet:
-        return
     print(
-        f"The board: {link_of(access.key, options.base)}\nThe link can be used once; for another: pipeline board --link"
+        f"The board: {link_of(access.key, access.base)}\n"
+        f"The link can be used once; for another: pipeline board --link --port {options.port}",
+        flush=True,
     )
-    if options.address not in LOOPBACK:
-        print("Others in this network can read what is sent, because it is not encrypted.", file=sys.stderr)
-    sys.stdout.flush()
     if options.opens_browser:
         # Not the link itself, which would stand in the list of processes.
-        file = access.path.with_suffix(".html")
-        stack.callback(file.unlink, missing_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(
-                f'<meta http-equiv="refresh" content="0; url={html.escape(link_of(access.key, options.base))}">'
-            )
-        webbrowser.open(file.absolute().as_uri())
+        path = access.path.with_suffix(".html")
+        stack.callback(path.unlink, missing_ok=True)
+        link = html.escape(link_of(access.key, access.base))
+        with private_file(path) as file:
+            file.write(f'<meta http-equiv="refresh" content="0; url={link}">'.encode())
+        # Some browsers return only when they are closed.
+        Thread(target=webbrowser.open, args=(path.absolute().as_uri(),), daemon=True).start()
+
+
+def _log_in_one_line() -> None:
+    """Log warnings to standard error, without control characters."""
+    handler, formatter = logging.StreamHandler(), logging.Formatter("pipeline: %(message)s")
+    handler.format = lambda record: visible(formatter.format(record))  # type: ignore[method-assign]
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.grid import html_page, print_remarks, print_status
+from pipeline.cli.grid import print_remarks, print_status
 from pipeline.cli.options import as_json, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
 from pipeline.months import parse_month, spans
-from pipeline.runs.overview import Remark, document, statuses_of
+from pipeline.runs.overview import Remark, document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview
 from pipeline.runs.selection import months_selected
 from pipeline.settings import expand_home
@@ -39,7 +39,8 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
 
     A row is a year, a cell is a month. Totals follow, and then what was refused, failed or is out of date, with a
     command for each. DATASET and PERIOD are as for backfill; by default everything is shown. The source is not asked
-    (pipeline refresh does that), so a recent month that was not downloaded counts as not published.
+    (pipeline refresh does that), so a recent month that was not downloaded counts as not published. It is expected as
+    long after its end as the newest months in the lake were published after theirs.
 
     \b
     pipeline status
@@ -47,9 +48,11 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     """  # noqa: D301
     result = document(*statuses_of(months_selected(selection, required=False)))
     if page:
+        from pipeline.board.grid import static_page
+
         page = expand_home(page, "--html")
         with draft_of(Path(page)) as file:
-            file.write(html_page(result).encode())
+            file.write(static_page(with_marks(result)).encode())
         click.echo(f"written: {page}", err=True)
     if as_json:
         print_json(result)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -106,6 +106,15 @@ def document(statuses: Statuses, zones: MonthStatus) -> dict[str, Any]:
             for name, months in statuses.items()
         ],
         "remarks": remarks(statuses, zones),
+    }
+
+
+def with_marks(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The status, and what its marks and steps are, for a page."""
+    return {
+        "document": {**document, "remarks": [asdict(each) for each in document["remarks"]]},
+        "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
+        "steps": [{name: getattr(step, name) for name in ("name", "stage", "leaves", "time_share")} for step in TABLE],
     }
 
 
