@@ -246,7 +246,7 @@ def _event(event: Mapping[str, Any], _: Translate) -> tuple[str, str, str]:
     elif event["event"] == "run_finished":
         css, text = css_class(str(event.get("outcome", ""))), _(str(event.get("outcome", "")))
     subject = " ".join(event.get(each, "") for each in ("step", "dataset", "month")).strip()
-    return css, _(name), visible(cut(f"{subject}: {text}" if subject else text, _MOST_CHARACTERS))
+    return css, visible(_(name)), visible(cut(f"{subject}: {text}" if subject else text, _MOST_CHARACTERS))
 
 
 def _link(key: str) -> tuple[str, str]:
