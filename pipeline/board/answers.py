@@ -150,16 +150,18 @@ _ALL = (status, month, diff, plan, refresh, deletions, rows, marts)
 QUESTIONS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _ALL}
 
 
-def answer(question: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The `answer` or the `error`; an exception that is no PipelineError has its traceback on standard error."""
+def answer(line: str) -> str:
+    """The line that answers a question; the traceback of an exception that is no PipelineError is on standard error."""
+    values = json.loads(line)
+    number, question = values.pop("id"), values.pop("question")
     try:
         if question not in QUESTIONS:
             raise UsageError(f"no question is called {question!r}; there are {', '.join(QUESTIONS)}")
-        return {"answer": QUESTIONS[question](**arguments)}
+        return json.dumps({"id": number, "answer": QUESTIONS[question](**values)}, default=_plain)
     except Exception as error:
         if not isinstance(error, PipelineError):
             traceback.print_exc()
-        return {"error": as_pipeline_error(error).to_dict()}
+        return json.dumps({"id": number, "error": as_pipeline_error(error).to_dict()})
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
@@ -167,9 +169,7 @@ def serve(questions: TextIO, answers: TextIO) -> None:
     writing = threading.Lock()
 
     def reply(line: str) -> None:
-        values = json.loads(line)
-        number, name = values.pop("id"), values.pop("question")
-        text = json.dumps({"id": number, **answer(name, values)}, default=_plain)
+        text = answer(line)
         with writing:
             answers.write(text + "\n")
             answers.flush()

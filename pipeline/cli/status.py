@@ -39,7 +39,8 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
 
     A row is a year, a cell is a month. Totals follow, and then what was refused, failed or is out of date, with a
     command for each. DATASET and PERIOD are as for backfill; by default everything is shown. The source is not asked
-    (pipeline refresh does that), so a recent month that was not downloaded counts as not published.
+    (pipeline refresh does that), so a recent month that was not downloaded counts as not published. It is expected as
+    long after its end as the newest months in the lake were published after theirs.
 
     \b
     pipeline status

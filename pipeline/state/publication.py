@@ -60,8 +60,9 @@ def _published(inventory: Inventory, dataset: Dataset) -> Iterable[tuple[date, d
     for month in reversed(month_range(dataset.first_month, date.today())):
         key = inventory.files("download", dataset, month)["raw"]
         listed = inventory.entry(lake.sidecar_key(key)) if inventory.entry(key) else None
-        if listed and read < _MOST_SIDECARS:
-            read += 1
+        if listed:
+            if (read := read + 1) > _MOST_SIDECARS:
+                return
             with suppress(SourceError):
                 if moment := http_time(sidecar_of(inventory.store, key, listed).last_modified):
                     yield month, moment.date()
