@@ -81,8 +81,8 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}
 
-#: Who reads the environment: for settings, for what Google's own libraries, Luigi and requests read there, and for
-#: whether there is a desktop.
+#: Who reads the environment: for settings, for what Google's own libraries, Luigi and requests read there, and whether
+#: there is a desktop.
 ENVIRONMENT = ("settings", "lake", "source", "tasks", "cli")
 
 MOST_LINES = 400

@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pipeline.board.grid import Translate, bytes_text, concerns, css_class, expected_text, reasons_text, rows_text
+from pipeline.board.runs import duration_text
 from pipeline.errors import UsageError, visible
 from pipeline.months import parse_month
-from pipeline.runs.history import History, Run
+from pipeline.runs.history import Run
 from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebacks
 
 #: The end of a log that is shown.
@@ -55,13 +56,18 @@ _WIDTH, _HEIGHT, _CELL = 336, 110, 13
 
 
 def values(
-    status: Mapping[str, Any], answer: Mapping[str, Any], history: History, live: Mapping[str, Any], _: Translate
+    status: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    runs: Sequence[Run],
+    logs: Path,
+    live: Mapping[str, Any],
+    _: Translate,
 ) -> dict[str, Any]:
     """The values of `month.html`, without those of the difference; `live` is what a running run does with the month."""
-    dataset, month, marks, logs = answer["dataset"], answer["month"], status["marks"], str(history.path.parent)
+    dataset, month, marks = answer["dataset"], answer["month"], status["marks"]
     previous, next_month = neighbours(status["document"], dataset, month)
     steps = [step["name"] for step in answer["steps"]]
-    all_logs = step_logs(logs, dataset, parse_month(month) if month else None, steps)
+    all_logs = step_logs(str(logs), dataset, parse_month(month) if month else None, steps)
     return {
         **names_of(dataset, month, _),
         "answer": answer,
@@ -72,7 +78,7 @@ def values(
         "signs": {"done": "✓", **{name: mark["sign"] for name, mark in marks.items()}},
         "previous": previous,
         "next": next_month,
-        "failure": last_failure(history.runs(), dataset, month, answer["failure"]),
+        "failure": last_failure(runs, dataset, month, answer["failure"]),
         "concern": next(iter(concerns(answer["remarks"], _)), None),
         "steps": step_lines(answer, live.get("steps", {})),
         "source": source_lines(answer["source"] or {}, _),
@@ -87,7 +93,7 @@ def values(
 def names_of(dataset: str, month: str | None, _: Translate) -> dict[str, Any]:
     """What every template of a month can use."""
     formats = {"number": number, "share": share, "change": change, "moment": moment, "css_class": css_class}
-    texts = (bytes_text, rows_text, expected_text, reasons_text, duration, measure_text, phrase_text)
+    texts = (bytes_text, rows_text, expected_text, reasons_text, duration_text, measure_text, phrase_text)
     in_language = {text.__name__: partial(text, _=_) for text in texts}
     return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats, **in_language}
 
@@ -130,11 +136,11 @@ def command_line(dataset: str, month: str | None, command: Mapping[str, str], _:
     return {"label": label, "command": line, "url": url if word in ("backfill", "refresh", "redo") else ""}
 
 
-def last_failure(runs: Iterable[Run], dataset: str, month: str | None, failure: Mapping[str, str] | None) -> Any:
+def last_failure(runs: Sequence[Run], dataset: str, month: str | None, failure: Mapping[str, str] | None) -> Any:
     """The failure of the last run of the month, with its run and remedy; None if it did not fail."""
     if not failure:
         return None
-    for run in reversed([*runs]):
+    for run in reversed(runs):
         for each in run.failures:
             if (each.dataset, each.month, each.step) == (dataset, month or "", failure["step"]):
                 return {**failure, "run": run.id, "ended": run.ended, "remedy": each.remedy}
@@ -306,16 +312,6 @@ def phrase_text(text: str, _: Translate) -> str:
         matches = ((re.fullmatch(pattern, part), phrase) for pattern, phrase in _PHRASES)
         parts.append(next((_(phrase) % match.groupdict() for match, phrase in matches if match), part))
     return visible(", ".join(parts))
-
-
-def duration(seconds: float, _: Translate) -> str:
-    """A time span; shorter ones than a second are not measured exactly."""
-    if seconds < 1:
-        return _("under 1 s")
-    if seconds < 60:
-        return _("%(seconds)s s") % {"seconds": f"{seconds:.1f}"}
-    minutes, rest = divmod(round(seconds), 60)
-    return _("%(minutes)s min %(seconds)s s") % {"minutes": f"{minutes:,}", "seconds": rest}
 
 
 def moment(text: str) -> str:

@@ -77,8 +77,10 @@ class Month(BoardPage):
                 difference = await self.ask("diff", dataset=dataset, month=month, against=other)
             except PipelineError as error:
                 problem = str(error)
+        self.live.poll()
         now = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {})
-        values = month_page.values(status, answer, self.live.history, now, self.locale.translate)
+        logs, _ = self.live.history.path.parent, self.locale.translate
+        values = month_page.values(status, answer, self.live.runs, logs, now, _)
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
 
 
