@@ -23,7 +23,7 @@ _CLASSES = {"waiting": "queued", "not run": "missing", "unknown": "missing"}
 #: By event: its class and its name.
 _EVENTS = {
     "run_started": ("queued", "planned"),
-    "step_started": ("running", "begun"),
+    "step_started": ("loaded", "begun"),
     "retry_scheduled": ("warning", "retry"),
     "step_finished": ("done", "done"),
     "step_failed": ("failed", "failed"),

@@ -200,7 +200,7 @@ function select(from, to) {
   const bar = document.getElementById("selection"), period = first === last ? first : `${first}..${last}`;
   bar.hidden = false;
   bar.querySelector("span").textContent = fill(texts.selected, { count, months: `${datasets.join(" ")} ${period}` });
-  const query = new URLSearchParams([...datasets.map((name) => ["dataset", name]), ["period", period]]);
+  const query = new URLSearchParams([["action", "backfill"], ...datasets.map((name) => ["dataset", name]), ["period", period]]);
   bar.querySelector("a").href = `/actions?${query}`;
 }
 
