@@ -139,7 +139,8 @@ class _Child:
         """Take the answers until the process ends."""
         assert self.process.stdout is not None
         try:
-            while line := await self.process.stdout.readline():
+            # A line without its end is cut: the process was ended while it wrote.
+            while (line := await self.process.stdout.readline()).endswith(b"\n"):
                 values = json.loads(line)
                 future = self.waiting.get(values["id"])
                 if future and not future.done():
