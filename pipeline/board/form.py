@@ -15,6 +15,8 @@ from pipeline.months import parse_month, parse_period, spans
 ACTIONS = ("backfill", "redo", "refresh", "latest")
 ZONES = "zones"
 MOST_WORKERS = 16
+#: What a refresh finds about a month.
+FINDINGS = ("new", "republished", "gone", "stale", "rows", "unknown", "unanswered")
 
 
 class Form(NamedTuple):

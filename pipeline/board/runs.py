@@ -30,6 +30,8 @@ _EVENTS = {
     "log_lost": ("warning", "log lost"),
     "run_finished": ("queued", "ended"),
 }
+#: Texts that reach a page as values: states of steps, and names of events.
+WORDS = ("waiting", "not run", "unknown", *(name for _css, name in _EVENTS.values()))
 _MONTH = re.compile(r"[a-z]{1,20}( \d{4}-\d\d)?")
 #: Options of a run that take a value, and the field of the form that has it.
 _FIELDS = {"--from": "step", "--through": "through", "--workers": "workers"}

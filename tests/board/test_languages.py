@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import board
-from pipeline.board import grid, month_page
+from pipeline.board import form, grid, month_page, runs
 from pipeline.board.handler import LANGUAGES
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.runs.overview import MARKS
@@ -40,6 +40,7 @@ def texts() -> Iterator[tuple[str, str]]:
     meanings = [mark.meaning for mark in MARKS.values()]
     steps = [step.name for step in TABLE]
     texts_of_months = (*month_page.WEEKDAYS, *month_page.COMMANDS.values(), *month_page.MEASURES, *month_page.PHRASES)
+    yield from ((text, "unknown") for text in (*runs.WORDS, *form.FINDINGS))
     rules = dict.fromkeys(rule.doc for dataset in (*DATASETS.values(), ZONES) for rule in dataset.rules)
     yield from ((text, "unknown") for text in (*texts_of_months, *month_page.SEVERITIES, *rules))
     yield from ((text, "unknown") for text in (*reasons, *meanings, *steps, *grid.STATES, *_OUTCOMES, *grid.MONTHS))
