@@ -10,7 +10,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from pipeline.board import month_page, runs
-from pipeline.board.grid import changes, daily_job, view
+from pipeline.board.grid import changes, view
 from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live, Overlay, Stream
 from pipeline.errors import PipelineError
@@ -49,7 +49,8 @@ class Grid(BoardPage):
             **view(answer, self.locale.translate, self.live.overlay()),
             commands=commands,
             last_run=past[-1] if past else None,
-            daily=daily_job(past),
+            # The newest run that a schedule may have started.
+            daily=next((run for run in reversed(past) if run.asked.startswith("pipeline latest")), None),
         )
 
 
