@@ -129,6 +129,22 @@ def test_a_cell_shows_each_step_of_its_month() -> None:
     assert [*cells["2024-01"].steps] == [*STEPS]
 
 
+@pytest.mark.parametrize(
+    ("steps", "others", "state"),
+    [
+        (4, {}, "done"),
+        (1, {}, "missing"),
+        (4, {"stale": {"conform": "older"}}, "stale"),
+        (4, {"stale": {"conform": "older"}, "failure": ("conform", "E", "e")}, "failed"),
+        (1, {"failed": ("row_count",)}, "failed"),
+        (1, {"failure": ("conform", "E", "e")}, "failed"),
+        (4, {"failure": ("conform", "E", "e")}, "done"),
+    ],
+)
+def test_the_state_of_a_step_is_what_failed_or_exists(steps: int, others: dict[str, Any], state: str) -> None:
+    assert grid.step_state(as_data(month("2024-01", steps, **others)), "conform", "conformed") == state
+
+
 def test_what_runs_do_is_laid_over_the_status_and_told_to_open_pages_alike() -> None:
     steps = {"download": "done", "conform": "running", "load": "queued", "mart": "queued"}
     overlay = {"green 2024-01": {"mark": "running", "steps": steps, "note": "conform 40%"}}
