@@ -27,8 +27,6 @@ _NOTHING = {"missing", "not published"}
 STATES = ("done", "running", "queued", "missing", "failed", "stale")
 #: The stages of remarks, the most urgent first.
 _URGENT = ("failed", "refused", "stale")
-#: So many groups of remarks are opened.
-_MOST_OPEN = 2
 
 
 class Cell(NamedTuple):
@@ -61,7 +59,6 @@ class Concern(NamedTuple):
     total: int
     #: What a remark is about, the address of its first month, more about it, and the command that fixes it.
     items: Sequence[tuple[str, str, str, str]]
-    is_open: bool
 
 
 def view(answer: Answer, _: Translate, overlay: Answer | None = None) -> dict[str, Any]:
@@ -77,8 +74,6 @@ def view(answer: Answer, _: Translate, overlay: Answer | None = None) -> dict[st
         sections.append({**each, "cells": cells, "parts": [*_parts(cells)], "next": following})
     return {
         **answer,
-        "names": [_(each).split("|") for each in MONTHS],
-        "states": STATES,
         "sections": sections,
         "zones": make(document["zones"]),
         "concerns": concerns(document["remarks"], _),
@@ -114,7 +109,7 @@ def concerns(remarks: Sequence[Answer], _: Translate) -> list[Concern]:
             subject, first = (key_of(each["dataset"], months) for months in (each["months"], each["months"][:7]))
             items.append((subject, f"/months/{first.replace(' ', '/')}", visible(detail), visible(each["command"])))
             total += len(parse_months(each["months"])) if each["months"] else 1
-        found.append(Concern(stage, why, total, items, len(groups) <= _MOST_OPEN and len(items) <= _MOST_OPEN))
+        found.append(Concern(stage, why, total, items))
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pipeline.board.grid import Answer, Translate, concerns, key_of
@@ -16,8 +18,12 @@ from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebac
 
 #: The end of a log that is shown.
 _LOG_BYTES = 64 * 1024
-#: A share of nulls that differs by this much from the mean of the months before is marked.
-_NOTABLE_SHARE = 0.01
+#: By measure of a column: what it is in all of the months before, and whether that of this month has left it.
+_MEASURES_OF_COLUMNS: Mapping[str, tuple[Callable[..., Any], Callable[[Any, Any], bool]]] = {
+    "share": (fmean, lambda now, before: abs(now - before) >= 0.01),
+    "min": (min, operator.lt),
+    "max": (max, operator.gt),
+}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 #: What each command does, by its word.
 COMMANDS = {
@@ -47,24 +53,16 @@ _PATTERNS = {each: re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>\\S+)", re.esc
 _WIDTH, _HEIGHT = 336, 110
 
 
-def values(
-    status: Answer, answer: Answer, runs: Sequence[Run], logs: Path, live: Answer, _: Translate
-) -> dict[str, Any]:
-    """The values of `month.html`, without those of the difference; `live` is what a running run does with the month."""
+def values(status: Answer, answer: Answer, runs: Sequence[Run], logs: Path, _: Translate) -> dict[str, Any]:
+    """The values of `month.html`, without those of the difference and of what a running run does with the month."""
     dataset, month = answer["dataset"], answer["month"]
-    previous, following = neighbours(status["document"], dataset, month)
     months = [one for each in status["document"]["datasets"] if each["dataset"] == dataset for one in each["months"]]
     steps = [step["name"] for step in answer["steps"]]
     return {
-        **{"dataset": dataset, "month": month, "label": key_of(dataset, month)},
-        "answer": answer,
-        "status": answer["status"],
-        "mark": live.get("mark", answer["status"]["mark"]),
-        "note": live.get("note", ""),
-        "live": live.get("steps", {}),
+        **answer,
+        "label": key_of(dataset, month),
         "marks": status["marks"],
-        "previous": previous,
-        "next": following,
+        "around": neighbours(status["document"], dataset, month),
         "failure": last_failure(runs, dataset, month, answer["status"]["failure"]),
         "concern": next(iter(concerns(answer["remarks"], _)), None),
         "columns": profile_rows(answer["profile"]["columns"] if answer["profile"] else ()),
@@ -131,28 +129,19 @@ def _tail(path: Path) -> tuple[str, bool]:
 
 
 def profile_rows(columns: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The columns of a month, with the mean share and the whole range of the months before, and what is unusual."""
+    """The columns of a month, with their measures in the months before it, and those that are unusual."""
     rows = []
     for column in columns:
-        before = [each for each in column["before"] if each]
-        shares, least, most = (
-            [each[name] for each in before if each[name] is not None] for name in ("share", "min", "max")
-        )
-        mean, lowest, highest = (
-            sum(shares) / len(shares) if shares else None,
-            min(least, default=None),
-            max(most, default=None),
-        )
-        moved = set()
-        if mean is not None and column["share"] is not None and abs(column["share"] - mean) >= _NOTABLE_SHARE:
-            moved.add("share")
+        before, moved = dict[str, Any](), set[str]()
         # Times of later months are always later.
-        if not str(column["type"]).startswith("timestamp"):
-            if lowest is not None and column["min"] is not None and column["min"] < lowest:
-                moved.add("min")
-            if highest is not None and column["max"] is not None and column["max"] > highest:
-                moved.add("max")
-        rows.append({**column, "share_before": mean, "min_before": lowest, "max_before": highest, "moved": moved})
+        is_time = str(column["type"]).startswith("timestamp")
+        for name, (of_all, has_moved) in _MEASURES_OF_COLUMNS.items():
+            known = [each[name] for each in column["before"] if each and each[name] is not None]
+            before[name] = of_all(known) if known else None
+            is_compared = known and column[name] is not None and not (is_time and name != "share")
+            if is_compared and has_moved(column[name], before[name]):
+                moved.add(name)
+        rows.append({**column, "before": before, "moved": moved})
     return rows
 
 

@@ -75,10 +75,9 @@ class Month(BoardPage):
             except PipelineError as error:
                 problem = str(error)
         self.live.poll()
-        now = self.live.overlay().get(key_of(dataset, month), {})
-        logs, _ = self.live.history.path.parent, self.locale.translate
-        values = month_page.values(status, answer, self.live.runs, logs, now, _)
-        self.render("month.html", **values, difference=difference, against=against, problem=problem)
+        logs, live = self.live.history.path.parent, self.live.overlay().get(key_of(dataset, month), {})
+        values = month_page.values(status, answer, self.live.runs, logs, self.locale.translate)
+        self.render("month.html", **values, live=live, difference=difference, against=against, problem=problem)
 
 
 class MonthData(BoardPage):

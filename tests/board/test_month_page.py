@@ -327,7 +327,7 @@ def test_columns_are_marked_when_they_leave_what_the_months_before_had() -> None
         "new": set(),
         "empty": set(),
     }
-    assert (rows[0]["share_before"], rows[0]["min_before"], rows[0]["max_before"]) == (0.49, 0.0, 5.0)
+    assert rows[0]["before"] == {"share": 0.49, "min": 0.0, "max": 5.0}
 
 
 def test_bars_are_relative_to_the_largest() -> None:
