@@ -166,6 +166,16 @@ def test_no_page_has_inline_styles_or_scripts(board: Board) -> None:
             assert tag != "style"
 
 
+def test_no_two_landmarks_of_a_month_share_a_name(board: Board) -> None:
+    for path in ("/months/green/2024-02", "/months/green/2024-03", "/months/zones"):
+        marks = [
+            each for tag, each in _Page(board.get(path)).elements if tag == "section" or each.get("role") == "region"
+        ]
+        names = [each.get("aria-labelledby") or each.get("aria-label") for each in marks]
+        assert len(names) >= 3
+        assert len(names) == len({*names}), names
+
+
 def test_a_month_is_compared_with_the_one_that_is_asked_for(board: Board) -> None:
     page = _Page(board.get("/months/green/2024-01?against=2024-02"))
     assert "from 2024-02" in page.texts
