@@ -67,11 +67,8 @@ def view(answer: Answer, _: Translate, overlay: Answer | None = None) -> dict[st
     sections = []
     for each in document["datasets"]:
         cells = {month["month"]: make(month) for month in each["months"]}
-        waited = next((month for month in each["months"] if month["expected"]), None)
-        following = (
-            f"{waited['month']}, {expected_text(waited, _)}" if waited and each["marks"].keys() - _NOTHING else ""
-        )
-        sections.append({**each, "cells": cells, "parts": [*_parts(cells)], "next": following})
+        waited = [month for month in each["months"] if month["expected"] and each["marks"].keys() - _NOTHING]
+        sections.append({**each, "cells": cells, "parts": [*_parts(cells)], "waited": waited})
     return {
         **answer,
         "sections": sections,
