@@ -78,13 +78,9 @@ def statuses_of(months: Months) -> tuple[dict[str, list[MonthStatus]], MonthStat
     failures = _failures(current_settings())
     for name, each in statuses.items():
         absent = [status.month for status in each if status.month and status.stage == "not published"]
-        expected = expected_days(inventory, dataset_named(name), absent) if absent else {}
+        expected: Mapping[date | None, date] = expected_days(inventory, dataset_named(name), absent) if absent else {}
         statuses[name] = [
-            replace(
-                status,
-                failure=failures.get(label(name, status.month)),
-                expected=expected.get(status.month) if status.month else None,
-            )
+            replace(status, failure=failures.get(label(name, status.month)), expected=expected.get(status.month))
             for status in each
         ]
     (zones,) = statuses.pop(ZONES.name)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from statistics import median
 
 from pipeline import lake
@@ -42,7 +43,7 @@ def usual_days(published: Iterable[tuple[date, date]]) -> int:
     return round(median(distances)) if len(distances) >= _LEAST else DEFAULT_DAYS
 
 
-def expected_days(inventory: Inventory, dataset: Dataset, months: Iterable[date]) -> dict[date, date]:
+def expected_days(inventory: Inventory, dataset: Dataset, months: Iterable[date]) -> dict[date | None, date]:
     """By month: the day on which it is expected. Reads the sidecars of the dataset's newest raw files."""
     days = usual_days(_published(inventory, dataset))
     return {month: last_day(month) + timedelta(days) for month in months}
@@ -56,16 +57,14 @@ def last_day(month: date) -> date:
 def _published(inventory: Inventory, dataset: Dataset) -> Iterable[tuple[date, date]]:
     """The newest months in the lake whose sidecars say when the source published them, with that day."""
     assert dataset.first_month is not None
-    read = 0
-    for month in reversed(month_range(dataset.first_month, date.today())):
-        key = inventory.files("download", dataset, month)["raw"]
-        listed = inventory.entry(lake.sidecar_key(key)) if inventory.entry(key) else None
-        if listed:
-            if (read := read + 1) > _MOST_SIDECARS:
-                return
-            with suppress(SourceError):
-                if moment := http_time(sidecar_of(inventory.store, key, listed).last_modified):
-                    yield month, moment.date()
+    months = reversed(month_range(dataset.first_month, date.today()))
+    keys = {month: inventory.files("download", dataset, month)["raw"] for month in months}
+    raw = [month for month, key in keys.items() if inventory.entry(key)]
+    sidecars = {month: entry for month in raw if (entry := inventory.entry(lake.sidecar_key(keys[month])))}
+    for month, entry in islice(sidecars.items(), _MOST_SIDECARS):
+        with suppress(SourceError):
+            if moment := http_time(sidecar_of(inventory.store, keys[month], entry).last_modified):
+                yield month, moment.date()
 
 
 def http_time(text: str | None) -> datetime | None:
