@@ -3,8 +3,8 @@
     python docs/pictures.py --keep months        # makes 500 months of sample trips, which takes some minutes
     python docs/pictures.py --data months        # takes the pictures again
 
-It needs Selenium for Python, a Chromium (--browser) and its chromedriver, and no network. A few months are changed so
-that every mark is shown; one run is at work meanwhile.
+It needs Playwright for Python and a Chromium (--browser), and no network. A few months are changed so that every mark
+is shown; one run is at work meanwhile.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-from selenium.webdriver.common.by import By
+from playwright.sync_api import sync_playwright
 
 from pipeline import lake
 from pipeline.datasets import DATASETS
@@ -35,9 +34,9 @@ from pipeline.warehouses import open_warehouse
 
 IMAGES = Path(__file__).parent / "images"
 COMMAND = Path(sys.executable).with_name("pipeline")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--lang=en-US")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
 SIZES = {"desktop": (1440, 1400), "phone": (390, 844)}
-PATIENCE_S = 60
+PATIENCE_MS = 60_000
 LAST = add_months(date.today().replace(day=1), -3)
 RUNNING = tuple(f"{name} {format_month(LAST)}" for name in ("yellow", "green", "fhvhv"))
 WARNED = ("yellow 2018-03", "green 2021-07", "fhvhv 2022-11", "fhv 2019-05")
@@ -76,28 +75,23 @@ def main() -> None:
                 process.communicate()
 
 
-def _take(link: str, base: str, program: str) -> None:
+def _take(link: str, base: str, browser: str) -> None:
     IMAGES.mkdir(exist_ok=True)
-    options = ChromeOptions()
-    options.binary_location = program
-    for flag in FLAGS:
-        options.add_argument(flag)
-    with Chrome(options, ChromeService(shutil.which("chromedriver"))) as browser:
-        browser.implicitly_wait(PATIENCE_S)
-        browser.get(link)
-        browser.find_element(By.CSS_SELECTOR, ".cell.running")
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser, args=FLAGS) as chromium:
+        context = chromium.new_context(locale="en-US")
+        page = context.new_page()
+        page.goto(link)
+        page.wait_for_selector(".cell.running", timeout=PATIENCE_MS)
         for name, path in PAGES.items():
             for scheme in ("light", "dark"):
-                feature = {"name": "prefers-color-scheme", "value": scheme}
-                browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
                 for size, (width, height) in SIZES.items():
-                    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-                    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-                    browser.get(base + path)
+                    page.set_viewport_size({"width": width, "height": height})
+                    page.goto(base + path, wait_until="load")
                     if name == "month":  # Its data come when they are opened.
-                        browser.find_element(By.CSS_SELECTOR, "[data-load] > summary").click()
-                        browser.find_element(By.CSS_SELECTOR, "[data-load] svg")
-                    browser.save_screenshot(str(IMAGES / f"board-{name}-{size}-{scheme}.png"))
+                        page.click("[data-load] > summary")
+                        page.wait_for_selector("[data-load] svg", timeout=PATIENCE_MS)
+                    page.screenshot(path=IMAGES / f"board-{name}-{size}-{scheme}.png")
 
 
 def _change(data: Path) -> None:
