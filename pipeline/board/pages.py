@@ -10,7 +10,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from pipeline.board import month_page, runs
-from pipeline.board.grid import changes, daily_job, view
+from pipeline.board.grid import changes, key_of, view
 from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live, Overlay, Stream
 from pipeline.errors import PipelineError
@@ -53,7 +53,8 @@ class Grid(BoardPage):
             **view(answer, self.locale.translate, self.live.overlay()),
             commands=commands,
             last_run=past[-1] if past else None,
-            daily=daily_job(past),
+            # The newest run that a schedule may have started.
+            daily=next((run for run in reversed(past) if run.asked.startswith("pipeline latest")), None),
         )
 
 
@@ -73,12 +74,12 @@ class Month(BoardPage):
         difference, problem = answer["diff"], ""
         if month and against:
             try:
-                other = month_page.month_named(against, month)
+                other = month_page.other_month(against, month)
                 difference = await self.ask("diff", dataset=dataset, month=month, against=other)
             except PipelineError as error:
                 problem = str(error)
         self.live.poll()
-        now = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {})
+        now = self.live.overlay().get(key_of(dataset, month), {})
         logs, _ = self.live.history.path.parent, self.locale.translate
         values = month_page.values(status, answer, self.live.runs, logs, now, _)
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
@@ -96,7 +97,7 @@ class MonthData(BoardPage):
             return
         questions = ("rows", "marts") if month else ("rows",)
         asked = (self.ask(question, dataset=dataset, month=month) for question in questions)
-        answers, problems = dict[str, Any](), []
+        answers, problems = dict[str, Any](rows=None, marts=None), []
         for question, answer in zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True):
             if isinstance(answer, PipelineError):
                 problems.append(str(answer))
@@ -104,10 +105,7 @@ class MonthData(BoardPage):
                 raise answer
             else:
                 answers[question] = answer
-        values = month_page.data_values(answers.get("rows"), answers.get("marts", {}))
-        self.render(
-            "month_data.html", **month_page.names_of(dataset, month, self.locale.translate), **values, problems=problems
-        )
+        self.render("month_data.html", **answers, label=key_of(dataset, month), problems=problems)
 
 
 class Runs(BoardPage):

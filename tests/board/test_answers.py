@@ -110,9 +110,8 @@ def test_the_status_is_what_the_command_prints(filled: Folder) -> None:
 
 def test_a_month_has_its_steps_files_source_rows_and_runs(filled: Folder) -> None:
     month = answer(filled, "month", dataset="green", month="2024-02")
-    assert [(step["name"], step["done"]) for step in month["steps"]] == [
-        (step, True) for step in ("download", "conform", "load", "mart")
-    ]
+    steps = ("download", "conform", "load", "mart")
+    assert [step["name"] for step in month["steps"] if month["status"][step["stage"]]] == [*steps]
     for step in month["steps"]:
         for file in step["files"]:
             assert Path(file["uri"]).stat().st_size == file["bytes"]
@@ -120,20 +119,19 @@ def test_a_month_has_its_steps_files_source_rows_and_runs(filled: Folder) -> Non
         assert step["at"]
     assert month["source"]["url"] == f"{filled.source}/trip-data/green_tripdata_2024-02.parquet"
     assert len(month["source"]["sha256"]) == 64
-    assert (month["rows"], month["published_rows"], month["rows_off_published"]) == (2000, 2000, 0)
-    assert month["steps"][2]["load"]["rows"] == 2000
-    assert {mart["mart"]: mart["rows"] for mart in month["steps"][3]["marts"]} == {
+    assert (month["status"]["rows"], month["published_rows"], month["steps"][2]["rows"]) == (2000, 2000, 2000)
+    assert month["steps"][3]["marts"] == {
         mart: rows(filled.database, f"SELECT COUNT(*) FROM {mart} WHERE month = DATE '2024-02-01'")[0][0]
         for mart in ("daily_trips", "monthly_zone_revenue")
     }
     (run,) = History(str(filled.path / "data/logs")).runs()
-    steps = ("download", "conform", "load", "mart")
-    by_run = {step: (each["run"], each["state"]) for step, each in month["by_run"].items()}
-    assert by_run == dict.fromkeys(steps, (run.id, "done"))
+    assert {step["name"]: (step["run"]["run"], step["run"]["state"]) for step in month["steps"]} == dict.fromkeys(
+        steps, (run.id, "done")
+    )
     assert month["comparison"] == as_json(filled, "check", "green", "2024-02")[0]
     assert month["diff"] == as_json(filled, "diff", "green", "2024-02")
-    assert month["columns_before"] == ["2024-01"]
-    pickup = next(column for column in month["columns"] if column["column"] == "pickup_datetime")
+    assert month["profile"]["months_before"] == ["2024-01"]
+    pickup = next(column for column in month["profile"]["columns"] if column["column"] == "pickup_datetime")
     assert pickup["min"].startswith("2024-0")
     assert (pickup["nulls"], pickup["share"], len(pickup["before"])) == (0, 0, 1)
     assert month["problems"] == []
@@ -141,14 +139,15 @@ def test_a_month_has_its_steps_files_source_rows_and_runs(filled: Folder) -> Non
 
 def test_the_zones_and_a_month_of_which_nothing_exists_have_answers(filled: Folder) -> None:
     zones = answer(filled, "month", dataset="zones", month=None)
-    assert (zones["month"], zones["rows"], zones["status"]["stage"]) == (None, 265, "complete")
-    assert zones["by_run"].keys() == {"download", "conform", "load"}
+    assert (zones["month"], zones["status"]["rows"], zones["status"]["stage"]) == (None, 265, "complete")
+    assert [step["name"] for step in zones["steps"] if step["run"]] == ["download", "conform", "load"]
     nothing = answer(filled, "month", dataset="green", month="2023-06")
     assert nothing["status"]["stage"] == "missing"
-    assert not any(step["done"] or step["files"] or step["at"] for step in nothing["steps"])
+    assert not any(step["run"] or step["files"] or step["at"] for step in nothing["steps"])
     assert nothing["published_rows"] == 65_550
-    unknown = ("source", "rows", "rows_off_published", "comparison", "diff", "failure")
+    unknown = ("source", "comparison", "profile", "diff")
     assert {name: nothing[name] for name in unknown} == dict.fromkeys(unknown)
+    assert (nothing["status"]["rows"], nothing["status"]["failure"]) == (None, None)
     future = answer(filled, "month", dataset="green", month="2099-01")
     assert [command["word"] for command in future["commands"]] == ["describe"]
 
@@ -182,18 +181,21 @@ def test_a_month_whose_last_run_failed_says_why(own: Folder) -> None:
     assert own.pipeline("backfill", "green", "2024-03", "--source", "empty").returncode == 1
     month = answer(own, "month", dataset="green", month="2024-03")
     assert month["status"]["mark"] == "failed"
-    assert month["failure"]["step"] == month["by_run"].keys().__iter__().__next__() == "download"
-    assert "green 2024-03" in month["failure"]["error"]
-    assert month["by_run"]["download"]["state"] == "failed"
+    step, _, error = month["status"]["failure"]
+    assert (step, [each["run"] and each["run"]["state"] for each in month["steps"]]) == (
+        "download",
+        ["failed", *[None] * 3],
+    )
+    assert "green 2024-03" in error
 
 
 def test_a_part_that_cannot_be_read_is_a_problem_of_a_month_that_is_shown(own: Folder) -> None:
     (own.lake / "checks/green/2024-02.json").write_text("{}")
     (own.lake / "raw/green/green_tripdata_2024-02.parquet.json").write_text("no sidecar")
     month = answer(own, "month", dataset="green", month="2024-02")
-    assert (month["source"], month["comparison"], month["columns"]) == (None, None, [])
+    assert (month["source"], month["comparison"], month["profile"]) == (None, None, None)
     assert len(month["problems"]) == 2
-    assert month["rows"] == 2000
+    assert month["status"]["rows"] == 2000
 
 
 def test_diff_plan_and_refresh_are_what_the_commands_print(filled: Folder) -> None:
