@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from datetime import date
 from decimal import Decimal
-from typing import Any, TextIO
+from typing import Any
 
 from pipeline.board.month import month_document
 from pipeline.datasets import DATASETS, ZONES, dataset_named
@@ -144,8 +144,9 @@ def _validate_step(step: str) -> None:
         raise UsageError(f"{step!r} is not a step; allowed are {', '.join(STEPS)}")
 
 
-_ALL = (status, month, diff, plan, refresh, deletions, rows, marts)
-QUESTIONS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _ALL}
+QUESTIONS: Mapping[str, Callable[..., Any]] = {
+    each.__name__: each for each in (status, month, diff, plan, refresh, deletions, rows, marts)
+}
 
 
 def answer(line: str) -> str:
@@ -160,21 +161,6 @@ def answer(line: str) -> str:
         if not isinstance(error, PipelineError):
             traceback.print_exc()
         return json.dumps({"id": number, "error": as_pipeline_error(error).to_dict()})
-
-
-def serve(questions: TextIO, answers: TextIO) -> None:
-    """Answer until the end of the questions."""
-    writing = threading.Lock()
-
-    def reply(line: str) -> None:
-        text = answer(line)
-        with writing:
-            answers.write(text + "\n")
-            answers.flush()
-
-    pool = ThreadPoolExecutor(_THREADS)
-    for line in questions:
-        pool.submit(reply, line)
 
 
 def _plain(value: Any) -> Any:
@@ -193,6 +179,13 @@ def main() -> None:
     # What a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    writing, pool = threading.Lock(), ThreadPoolExecutor(_THREADS)
+
+    def reply(line: str) -> None:
+        text = answer(line)
+        with writing:
+            print(text, file=answers, flush=True)
+
     adopt_context(RunContext())
     try:
         adopt(resolve(**json.loads(sys.stdin.readline())["settings"]))
@@ -200,7 +193,8 @@ def main() -> None:
         number = json.loads(sys.stdin.readline())["id"]
         print(json.dumps({"id": number, "error": error.to_dict()}), file=answers, flush=True)
     else:
-        serve(sys.stdin, answers)
+        for line in sys.stdin:
+            pool.submit(reply, line)
     # Without waiting for the threads: nobody reads their answers.
     os._exit(0)
 

@@ -61,7 +61,7 @@ class Luigid:
             (r"(?:/luigid)?/api/(\w+)", _Api, own),
             (r"/metrics", _Metrics, own),
             (r"/luigid/?", _Entrance),
-            (r"/luigid/static/visualiser/(.*)", _Visualiser, {"path": str(_VISUALISER)}),
+            (r"/luigid/static/visualiser/([\w./-]*)", _Visualiser, {"path": str(_VISUALISER)}),
         ]
 
     def __enter__(self) -> Luigid:

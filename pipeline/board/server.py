@@ -31,11 +31,7 @@ from pipeline.errors import UsageError, visible
 from pipeline.settings import current_settings
 
 _FOLDER = Path(__file__).parent
-#: A request of a page is small; a worker sends its tasks to luigid.
-_MOST_BODY_BYTES, _MOST_HEADER_BYTES = 1 << 20, 1 << 14
 _MOST_CONNECTIONS = 256
-#: Time for the headers of a request, and between two requests of a connection; and for a body.
-_HEADERS_S, _BODY_S = 60, 30
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _MONTH = r"/months/(?P<dataset>[a-z]{1,20})(?:/(?P<month>\d{4}-\d\d))?"
@@ -158,10 +154,10 @@ async def serve(options: Options) -> None:
             application.add_handlers(".*", live.luigid.handlers)
         server = _Server(
             application,
-            max_body_size=_MOST_BODY_BYTES,
-            max_header_size=_MOST_HEADER_BYTES,
-            idle_connection_timeout=_HEADERS_S,
-            body_timeout=_BODY_S,
+            max_body_size=1 << 20,  # A request of a page is small; a worker sends its tasks to luigid.
+            max_header_size=1 << 14,
+            idle_connection_timeout=60,  # Also the time for the headers of a request.
+            body_timeout=30,
         )
         server.add_sockets(sockets)
         if not all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in sockets):
