@@ -18,8 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pipeline.board.form import ACTIONS, MOST_WORKERS, PREVIEWS, ZONES, Form
+from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live
-from pipeline.board.pages import BoardPage
 from pipeline.errors import PipelineError, UsageError
 from pipeline.runs import processes
 from pipeline.settings import child_command, suggested_command
@@ -130,16 +130,12 @@ class Starter:
         self._started = [each for each in self._started if each in self.waiting()][-_MOST_STARTED:]
 
 
-class _FormPage(BoardPage):
+class _FormPage(Page):
     """The form, its problems, and the preview."""
 
     async def show(self, action: str, *, problems: Sequence[str] = (), starts: bool = False) -> Form | None:
         """Show the form; with `starts`, return it instead if it is valid."""
-        try:
-            status = await self.live.status()
-        except PipelineError as error:
-            self.fail(error)
-            return None
+        status = await self.live.status()
         datasets = [each["dataset"] for each in status["document"]["datasets"]]
         steps, _ = [each["name"] for each in status["steps"]], self.locale.translate
         form, preview, command = Form.of(self, action, datasets, steps[-1]), None, ""
@@ -205,17 +201,13 @@ class Action(_FormPage):
             self.render("started.html", started=started)
 
     def _cancel(self, run_id: str) -> None:
+        run = self.live.history.run(run_id)
+        if run.outcome != "running":
+            raise UsageError(f"{run_id}: only a running run can be cancelled; this one is {run.outcome}")
+        if not re.search(r"\bpipeline\b", processes.command(run.process)):
+            raise UsageError(f"{run_id}: process {run.process} is not this run; it may run on another machine")
         try:
-            run = self.live.history.run(run_id)
-            if run.outcome != "running":
-                raise UsageError(f"{run_id}: only a running run can be cancelled; this one is {run.outcome}")
-            if not re.search(r"\bpipeline\b", processes.command(run.process)):
-                raise UsageError(f"{run_id}: process {run.process} is not this run; it may run on another machine")
-            try:
-                os.kill(run.process, signal.SIGINT)
-            except OSError as error:
-                raise UsageError(f"{run_id}: process {run.process} cannot be cancelled: {error.strerror}") from error
-        except UsageError as error:
-            self.fail(error)
-        else:
-            self.redirect(f"/runs/{run_id}", status=303)
+            os.kill(run.process, signal.SIGINT)
+        except OSError as error:
+            raise UsageError(f"{run_id}: process {run.process} cannot be cancelled: {error.strerror}") from error
+        self.redirect(f"/runs/{run_id}", status=303)

@@ -33,7 +33,6 @@ _BETWEEN_S = 10.0
 _CHECK_S = 1.0
 _MOST_STREAMS, _MOST_EVENTS = 64, 200
 _STATES = {"waiting": "queued", "done": "done", "running": "running", "failed": "failed"}
-_LUIGI_STATES = {"RUNNING": "running", "PENDING": "queued", "FAILED": "failed"}
 
 Month = tuple[str, str]
 #: By month, such as `green 2024-01`: its mark (absent if the one of the status is right), the states of steps, a note.
@@ -164,9 +163,6 @@ class Live:
         self._streams: set[Stream] = set()
         self._watching: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Nothing is watched until a page is opened."""
-
     def stop(self) -> None:
         """End the streams."""
         for stream in self._streams:
@@ -280,13 +276,12 @@ class Live:
         if self.luigid is None:
             return
         cells: Overlay = {}
-        for (dataset, month, step), state in self.luigid.overlay().steps.items():
+        for (dataset, month, step), (state, fraction) in self.luigid.overlay().items():
             cell = cells.setdefault(f"{dataset} {month}".rstrip(), {"steps": {}, "note": ""})
-            cell["steps"][step] = _LUIGI_STATES.get(state.status, "queued")
-            if state.status != "PENDING":
-                cell["mark"] = _LUIGI_STATES.get(state.status, "running")
-                share = "" if state.fraction is None else f" {state.fraction:.0%}"
-                cell["note"] = f"{step}{share}"
+            cell["steps"][step] = state
+            if state != "queued":
+                cell["mark"] = state
+                cell["note"] = step if fraction is None else f"{step} {fraction:.0%}"
         if self._scheduled.keys() - cells.keys():
             self._send("grid")
         self._send("cells", {key: cell for key, cell in cells.items() if cell != self._scheduled.get(key)})

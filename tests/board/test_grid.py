@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import tornado.locale
+from boards import running_board
 from conftest import Folder
-from served_board import served_board
 
 from pipeline.board import grid
 from pipeline.datasets import DATASETS
@@ -229,12 +229,12 @@ def test_a_page_in_a_file_has_every_part_of_the_grid_but_nothing_to_press() -> N
 
 
 def test_with_nothing_in_the_lake_the_page_names_the_first_command(folder: Folder) -> None:
-    with served_board(folder) as board:
-        page = board.get("/").text
+    with running_board(folder) as board:
+        page = board.get("/").body
         assert "Nothing is in the lake yet" in page
         for command in ("pipeline backfill green latest", "pipeline demo"):
             assert f'data-copy="{command}"' in page
         assert page.count("months, nothing yet") == len(DATASETS)
-        korean = board.session.get(board.url, headers={"Accept-Language": "ko"}, timeout=60).text
+        korean = board.ask("/", headers={"Accept-Language": "ko"}).body
         assert '<html lang="ko">' in korean
         assert "레이크가 아직 비어 있습니다" in korean

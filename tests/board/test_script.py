@@ -23,7 +23,7 @@ def board(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> 
     folder = make_folder(tmp_path_factory.mktemp("script"), shared_site.url)
     assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
     with running_board(folder, "--allow-runs") as board:
-        yield board.log_in()
+        yield board
 
 
 def test_months_selected_by_dragging_or_by_keys_are_run_and_watched_to_the_end(board: Board, open_page: Opener) -> None:
