@@ -170,7 +170,11 @@ def _event_delays(board: Board, folder: Path, site: str, months: Sequence[date])
     before = len(history.runs())
     arrived: dict[int, float] = {}
     with subprocess.Popen(
-        _backfill(months), cwd=folder, env=environment(PIPELINE_SOURCE=site), stdout=subprocess.DEVNULL
+        _backfill(months),
+        cwd=folder,
+        env=environment(PIPELINE_SOURCE=site),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         while len(history.runs()) == before and process.poll() is None:
             time.sleep(0.02)
@@ -240,11 +244,11 @@ def _print(
     print(f"\n{options.months} months of 20 rows, {options.repeats} rounds\n")
     lines = []
     for name, used_by in runs.items():
-        used, (wall, cpu) = Usage.median(took), (ratio(took, runs[NONE], of) for of in ("wall_s", "cpu_s"))
+        used, (wall, cpu) = Usage.median(used_by), (ratio(used_by, runs[NONE], of) for of in ("wall_s", "cpu_s"))
         line = (
             name,
             f"{used.wall_s:.1f}",
-            f"{min(run.wall_s for run in took):.1f}",
+            f"{min(run.wall_s for run in used_by):.1f}",
             f"{wall:.2f}",
             f"{used.cpu_s:.1f}",
         )
