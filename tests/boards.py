@@ -120,6 +120,12 @@ class Board:
                     answer += part
         return answer
 
+    def is_ready(self) -> bool:
+        """Whether it answers; its port is open a moment before."""
+        with suppress(OSError):
+            return self.ask("/static/board.css").status == 200
+        return False
+
     def answers(self) -> bool:
         """Whether it still serves its pages."""
         return self.ask("/runs").status == (200 if self.cookies else 403)
@@ -144,8 +150,7 @@ def running_board(folder: Folder, *options: str, port: int = 0) -> Iterator[Boar
         )
     board = Board(folder, port, process, options)
     try:
-        ready = folder.path / "data" / "logs" / "board" / f"{port}.key"
-        until(lambda: process.poll() is not None or (ready.exists() and _is_listening(port)))
+        until(lambda: process.poll() is not None or board.is_ready())
         assert process.poll() is None, board.said
         yield board
     finally:
@@ -157,12 +162,6 @@ def running_board(folder: Folder, *options: str, port: int = 0) -> Iterator[Boar
                 process.kill()
                 process.wait()
                 raise
-
-
-def _is_listening(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 class Elements(HTMLParser):

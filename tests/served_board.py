@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -9,8 +10,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import requests
 from conftest import Folder
@@ -36,7 +38,7 @@ class ServedBoard:
 
     def post(self, path: str, *, follow: bool = False, **fields: Any) -> requests.Response:
         """Send a form, as the page that has it does."""
-        self.get("/actions")  # It sets the cookie of the token.
+        self.get("/actions", action="latest")  # This page has a form, and sets the cookie of its token.
         token = next((each.value for each in self.session.cookies if "xsrf" in each.name), "")
         headers = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Accept-Language": "en"}
         return self.session.post(
@@ -57,29 +59,39 @@ class ServedBoard:
     @contextmanager
     def events(self, **query: str) -> Iterator[Events]:
         """The stream of a page."""
-        with self.session.get(f"{self.url}/events", params=query, stream=True, timeout=PATIENCE_S) as answer:
-            assert answer.status_code == 200, answer.text
-            yield Events(answer)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        cookies = "; ".join(f"{each.name}={each.value}" for each in self.session.cookies)
+        connection.request("GET", f"/events?{urlencode(query)}", headers={"Cookie": cookies, "Accept-Language": "en"})
+        answer = connection.getresponse()
+        assert connection.sock is not None
+        events = Events(answer)
+        try:
+            yield events
+        finally:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+            events.thread.join(PATIENCE_S)
+            connection.close()
 
 
 class Events:
     """The server-sent events of a stream, as they come."""
 
-    def __init__(self, answer: requests.Response) -> None:
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status = answer.status
         #: Name, data, and when it came (as of `time.time`).
         self.all: list[tuple[str, Any, float]] = []
-        threading.Thread(target=self._listen, args=(answer,), daemon=True).start()
+        self.thread = threading.Thread(target=self._listen, args=(answer,), daemon=True)
+        self.thread.start()
 
-    def _listen(self, answer: requests.Response) -> None:
+    def _listen(self, answer: http.client.HTTPResponse) -> None:
         name = ""
-        try:
-            for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
-                if line.startswith("event: "):
-                    name = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    self.all.append((name, json.loads(line.removeprefix("data: ")), time.time()))
-        except (requests.RequestException, AttributeError, ValueError):  # Closed by the test.
-            pass
+        with suppress(OSError, http.client.HTTPException):  # Closed by the test.
+            for line in iter(answer.readline, b""):
+                field, _colon, text = line.decode().rstrip("\n").partition(": ")
+                if field == "event":
+                    name = text
+                elif field == "data":
+                    self.all.append((name, json.loads(text), time.time()))
 
     def until(self, name: str, is_wanted: Callable[[Any], bool] = lambda data: True) -> tuple[Any, float]:
         """Wait for such an event; returns its data, and when it came."""
@@ -119,8 +131,8 @@ def served_board(folder: Folder, *options: str) -> Iterator[ServedBoard]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            _, err = process.communicate(timeout=PATIENCE_S)
+            _out, err = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            _, err = process.communicate()
+            _out, err = process.communicate()
         assert "Traceback" not in err, err

@@ -26,11 +26,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Refused(HTTPError):
-    """A request that is not answered; the message is for its user."""
+    """A request that is not answered; the message, a text of the languages, and its values are for the user."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, **values: str) -> None:
         super().__init__(403)
-        self.message = message
+        self.message, self.values = message, values
 
 
 class Access:
@@ -90,9 +90,10 @@ class Access:
         """Refuse a request for another name than those of the board."""
         name = split_host_and_port(request.host.lower())[0].strip("[]")
         if name not in self.names:
-            allowed = ", ".join(sorted(self.names))
             raise Refused(
-                f"{name!r} is not a name of this board; allowed are {allowed}, and names that --allow-host adds"
+                "%(name)s is not a name of this board; allowed are %(allowed)s, and names that --allow-host adds",
+                name=repr(name),
+                allowed=", ".join(sorted(self.names)),
             )
 
     def check_write(self, request: HTTPServerRequest) -> None:

@@ -116,11 +116,11 @@ class Page(Checked):
     def write_error(self, status_code: int, **named: Any) -> None:
         """Show the error in a page: the message and the remedy, never a traceback."""
         error = named.get("exc_info", (None, None, None))[1]
-        message = self._reason
+        message = f"HTTP {status_code}"
         if isinstance(error, PipelineError):
             message = error.words
         elif isinstance(error, Refused):
-            message = error.message
+            message = self.locale.translate(error.message) % error.values
         self.finish(self.render_string("error.html", status=status_code, message=message))
 
     def fail(self, error: PipelineError) -> None:

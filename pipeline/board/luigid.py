@@ -128,7 +128,7 @@ class _Guarded(Checked):
             return
         own = origin is None or origin.lower().partition("://")[2] == self.request.host.lower()
         if not own or site not in (None, *self.sites):
-            raise Refused("the request does not come from a page of this board")
+            raise Refused("the request does not come from a page of this board; open the page and use its buttons")
         if not self.is_logged_in():
             raise Refused("this browser has no access yet")
 

@@ -39,7 +39,11 @@ class Grid(BoardPage):
 
     async def get(self) -> None:
         """Show it."""
-        answer, past = await self.live.status(), self.live.runs
+        try:
+            answer, past = await self.live.status(), self.live.runs
+        except PipelineError as error:
+            self.fail(error)
+            return
         commands = {
             "first": suggested_command("backfill", "green", "latest"),
             "refresh": suggested_command("refresh", "--apply"),

@@ -145,10 +145,10 @@ class History:
                 values: dict[str, Any] = json.loads(line)
                 run = Run(**{**values, "failures": [Failure(**failure) for failure in values["failures"]]})
                 datetime.fromisoformat(run.began), datetime.fromisoformat(run.ended or run.began)
+                if _ID.fullmatch(run.id):  # It becomes the name of a file.
+                    runs[run.id] = run
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
-            if _ID.fullmatch(run.id):  # It becomes the name of a file.
-                runs[run.id] = run
         return list(runs.values())
 
     def append(self, path: Path, text: str) -> None:

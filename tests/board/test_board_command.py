@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from boards import Board, running_board
-from commands import Heard
+from commands import Heard, on_terminal
 from conftest import Folder
 from served_board import PATIENCE_S, free_port, until
 
@@ -83,6 +83,19 @@ def test_an_address_that_others_reach_gets_a_warning(folder: Folder) -> None:
         until(lambda: "others in this network can reach the board" in board.said)
         assert board.log_in().ask("/runs", headers={"Host": "taxi.example"}).status == 200
         assert board.ask("/runs", headers={"Host": "evil.example"}).status == 403
+
+
+def test_on_a_desktop_the_link_is_opened_without_standing_in_a_list_of_processes(folder: Folder) -> None:
+    browser, seen = folder.path / "browser.sh", folder.path / "seen"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{seen}\ncat "${{1#file://}}" >>{seen}\nkill -TERM $PPID\n')
+    browser.chmod(0o755)
+    port = free_port()
+    said, code = on_terminal(folder, "board", "--port", str(port), DISPLAY=":1", BROWSER=f"{browser} %s")
+    assert code == 0, said
+    address, page = seen.read_text().splitlines()
+    assert address == (folder.path / f"data/logs/board/{port}.html").as_uri()
+    assert f"url=http://127.0.0.1:{port}/?token=" in page
+    assert list((folder.path / "data" / "logs" / "board").iterdir()) == []
 
 
 # --- its key

@@ -20,8 +20,8 @@ from pipeline.state.steps import TABLE
 FOLDER = Path(board.__file__).parent
 OTHERS = [code for code in LANGUAGES if code != "en"]
 _TEXT = r'"((?:[^"\\]|\\.)+)"'
-#: `_("one text")`, and `_("%(count)s month", "%(count)s months", count)`.
-_CALL = re.compile(rf"\b(?:_|translate)\(\s*{_TEXT}(?:,\s*{_TEXT})?")
+#: `_("one text")`, `Refused("one text")`, and `_("%(count)s month", "%(count)s months", count)`.
+_CALL = re.compile(rf"\b(?:_|translate|Refused)\(\s*{_TEXT}(?:,\s*{_TEXT})?")
 #: Every outcome of a run, which `Run.outcome` makes of an exit code.
 _OUTCOMES = ("done", "failed", "not published", "not all run", "stopped", "running", "killed")
 #: In the inventory: why something is stale, which is the only text there of several words.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
 
 import pytest
 from boards import Opener, running_board
@@ -17,11 +16,11 @@ pytestmark = pytest.mark.usefixtures("browser")
 
 
 @pytest.fixture
-def own(tmp_path_factory: pytest.TempPathFactory, site: SampleSite) -> Iterator[Folder]:
+def own(tmp_path_factory: pytest.TempPathFactory, site: SampleSite) -> Folder:
     """A folder whose site can be told to fail."""
     folder = make_folder(tmp_path_factory.mktemp("story"), site.url)
     folder.environment |= {"PIPELINE_RETRIES": "0", "PIPELINE_RETRY_WAIT_S": "0.05"}
-    yield folder
+    return folder
 
 
 def _choose(page: Page, period: str) -> None:
