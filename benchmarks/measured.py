@@ -76,7 +76,7 @@ def interleaved(ways: Mapping[str, Callable[[], Usage]], repeats: int) -> dict[s
 
 def ratio(runs: Sequence[Usage], reference: Sequence[Usage], of: str = "wall_s") -> float:
     """How many times as much as the reference of the same round, in the median: what drifts, drifts for both."""
-    return statistics.median(getattr(a, of) / getattr(b, of) for a, b in zip(runs, reference, strict=True))
+    return statistics.median(float(getattr(a, of) / getattr(b, of)) for a, b in zip(runs, reference, strict=True))
 
 
 @contextmanager
