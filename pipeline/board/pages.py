@@ -183,9 +183,10 @@ class Events(BoardPage):
         if name == "cells" and answer:
             return changes(answer, translate, cells, [*cells])
         if name == "run" and (followed := self.live.followed.get(stream.run_id)):
-            data = runs.news(followed, answer, translate, [*cells], stream.count)
+            lines = [each for each in followed.events if each[0] > stream.count]
             stream.count = followed.count
-            return data
+            log = self.render_string("log.html", events=lines, event_parts=runs.event_parts).decode()
+            return {**runs.news(followed, answer, translate, [*cells]), "log": log}
         return {}
 
 
