@@ -16,11 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Thread
 
-from pipeline.board.form import ACTIONS, MOST_WORKERS, PREVIEWS, ZONES, Form
+from pipeline.board.form import MOST_WORKERS, Form
+from pipeline.board.grid import bytes_text
 from pipeline.board.live import POLL_S, Live
 from pipeline.board.pages import BoardPage
 from pipeline.errors import PipelineError, UsageError
+from pipeline.months import parse_month, spans
 from pipeline.runs import processes
 from pipeline.settings import child_command, suggested_command
 
@@ -28,7 +31,6 @@ _MOST_STARTED, _MOST_OUTPUT = 4, 10_000
 #: A command that makes its plan longer than this is shown in the list of runs meanwhile.
 _WAIT_S = 10.0
 _KEPT_FILES = 20
-_MOST_ROWS = 200
 
 
 @dataclass
@@ -39,13 +41,15 @@ class Started:
     asked: str
     output: Path
     began: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    #: The run in the history, once it is there.
-    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        # Takes the exit code, so that the process does not stay a zombie.
+        Thread(target=self.process.wait, daemon=True).start()
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended; if it has, its process is gone afterwards."""
-        return self.process.poll() is None
+        """Whether it has not ended."""
+        return self.process.returncode is None
 
     @property
     def text(self) -> str:
@@ -61,7 +65,6 @@ class Starter:
     def __init__(self, logs: str, live: Live) -> None:
         self._folder, self._live = Path(logs) / "board", live
         self._started: list[Started] = []
-        self._reaping: asyncio.Task[None] | None = None
 
     def start(self, words: Sequence[str]) -> Started:
         """Start `pipeline` with these words and the settings of the board.
@@ -86,31 +89,28 @@ class Starter:
         except OSError as error:
             raise UsageError(f"{self._folder}: the command cannot be started: {error.strerror}") from error
         started = Started(process, suggested_command(*words), output)
-        self._started.append(started)
-        if self._reaping is None or self._reaping.done():
-            self._reaping = asyncio.create_task(self._reap())
+        ended = [each for each in self._started if not each.is_running]
+        self._started = [each for each in self._started if each not in ended[:-_MOST_STARTED]] + [started]
         return started
+
+    def run_id(self, started: Started) -> str:
+        """The id of its run; empty if that is not in the history."""
+        # An older run may have had a process with the same number.
+        runs = (run for run in reversed(self._live.runs) if run.began >= started.began)
+        return next((run.id for run in runs if run.process == started.process.pid), "")
 
     def waiting(self) -> list[Started]:
         """The commands, newest first, that have no run in the history: they make their plan, or failed before it."""
-        by_process = {run.process: run for run in self._live.runs}
-        for each in self._started:
-            run = by_process.get(each.process.pid)
-            # An older run may have had a process with the same number.
-            if run and run.began >= each.began:
-                each.run_id = run.id
-        return [each for each in reversed(self._started) if not each.run_id]
+        return [each for each in reversed(self._started) if not self.run_id(each)]
 
     async def run_of(self, started: Started) -> str:
         """The id of its run as soon as that is in the history; empty if the command ended before, or takes longer."""
-        end = time.monotonic() + _WAIT_S
-        while time.monotonic() < end:
-            is_running = started.is_running
+        end, is_running = time.monotonic() + _WAIT_S, True
+        while is_running and time.monotonic() < end:
+            is_running = started.is_running  # Before reading: a command that has ended begins no run.
             self._live.poll()
-            if started not in self.waiting():
-                return started.run_id
-            if not is_running:
-                break
+            if run_id := self.run_id(started):
+                return run_id
             await asyncio.sleep(POLL_S)
         return ""
 
@@ -123,36 +123,17 @@ class Starter:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         return path
 
-    async def _reap(self) -> None:
-        """Ask for the exit codes, so that no process stays a zombie."""
-        while [each for each in self._started if each.is_running]:
-            await asyncio.sleep(1)
-        self._started = [each for each in self._started if each in self.waiting()][-_MOST_STARTED:]
-
 
 class _FormPage(BoardPage):
-    """The form, its problems, and the preview."""
+    """The form of an action, with its problems or else with what the action would do."""
 
-    async def show(self, action: str, *, problems: Sequence[str] = (), starts: bool = False) -> Form | None:
-        """Show the form; with `starts`, return it instead if it is valid."""
-        try:
-            status = await self.live.status()
-        except PipelineError as error:
-            self.fail(error)
-            return None
-        datasets = [each["dataset"] for each in status["document"]["datasets"]]
-        steps, _ = [each["name"] for each in status["steps"]], self.locale.translate
-        form, preview, command = Form.of(self, action, datasets, steps[-1]), None, ""
-        is_asked = starts or "action" in self.request.arguments
-        if is_asked and not problems:
-            problems = form.problems(datasets, steps, _)
-            if starts and not problems:
-                return form
-        if is_asked and not problems:
-            command = suggested_command(*form.words(steps[-1]))
+    async def show(self, form: Form, problems: Sequence[str], *, has_preview: bool = False) -> None:
+        """Show it."""
+        question, preview, command = form.question(), None, ""
+        if has_preview and not problems:
+            command = suggested_command(*form.words())
             try:
-                if question := form.question:
-                    preview = PREVIEWS[question[0]](await self.ask(question[0], **question[1]), _)
+                preview = await self.ask(question[0], **question[1]) if question else None
             except PipelineError as error:
                 problems, command = [error.words], ""
         if problems:
@@ -160,24 +141,28 @@ class _FormPage(BoardPage):
         self.render(
             "actions.html",
             form=form,
-            actions=ACTIONS,
-            datasets=[*datasets, ZONES],
-            steps=steps,
             problems=problems,
             preview=preview,
             command=command,
+            bytes_text=bytes_text,
+            most_rows=200,
             most_workers=MOST_WORKERS,
-            most_rows=_MOST_ROWS,
+            periods=lambda months: ", ".join(spans(map(parse_month, months))),
         )
-        return None
 
 
 class Choose(_FormPage):
-    """The form of an action, and what it would do."""
+    """Choose what to do."""
 
     async def get(self) -> None:
-        """Show it."""
-        await self.show(self.get_query_argument("action", "backfill"))
+        """Show the form, and what it would do once it is filled in."""
+        try:
+            form = Form(self, self.get_query_argument("action", "backfill"), await self.live.status())
+        except PipelineError as error:
+            self.fail(error)
+            return
+        is_filled = "action" in self.request.arguments
+        await self.show(form, form.problems() if is_filled else [], has_preview=is_filled)
 
 
 class Action(_FormPage):
@@ -185,17 +170,22 @@ class Action(_FormPage):
 
     async def post(self, action: str) -> None:
         """Start it, and show its run as soon as that is in the history."""
-        if action == "cancel":
-            self._cancel(self.get_body_argument("run", ""))
-            return
-        if (form := await self.show(action, starts=True)) is None:
-            return
-        steps = [each["name"] for each in (self.live.last or {})["steps"]]
         starter: Starter = self.settings["starter"]
         try:
-            started = starter.start(form.words(steps[-1]))
+            if action == "cancel":
+                self._cancel(self.get_body_argument("run", ""))
+                return
+            form = Form(self, action, await self.live.status())
+        except PipelineError as error:
+            self.fail(error)
+            return
+        if problems := form.problems():
+            await self.show(form, problems)
+            return
+        try:
+            started = starter.start(form.words())
         except UsageError as error:
-            await self.show(action, problems=[str(error)])
+            await self.show(form, [str(error)])
             return
         run_id = await starter.run_of(started)
         if run_id or started.is_running:
@@ -205,17 +195,13 @@ class Action(_FormPage):
             self.render("started.html", started=started)
 
     def _cancel(self, run_id: str) -> None:
+        run = self.live.history.run(run_id)
+        if run.outcome != "running":
+            raise UsageError(f"{run_id}: only a running run can be cancelled; this one is {run.outcome}")
+        if not re.search(r"\bpipeline\b", processes.command(run.process)):
+            raise UsageError(f"{run_id}: process {run.process} is not this run; it may run on another machine")
         try:
-            run = self.live.history.run(run_id)
-            if run.outcome != "running":
-                raise UsageError(f"{run_id}: only a running run can be cancelled; this one is {run.outcome}")
-            if not re.search(r"\bpipeline\b", processes.command(run.process)):
-                raise UsageError(f"{run_id}: process {run.process} is not this run; it may run on another machine")
-            try:
-                os.kill(run.process, signal.SIGINT)
-            except OSError as error:
-                raise UsageError(f"{run_id}: process {run.process} cannot be cancelled: {error.strerror}") from error
-        except UsageError as error:
-            self.fail(error)
-        else:
-            self.redirect(f"/runs/{run_id}", status=303)
+            os.kill(run.process, signal.SIGINT)
+        except OSError as error:
+            raise UsageError(f"{run_id}: process {run.process} cannot be cancelled: {error.strerror}") from error
+        self.redirect(f"/runs/{run_id}", status=303)
