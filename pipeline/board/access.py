@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from tornado.httputil import HTTPServerRequest, split_host_and_port
 from tornado.web import HTTPError
@@ -39,13 +39,12 @@ class Access:
     The board holds a lock on the file while it runs: without the lock, the file was left by a board that was killed.
     """
 
-    def __init__(self, logs: str, port: int, base: str, names: Iterable[str] = ()) -> None:
-        self.names, self.base, self.path = {*LOOPBACK, *(name.lower() for name in names)}, base, key_file(logs, port)
-        self.key = secrets.token_urlsafe(32)
+    def __init__(self, logs: str, port: int, base: str, names: Iterable[str]) -> None:
+        self.names, self.base = {*LOOPBACK, *(name.lower() for name in names)}, base
+        self.path, self.key = _key_file(logs, port), secrets.token_urlsafe(32)
         #: Cookies of boards on other ports of this machine have other names.
         self.cookie, self.xsrf_cookie = f"board_{port}", f"board_xsrf_{port}"
         self._used: set[str] = set()
-        self._file: BinaryIO
 
     def __enter__(self) -> Access:
         """Write the file.
@@ -75,6 +74,7 @@ class Access:
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError), self._file:
+            # The folder may have been deleted, and the file be another board's.
             if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
                 self.path.unlink()
 
@@ -96,18 +96,19 @@ class Access:
                 allowed=", ".join(sorted(self.names)),
             )
 
-    def check_write(self, request: HTTPServerRequest) -> None:
-        """Refuse a write that does not come from one of the board's pages; every browser marks where it comes from."""
-        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-        # A proxy with TLS changes the scheme.
-        is_own = origin.lower().partition("://")[2] == request.host.lower() if origin else site is not None
-        if not is_own or site not in (None, "same-origin"):
-            raise Refused("the request does not come from a page of this board; open the page and use its buttons")
 
+def check_origin(request: HTTPServerRequest, *sites: str, needs_mark: bool = False) -> bool:
+    """Refuse a request that does not come from a page of the board; returns whether the browser marked its origin.
 
-def key_file(logs: str, port: int) -> Path:
-    """The file with the key of the board at this port."""
-    return Path(logs) / "board" / f"{port}.key"
+    Every browser marks a write. `sites` are the values of Sec-Fetch-Site that are allowed besides `same-origin`.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    # Without the scheme, which a proxy with TLS changes.
+    is_own = origin is None or origin.lower().partition("://")[2] == request.host.lower()
+    is_marked = site is not None or origin is not None
+    if not is_own or site not in (None, "same-origin", *sites) or (needs_mark and not is_marked):
+        raise Refused("the request does not come from a page of this board; open the page and use its buttons")
+    return is_marked
 
 
 def private_file(path: Path) -> BinaryIO:
@@ -122,40 +123,32 @@ def new_link(logs: str, port: int) -> str:
     Raises:
         UsageError: none runs there, or it belongs to another user.
     """
-    path = key_file(logs, port)
+    path = _key_file(logs, port)
     try:
-        values = _read(path)
+        board = _read(path)
     except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}; only the user who runs the board at port {port} can make a link"
-        ) from error
-    if not values:
+        message = f"{path}: {error.strerror}; only the user who runs the board at port {port} can make a link"
+        raise UsageError(message) from error
+    if not board:
         raise UsageError(f"no board with these logs ({logs}) runs at port {port}; start it with: pipeline board")
-    return link_of(**values)
+    return f"{board['base']}/?token={_token(board['key'], secrets.token_urlsafe(8))}"
 
 
-def link_of(key: str, base: str) -> str:
-    """The address with a new token."""
-    return f"{base}/?token={_token(key, secrets.token_urlsafe(8))}"
+def _key_file(logs: str, port: int) -> Path:
+    return Path(logs) / "board" / f"{port}.key"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The key and the address of the board that holds the file; None if no running board does.
-
-    Raises:
-        OSError: the file cannot be read, or is another user's.
-    """
-    try:
-        with path.open() as file:
-            if os.getuid() not in (0, os.fstat(file.fileno()).st_uid):
-                raise PermissionError(1, "it belongs to another user")
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return None
-            values: dict[str, Any] = json.load(file)
+def _read(path: Path) -> dict[str, str] | None:
+    """The key and the address of the board that holds the file; None if no running board does."""
+    with suppress(FileNotFoundError, NotADirectoryError), path.open() as file:
+        if os.getuid() not in (0, os.fstat(file.fileno()).st_uid):
+            raise PermissionError(1, "it belongs to another user")
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            values: dict[str, str] = json.load(file)
             return values
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return None
 
 
 def _token(key: str, nonce: str) -> str:

@@ -20,8 +20,8 @@ from threading import Thread
 
 from pipeline.board.form import MOST_WORKERS, Form
 from pipeline.board.grid import bytes_text
+from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live
-from pipeline.board.pages import BoardPage
 from pipeline.errors import PipelineError, UsageError
 from pipeline.months import parse_month, spans
 from pipeline.runs import processes
@@ -124,7 +124,7 @@ class Starter:
         return path
 
 
-class _FormPage(BoardPage):
+class _FormPage(Page):
     """The form of an action, with its problems or else with what the action would do."""
 
     async def show(self, form: Form, problems: Sequence[str], *, has_preview: bool = False) -> None:
@@ -156,11 +156,7 @@ class Choose(_FormPage):
 
     async def get(self) -> None:
         """Show the form, and what it would do once it is filled in."""
-        try:
-            form = Form(self, self.get_query_argument("action", "backfill"), await self.live.status())
-        except PipelineError as error:
-            self.fail(error)
-            return
+        form = Form(self, self.get_query_argument("action", "backfill"), await self.live.status())
         is_filled = "action" in self.request.arguments
         await self.show(form, form.problems() if is_filled else [], has_preview=is_filled)
 
@@ -170,18 +166,14 @@ class Action(_FormPage):
 
     async def post(self, action: str) -> None:
         """Start it, and show its run as soon as that is in the history."""
-        starter: Starter = self.settings["starter"]
-        try:
-            if action == "cancel":
-                self._cancel(self.get_body_argument("run", ""))
-                return
-            form = Form(self, action, await self.live.status())
-        except PipelineError as error:
-            self.fail(error)
+        if action == "cancel":
+            self._cancel(self.get_body_argument("run", ""))
             return
+        form = Form(self, action, await self.live.status())
         if problems := form.problems():
             await self.show(form, problems)
             return
+        starter: Starter = self.settings["starter"]
         try:
             started = starter.start(form.words())
         except UsageError as error:

@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from datetime import date
 from decimal import Decimal
-from functools import partial
 from typing import Any, TextIO
 
 from pipeline.board.month import month_document
@@ -39,8 +38,7 @@ from pipeline.state.invalidation import deletion_plans
 from pipeline.state.steps import STEPS, steps_of
 from pipeline.state.trips import first_rows, hours_of_week, trips_entry
 
-_THREADS = 8
-_MOST_ROWS = 50
+_THREADS, _ROWS = 8, 10
 
 
 def status() -> dict[str, Any]:
@@ -70,7 +68,7 @@ def plan(datasets: Sequence[str], period: str, through: str = STEPS[-1]) -> dict
 
     A backfill leaves what is out of date; which months were republished only a refresh finds out.
     """
-    _validate_step("through", through)
+    _validate_step(through)
     months = months_selected([*datasets, period], ask=True)
     preview, problems = backfill_preview(months, through)
     space = space_for(months, through)
@@ -80,23 +78,23 @@ def plan(datasets: Sequence[str], period: str, through: str = STEPS[-1]) -> dict
 
 def refresh(datasets: Sequence[str], period: str | None = None) -> dict[str, Any]:
     """What a refresh finds, as `pipeline refresh --json` has it; one request for each month."""
-    months = months_to_compare([*datasets, *([period] if period else [])])
+    months = months_to_compare(_selection(datasets, period))
     compared = compare_with_source(months)
     return {**comparison_data(months, compared), "not_counted": compared.not_counted}
 
 
 def deletions(datasets: Sequence[str], period: str | None, step: str) -> dict[str, Any]:
     """What a redo from this step deletes; the zones have no period."""
-    _validate_step("step", step)
-    months = months_selected([*datasets, *([period] if period else [])], zones=True)
+    _validate_step(step)
+    months = months_selected(_selection(datasets, period), zones=True)
     return deletions_preview(deletion_plans(inventory_of(current_settings()), months, step))
 
 
-def rows(dataset: str, month: str | None, count: int = 10) -> dict[str, Any]:
-    """The first rows of the trips file, at most 50, as texts; a null is null."""
+def rows(dataset: str, month: str | None) -> dict[str, Any]:
+    """The first rows of the trips file as texts; a null is null."""
     spec, day = dataset_named(dataset), parse_month(month) if month else None
     entry = trips_entry(store_of(current_settings()), spec, day, command=suggested_command)
-    table, total = first_rows(entry, spec, None, min(max(count, 1), _MOST_ROWS))
+    table, total = first_rows(entry, spec, None, _ROWS)
     columns = []
     for field in table.schema:
         declared = spec.by_name.get(field.name)
@@ -118,7 +116,9 @@ def marts(dataset: str, month: str) -> dict[str, Any]:
         f"FROM monthly_zone_revenue {where} ORDER BY COALESCE(total_amount, 0) DESC LIMIT 10",
     }
 
-    def of_mart(name: str) -> Any:
+    def read(name: str) -> Any:
+        if name == "hours_of_week":
+            return hours_of_week(trips_entry(store_of(settings), spec, day, command=suggested_command), spec, day)
         if name not in {mart.name for mart in marts_of(spec.name)}:
             raise WarehouseError(f"{spec.name} does not have the mart {name}")
         if name not in inventory_of(settings).marts(spec).get(day, {}):
@@ -126,24 +126,22 @@ def marts(dataset: str, month: str) -> dict[str, Any]:
             raise WarehouseError(f"{spec.name} {month}: the mart {name} is not built; run: {remedy}")
         return warehouse_of(settings).query(series[name]).to_pylist()
 
-    def hours() -> Any:
-        entry = trips_entry(store_of(settings), spec, day, command=suggested_command)
-        return hours_of_week(entry, spec, day)
-
-    def part(read: Callable[[], Any]) -> dict[str, Any]:
+    pictures = {}
+    for name in (*series, "hours_of_week"):
         try:
-            return {"data": read(), "reason": ""}
+            pictures[name] = {"data": read(name), "reason": ""}
         except PipelineError as error:
-            return {"data": None, "reason": str(error)}
-
-    pictures = {name: part(partial(of_mart, name)) for name in series}
-    return {**pictures, "hours_of_week": part(hours)}
+            pictures[name] = {"data": None, "reason": str(error)}
+    return pictures
 
 
-def _validate_step(name: str, step: str) -> None:
-    """Raise a UsageError when the step is none."""
+def _selection(datasets: Sequence[str], period: str | None) -> list[str]:
+    return [*datasets, *([period] if period else [])]
+
+
+def _validate_step(step: str) -> None:
     if step not in STEPS:
-        raise UsageError(f"{name} = {step!r}: allowed are {', '.join(STEPS)}")
+        raise UsageError(f"{step!r} is not a step; allowed are {', '.join(STEPS)}")
 
 
 _ALL = (status, month, diff, plan, refresh, deletions, rows, marts)
@@ -199,9 +197,8 @@ def main() -> None:
     try:
         adopt(resolve(**json.loads(sys.stdin.readline())["settings"]))
     except PipelineError as error:  # Such as a folder that was deleted meanwhile; the next process tries again.
-        first = json.loads(sys.stdin.readline() or "{}")
-        answers.write(json.dumps({"id": first.get("id"), "error": error.to_dict()}) + "\n")
-        answers.flush()
+        number = json.loads(sys.stdin.readline())["id"]
+        print(json.dumps({"id": number, "error": error.to_dict()}), file=answers, flush=True)
     else:
         serve(sys.stdin, answers)
     # Without waiting for the threads: nobody reads their answers.

@@ -10,7 +10,8 @@ import tornado.locale
 from tornado.log import app_log
 from tornado.web import HTTPError, RequestHandler
 
-from pipeline.board.access import Access, Refused
+from pipeline.board.access import Access, Refused, check_origin
+from pipeline.board.live import Live
 from pipeline.errors import PipelineError, visible
 
 LANGUAGES = {"en": "English", "ko": "한국어"}
@@ -48,7 +49,11 @@ class Checked(RequestHandler):
         """Refuse a request before its handler sees it."""
         self.access.check_host(self.request)
         if self.request.method not in ("GET", "HEAD"):
-            self.access.check_write(self.request)
+            check_origin(self.request, needs_mark=True)
+        self.check_login()
+
+    def check_login(self) -> None:
+        """Refuse a browser without the cookie of this board."""
         if self.needs_login and not self.is_logged_in():
             raise Refused("this browser has no access yet")
 
@@ -62,7 +67,7 @@ class Checked(RequestHandler):
     def log_exception(self, typ: Any, value: BaseException | None, tb: TracebackType | None) -> None:
         """Log a fault of the board; never the query, which may have a token."""
         if not isinstance(value, (HTTPError, PipelineError)):
-            app_log.error(visible(f"{self.request.method} {self.request.path}"), exc_info=(typ, value, tb))  # type: ignore[arg-type]
+            app_log.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
     def is_logged_in(self) -> bool:
         """Whether the request has the cookie of this board."""
@@ -70,7 +75,17 @@ class Checked(RequestHandler):
 
 
 class Page(Checked):
-    """A page for people."""
+    """A page for people; an exception that is the user's to solve is shown in it."""
+
+    @property
+    def live(self) -> Live:
+        """What the board knows."""
+        live: Live = self.settings["live"]
+        return live
+
+    async def ask(self, question: str, **values: Any) -> Any:
+        """The answer of the answering process."""
+        return await self.settings["questions"].ask(question, **values)
 
     def prepare(self) -> None:
         """Also take the token of a link, and the choice of a language."""
@@ -118,12 +133,8 @@ class Page(Checked):
         error = named.get("exc_info", (None, None, None))[1]
         message = f"HTTP {status_code}"
         if isinstance(error, PipelineError):
+            self.set_status(400 if error.code == "usage" else 409)
             message = error.words
         elif isinstance(error, Refused):
             message = self.locale.translate(error.message) % error.values
-        self.finish(self.render_string("error.html", status=status_code, message=message))
-
-    def fail(self, error: PipelineError) -> None:
-        """Answer with the error, which is the user's."""
-        self.set_status(400 if error.code == "usage" else 409)
-        self.finish(self.render_string("error.html", status=self.get_status(), message=error.words))
+        self.finish(self.render_string("error.html", status=self.get_status(), message=message))

@@ -32,7 +32,6 @@ _BETWEEN_S = 10.0
 _CHECK_S = 1.0
 _MOST_STREAMS, _MOST_EVENTS = 64, 200
 _STATES = {"waiting": "queued", "done": "done", "running": "running", "failed": "failed"}
-_LUIGI_STATES = {"RUNNING": "running", "PENDING": "queued", "FAILED": "failed"}
 
 Month = tuple[str, str]
 #: By month, such as `green 2024-01`: its mark (absent if the one of the status is right), the states of steps, a note.
@@ -240,12 +239,11 @@ class Live:
     def _read_luigid(self) -> None:
         """Ask the luigid of this process, if there is one."""
         cells: Overlay = {}
-        for (dataset, month, step), state in self.luigid.overlay().steps.items() if self.luigid else ():
+        for (dataset, month, step), (state, fraction) in (self.luigid.overlay() if self.luigid else {}).items():
             cell = cells.setdefault(f"{dataset} {month}".rstrip(), {"steps": {}, "note": ""})
-            cell["steps"][step] = shown = _LUIGI_STATES[state.status]
-            if shown != "queued":
-                share = "" if state.fraction is None else f" {state.fraction:.0%}"
-                cell |= {"mark": shown, "note": f"{step}{share}"}
+            cell["steps"][step] = state
+            if state != "queued":
+                cell |= {"mark": state, "note": step if fraction is None else f"{step} {fraction:.0%}"}
         if self._scheduled.keys() - cells.keys():
             self._send("grid")
         self._send("cells", {key: cell for key, cell in cells.items() if cell != self._scheduled.get(key)})

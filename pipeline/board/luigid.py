@@ -13,7 +13,7 @@ import logging
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import luigi.server
 from luigi.metrics import MetricsCollectors
@@ -21,7 +21,7 @@ from luigi.task_status import DISABLED, FAILED, PENDING, RUNNING
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, StaticFileHandler
 
-from pipeline.board.access import Refused
+from pipeline.board.access import check_origin
 from pipeline.board.handler import Checked
 from pipeline.runs.scheduler import StepScheduler
 from pipeline.tasks.luigi_options import prepare_luigi
@@ -37,24 +37,12 @@ _VISUALISER = Path(luigi.server.__file__).parent / "static" / "visualiser"
 #: What programs may ask by GET. A browser sends a GET without a mark of its origin if the address is not loopback.
 _QUESTIONS = ("resource_list", "task_list", "worker_list", "fetch_error")
 #: What luigid may say about a step, the most important first: a step of the zones can be known twice.
-_STATUSES = {RUNNING: "RUNNING", FAILED: "FAILED", DISABLED: "FAILED", PENDING: "PENDING"}
+_STATUSES = {RUNNING: "running", FAILED: "failed", DISABLED: "failed", PENDING: "queued"}
 _STEP = re.compile(r"(Download|Conform|Load|Mart)(Zones)?")
 
 
-class StepState(NamedTuple):
-    """What luigid knows of a step."""
-
-    status: str
-    message: str
-    #: From 0 to 1, if it is known.
-    fraction: float | None
-
-
-class Overlay(NamedTuple):
-    """What luigid knows: by dataset, month (empty for the zones) and step; and the number of its workers."""
-
-    steps: dict[tuple[str, str, str], StepState]
-    workers: int
+#: By dataset, month (empty for the zones) and step: its state, and how far it is from 0 to 1, if that is known.
+Steps = dict[tuple[str, str, str], tuple[str, float | None]]
 
 
 class Luigid:
@@ -64,11 +52,8 @@ class Luigid:
         prepare_luigi(_OPTIONS)
         logging.getLogger("luigi.scheduler").setLevel(logging.WARNING)
         self._path = Path(logs) / "board" / "luigid.pickle"
-        has_prometheus = find_spec("prometheus_client") is not None
-        self.scheduler = StepScheduler(
-            state_path=str(self._path),
-            metrics_collector=MetricsCollectors.prometheus if has_prometheus else MetricsCollectors.default,
-        )
+        metrics = MetricsCollectors.prometheus if find_spec("prometheus_client") else MetricsCollectors.default
+        self.scheduler = StepScheduler(state_path=str(self._path), metrics_collector=metrics)
         self._callback = PeriodicCallback(self._tick, _INTERVAL_S * 1000)
         own = {"scheduler": self.scheduler}
         #: The page of the visualiser finds the API by its relative address, ../../api.
@@ -89,22 +74,20 @@ class Luigid:
         self._callback.stop()
         self.scheduler.dump()
 
-    def overlay(self) -> Overlay:
+    def overlay(self) -> Steps:
         """The running, waiting and failed steps; a failed one may have been done since, without luigid."""
         self.scheduler.prune()
-        state = self.scheduler._state
-        steps: dict[tuple[str, str, str], StepState] = {}
+        steps: Steps = {}
         for status, shown in _STATUSES.items():
-            for task in state.get_active_tasks_by_status(status):
+            for task in self.scheduler._state.get_active_tasks_by_status(status):
                 match, params = _STEP.fullmatch(str(task.family)), task.params
                 if not match or (status == PENDING and not task.stakeholders):
                     continue
                 dataset, month = ("zones", "") if match[2] else (params.get("dataset"), params.get("month"))
                 percent = task.progress_percentage
                 fraction = min(1.0, max(0.0, percent / 100)) if isinstance(percent, (int, float)) else None
-                known = StepState(shown, str(task.status_message or ""), fraction)
-                steps.setdefault((str(dataset), str(month), match[1].lower()), known)
-        return Overlay(steps, len(list(state.get_active_workers())))
+                steps.setdefault((str(dataset), str(month), match[1].lower()), (shown, fraction))
+        return steps
 
     def _tick(self) -> None:
         self.scheduler.prune()
@@ -114,8 +97,8 @@ class Luigid:
 class _Guarded(Checked):
     """The checks in front of each of luigid's handlers."""
 
-    #: The values of Sec-Fetch-Site that are allowed; it is "none" where the user enters the address.
-    sites: tuple[str, ...] = ("same-origin",)
+    #: Further values of Sec-Fetch-Site that are allowed; it is "none" where the user enters the address.
+    sites: tuple[str, ...] = ()
 
     def check_xsrf_cookie(self) -> None:
         """Nothing: workers have no cookies, and `prepare` refuses other sites."""
@@ -123,17 +106,12 @@ class _Guarded(Checked):
     def prepare(self) -> None:
         """Refuse other sites, and browsers without a login."""
         self.access.check_host(self.request)
-        site, origin = (self.request.headers.get(name) for name in ("Sec-Fetch-Site", "Origin"))
-        if site is None and origin is None and self.is_for_programs():
-            return
-        own = origin is None or origin.lower().partition("://")[2] == self.request.host.lower()
-        if not own or site not in (None, *self.sites):
-            raise Refused("the request does not come from a page of this board; open the page and use its buttons")
-        if not self.is_logged_in():
-            raise Refused("this browser has no access yet")
+        is_marked = check_origin(self.request, *self.sites)
+        self.needs_login = is_marked or not self.is_for_programs()
+        self.check_login()
 
     def is_for_programs(self) -> bool:
-        """Whether the request, which has no mark of a browser, needs no login."""
+        """Whether the request needs no login if it has no mark of a browser."""
         return True
 
 
@@ -156,28 +134,23 @@ class _Metrics(_Guarded, luigi.server.MetricsHandler):
 
 
 class _Entrance(_Guarded):
-    sites = ("same-origin", "none")
+    sites = ("none",)
 
     def get(self) -> None:
         self.redirect("/luigid/static/visualiser/index.html")
 
 
-def _visualiser_csp() -> str:
-    """The board's policy, with exceptions for the styles of the visualiser, and for the one script in its page."""
-    page = (_VISUALISER / "index.html").read_text(encoding="utf-8")
-    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(["'self'", *(f"'sha256-{digest}'" for digest in digests)])
-    return (
-        f"default-src 'self'; script-src {allowed}; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
 class _Visualiser(_Guarded, StaticFileHandler):
-    csp = _visualiser_csp()
-    sites = ("same-origin", "none")
+    sites = ("none",)
+    scripts = re.findall(r"<script>(.*?)</script>", (_VISUALISER / "index.html").read_text(encoding="utf-8"), re.DOTALL)
 
     def set_default_headers(self) -> None:
+        """The board's policy, with exceptions for the styles of the visualiser, and for the script in its page."""
         super().set_default_headers()
-        self.set_header("Content-Security-Policy", self.csp)
+        digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in self.scripts]
+        allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+        self.set_header(
+            "Content-Security-Policy",
+            f"default-src 'self'; script-src 'self' {allowed}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+            "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )

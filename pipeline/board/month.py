@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import date, datetime, timezone
@@ -18,7 +17,7 @@ from pipeline.errors import SourceError, StoreError, redact
 from pipeline.lake import Entry, local_folder
 from pipeline.months import format_month, label
 from pipeline.places import inventory_of
-from pipeline.runs.event_files import last_steps
+from pipeline.runs.event_files import StepState, last_steps
 from pipeline.runs.history import History
 from pipeline.runs.overview import as_data, remarks, statuses_of
 from pipeline.settings import current_settings, suggested_command
@@ -34,135 +33,112 @@ def month_document(dataset: Dataset, month: date | None) -> dict[str, Any]:
     inventory = inventory_of(settings)
     statuses, zones = statuses_of({dataset.name: [month]} if month else {})
     status = statuses[dataset.name][0] if month else zones
-    store = inventory.store
 
     def part(read: Any, *arguments: Any) -> Any:
         try:
-            return read(store, dataset, *arguments, command=suggested_command)
+            return read(inventory.store, dataset, *arguments, command=suggested_command)
         except StoreError as error:
             problems.append(str(error))
             return None
 
     has_checks = inventory.entry(lake.checks_key(dataset, month)) is not None
-    comparisons = part(compare_months, [month]) if has_checks else None
-    comparison = comparisons[0] if comparisons else None
+    comparison = next(iter(part(compare_months, [month]) or ()), None) if has_checks else None
     columns = part(profile, month) if comparison else None
     # Without an earlier month that passed there is nothing to compare with, and that is no problem.
-    difference = None
-    if month and comparison and comparison["months_before"]:
-        difference = part(diff_months, month, None)
-    source = _source(inventory, dataset, month, problems)
+    difference = part(diff_months, month, None) if month and comparison and comparison["months_before"] else None
     published = published_months(dataset.name).get(month) if month else None
-    expected_rows = columns["published_rows"] if columns else published.rows if published else None
+    source = _source(inventory, dataset, month, problems)
+    by_run = last_steps(History(settings.logs, silent=True), dataset.name, format_month(month) if month else "")
     return {
         "dataset": dataset.name,
         "month": format_month(month) if month else None,
         "status": as_data(status),
-        "steps": [_step(inventory, status, step, source) for step in steps_of(dataset.name)],
+        "steps": [_step(inventory, status, step, source, by_run.get(step)) for step in steps_of(dataset.name)],
         "source": source,
-        "rows": status.rows,
-        "published_rows": expected_rows,
-        "rows_off_published": status.rows - expected_rows if status.rows is not None and expected_rows else None,
-        "findings": comparison["findings"] if comparison else [],
+        "published_rows": columns["published_rows"] if columns else published.rows if published else None,
         "comparison": comparison,
-        "columns": columns["columns"] if columns else [],
-        "columns_before": columns["months_before"] if columns else [],
+        "profile": columns,
         "diff": difference,
-        "commands": commands(inventory, status, has_checks=has_checks, has_diff=difference is not None),
-        "failure": dict(zip(("step", "kind", "error"), status.failure, strict=True)) if status.failure else None,
-        "by_run": {step: {"run": run, **asdict(state)} for step, (run, state) in _by_run(dataset, month).items()},
+        "commands": _commands(inventory, status, has_checks=has_checks, has_diff=difference is not None),
         "remarks": [each for each in remarks(statuses, zones) if each.dataset == dataset.name],
         "problems": problems,
     }
 
 
-def commands(inventory: Inventory, status: MonthStatus, *, has_checks: bool, has_diff: bool) -> list[dict[str, str]]:
-    """What can be done to the month in its present state: the label, the word and the line of each command."""
+def _commands(inventory: Inventory, status: MonthStatus, *, has_checks: bool, has_diff: bool) -> list[dict[str, str]]:
+    """What can be done to the month in its present state: word, step and line of each command."""
     dataset, month = dataset_named(status.dataset), status.month
     words, lines = label(dataset.name, month).split(), list[dict[str, str]]()
 
-    def add(text: str, word: str, *options: str) -> None:
-        lines.append({"label": text, "word": word, "command": suggested_command(word, *words, *options)})
+    def add(word: str, *options: str, step: str = "", line: str = "") -> None:
+        lines.append({"word": word, "step": step, "command": line or suggested_command(word, *words, *options)})
 
     # The zones have no backfill: that of every dataset brings them.
     if month and month <= date.today() and status.missing_steps():
-        add("Run the missing steps", "backfill")
+        add("backfill")
     if status.stale and month:
-        add("Run what is out of date", "refresh", "--apply")
+        add("refresh", "--apply")
     for step in steps_of(dataset.name):
         files = inventory.files(step, dataset, month).values()
         if step in status.done or any(map(inventory.entry, files)):
-            add(f"Run again from {step}", "redo", "--from", step)
+            add("redo", "--from", step, step=step)
     if has_checks:
-        add("Checks", "check")
+        add("check")
     if has_diff:
-        add("Difference from the month before", "diff")
+        add("diff")
     if any(log_path(current_settings().logs, dataset.name, month, step).exists() for step in STEPS):
-        add("Logs", "logs")
+        add("logs")
     if "conform" in status.done:
-        add("First rows", "head")
+        add("head")
     if "load" in status.done:
         where = f" WHERE month = DATE '{month}'" if month else ""
         # In double quotes, since it has single ones; a shell replaces nothing in it.
         statement = f'"SELECT * FROM {dataset.name}{where} LIMIT 10"'
-        query = suggested_command("sql").replace("sql", f"sql {statement}", 1)
-        lines.append({"label": "Query", "word": "sql", "command": query})
-    describe = shlex.join(["pipeline", "describe", dataset.name])
-    return [*lines, {"label": "Columns and rules", "word": "describe", "command": describe}]
+        add("sql", line=suggested_command("sql").replace("sql", f"sql {statement}", 1))
+    add("describe", line=shlex.join(["pipeline", "describe", dataset.name]))
+    return lines
 
 
-def _step(inventory: Inventory, status: MonthStatus, step: str, source: Mapping[str, Any] | None) -> dict[str, Any]:
+def _step(
+    inventory: Inventory, status: MonthStatus, step: str, source: Any, by_run: tuple[str, StepState] | None
+) -> dict[str, Any]:
     """What a step has left of the month, and when."""
     dataset, month = dataset_named(status.dataset), status.month
-    entries = {kind: inventory.entry(key) for kind, key in inventory.files(step, dataset, month).items()}
-    files = [_file(kind, entry) for kind, entry in entries.items() if entry]
-    load = inventory.loads(dataset).get(month)
-    marts: list[dict[str, Any]] = [
-        {"mart": name, "rows": record.rows, "built_at": _text(record.built_at), "version": record.version}
-        for name, record in (inventory.marts(dataset).get(month, {}) if month else {}).items()
-    ]
-    when = {
-        "download": source["fetched_at"] if source else None,
-        "conform": files[0]["modified"] if files else None,
-        "load": _text(load.loaded_at) if load else None,
-        "mart": max((mart["built_at"] for mart in marts), default=None),
-    }
-    record = {"rows": load.rows, "loaded_at": _text(load.loaded_at), "version": load.version} if load else None
+    entries = map(inventory.entry, inventory.files(step, dataset, month).values())
+    files = [_file(entry) for entry in entries if entry]
+    load = inventory.loads(dataset).get(month) if step == "load" else None
+    marts = inventory.marts(dataset).get(month, {}) if step == "mart" and month else {}
+    moments = [_text(record.built_at) for record in marts.values()] + ([_text(load.loaded_at)] if load else [])
+    at = source["fetched_at"] if source and step == "download" else files[0]["modified"] if files else None
     return {
         "name": step,
-        "leaves": BY_NAME[step].leaves,
-        "done": step in status.done,
-        "stale": status.stale.get(step),
+        "stage": BY_NAME[step].stage,
         "files": files,
-        "load": record if step == "load" else None,
-        "marts": marts if step == "mart" else [],
-        "at": when.get(step),
+        "rows": load.rows if load else None,
+        "marts": {name: record.rows for name, record in marts.items()},
+        "at": max(moments, default=at),
+        "run": {"run": by_run[0], **asdict(by_run[1])} if by_run else None,
     }
 
 
-def _file(kind: str, entry: Entry) -> dict[str, Any]:
+def _file(entry: Entry) -> dict[str, Any]:
     modified = None
     if local_folder(entry.uri):
         with suppress(OSError):  # Deleted meanwhile.
             modified = _text(datetime.fromtimestamp(Path(entry.uri).stat().st_mtime, timezone.utc))
-    return {"type": kind, "key": entry.key, "uri": entry.uri, "bytes": entry.bytes, "modified": modified}
+    return {"key": entry.key, "uri": entry.uri, "bytes": entry.bytes, "modified": modified}
 
 
 def _source(inventory: Inventory, dataset: Dataset, month: date | None, problems: list[str]) -> dict[str, Any] | None:
     """The sidecar of the raw file."""
     key = inventory.files("download", dataset, month)["raw"]
-    listed = inventory.entry(lake.sidecar_key(key))
     try:
-        sidecar = sidecar_of(inventory.store, key, listed) if listed else None
+        if listed := inventory.entry(lake.sidecar_key(key)):
+            sidecar = sidecar_of(inventory.store, key, listed)
+            return {**asdict(sidecar), "url": redact(sidecar.url)}
     except SourceError as error:
         problems.append(str(error))
-        return None
-    return {**asdict(sidecar), "url": redact(sidecar.url)} if sidecar else None
-
-
-def _by_run(dataset: Dataset, month: date | None) -> Mapping[str, Any]:
-    history = History(current_settings().logs, silent=True)
-    return last_steps(history, dataset.name, format_month(month) if month else "")
+    return None
 
 
 def _text(moment: datetime) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-from pipeline.board.grid import Translate, bytes_text, concerns, css_class, expected_text, reasons_text, rows_text
-from pipeline.board.runs import duration_text
+from pipeline.board.grid import Answer, Translate, concerns, key_of
 from pipeline.errors import UsageError, visible
-from pipeline.months import parse_month
+from pipeline.months import format_month, parse_month
 from pipeline.runs.history import Run
 from pipeline.tasks.logs import attempts, log_path, tracebacks, without_tracebacks
 
@@ -40,137 +37,71 @@ MEASURES = (
     *("unknown codes", "rows off published"),
 )
 SEVERITIES = ("error", "warning")
-#: How the checks write what was found and what is allowed, and how a page does.
-_PHRASES = (
-    (r"at least (?P<count>\S+)", "at least %(count)s"),
-    (r"at most (?P<count>\S+)", "at most %(count)s"),
-    (r"(?P<count>\S+) of (?P<rows>\S+) \((?P<share>.+)\)", "%(count)s of %(rows)s (%(share)s)"),
-    (
-        r"(?P<count>\S+) \((?P<rows>\S+) instead of (?P<published>\S+)\)",
-        "%(count)s (%(rows)s instead of %(published)s)",
-    ),
+#: How the checks write what was found and what is allowed.
+PHRASES = (
+    *("at least %(count)s", "at most %(count)s", "%(count)s of %(rows)s (%(share)s)"),
+    "%(count)s (%(rows)s instead of %(published)s)",
 )
-PHRASES = tuple(phrase for _, phrase in _PHRASES)
-#: Width and height of the picture of days; a step of the heat map.
-_WIDTH, _HEIGHT, _CELL = 336, 110, 13
+_PATTERNS = {each: re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>\\S+)", re.escape(each))) for each in PHRASES}
+#: Width and height of the picture of days.
+_WIDTH, _HEIGHT = 336, 110
 
 
 def values(
-    status: Mapping[str, Any],
-    answer: Mapping[str, Any],
-    runs: Sequence[Run],
-    logs: Path,
-    live: Mapping[str, Any],
-    _: Translate,
+    status: Answer, answer: Answer, runs: Sequence[Run], logs: Path, live: Answer, _: Translate
 ) -> dict[str, Any]:
     """The values of `month.html`, without those of the difference; `live` is what a running run does with the month."""
-    dataset, month, marks = answer["dataset"], answer["month"], status["marks"]
-    previous, next_month = neighbours(status["document"], dataset, month)
+    dataset, month = answer["dataset"], answer["month"]
+    previous, following = neighbours(status["document"], dataset, month)
+    months = [one for each in status["document"]["datasets"] if each["dataset"] == dataset for one in each["months"]]
     steps = [step["name"] for step in answer["steps"]]
-    all_logs = step_logs(str(logs), dataset, parse_month(month) if month else None, steps)
     return {
-        **names_of(dataset, month, _),
+        **{"dataset": dataset, "month": month, "label": key_of(dataset, month)},
         "answer": answer,
         "status": answer["status"],
         "mark": live.get("mark", answer["status"]["mark"]),
         "note": live.get("note", ""),
-        "marks": marks,
-        "signs": {"done": "✓", **{name: mark["sign"] for name, mark in marks.items()}},
+        "live": live.get("steps", {}),
+        "marks": status["marks"],
         "previous": previous,
-        "next": next_month,
-        "failure": last_failure(runs, dataset, month, answer["failure"]),
+        "next": following,
+        "failure": last_failure(runs, dataset, month, answer["status"]["failure"]),
         "concern": next(iter(concerns(answer["remarks"], _)), None),
-        "steps": step_lines(answer, live.get("steps", {})),
-        "source": source_lines(answer["source"] or {}, _),
-        "columns": profile_rows(answer["columns"]),
-        "others": compared_months(status["document"], dataset, month),
-        "logs": all_logs,
-        "logged": [log["step"] for log in all_logs],
-        "commands": [command_line(dataset, month, each, _) for each in answer["commands"]],
+        "columns": profile_rows(answer["profile"]["columns"] if answer["profile"] else ()),
+        "others": [each["month"] for each in reversed(months) if each["conformed"] and each["month"] != month],
+        "logs": step_logs(str(logs), dataset, parse_month(month) if month else None, steps),
     }
 
 
-def names_of(dataset: str, month: str | None, _: Translate) -> dict[str, Any]:
-    """What every template of a month can use."""
-    formats = {"number": number, "share": share, "change": change, "moment": moment, "css_class": css_class}
-    texts = (bytes_text, rows_text, expected_text, reasons_text, duration_text, measure_text, phrase_text)
-    in_language = {text.__name__: partial(text, _=_) for text in texts}
-    return {"dataset": dataset, "month": month, "label": f"{dataset} {month or ''}".rstrip(), **formats, **in_language}
-
-
-def neighbours(document: Mapping[str, Any], dataset: str, month: str | None) -> tuple[str | None, str | None]:
+def neighbours(document: Answer, dataset: str, month: str | None) -> tuple[str | None, str | None]:
     """The months before and after, as the status document has them; the zones have none.
 
     Raises:
         UsageError: the dataset or the month does not exist.
     """
-    datasets = {each["dataset"]: [one["month"] for one in each["months"]] for each in document["datasets"]}
     if dataset == document["zones"]["dataset"] and month is None:
         return None, None
-    months = datasets.get(dataset, [])
+    datasets = {each["dataset"]: [one["month"] for one in each["months"]] for each in document["datasets"]}
+    months = datasets.get(dataset)
+    if not months:
+        raise UsageError(f"{dataset}: no such dataset; allowed are {', '.join(datasets)}, and zones without a month")
     if month not in months:
-        if not months:
-            raise UsageError(
-                f"{dataset}: no such dataset; allowed are {', '.join(datasets)}, and zones without a month"
-            )
         raise UsageError(f"{dataset} {month or 'without a month'}: allowed is a month from {months[0]} to {months[-1]}")
-    index = months.index(month)
-    return months[index - 1] if index else None, months[index + 1] if index + 1 < len(months) else None
+    around = [None, *months, None]
+    return around[months.index(month)], around[months.index(month) + 2]
 
 
-def compared_months(document: Mapping[str, Any], dataset: str, month: str | None) -> list[str]:
-    """The other months of the dataset that were conformed, newest first."""
-    months = [each["months"] for each in document["datasets"] if each["dataset"] == dataset]
-    return [
-        each["month"] for each in (months[0] if months else [])[::-1] if each["conformed"] and each["month"] != month
-    ]
-
-
-def command_line(dataset: str, month: str | None, command: Mapping[str, str], _: Translate) -> dict[str, str]:
-    """A command with its label, and the page that previews it where it can be run."""
-    word, line = command["word"], command["command"]
-    step = line.partition(" --from ")[2].partition(" ")[0]
-    query = {"action": word, "dataset": dataset, "period": month or "", "step": step}
-    url = f"/actions?{urlencode({name: text for name, text in query.items() if text})}"
-    label = _(COMMANDS[word]) % {"step": _(step)} if step else _(COMMANDS[word])
-    return {"label": label, "command": line, "url": url if word in ("backfill", "refresh", "redo") else ""}
-
-
-def last_failure(runs: Sequence[Run], dataset: str, month: str | None, failure: Mapping[str, str] | None) -> Any:
+def last_failure(runs: Sequence[Run], dataset: str, month: str | None, failure: Sequence[str] | None) -> Any:
     """The failure of the last run of the month, with its run and remedy; None if it did not fail."""
     if not failure:
         return None
-    for run in reversed(runs):
+    step, kind, error = failure
+    shown = {"step": step, "kind": kind, "error": error, "run": "", "ended": None, "remedy": ""}
+    for run in runs:
         for each in run.failures:
-            if (each.dataset, each.month, each.step) == (dataset, month or "", failure["step"]):
-                return {**failure, "run": run.id, "ended": run.ended, "remedy": each.remedy}
-    return {**failure, "run": "", "ended": None, "remedy": ""}
-
-
-def step_lines(answer: Mapping[str, Any], live: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The steps, each with its state: that of a running run, else failed, stale, done or missing."""
-    failure, lines = answer["failure"], []
-    for step in answer["steps"]:
-        name, state = step["name"], "done" if step["done"] else "missing"
-        if step["stale"]:
-            state = "stale"
-        if (failure and failure["step"] == name) or (name == "conform" and answer["status"]["stage"] == "refused"):
-            state = "failed"
-        lines.append({**step, "state": live.get(name, state), "run": answer["by_run"].get(name)})
-    return lines
-
-
-def source_lines(source: Mapping[str, Any], _: Translate) -> list[tuple[str, str]]:
-    """Name and text of what is known about the raw file."""
-    texts = {
-        "URL": source.get("url"),
-        "ETag": source.get("etag"),
-        _("Size"): bytes_text(source["bytes"], _) if source else None,
-        "SHA-256": source.get("sha256"),
-        "Last-Modified": source.get("last_modified"),
-        _("Fetched"): moment(source["fetched_at"]) if source else None,
-    }
-    return [(name, visible(text)) for name, text in texts.items() if text]
+            if (each.dataset, each.month, each.step) == (dataset, month or "", step):
+                shown |= {"run": run.id, "ended": run.ended, "remedy": each.remedy}
+    return shown
 
 
 def step_logs(logs: str, dataset: str, month: date | None, steps: Iterable[str]) -> list[dict[str, Any]]:
@@ -199,86 +130,54 @@ def _tail(path: Path) -> tuple[str, bool]:
     return (text.partition("\n")[2] or text) if skipped else text, bool(skipped)
 
 
-def profile_rows(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def profile_rows(columns: Sequence[Answer]) -> list[dict[str, Any]]:
     """The columns of a month, with the mean share and the whole range of the months before, and what is unusual."""
     rows = []
     for column in columns:
-        # Times of later months are always later.
-        is_time = str(column["type"]).startswith("timestamp")
         before = [each for each in column["before"] if each]
-        shares = [each["share"] for each in before if each["share"] is not None]
-        least = [each["min"] for each in before if each["min"] is not None]
-        most = [each["max"] for each in before if each["max"] is not None]
-        mean = sum(shares) / len(shares) if shares else None
-        limits = {"min_before": min(least, default=None), "max_before": max(most, default=None)}
-        has_moved = mean is not None and column["share"] is not None and abs(column["share"] - mean) >= _NOTABLE_SHARE
-        is_lower = bool(least and column["min"] is not None and not is_time and column["min"] < min(least))
-        is_higher = bool(most and column["max"] is not None and not is_time and column["max"] > max(most))
-        moved = {"nulls_moved": has_moved, "min_moved": is_lower, "max_moved": is_higher}
-        rows.append({**column, "share_before": mean, **limits, **moved})
+        shares, least, most = (
+            [each[name] for each in before if each[name] is not None] for name in ("share", "min", "max")
+        )
+        mean, lowest, highest = (
+            sum(shares) / len(shares) if shares else None,
+            min(least, default=None),
+            max(most, default=None),
+        )
+        moved = set()
+        if mean is not None and column["share"] is not None and abs(column["share"] - mean) >= _NOTABLE_SHARE:
+            moved.add("share")
+        # Times of later months are always later.
+        if not str(column["type"]).startswith("timestamp"):
+            if lowest is not None and column["min"] is not None and column["min"] < lowest:
+                moved.add("min")
+            if highest is not None and column["max"] is not None and column["max"] > highest:
+                moved.add("max")
+        rows.append({**column, "share_before": mean, "min_before": lowest, "max_before": highest, "moved": moved})
     return rows
 
 
-def month_named(text: str, month: str) -> str:
+def other_month(text: str, month: str) -> str:
     """The other month of a difference, as it was typed.
 
     Raises:
         UsageError: it is not a month, or the same one.
     """
-    other = text.strip()
-    if not re.fullmatch(r"\d{4}-\d\d", other, re.ASCII):
-        raise UsageError(f"{other[:40]!r} is not a month; write YYYY-MM, for instance 2024-01")
-    parse_month(other)
+    other = format_month(parse_month(text[:40]))
     if other == month:
         raise UsageError(f"{other} is the month of this page; choose another one")
     return other
 
 
-def day_bars(days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def day_bars(days: Sequence[Answer]) -> dict[str, Any]:
     """The bars of the trips of each day, in a picture of `width` and `height`; and the highest number."""
     most = max((each["trips"] for each in days), default=0)
     wide, bars = _WIDTH / max(len(days), 1), []
     for index, each in enumerate(days):
-        high = round(_HEIGHT * each["trips"] / most, 1) if most else 0
-        is_weekend = date.fromisoformat(each["day"]).weekday() >= 5
+        high = round(_HEIGHT * each["trips"] / (most or 1), 1)
         place = {"x": round(index * wide + 1, 1), "y": round(_HEIGHT - high, 1), "width": round(wide - 2, 1)}
+        is_weekend = date.fromisoformat(each["day"]).weekday() >= 5
         bars.append({**each, **place, "height": high, "is_weekend": is_weekend})
     return {"bars": bars, "most": most, "width": _WIDTH, "height": _HEIGHT}
-
-
-def zone_bars(zones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The zones with the most revenue, each with its share of the largest in per cent."""
-    revenues = [max(zone["total_amount"] or 0, 0) for zone in zones]
-    most = max(revenues, default=0) or 1
-    return [{**zone, "percent": round(100 * value / most, 1)} for zone, value in zip(zones, revenues, strict=True)]
-
-
-def data_values(rows: Mapping[str, Any] | None, marts: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `month_data.html`; a picture whose numbers are missing is None, and its answer has the reason."""
-    data = {name: part["data"] for name, part in marts.items() if part["data"]}
-    columns = [
-        {**each, "is_number": each["type"].startswith(("int", "double"))} for each in (rows or {}).get("columns", ())
-    ]
-    return {
-        "rows": {**rows, "columns": columns} if rows else None,
-        "marts": marts,
-        "days": day_bars(data["daily_trips"]) if "daily_trips" in data else None,
-        "zones": zone_bars(data["monthly_zone_revenue"]) if "monthly_zone_revenue" in data else None,
-        "hours": heat_cells(data["hours_of_week"]) if "hours_of_week" in data else None,
-        "weekdays": WEEKDAYS,
-    }
-
-
-def heat_cells(hours: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """The cells of the hours of the week, each with its strength of 0.04 to 1, and the highest number."""
-    most = max((count for day in hours for count in day), default=0)
-    cells = [
-        {"day": day, "hour": hour, "count": count, "x": hour * _CELL, "y": day * _CELL}
-        | {"strength": round(max(0.04, count / most), 2) if most else 0.04}
-        for day, counts in enumerate(hours)
-        for hour, count in enumerate(counts)
-    ]
-    return {"cells": cells, "most": most, "cell": _CELL}
 
 
 def number(value: float | str | None) -> str:
@@ -291,10 +190,14 @@ def share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def change(line: Mapping[str, Any]) -> str:
-    """The change of a count in per cent; empty when it was 0."""
+def change(line: Mapping[str, Any], _: Translate) -> str:
+    """The change of a share in points, or of a count in per cent."""
+    if "change_points" in line:
+        return _("%(points)s points") % {"points": f"{line['change_points']:+.1f}"}
     percent = line["change_percent"]
-    return "" if percent is None else f"{percent:+,.1f} %" if percent else "0.0 %"
+    if percent is None:
+        return _("new") if line["value"] else ""
+    return f"{percent:+,.1f} %" if percent else "0.0 %"
 
 
 def measure_text(measure: str, _: Translate) -> str:
@@ -307,13 +210,9 @@ def measure_text(measure: str, _: Translate) -> str:
 
 def phrase_text(text: str, _: Translate) -> str:
     """What was found, or what is allowed."""
-    parts = []
-    for part in text.split(" and "):
-        matches = ((re.fullmatch(pattern, part), phrase) for pattern, phrase in _PHRASES)
-        parts.append(next((_(phrase) % match.groupdict() for match, phrase in matches if match), part))
-    return visible(", ".join(parts))
 
+    def translated(part: str) -> str:
+        matches = ((phrase, pattern.fullmatch(part)) for phrase, pattern in _PATTERNS.items())
+        return next((_(phrase) % match.groupdict() for phrase, match in matches if match), part)
 
-def moment(text: str) -> str:
-    """A time in UTC, to the minute."""
-    return f"{text[:16].replace('T', ' ')} UTC"
+    return visible(", ".join(map(translated, text.split(" and "))))

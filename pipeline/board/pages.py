@@ -10,9 +10,9 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from pipeline.board import month_page, runs
-from pipeline.board.grid import changes, daily_job, view
+from pipeline.board.grid import changes, key_of, view
 from pipeline.board.handler import Page
-from pipeline.board.live import POLL_S, Live, Overlay, Stream
+from pipeline.board.live import POLL_S, Overlay, Stream
 from pipeline.errors import PipelineError
 from pipeline.settings import suggested_command
 
@@ -20,30 +20,12 @@ from pipeline.settings import suggested_command
 _HEARTBEAT_S, _SLOW_S = 15, 30
 
 
-class BoardPage(Page):
-    """A page that shows what the board knows."""
-
-    @property
-    def live(self) -> Live:
-        """What the board knows."""
-        live: Live = self.settings["live"]
-        return live
-
-    async def ask(self, question: str, **values: Any) -> Any:
-        """The answer of the answering process."""
-        return await self.settings["questions"].ask(question, **values)
-
-
-class Grid(BoardPage):
+class Grid(Page):
     """All months."""
 
     async def get(self) -> None:
         """Show it."""
-        try:
-            answer, past = await self.live.status(), self.live.runs
-        except PipelineError as error:
-            self.fail(error)
-            return
+        answer, past = await self.live.status(), self.live.runs
         commands = {
             "first": suggested_command("backfill", "green", "latest"),
             "refresh": suggested_command("refresh", "--apply"),
@@ -53,88 +35,72 @@ class Grid(BoardPage):
             **view(answer, self.locale.translate, self.live.overlay()),
             commands=commands,
             last_run=past[-1] if past else None,
-            daily=daily_job(past),
+            # The newest run that a schedule may have started.
+            daily=next((run for run in reversed(past) if run.asked.startswith("pipeline latest")), None),
         )
 
 
-class Month(BoardPage):
+class Month(Page):
     """Everything about one month, or about the zones."""
 
     async def get(self, dataset: str, month: str | None) -> None:
         """Show it, with the difference from the month before or from that of `?against=2024-02`."""
         against = self.get_query_argument("against", "")
-        try:
-            status = await self.live.status()
-            month_page.neighbours(status["document"], dataset, month)
-            answer = await self.ask("month", dataset=dataset, month=month)
-        except PipelineError as error:
-            self.fail(error)
-            return
+        status = await self.live.status()
+        month_page.neighbours(status["document"], dataset, month)
+        answer = await self.ask("month", dataset=dataset, month=month)
         difference, problem = answer["diff"], ""
         if month and against:
             try:
-                other = month_page.month_named(against, month)
+                other = month_page.other_month(against, month)
                 difference = await self.ask("diff", dataset=dataset, month=month, against=other)
             except PipelineError as error:
                 problem = str(error)
         self.live.poll()
-        now = self.live.overlay().get(f"{dataset} {month or ''}".rstrip(), {})
+        now = self.live.overlay().get(key_of(dataset, month), {})
         logs, _ = self.live.history.path.parent, self.locale.translate
         values = month_page.values(status, answer, self.live.runs, logs, now, _)
         self.render("month.html", **values, difference=difference, against=against, problem=problem)
 
 
-class MonthData(BoardPage):
+class MonthData(Page):
     """First rows and pictures of a month; the page of the month fetches them from here when they are opened."""
 
     async def get(self, dataset: str, month: str | None) -> None:
         """Show them."""
-        try:
-            month_page.neighbours((await self.live.status())["document"], dataset, month)
-        except PipelineError as error:
-            self.fail(error)
-            return
-        questions = ("rows", "marts") if month else ("rows",)
-        asked = (self.ask(question, dataset=dataset, month=month) for question in questions)
-        answers, problems = dict[str, Any](), []
-        for question, answer in zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-            if isinstance(answer, PipelineError):
-                problems.append(str(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                answers[question] = answer
-        values = month_page.data_values(answers.get("rows"), answers.get("marts", {}))
-        self.render(
-            "month_data.html", **month_page.names_of(dataset, month, self.locale.translate), **values, problems=problems
-        )
+        month_page.neighbours((await self.live.status())["document"], dataset, month)
+        answers, problems = dict[str, Any](rows=None, marts=None), list[str]()
+
+        async def ask(question: str) -> None:
+            try:
+                answers[question] = await self.ask(question, dataset=dataset, month=month)
+            except PipelineError as error:
+                problems.append(str(error))
+
+        await asyncio.gather(*map(ask, ("rows", "marts") if month else ("rows",)))
+        self.render("month_data.html", **answers, label=key_of(dataset, month), problems=problems)
 
 
-class Runs(BoardPage):
+class Runs(Page):
     """The history of runs."""
 
     def get(self) -> None:
         """Show it."""
         self.live.poll()
-        before = self.get_query_argument("before", "")
-        waiting = self.settings["starter"].waiting()
-        self.render("runs.html", waiting=waiting, **runs.table(self.live, before, self.locale.translate))
+        table = runs.table(self.live, self.get_query_argument("before", ""), self.locale.translate)
+        self.render("runs.html", waiting=self.settings["starter"].waiting(), **table)
 
 
-class Run(BoardPage):
+class Run(Page):
     """One run."""
 
     async def get(self, run_id: str) -> None:
         """Show it."""
-        try:
-            followed = await self.live.find(run_id)
-        except PipelineError as error:
-            self.fail(error)
-        else:
-            self.render("run.html", **runs.view(followed, self.live.last, self.locale.translate))
+        followed = await self.live.find(run_id)
+        self.render("run.html", **runs.view(followed, self.live.last, self.locale.translate))
 
 
-class Events(BoardPage):
+class Events(Page):
     """Server-sent events of what changes, for as long as the page is open.
 
     See https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -144,9 +110,8 @@ class Events(BoardPage):
 
     async def get(self) -> None:
         """Send them."""
-        stream = self._stream = self.live.subscribe(
-            self.get_query_argument("run", ""), self.get_query_argument("as_of", "")
-        )
+        run_id, as_of = self.get_query_argument("run", ""), self.get_query_argument("as_of", "")
+        stream = self._stream = self.live.subscribe(run_id, as_of)
         if stream is None:
             self.set_status(503)
             return
@@ -156,7 +121,6 @@ class Events(BoardPage):
         try:
             self.write("retry: 2000\n\n")
             while not stream.is_closed:
-                await asyncio.wait_for(self.flush(), _SLOW_S)
                 names, cells = await stream.take(_HEARTBEAT_S)
                 for name in sorted(names):
                     self.write(f"event: {name}\ndata: {json.dumps(self._data(name, stream, cells))}\n\n")

@@ -6,42 +6,36 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from pipeline.errors import PipelineError, UnexpectedError
 from pipeline.settings import Settings
 
-#: A process whose input was closed gets this long to end.
-_END_S = 5.0
 #: The longest answer; the status has about 500 bytes for each month.
 _MOST_BYTES = 1 << 26
-_ENDED = "the process that answers ended; try again"
+#: By the text of a question: where its answer arrives.
+Waiting = dict[str, "asyncio.Future[dict[str, Any]]"]
 
 
 class Questions:
-    """Questions to one process; at most `most` are with it at once, and the others wait."""
+    """Questions to one process, which answers several at once."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        idle_s: float = 60.0,
-        most: int = 8,
-        command: Sequence[str] = (sys.executable, "-m", "pipeline.board.answers"),
-    ) -> None:
-        self._settings, self._idle_s, self._command = settings, idle_s, command
-        self._slots, self._starting = asyncio.Semaphore(most), asyncio.Lock()
-        self._child: _Child | None = None
+    def __init__(self, settings: Settings, *, idle_s: float = 60.0) -> None:
+        self._settings, self._idle_s = settings, idle_s
+        #: The process, what it was asked, and who reads its answers; no process while nobody asks.
+        self._process: Process | None = None
+        self._waiting: Waiting = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        #: What is being answered, by the text of the question: the same question is asked once.
+        #: What is being asked: the same question is asked once.
         self._asked: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
     @property
     def process_id(self) -> int | None:
         """The id of the process; None while there is none."""
-        return self._child.process.pid if self._child and self._child.is_alive else None
+        return self._process.pid if self._process else None
 
     async def ask(self, question: str, **arguments: Any) -> Any:
         """The answer.
@@ -62,95 +56,62 @@ class Questions:
     async def close(self) -> None:
         """End the process; questions that are being answered get an error."""
         async with self._starting:
-            if self._timer:
-                self._timer.cancel()
-            if self._child:
-                await self._child.end()
+            self._end()
+            if self._reader:
+                await self._reader
 
     async def _ask(self, text: str) -> dict[str, Any]:
-        async with self._slots:
-            if self._timer:
-                self._timer.cancel()
-            async with self._starting:
-                if self._child is None or not self._child.is_alive:
-                    self._child = await _Child.start(self._command, self._settings)
-            answer = await self._child.ask(text)
-            if not self._child.waiting:
-                self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._child.close)
-            return answer
+        async with self._starting:
+            process = self._process or await self._start()
+        answer = self._waiting[text] = asyncio.get_running_loop().create_future()
+        _send(process, {"id": text, **json.loads(text)})
+        values: dict[str, Any] = await answer
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._end_if_idle)
+        return values
 
-
-class _Child:
-    """A running process that answers."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        #: By the id of a question: where its answer arrives.
-        self.waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        #: Whether it takes further questions.
-        self.is_alive = True
-        self._ids = 0
-        self._reader = asyncio.create_task(self._read())
-
-    @classmethod
-    async def start(cls, command: Sequence[str], settings: Settings) -> _Child:
+    async def _start(self) -> Process:
         """Start it. Its first line of input has the settings: arguments and environment can be read by others."""
         # In a session of its own: Ctrl-C in a terminal is for the board, which then ends it.
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, limit=_MOST_BYTES, start_new_session=True
+            *(sys.executable, "-m", "pipeline.board.answers"),
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=_MOST_BYTES,
+            start_new_session=True,
         )
-        child = cls(process)
-        await child._write({"settings": {name: str(value) for name, value in vars(settings).items()}})
-        return child
+        _send(process, {"settings": {name: str(value) for name, value in vars(self._settings).items()}})
+        self._process, self._waiting = process, {}
+        self._reader = asyncio.create_task(self._read(process, self._waiting))
+        return process
 
-    async def ask(self, text: str) -> dict[str, Any]:
-        """The answer to the question, or an error once the process has ended."""
-        self._ids += 1
-        number, future = self._ids, asyncio.get_running_loop().create_future()
-        self.waiting[number] = future
-        try:
-            if self.is_alive:
-                await self._write({"id": number, **json.loads(text)})
-            else:
-                future.set_result({"error": UnexpectedError(_ENDED).to_dict()})
-            answer: dict[str, Any] = await future
-            return answer
-        finally:
-            del self.waiting[number]
-
-    def close(self) -> None:
-        """Close its input, which ends it."""
-        self.is_alive = False
-        if self.process.stdin:
-            self.process.stdin.close()
-
-    async def end(self) -> None:
-        """End it, and wait until it has ended."""
-        self.close()
-        await self._reader
-
-    async def _write(self, values: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        with suppress(OSError):  # It has ended, which `_read` notices.
-            self.process.stdin.write(json.dumps(values).encode() + b"\n")
-            await self.process.stdin.drain()
-
-    async def _read(self) -> None:
+    async def _read(self, process: Process, waiting: Waiting) -> None:
         """Take the answers until the process ends."""
-        assert self.process.stdout is not None
+        assert process.stdout is not None
         try:
-            while line := await self.process.stdout.readline():
+            while line := await process.stdout.readline():
                 values = json.loads(line)
-                future = self.waiting.get(values["id"])
-                if future and not future.done():
-                    future.set_result(values)
+                waiting.pop(values["id"]).set_result(values)
         finally:
-            self.is_alive = False
-            for future in self.waiting.values():
-                if not future.done():
-                    future.set_result({"error": UnexpectedError(_ENDED).to_dict()})
-            try:
-                await asyncio.wait_for(self.process.wait(), _END_S)
-            except asyncio.TimeoutError:
-                self.process.kill()
-                await self.process.wait()
+            if self._process is process:
+                self._process = None
+            error = UnexpectedError("the process that answers ended; try again").to_dict()
+            for answer in waiting.values():
+                answer.set_result({"error": error})
+            await process.wait()
+
+    def _end_if_idle(self) -> None:
+        if not self._waiting:
+            self._end()
+
+    def _end(self) -> None:
+        if self._process:
+            with suppress(ProcessLookupError):  # It has ended by itself.
+                self._process.kill()
+            self._process = None
+
+
+def _send(process: Process, values: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(values).encode() + b"\n")

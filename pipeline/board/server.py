@@ -20,10 +20,10 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.log import app_log
 from tornado.netutil import bind_sockets
-from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+from tornado.web import Application, HTTPError, StaticFileHandler
 
 from pipeline.board import actions, pages
-from pipeline.board.access import LOOPBACK, Access, link_of, private_file
+from pipeline.board.access import LOOPBACK, Access, new_link, private_file
 from pipeline.board.handler import Checked
 from pipeline.board.live import Live
 from pipeline.board.questions import Questions
@@ -38,6 +38,15 @@ _MOST_CONNECTIONS = 256
 _HEADERS_S, _BODY_S = 60, 30
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_MONTH = r"/months/(?P<dataset>[a-z]{1,20})(?:/(?P<month>\d{4}-\d\d))?"
+_PAGES: tuple[Any, ...] = (
+    (r"/", pages.Grid),
+    (_MONTH, pages.Month),
+    (rf"{_MONTH}/data", pages.MonthData),
+    (r"/runs", pages.Runs),
+    (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
+    (r"/events", pages.Events),
+)
 #: Only with --allow-runs.
 _ACTIONS: tuple[Any, ...] = ((r"/actions", actions.Choose), (r"/actions/(?P<action>[a-z]+)", actions.Action))
 
@@ -95,21 +104,11 @@ class _Server(HTTPServer):
         self._streams.pop(server_conn.stream, None)
 
 
-def application(options: Options, access: Access, questions: Questions, live: Live, **extra: Any) -> Application:
-    """All addresses of the board."""
+def _application(options: Options, access: Access, questions: Questions, live: Live) -> Application:
+    """All addresses of the board but those of luigid."""
     tornado.locale.load_translations(str(_FOLDER / "locale"))
-    month = r"/(?P<dataset>[a-z]{1,20})(?:/(?P<month>\d{4}-\d\d))?"
-    routes: list[Any] = [
-        (r"/", pages.Grid),
-        (rf"/months{month}", pages.Month),
-        (rf"/months{month}/data", pages.MonthData),
-        (r"/runs", pages.Runs),
-        (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
-        (r"/events", pages.Events),
-        *(_ACTIONS if options.allow_runs else ()),
-    ]
     return Application(
-        [*extra.pop("handlers", ()), *routes],
+        [*_PAGES, *(_ACTIONS if options.allow_runs else ())],
         default_handler_class=pages.NotFound,
         template_path=str(_FOLDER / "templates"),
         static_path=str(_FOLDER / "static"),
@@ -119,13 +118,13 @@ def application(options: Options, access: Access, questions: Questions, live: Li
         xsrf_cookie_kwargs={"httponly": True, "samesite": "Strict"},
         cookie_secret=access.key,
         compress_response=True,
-        log_function=_log_request,
+        # `Checked` logs what failed, without the query, which may have a token.
+        log_function=lambda handler: None,
         access=access,
         questions=questions,
         live=live,
         starter=actions.Starter(current_settings().logs, live),
         options=options,
-        **extra,
     )
 
 
@@ -145,21 +144,20 @@ async def serve(options: Options) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    sockets = _bind(options)  # Before the key is written, which may be another board's.
     with ExitStack() as stack:
-        sockets = _bind(options, stack)  # Before the key is written, which may be another board's.
-        access = stack.enter_context(
-            Access(settings.logs, options.port, options.base, [options.address, *options.names])
-        )
+        access = Access(settings.logs, options.port, options.base, [options.address, *options.names])
+        stack.enter_context(access)
         questions = Questions(settings)
         live = Live(settings.logs, questions)
-        extra: dict[str, Any] = {}
+        application = _application(options, access, questions, live)
         if options.luigid:
             from pipeline.board.luigid import Luigid
 
-            luigid = stack.enter_context(Luigid(settings.logs))
-            extra["handlers"], live.luigid = luigid.handlers, luigid
+            live.luigid = stack.enter_context(Luigid(settings.logs))
+            application.add_handlers(".*", live.luigid.handlers)
         server = _Server(
-            application(options, access, questions, live, **extra),
+            application,
             max_body_size=_MOST_BODY_BYTES,
             max_header_size=_MOST_HEADER_BYTES,
             idle_connection_timeout=_HEADERS_S,
@@ -172,7 +170,15 @@ async def serve(options: Options) -> None:
                 options.address,
             )
         if not options.is_quiet:
-            _tell(options, access, stack)
+            print(
+                f"The board: {new_link(settings.logs, options.port)}\n"
+                f"The link can be used once; for another: pipeline board --link --port {options.port}",
+                flush=True,
+            )
+            if options.opens_browser:
+                page = access.path.with_suffix(".html")
+                stack.callback(page.unlink, missing_ok=True)
+                _open_in_browser(new_link(settings.logs, options.port), page)
         await stopped.wait()
         server.stop()
         live.stop()
@@ -180,10 +186,10 @@ async def serve(options: Options) -> None:
         await server.close_all_connections()
 
 
-def _bind(options: Options, stack: ExitStack) -> list[socket]:
-    """The sockets of the address, closed with the stack."""
+def _bind(options: Options) -> list[socket]:
+    """The sockets of the address."""
     try:
-        sockets = bind_sockets(options.port, options.address)
+        return bind_sockets(options.port, options.address)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "an invalid name"
         raise UsageError(
@@ -191,27 +197,14 @@ def _bind(options: Options, stack: ExitStack) -> list[socket]:
             "a free port (--port N), above 1023 for most users; if a board runs there, this prints its link: "
             "pipeline board --link"
         ) from error
-    for each in sockets:
-        stack.callback(each.close)
-    return sockets
 
 
-def _tell(options: Options, access: Access, stack: ExitStack) -> None:
-    """Print the link, and open it in a browser."""
-    print(
-        f"The board: {link_of(access.key, access.base)}\n"
-        f"The link can be used once; for another: pipeline board --link --port {options.port}",
-        flush=True,
-    )
-    if options.opens_browser:
-        # Not the link itself, which would stand in the list of processes.
-        path = access.path.with_suffix(".html")
-        stack.callback(path.unlink, missing_ok=True)
-        link = html.escape(link_of(access.key, access.base))
-        with private_file(path) as file:
-            file.write(f'<meta http-equiv="refresh" content="0; url={link}">'.encode())
-        # Some browsers return only when they are closed.
-        Thread(target=webbrowser.open, args=(path.absolute().as_uri(),), daemon=True).start()
+def _open_in_browser(link: str, page: Path) -> None:
+    """Open the link through a page, because the link itself would stand in the list of processes."""
+    with private_file(page) as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={html.escape(link)}">'.encode())
+    # Some browsers return only when they are closed.
+    Thread(target=webbrowser.open, args=(page.absolute().as_uri(),), daemon=True).start()
 
 
 def _log_in_one_line() -> None:
@@ -219,10 +212,3 @@ def _log_in_one_line() -> None:
     handler, formatter = logging.StreamHandler(), logging.Formatter("pipeline: %(message)s")
     handler.format = lambda record: visible(formatter.format(record))  # type: ignore[method-assign]
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-
-
-def _log_request(handler: RequestHandler) -> None:
-    """Log what failed here; never the query, which may have a token."""
-    if handler.get_status() >= 500:
-        request = handler.request
-        app_log.error(visible(f"{handler.get_status()} {request.method} {request.path}"))

@@ -110,9 +110,8 @@ def test_the_status_is_what_the_command_prints(filled: Folder) -> None:
 
 def test_a_month_has_its_steps_files_source_rows_and_runs(filled: Folder) -> None:
     month = answer(filled, "month", dataset="green", month="2024-02")
-    assert [(step["name"], step["done"]) for step in month["steps"]] == [
-        (step, True) for step in ("download", "conform", "load", "mart")
-    ]
+    steps = ("download", "conform", "load", "mart")
+    assert [step["name"] for step in month["steps"] if month["status"][step["stage"]]] == [*steps]
     for step in month["steps"]:
         for file in step["files"]:
             assert Path(file["uri"]).stat().st_size == file["bytes"]
@@ -120,20 +119,19 @@ def test_a_month_has_its_steps_files_source_rows_and_runs(filled: Folder) -> Non
         assert step["at"]
     assert month["source"]["url"] == f"{filled.source}/trip-data/green_tripdata_2024-02.parquet"
     assert len(month["source"]["sha256"]) == 64
-    assert (month["rows"], month["published_rows"], month["rows_off_published"]) == (2000, 2000, 0)
-    assert month["steps"][2]["load"]["rows"] == 2000
-    assert {mart["mart"]: mart["rows"] for mart in month["steps"][3]["marts"]} == {
+    assert (month["status"]["rows"], month["published_rows"], month["steps"][2]["rows"]) == (2000, 2000, 2000)
+    assert month["steps"][3]["marts"] == {
         mart: rows(filled.database, f"SELECT COUNT(*) FROM {mart} WHERE month = DATE '2024-02-01'")[0][0]
         for mart in ("daily_trips", "monthly_zone_revenue")
     }
     (run,) = History(str(filled.path / "data/logs")).runs()
-    steps = ("download", "conform", "load", "mart")
-    by_run = {step: (each["run"], each["state"]) for step, each in month["by_run"].items()}
-    assert by_run == dict.fromkeys(steps, (run.id, "done"))
+    assert {step["name"]: (step["run"]["run"], step["run"]["state"]) for step in month["steps"]} == dict.fromkeys(
+        steps, (run.id, "done")
+    )
     assert month["comparison"] == as_json(filled, "check", "green", "2024-02")[0]
     assert month["diff"] == as_json(filled, "diff", "green", "2024-02")
-    assert month["columns_before"] == ["2024-01"]
-    pickup = next(column for column in month["columns"] if column["column"] == "pickup_datetime")
+    assert month["profile"]["months_before"] == ["2024-01"]
+    pickup = next(column for column in month["profile"]["columns"] if column["column"] == "pickup_datetime")
     assert pickup["min"].startswith("2024-0")
     assert (pickup["nulls"], pickup["share"], len(pickup["before"])) == (0, 0, 1)
     assert month["problems"] == []
@@ -141,14 +139,15 @@ def test_a_month_has_its_steps_files_source_rows_and_runs(filled: Folder) -> Non
 
 def test_the_zones_and_a_month_of_which_nothing_exists_have_answers(filled: Folder) -> None:
     zones = answer(filled, "month", dataset="zones", month=None)
-    assert (zones["month"], zones["rows"], zones["status"]["stage"]) == (None, 265, "complete")
-    assert zones["by_run"].keys() == {"download", "conform", "load"}
+    assert (zones["month"], zones["status"]["rows"], zones["status"]["stage"]) == (None, 265, "complete")
+    assert [step["name"] for step in zones["steps"] if step["run"]] == ["download", "conform", "load"]
     nothing = answer(filled, "month", dataset="green", month="2023-06")
     assert nothing["status"]["stage"] == "missing"
-    assert not any(step["done"] or step["files"] or step["at"] for step in nothing["steps"])
+    assert not any(step["run"] or step["files"] or step["at"] for step in nothing["steps"])
     assert nothing["published_rows"] == 65_550
-    unknown = ("source", "rows", "rows_off_published", "comparison", "diff", "failure")
+    unknown = ("source", "comparison", "profile", "diff")
     assert {name: nothing[name] for name in unknown} == dict.fromkeys(unknown)
+    assert (nothing["status"]["rows"], nothing["status"]["failure"]) == (None, None)
     future = answer(filled, "month", dataset="green", month="2099-01")
     assert [command["word"] for command in future["commands"]] == ["describe"]
 
@@ -182,18 +181,21 @@ def test_a_month_whose_last_run_failed_says_why(own: Folder) -> None:
     assert own.pipeline("backfill", "green", "2024-03", "--source", "empty").returncode == 1
     month = answer(own, "month", dataset="green", month="2024-03")
     assert month["status"]["mark"] == "failed"
-    assert month["failure"]["step"] == month["by_run"].keys().__iter__().__next__() == "download"
-    assert "green 2024-03" in month["failure"]["error"]
-    assert month["by_run"]["download"]["state"] == "failed"
+    step, _, error = month["status"]["failure"]
+    assert (step, [each["run"] and each["run"]["state"] for each in month["steps"]]) == (
+        "download",
+        ["failed", *[None] * 3],
+    )
+    assert "green 2024-03" in error
 
 
 def test_a_part_that_cannot_be_read_is_a_problem_of_a_month_that_is_shown(own: Folder) -> None:
     (own.lake / "checks/green/2024-02.json").write_text("{}")
     (own.lake / "raw/green/green_tripdata_2024-02.parquet.json").write_text("no sidecar")
     month = answer(own, "month", dataset="green", month="2024-02")
-    assert (month["source"], month["comparison"], month["columns"]) == (None, None, [])
+    assert (month["source"], month["comparison"], month["profile"]) == (None, None, None)
     assert len(month["problems"]) == 2
-    assert month["rows"] == 2000
+    assert month["status"]["rows"] == 2000
 
 
 def test_diff_plan_and_refresh_are_what_the_commands_print(filled: Folder) -> None:
@@ -240,18 +242,18 @@ def test_deletions_name_what_a_redo_deletes_and_delete_nothing(own: Folder) -> N
 
 
 def test_rows_are_the_first_ones_of_the_trips_as_texts(filled: Folder) -> None:
-    shown = answer(filled, "rows", dataset="green", month="2024-01", count=3)
+    shown = answer(filled, "rows", dataset="green", month="2024-01")
     names = [column["name"] for column in shown["columns"]]
-    ended = filled.pipeline("head", "green", "2024-01", "--rows", "3", "--json")
+    ended = filled.pipeline("head", "green", "2024-01", "--rows", "10", "--json")
     printed = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [row[names.index("pickup_datetime")] for row in shown["rows"]] == [
         row["pickup_datetime"].replace("T", " ") for row in printed
     ]
-    assert (len(shown["rows"]), shown["total"]) == (3, 2000)
+    assert (len(shown["rows"]), shown["total"]) == (10, 2000)
     assert all(isinstance(value, str) or value is None for row in shown["rows"] for value in row)
     distance = next(column for column in shown["columns"] if column["name"] == "trip_distance")
     assert (distance["type"], distance["unit"]) == ("double", "miles")
-    assert len(answer(filled, "rows", dataset="zones", month=None, count=1_000)["rows"]) == 50
+    assert answer(filled, "rows", dataset="zones", month=None)["total"] == 265
 
 
 def test_the_series_of_the_pictures_are_those_of_the_marts_and_the_trips(filled: Folder) -> None:
@@ -409,10 +411,11 @@ def test_a_slow_answer_blocks_neither_the_loop_nor_other_pages_and_is_made_once(
 
 def test_more_questions_than_are_allowed_at_once_wait_and_are_all_answered(filled: Folder) -> None:
     async def ask(questions: Questions) -> list[Any]:
-        several = (questions.ask("rows", dataset="green", month="2024-01", count=n) for n in range(1, 31))
+        periods = (f"2024-01..{2024 + n // 12}-{n % 12 + 1:02}" for n in range(30))
+        several = (questions.ask("deletions", datasets=["green"], period=each, step="load") for each in periods)
         return await asyncio.gather(*several)
 
-    assert [len(each["rows"]) for each in asking(filled, ask, most=2)] == [*range(1, 31)]
+    assert [each["rows"] for each in asking(filled, ask)] == [2000, *[4000] * 29]
 
 
 def test_the_process_ends_when_nobody_asks_and_starts_when_somebody_does(filled: Folder) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from boards import Board, running_board
+from boards import PATIENCE_S, Board, free_port, running_board, until
 from commands import Heard, on_terminal
 from conftest import Folder
-from served_board import PATIENCE_S, free_port, until
 
 USAGE = 2
 
@@ -47,13 +46,13 @@ def test_the_printed_link_opens_the_board_and_is_there_as_soon_as_it_answers(boa
     (link,) = re.findall(r"The board: (\S+)", board.said)
     assert link.startswith(f"{board.url}/?token=")
     assert board.ask(link.removeprefix(board.url)).status == 200
-    assert board.log_in().ask("/").status == 200
+    assert board.ask("/").status == 200
     assert board.ask("/", "HEAD").body == ""
 
 
 def test_with_no_link_nothing_is_printed_and_the_command_makes_one(folder: Folder) -> None:
     with running_board(folder, "--no-link") as board:
-        assert board.log_in().ask("/runs").status == 200
+        assert board.ask("/runs").status == 200
     assert board.said == ""
 
 
@@ -69,19 +68,19 @@ def test_no_link_is_printed_for_a_board_that_was_killed(folder: Folder) -> None:
         assert _key_file(folder, board.port).exists()
         assert "no board with these logs" in _fails(folder, "--link", port=board.port)
     with running_board(folder, port=board.port) as again:
-        assert again.log_in().ask("/runs").status == 200
+        assert again.ask("/runs").status == 200
 
 
 def test_the_link_has_the_address_at_which_the_board_listens(folder: Folder) -> None:
     with running_board(folder, "--address", "localhost") as board:
         assert board.link().startswith(f"http://localhost:{board.port}/?token=")
-        assert board.log_in().ask("/runs").status == 200
+        assert board.ask("/runs").status == 200
 
 
 def test_an_address_that_others_reach_gets_a_warning(folder: Folder) -> None:
     with running_board(folder, "--address", "0.0.0.0", "--no-link", "--allow-host", "taxi.example") as board:
         until(lambda: "others in this network can reach the board" in board.said)
-        assert board.log_in().ask("/runs", headers={"Host": "taxi.example"}).status == 200
+        assert board.ask("/runs", headers={"Host": "taxi.example"}).status == 200
         assert board.ask("/runs", headers={"Host": "evil.example"}).status == 403
 
 
@@ -114,7 +113,7 @@ def test_the_key_can_be_read_by_its_user_only_and_is_deleted_at_the_end(folder: 
     (logs / f"{port}.new").symlink_to(elsewhere)
     with running_board(folder, port=port) as board:
         assert stat.S_IMODE(_key_file(folder, board.port).stat().st_mode) == 0o600
-        assert board.log_in().ask("/runs").status == 200
+        assert board.ask("/runs").status == 200
     assert list(logs.iterdir()) == []
     assert elsewhere.read_text() == "kept"
 
@@ -124,13 +123,13 @@ def test_a_second_board_at_the_same_port_leaves_the_first_one_as_it_is(board: Bo
     said = _fails(board.folder, port=board.port)
     assert f"127.0.0.1, port {board.port}: Address already in use; allowed is an address of this machine" in said
     assert _key_file(board.folder, board.port).read_text() == before
-    assert board.log_in().ask("/runs").status == 200
+    assert board.ask("/runs").status == 200
 
 
 def test_a_board_at_the_same_port_of_another_address_is_refused(board: Board) -> None:
     said = _fails(board.folder, "--address", "127.0.0.2", port=board.port)
     assert f"a board with these logs runs at this port already, at {board.url}" in said
-    assert board.log_in().ask("/runs").status == 200
+    assert board.ask("/runs").status == 200
 
 
 @pytest.mark.parametrize("logs", ["data/logs", "/proc/none"])
@@ -174,7 +173,7 @@ def test_an_invalid_setting_gets_the_usual_message(folder: Folder) -> None:
 @pytest.mark.parametrize("times", [1, 5])
 def test_a_signal_ends_it_with_0_and_nothing_is_left(folder: Folder, number: int, times: int) -> None:
     with running_board(folder) as board:
-        board.log_in().ask("/")
+        board.ask("/")
         children = psutil.Process(board.process.pid).children(recursive=True)
         for _ in range(times - 1):
             board.process.send_signal(number)
@@ -201,7 +200,6 @@ def test_a_signal_while_it_starts_gets_no_traceback(folder: Folder, number: int)
 
 
 def test_it_ends_while_pages_are_open(board: Board) -> None:
-    board.log_in()
     cookies = "; ".join(f"{name}={value}" for name, value in board.cookies.items())
     lines = f"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\n\r\n"
     with board.connection() as first, board.connection() as second:
@@ -216,7 +214,6 @@ def test_it_ends_while_pages_are_open(board: Board) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_the_process_that_waits_has_loaded_none_of_the_large_libraries(board: Board) -> None:
-    board.log_in()
     assert board.ask("/").status == 200
     assert board.ask("/runs").status == 200
     maps = Path(f"/proc/{board.process.pid}/maps").read_text()
@@ -226,7 +223,7 @@ def test_the_process_that_waits_has_loaded_none_of_the_large_libraries(board: Bo
 def test_its_arguments_show_no_setting(folder: Folder) -> None:
     secret = "postgresql://taxi:s3cr3t@127.0.0.1:9/none"
     with running_board(folder, "--no-link", "--warehouse", secret) as board:
-        board.log_in().ask("/")
+        board.ask("/")
         process = psutil.Process(board.process.pid)
         for each in [process, *process.children(recursive=True)]:
             assert "s3cr3t" not in " ".join(each.cmdline())

@@ -32,7 +32,7 @@ def board(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> 
     assert folder.pipeline("backfill", "yellow", "2023-01").returncode == 1
     folder.source = source
     with running_board(folder, "--allow-runs") as board:
-        yield board.log_in()
+        yield board
 
 
 @pytest.fixture(scope="module")

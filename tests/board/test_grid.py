@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import tornado.locale
+from boards import running_board
 from conftest import Folder
-from served_board import served_board
 
 from pipeline.board import grid
 from pipeline.datasets import DATASETS
@@ -69,12 +69,12 @@ def answer_of(months: Sequence[MonthStatus]) -> dict[str, Any]:
 
 def cells_of(*months: MonthStatus, overlay: Mapping[str, Any] | None = None) -> dict[str, grid.Cell]:
     (section,) = grid.view(answer_of(months), ENGLISH, overlay)["sections"]
-    cells = [cell for part in section.parts for year in part.years.values() for cell in year]
-    return {cell.month: cell for cell in cells if cell}
+    cells: dict[str, grid.Cell] = section["cells"]
+    return cells
 
 
 def states(cell: grid.Cell) -> str:
-    return " ".join(state for state, _ in cell.bars)
+    return " ".join(cell.steps.values())
 
 
 class Shown(HTMLParser):
@@ -126,7 +126,23 @@ def test_a_cell_shows_each_step_of_its_month() -> None:
         "green 2024-06: complete, with warnings (pipeline check); stray pickups",
         "green 2024-07: missing",
     ]
-    assert [name for _, name in cells["2024-01"].bars] == [*STEPS]
+    assert [*cells["2024-01"].steps] == [*STEPS]
+
+
+@pytest.mark.parametrize(
+    ("steps", "others", "state"),
+    [
+        (4, {}, "done"),
+        (1, {}, "missing"),
+        (4, {"stale": {"conform": "older"}}, "stale"),
+        (4, {"stale": {"conform": "older"}, "failure": ("conform", "E", "e")}, "failed"),
+        (1, {"failed": ("row_count",)}, "failed"),
+        (1, {"failure": ("conform", "E", "e")}, "failed"),
+        (4, {"failure": ("conform", "E", "e")}, "done"),
+    ],
+)
+def test_the_state_of_a_step_is_what_failed_or_exists(steps: int, others: dict[str, Any], state: str) -> None:
+    assert grid.step_state(as_data(month("2024-01", steps, **others)), "conform", "conformed") == state
 
 
 def test_what_runs_do_is_laid_over_the_status_and_told_to_open_pages_alike() -> None:
@@ -138,7 +154,8 @@ def test_what_runs_do_is_laid_over_the_status_and_told_to_open_pages_alike() -> 
     assert cell.title == "green 2024-01: at work; conform 40%"
     changed = grid.changes(answer_of(months), ENGLISH, overlay, ["green 2024-01", "zones"])
     assert [*changed] == ["zones", "green 2024-01"]
-    assert changed["green 2024-01"] == {"mark": "running", "sign": cell.sign, "title": cell.title, "steps": steps}
+    assert changed["green 2024-01"] == {**cell._asdict(), "steps": steps}
+    assert [*changed["zones"]["steps"]] == ["download", "conform", "load"], "the zones have no marts"
 
 
 def test_a_month_that_is_not_published_says_when_it_is_expected_and_how_late_it_is() -> None:
@@ -155,7 +172,7 @@ def test_a_month_that_is_not_published_says_when_it_is_expected_and_how_late_it_
         f"green 2024-03: not published yet; expected about {due}",
     ]
     (section,) = grid.view(answer_of(months), ENGLISH)["sections"]
-    assert section.next == f"2024-02, expected about {late}, 3 days late"
+    assert section["next"] == f"2024-02, expected about {late}, 3 days late"
 
 
 def test_years_without_anything_fold_into_one_line() -> None:
@@ -163,7 +180,7 @@ def test_years_without_anything_fold_into_one_line() -> None:
     has = {"2020-03", "2021-01", "2024-12"}
     answer = answer_of([month(name, 4 if name in has else 0) for name in names])
     (section,) = grid.view(answer, ENGLISH)["sections"]
-    assert [(part.text, part.is_empty, part.total) for part in section.parts] == [
+    assert [(part.text, part.is_empty, part.months) for part in section["parts"]] == [
         ("2018..2019", True, 24),
         ("2020..2021", False, 24),
         ("2022..2023", True, 24),
@@ -213,12 +230,12 @@ def test_a_page_in_a_file_has_every_part_of_the_grid_but_nothing_to_press() -> N
 
 
 def test_with_nothing_in_the_lake_the_page_names_the_first_command(folder: Folder) -> None:
-    with served_board(folder) as board:
-        page = board.get("/").text
+    with running_board(folder) as board:
+        page = board.get("/").body
         assert "Nothing is in the lake yet" in page
         for command in ("pipeline backfill green latest", "pipeline demo"):
             assert f'data-copy="{command}"' in page
         assert page.count("months, nothing yet") == len(DATASETS)
-        korean = board.session.get(board.url, headers={"Accept-Language": "ko"}, timeout=60).text
+        korean = board.ask("/", headers={"Accept-Language": "ko"}).body
         assert '<html lang="ko">' in korean
         assert "레이크가 아직 비어 있습니다" in korean

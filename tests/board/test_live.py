@@ -15,26 +15,26 @@ from typing import Any
 
 import psutil
 import pytest
+from boards import Board, running_board, until
 from conftest import Folder, make_folder
-from served_board import ServedBoard, served_board, until
 
 from pipeline.runs.history import History, Run
 from pipeline.sample import SampleSite
 
 
 @pytest.fixture(scope="module")
-def _board(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> Iterator[ServedBoard]:
+def _board(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> Iterator[Board]:
     folder = make_folder(tmp_path_factory.mktemp("live") / "work", shared_site.url)
     ended = folder.pipeline("backfill", "green", "2024-01")
     assert ended.returncode == 0, ended.stderr
-    with served_board(folder) as board:
+    with running_board(folder) as board:
         yield board
 
 
 @pytest.fixture
-def board(_board: ServedBoard) -> ServedBoard:
+def board(_board: Board) -> Board:
     """A board over green 2024-01; each test adds runs of its own."""
-    assert _board.get("/").status_code == 200
+    assert _board.get("/").status == 200
     return _board
 
 
@@ -81,8 +81,8 @@ class WrittenRun:
 def test_a_page_sees_each_step_of_a_run_and_fetches_the_grid_again_at_its_end(
     folder: Folder,
 ) -> None:
-    with served_board(folder) as board:
-        assert "green 2024-01: missing" in board.get("/").text
+    with running_board(folder) as board:
+        assert "green 2024-01: missing" in board.get("/").body
         with board.events() as events:
             ended = folder.pipeline("backfill", "green", "2024-01")
             assert ended.returncode == 0, ended.stderr
@@ -90,11 +90,11 @@ def test_a_page_sees_each_step_of_a_run_and_fetches_the_grid_again_at_its_end(
                 events.until("cells", lambda cells, state=state: _steps(cells, "green 2024-01").get("mart") == state)
             events.until("grid")
             events.until("runs")
-        assert "green 2024-01: complete" in board.get("/").text
-        assert 'title="zones: complete' in board.get("/").text
+        assert "green 2024-01: complete" in board.get("/").body
+        assert 'title="zones: complete' in board.get("/").body
 
 
-def test_an_event_is_on_the_stream_soon_after_it_happened(board: ServedBoard) -> None:
+def test_an_event_is_on_the_stream_soon_after_it_happened(board: Board) -> None:
     with board.events() as events, WrittenRun(board.folder) as run:
         events.until("cells", lambda cells: "yellow 2023-01" in cells)
         waits = []
@@ -109,7 +109,7 @@ def test_an_event_is_on_the_stream_soon_after_it_happened(board: ServedBoard) ->
         assert sorted(waits)[3] < 0.5
 
 
-def test_hostile_and_half_written_lines_are_left_out_and_the_others_shown(board: ServedBoard) -> None:
+def test_hostile_and_half_written_lines_are_left_out_and_the_others_shown(board: Board) -> None:
     at = datetime.now(timezone.utc).isoformat()
     step = {"at": at, "event": "progress", "step": "load", "dataset": "yellow", "month": "2023-01"}
     hostile: list[Any] = [
@@ -146,12 +146,12 @@ def test_hostile_and_half_written_lines_are_left_out_and_the_others_shown(board:
         run.write_text('", ' + json.dumps(rest)[1:] + "\n")
         events.until("cells", lambda cells: _steps(cells, "yellow 2023-01").get("download") == "done")
         page = board.get(f"/runs/{run.run.id}")
-        assert page.status_code == 200
-        assert "download yellow 2023-01: 3 MB" in page.text
-        assert "hostile" not in page.text
+        assert page.status == 200
+        assert "download yellow 2023-01: 3 MB" in page.body
+        assert "hostile" not in page.body
 
 
-def test_a_history_with_hostile_records_still_has_the_others(board: ServedBoard) -> None:
+def test_a_history_with_hostile_records_still_has_the_others(board: Board) -> None:
     history = History(str(board.folder.path / "data" / "logs"))
     before = len(board.history())
     known = {"asked": "x", "began": "2026-01-01T00:00:00+00:00", "process": 1, "failures": []}
@@ -162,11 +162,11 @@ def test_a_history_with_hostile_records_still_has_the_others(board: ServedBoard)
         {**known, "id": "c", "failures": [{"step": 1}]},
     ):
         history.append(history.path, json.dumps(record) + "\n")
-    assert board.get("/runs").status_code == 200
+    assert board.get("/runs").status == 200
     assert len(board.history()) == before
 
 
-def test_a_killed_run_is_noticed_and_its_months_are_not_at_work_any_more(board: ServedBoard) -> None:
+def test_a_killed_run_is_noticed_and_its_months_are_not_at_work_any_more(board: Board) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         run = WrittenRun(board.folder, sleeper.pid)
@@ -177,8 +177,8 @@ def test_a_killed_run_is_noticed_and_its_months_are_not_at_work_any_more(board: 
             sleeper.wait()
             events.until("run", lambda news: news.get("version", "").startswith("killed"))
             events.until("grid")
-        assert "yellow 2023-01: at work" not in board.get("/").text
-        assert "was killed" in board.get(f"/runs/{run.run.id}").text
+        assert "yellow 2023-01: at work" not in board.get("/").body
+        assert "was killed" in board.get(f"/runs/{run.run.id}").body
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -187,16 +187,16 @@ def test_a_killed_run_is_noticed_and_its_months_are_not_at_work_any_more(board: 
 
 def test_a_month_that_another_program_changes_is_shown_without_a_reload(folder: Folder) -> None:
     assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
-    with served_board(folder) as board:
-        assert "green 2024-01: complete" in board.get("/").text
+    with running_board(folder) as board:
+        assert "green 2024-01: complete" in board.get("/").body
         with board.events() as events:
             for path in (folder.lake / "raw" / "green").glob("*2024-01*"):
                 path.unlink()
             events.until("grid")
-        until(lambda: 'class="missing" data-step="download"' in _cell(board.get("/").text, "green 2024-01"))
+        until(lambda: 'class="missing" data-step="download"' in _cell(board.get("/").body, "green 2024-01"))
 
 
-def test_twenty_pages_get_the_same_events_and_a_closed_page_leaves_its_place(board: ServedBoard) -> None:
+def test_twenty_pages_get_the_same_events_and_a_closed_page_leaves_its_place(board: Board) -> None:
     with WrittenRun(board.folder) as run:
         with ExitStack() as stack:
             streams = [stack.enter_context(board.events()) for _ in range(20)]
@@ -208,10 +208,10 @@ def test_twenty_pages_get_the_same_events_and_a_closed_page_leaves_its_place(boa
             for _ in range(64):
                 until(lambda: stack.enter_context(board.events()).status == 200)
             assert stack.enter_context(board.events()).status == 503
-            assert board.get("/").status_code == 200
+            assert board.get("/").status == 200
 
 
-def test_the_board_with_open_pages_needs_little_memory(board: ServedBoard) -> None:
+def test_the_board_with_open_pages_needs_little_memory(board: Board) -> None:
     with ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(board.events())

@@ -17,9 +17,11 @@ import pytest
 import requests
 import tornado.locale
 from conftest import Folder, make_folder
+from tornado.template import Loader
 
-from pipeline.board import month_page
-from pipeline.errors import UsageError
+from pipeline import board as board_package
+from pipeline.board import grid, month_page
+from pipeline.errors import UsageError, visible
 from pipeline.months import parse_month
 from pipeline.runs.history import Failure, Run
 from pipeline.sample import SampleSite
@@ -133,8 +135,8 @@ def test_a_board_that_may_run_things_links_to_their_previews(folder_of_months: F
 
 
 def test_a_failed_month_shows_its_reason_remedy_and_log_two_clicks_from_the_grid(board: Board) -> None:
-    grid = _Page(board.get("/"))
-    (cell,) = (each for _, each in grid.elements if each.get("data-month") == "green 2024-03")
+    first = _Page(board.get("/"))
+    (cell,) = (each for _, each in first.elements if each.get("data-month") == "green 2024-03")
     page = _Page(board.get(cell["href"] or ""))
     assert "download failed" in page.texts
     assert "SourceError: green 2024-03" in page.text
@@ -271,30 +273,12 @@ def test_the_failure_shown_is_that_of_the_newest_run_of_the_month_and_step() -> 
         return Run(id, "", "", 1, ended=id, failures=[Failure(step, "green", month, "E", "e", remedy=f"fix {id}")])
 
     runs = [run("1", "2024-01", "load"), run("2", "2024-01", "load"), run("3", "2024-02", "load")]
-    failure = {"step": "load", "kind": "E", "error": "e"}
+    failure = ("load", "E", "e")
     shown = month_page.last_failure(runs, "green", "2024-01", failure)
-    assert shown == {**failure, "run": "2", "ended": "2", "remedy": "fix 2"}
+    texts = {"step": "load", "kind": "E", "error": "e"}
+    assert shown == {**texts, "run": "2", "ended": "2", "remedy": "fix 2"}
     assert month_page.last_failure(runs, "green", "2024-01", None) is None
     assert month_page.last_failure([], "green", "2024-01", failure)["run"] == ""
-
-
-@pytest.mark.parametrize(
-    ("step", "failure", "stage", "live", "state"),
-    [
-        ({"done": True, "stale": None}, None, "complete", {}, "done"),
-        ({"done": False, "stale": None}, None, "raw", {}, "missing"),
-        ({"done": True, "stale": "older"}, None, "stale", {}, "stale"),
-        ({"done": True, "stale": "older"}, {"step": "conform"}, "stale", {}, "failed"),
-        ({"done": False, "stale": None}, None, "refused", {}, "failed"),
-        ({"done": False, "stale": None}, {"step": "conform"}, "raw", {"conform": "running"}, "running"),
-    ],
-)
-def test_the_state_of_a_step_is_what_runs_or_failed_or_exists(
-    step: dict[str, Any], failure: Any, stage: str, live: dict[str, str], state: str
-) -> None:
-    steps = [{"name": "conform", **step}]
-    answer = {"failure": failure, "status": {"stage": stage}, "steps": steps, "by_run": {}}
-    assert [line["state"] for line in month_page.step_lines(answer, live)] == [state]
 
 
 def test_a_log_is_shown_newest_attempt_first_without_its_traceback(tmp_path: Path) -> None:
@@ -336,38 +320,45 @@ def test_columns_are_marked_when_they_leave_what_the_months_before_had() -> None
         column("empty", "int64", 1.0, None, None, (1.0, None, None)),
     ]
     rows = month_page.profile_rows(columns)
-    marks = ("nulls_moved", "min_moved", "max_moved")
-    assert {row["column"]: [mark for mark in marks if row[mark]] for row in rows} == {
-        "fee": ["nulls_moved", "min_moved"],
-        "code": ["nulls_moved", "max_moved"],
-        "at": [],
-        "new": [],
-        "empty": [],
+    assert {row["column"]: row["moved"] for row in rows} == {
+        "fee": {"share", "min"},
+        "code": {"share", "max"},
+        "at": set(),
+        "new": set(),
+        "empty": set(),
     }
     assert (rows[0]["share_before"], rows[0]["min_before"], rows[0]["max_before"]) == (0.49, 0.0, 5.0)
 
 
-def test_bars_and_cells_are_relative_to_the_largest() -> None:
+def test_bars_are_relative_to_the_largest() -> None:
     days = month_page.day_bars([{"day": "2024-03-01", "trips": 5}, {"day": "2024-03-02", "trips": 10}])
     assert [bar["height"] for bar in days["bars"]] == [days["height"] / 2, days["height"]]
     assert [bar["is_weekend"] for bar in days["bars"]] == [False, True]
-    zones = month_page.zone_bars([{"total_amount": 50.0}, {"total_amount": 25.0}, {"total_amount": None}])
-    assert [zone["percent"] for zone in zones] == [100, 50, 0]
-    cells = month_page.heat_cells([[0, 4], [2, 1]])["cells"]
-    assert [cell["strength"] for cell in cells] == [0.04, 1, 0.5, 0.25]
-
-
-def test_pictures_without_trips_have_no_marks() -> None:
     assert month_page.day_bars([{"day": "2024-03-01", "trips": 0}])["bars"][0]["height"] == 0
-    assert month_page.zone_bars([{"total_amount": -3.0}])[0]["percent"] == 0
-    assert month_page.heat_cells([[0]])["cells"][0]["strength"] == 0.04
-    part = {"data": None, "reason": "the warehouse is busy"}
-    values = month_page.data_values(None, dict.fromkeys(("daily_trips", "monthly_zone_revenue", "hours_of_week"), part))
-    assert (values["days"], values["zones"], values["hours"]) == (None, None, None)
+
+
+def test_the_pictures_are_relative_to_the_largest_number_even_if_that_is_none() -> None:
+    def shown(days: Any, hours: Any, revenues: Any) -> list[dict[str, str | None]]:
+        zones = [{"pickup_zone": "A", "trips": 1, "total_amount": each} for each in revenues]
+        series = {"daily_trips": days, "hours_of_week": hours, "monthly_zone_revenue": zones}
+        marts = {name: {"data": data, "reason": "the warehouse is busy"} for name, data in series.items()}
+        values = {"_": ENGLISH, "locale": tornado.locale.get("en_US"), "visible": visible, "css": "x"}
+        template = Loader(str(Path(board_package.__file__).parent / "templates")).load("month_data.html")
+        page = template.generate(**values, label="green 2024-03", marts=marts, rows=None, problems=[]).decode()
+        return [attributes for tag, attributes in _Page(page).elements if tag == "rect"]
+
+    hours = [[0, 4], [2, 1], *[[0, 0]] * 5]
+    marks = shown([], hours, [50.0, 25.0, None])
+    assert [each["fill-opacity"] for each in marks if each["class"] == "heat"][:4] == ["0.04", "1.0", "0.5", "0.25"]
+    assert [each["width"] for each in marks if each["class"] == "column"] == ["100.0", "50.0", "0"]
+    marks = shown([{"day": "2024-03-01", "trips": 0}], [[0]] * 7, [-3.0])
+    assert {each["fill-opacity"] for each in marks if each["class"] == "heat"} == {"0.04"}
+    assert [(each.get("height"), each["width"]) for each in marks if each["class"] == "column"][1:] == [("10", "0")]
+    assert shown(None, None, []) == []
 
 
 def test_numbers_times_and_phrases_of_the_checks_are_readable() -> None:
-    assert month_page.moment("2026-11-26T19:33:41+00:00") == "2026-11-26 19:33 UTC"
+    assert grid.moment("2026-11-26T19:33:41+00:00") == "2026-11-26 19:33 UTC"
     assert [month_page.number(each) for each in (1234, 0.5, "N", None)] == ["1,234", "0.5", "N", ""]
     phrases = ("at least 1 and at most 0.20%", "7 of 10 (70.00%)", "3 (7 instead of 10)", "3 (row 1: fare 1e12)")
     assert [month_page.phrase_text(each, ENGLISH) for each in phrases] == [

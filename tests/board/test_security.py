@@ -13,9 +13,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
-from boards import Answer, Board, Elements, pages, running_board
+from boards import PATIENCE_S, Answer, Board, Elements, pages, running_board, until
 from conftest import Folder, make_folder
-from served_board import PATIENCE_S, until
 from tornado.web import create_signed_value
 
 from pipeline.sample import SampleSite
@@ -73,7 +72,7 @@ def board(request: pytest.FixtureRequest, hostile_folder: Folder) -> Iterator[Bo
     history = hostile_folder.path / "data" / "logs" / "runs.jsonl"
     before = history.read_text()
     with running_board(hostile_folder, *MODES[request.param]) as board:
-        yield board.log_in()
+        yield board
         said = board.said
     assert history.read_text() == before, "an attack has started a run"
     assert "Traceback" not in said
@@ -626,8 +625,8 @@ def test_a_hostile_parameter_is_never_part_of_the_page(board: Board, name: str) 
 
 def test_hostile_fields_of_a_form_are_never_part_of_the_page(board: Board) -> None:
     for path in WRITES:
-        fields = {name: quote(HOSTILE) for name in PARAMETERS if name != "_xsrf"}
-        answer = board.post(path, **fields, workers=quote("9;id"))
+        fields = {name: HOSTILE for name in PARAMETERS if name != "_xsrf"}
+        answer = board.post(path, **fields, workers="9;id")
         assert 400 <= answer.status < 500, answer.body
         _is_harmless(answer)
 
@@ -639,7 +638,7 @@ def test_no_field_of_a_form_becomes_an_option_or_a_command(board: Board, text: s
     valid = {"dataset": "green", "period": "2024-02", "workers": "1"}
     for path, field in ((WRITES[0], "through"), (WRITES[1], "step")):
         for name in (*valid, field):
-            answer = board.post(path, **{**valid, field: "load", name: quote(text)})
+            answer = board.post(path, **{**valid, field: "load", name: text})
             assert 400 <= answer.status < 500, (path, name, answer.body)
 
 
@@ -690,7 +689,6 @@ def test_no_secret_is_in_a_page_a_header_a_log_the_history_or_the_list_of_proces
         secrets.append(_tokens(link)[0])
         secrets.append(json.loads((folder.path / f"data/logs/board/{board.port}.key").read_text())["key"])
         seen = board.ask(link.removeprefix(board.url), cookies={})
-        board.log_in()
         addresses = ["/", "/runs", "/months/green/2024-01", "/months/zones", "/actions?action=refresh", "/nothing"]
         with ThreadPoolExecutor() as pool:  # Each waits for the warehouse, which does not answer.
             answers = [seen, *pool.map(board.ask, addresses)]

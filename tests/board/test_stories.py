@@ -40,7 +40,6 @@ def _mark(page: Page, month: str, mark: str) -> None:
 
 def test_a_backfill_is_previewed_started_and_watched_until_it_is_done(own: Folder, open_page: Opener) -> None:
     with running_board(own, "--allow-runs") as board:
-        board.log_in()
         with open_page(board) as grid, open_page(board, "/actions") as page:
             _choose(page, "2024-01..2024-03")
             expect(page.locator(".head .badge")).to_have_text("done", timeout=60_000)
@@ -57,7 +56,6 @@ def test_a_failure_shows_its_reason_two_clicks_away_and_is_done_again(
     site.faults.add("*green*2024-02*", 503, times=1)
     assert own.pipeline("backfill", "green", "2024-01..2024-02").returncode == 1
     with running_board(own, "--allow-runs") as board:
-        board.log_in()
         with open_page(board) as page:
             page.locator('[data-month="green 2024-02"]').click()
             expect(page.locator("main")).to_contain_text("503")
@@ -72,7 +70,6 @@ def test_a_failure_shows_its_reason_two_clicks_away_and_is_done_again(
 def test_a_run_is_cancelled_and_keeps_what_is_finished(own: Folder, site: SampleSite, open_page: Opener) -> None:
     site.faults.add("*green*2024-02*", "slow", 2_000)
     with running_board(own, "--allow-runs") as board:
-        board.log_in()
         with open_page(board, "/actions") as page:
             _choose(page, "2024-01..2024-02")
             expect(page.locator('[data-state="green 2024-01 mart"]')).to_contain_text("done", timeout=60_000)
@@ -86,7 +83,6 @@ def test_a_run_is_cancelled_and_keeps_what_is_finished(own: Folder, site: Sample
 def test_a_run_outlives_a_killed_board_and_a_new_one_shows_it(own: Folder, site: SampleSite, open_page: Opener) -> None:
     site.faults.add("*green*2024-02*", "slow", 2_000, times=1)
     with running_board(own, "--allow-runs") as board:
-        board.log_in()
         with open_page(board, "/actions", allowed="ERR_") as page:
             _choose(page, "2024-01..2024-02")
             address = page.url.removeprefix(board.url)
@@ -94,7 +90,6 @@ def test_a_run_outlives_a_killed_board_and_a_new_one_shows_it(own: Folder, site:
             board.stop(signal.SIGKILL)
             expect(page.locator("body")).to_contain_text("connection", ignore_case=True, timeout=60_000)
     with running_board(own) as board:
-        board.log_in()
         with open_page(board, address) as page:
             expect(page.locator(".head .badge")).to_have_text("done", timeout=90_000)
             expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
