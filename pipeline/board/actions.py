@@ -18,12 +18,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from threading import Thread
 
-from pipeline.board.form import MOST_WORKERS, Form
-from pipeline.board.grid import bytes_text
+from pipeline.board.form import Form
 from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live
 from pipeline.errors import PipelineError, UsageError
-from pipeline.months import parse_month, spans
 from pipeline.runs import processes
 from pipeline.settings import child_command, suggested_command
 
@@ -144,10 +142,7 @@ class _FormPage(Page):
             problems=problems,
             preview=preview,
             command=command,
-            bytes_text=bytes_text,
             most_rows=200,
-            most_workers=MOST_WORKERS,
-            periods=lambda months: ", ".join(spans(map(parse_month, months))),
         )
 
 

@@ -126,22 +126,19 @@ class Live:
         self.last: dict[str, Any] | None = None
         self._error = PipelineError("the status is not known")
         self._asking: asyncio.Task[None] | None = None
-        self._is_due = False
         #: When the status was asked, and the files then.
         self._asked, self._files = 0.0, dict[Path, tuple[int, int]]()
         self._history_file = (-1, -1)
         self._checked = 0.0
         self._scheduled: Overlay = {}
-        self._streams: set[Stream] = set()
+        #: Of the open pages.
+        self.streams: set[Stream] = set()
         self._watching: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """End the streams."""
-        for stream in self._streams:
+        for stream in self.streams:
             stream.close()
-        for task in (self._watching, self._asking):
-            if task:
-                task.cancel()
 
     async def status(self) -> dict[str, Any]:
         """The last answer to `status`; waits only for the first.
@@ -168,10 +165,10 @@ class Live:
 
     def subscribe(self, run_id: str, as_of: str) -> Stream | None:
         """A stream for a page that shows the status of this time; None if there are too many."""
-        if len(self._streams) >= _MOST_STREAMS:
+        if len(self.streams) >= _MOST_STREAMS:
             return None
         stream = Stream(run_id)
-        self._streams.add(stream)
+        self.streams.add(stream)
         self.poll()
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
@@ -181,10 +178,6 @@ class Live:
         if as_of and self.last and as_of != self.last["document"]["as_of"]:
             stream.add("grid")
         return stream
-
-    def unsubscribe(self, stream: Stream) -> None:
-        """The page has gone."""
-        self._streams.discard(stream)
 
     async def find(self, run_id: str) -> Followed:
         """A run with its events.
@@ -201,12 +194,11 @@ class Live:
 
     def poll(self) -> None:
         """Read what runs have written since the last time."""
-        is_new = (file := _stamp(self.history.path)) != self._history_file
-        if is_new:
-            self._history_file, self.runs = file, self.history.runs()
+        is_due = time.monotonic() - self._checked > _CHECK_S
+        if (file := _stamp(self.history.path)) != self._history_file:
+            self._history_file, self.runs, is_due = file, self.history.runs(), True
             self._send("runs")
-        is_slow = time.monotonic() - self._checked > _CHECK_S
-        if is_new or is_slow:
+        if is_due:
             self._checked = time.monotonic()
             self._follow_runs()
             self._read_luigid()
@@ -214,7 +206,7 @@ class Live:
             if months := each.read():
                 self._send("cells", self._cells(each, months))
                 self._send("run", run_id=each.run.id)
-        if is_slow and self._streams:
+        if is_due and self.streams:
             self._ask_if_changed()
 
     @property
@@ -233,8 +225,6 @@ class Live:
                 self._send("cells", self._cells(followed, followed.states))
                 self._send("run", run_id=run.id)
                 self._send("runs")
-                if self._streams:
-                    self._ask()
 
     def _read_luigid(self) -> None:
         """Ask the luigid of this process, if there is one."""
@@ -271,33 +261,31 @@ class Live:
         return cells
 
     def _ask_if_changed(self) -> None:
-        """Ask for the status if it is not fresh, and the files have changed since it was asked."""
-        least_s = _BETWEEN_S if self.running else _FRESH_S
-        if time.monotonic() - self._asked > least_s and self._files != _files():
+        """Ask for the status if a run has ended, or if it is not fresh and the files have changed since."""
+        is_old = time.monotonic() - self._asked > (_BETWEEN_S if self.running else _FRESH_S)
+        if len(self.running) < len(self.followed) or (is_old and self._files != _files()):
             self._ask()
 
     def _ask(self) -> asyncio.Task[None]:
-        """Ask for the status; while it is being asked, once more afterwards."""
-        self._is_due = True
+        """Ask for the status, unless it is being asked."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_status())
         return self._asking
 
     async def _ask_status(self) -> None:
-        while self._is_due:
-            self._is_due, self._asked, self._files = False, time.monotonic(), _files()
-            over, before = [id for id, each in self.followed.items() if each.is_over], self.last
-            try:
-                self.last = await self._questions.ask("status")
-            except PipelineError as error:  # The next page shows it.
-                self.last, self._error = None, error
-            for id in over:
-                del self.followed[id]
-            if over or _months(before) != _months(self.last):
-                self._send("grid")
+        self._asked, self._files = time.monotonic(), _files()
+        over, before = [id for id, each in self.followed.items() if each.is_over], self.last
+        try:
+            self.last = await self._questions.ask("status")
+        except PipelineError as error:  # The next page shows it.
+            self.last, self._error = None, error
+        for id in over:
+            del self.followed[id]
+        if over or _months(before) != _months(self.last):
+            self._send("grid")
 
     async def _watch(self) -> None:
-        while self._streams:
+        while self.streams:
             try:
                 self.poll()
             except Exception:
@@ -305,7 +293,7 @@ class Live:
             await asyncio.sleep(POLL_S)
 
     def _send(self, name: str, cells: Overlay | None = None, *, run_id: str = "") -> None:
-        for stream in self._streams:
+        for stream in self.streams:
             if (cells is None or cells) and run_id in ("", stream.run_id):
                 stream.add(name, cells)
 

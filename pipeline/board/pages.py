@@ -87,7 +87,7 @@ class Runs(Page):
     def get(self) -> None:
         """Show it."""
         self.live.poll()
-        table = runs.table(self.live, self.get_query_argument("before", ""), self.locale.translate)
+        table = runs.table(self.live, self.get_query_argument("before", ""))
         self.render("runs.html", waiting=self.settings["starter"].waiting(), **table)
 
 
@@ -131,7 +131,7 @@ class Events(Page):
         except (StreamClosedError, asyncio.TimeoutError):
             pass
         finally:
-            self.live.unsubscribe(stream)
+            self.live.streams.discard(stream)
 
     def head(self, *arguments: str, **named: str) -> None:
         """No stream, which would have no end."""
@@ -149,7 +149,7 @@ class Events(Page):
         if name == "run" and (followed := self.live.followed.get(stream.run_id)):
             lines = [each for each in followed.events if each[0] > stream.count]
             stream.count = followed.count
-            log = self.render_string("log.html", events=lines, event_parts=runs.event_parts).decode()
+            log = self.render_string("log.html", events=lines).decode()
             return {**runs.news(followed, answer, translate, [*cells]), "log": log}
         return {}
 

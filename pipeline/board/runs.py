@@ -44,7 +44,7 @@ class Progress(NamedTuple):
     fraction: float
 
 
-def table(live: Live, before: str, _: Translate) -> dict[str, Any]:
+def table(live: Live, before: str) -> dict[str, Any]:
     """The variables of `runs.html`: running runs first, then the newest; `before` is the run above this part."""
     running = {each.run.id for each in live.running}
     runs = sorted(live.runs, key=lambda run: run.id in running)[::-1]
@@ -56,10 +56,6 @@ def table(live: Live, before: str, _: Translate) -> dict[str, Any]:
         "older": page[-1].id if start + _PAGE < len(runs) else "",
         "is_first": not start,
         "path": live.history.path,
-        "bytes_text": bytes_text,
-        "css_class": css_class,
-        "done_text": done_text,
-        "run_time": run_time,
     }
 
 
@@ -75,11 +71,6 @@ def view(followed: Followed, answer: Answer | None, _: Translate) -> dict[str, A
         "events": followed.events,
         "causes": by_cause(failures(followed.run, followed.failed)),
         "again": again(followed.run.asked),
-        "css_class": css_class,
-        "cut": cut,
-        "event_parts": event_parts,
-        "link": link,
-        "state_parts": state_parts,
     }
 
 
