@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Thread
 
 from pipeline.board.form import Form
@@ -74,19 +75,23 @@ class Starter:
             raise UsageError(f"{_MOST_STARTED} commands that were started here still run; wait for one, or cancel it")
         arguments, environment = child_command(*words)
         try:
-            output = self._new_file()
-            with output.open("ab") as stream:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for old in sorted(self._folder.glob("*.log"))[: -_KEPT_FILES + 1]:
+                old.unlink(missing_ok=True)
+            name = f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%S.%f}-"
+            # Only this user can read it.
+            with NamedTemporaryFile(prefix=name, suffix=".log", dir=self._folder, delete=False) as output:
                 process = subprocess.Popen(  # noqa: S603 - every value was validated.
                     arguments,
                     stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
+                    stdout=output,
+                    stderr=output,
                     env=environment,
                     start_new_session=True,
                 )
         except OSError as error:
             raise UsageError(f"{self._folder}: the command cannot be started: {error.strerror}") from error
-        started = Started(process, suggested_command(*words), output)
+        started = Started(process, suggested_command(*words), Path(output.name))
         ended = [each for each in self._started if not each.is_running]
         self._started = [each for each in self._started if each not in ended[:-_MOST_STARTED]] + [started]
         return started
@@ -111,15 +116,6 @@ class Starter:
                 return run_id
             await asyncio.sleep(POLL_S)
         return ""
-
-    def _new_file(self) -> Path:
-        """A file for what a command prints, which only this user can read; the oldest ones are deleted."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(self._folder.glob("*.log"))[: -_KEPT_FILES + 1]:
-            old.unlink(missing_ok=True)
-        path = self._folder / f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%S.%f}.log"
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        return path
 
 
 class _FormPage(Page):

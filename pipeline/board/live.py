@@ -16,6 +16,7 @@ from typing import Any
 
 from tornado.log import app_log
 
+from pipeline.board.grid import key_of
 from pipeline.board.questions import Questions
 from pipeline.errors import PipelineError
 from pipeline.runs.event_files import StepStates, Tail, add_event, complete_states
@@ -230,7 +231,7 @@ class Live:
         """Ask the luigid of this process, if there is one."""
         cells: Overlay = {}
         for (dataset, month, step), (state, fraction) in (self.luigid.overlay() if self.luigid else {}).items():
-            cell = cells.setdefault(f"{dataset} {month}".rstrip(), {"steps": {}, "note": ""})
+            cell = cells.setdefault(key_of(dataset, month), {"steps": {}, "note": ""})
             cell["steps"][step] = state
             if state != "queued":
                 cell |= {"mark": state, "note": step if fraction is None else f"{step} {fraction:.0%}"}
@@ -247,7 +248,7 @@ class Live:
         for dataset, month in months:
             states = followed.states.get((dataset, month), {})
             steps = {name: _STATES.get(each.state, "missing") for name, each in states.items()}
-            cell = cells[f"{dataset} {month}".rstrip()] = {"steps": steps, "note": ""}
+            cell = cells[key_of(dataset, month)] = {"steps": steps, "note": ""}
             # Of each state the last step.
             last = {state: name for name, state in steps.items()}
             if at_work := last.get("running"):

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from pipeline.board.grid import Answer, Translate, bytes_text, css_class
+from pipeline.board.grid import Answer, Translate, bytes_text, css_class, key_of
 from pipeline.board.live import Followed, Live
 from pipeline.errors import cut, visible
 from pipeline.runs.event_files import StepState, failures
@@ -209,4 +209,4 @@ def link(dataset: str, month: str) -> tuple[str, str]:
     """The address of a month (empty if they cannot be one), and its text."""
     address = f"/months/{dataset}/{month}".rstrip("/")
     is_one = re.fullmatch(r"/months/[a-z]{1,20}(/\d{4}-\d\d)?", address)
-    return address if is_one else "", visible(f"{dataset} {month}".rstrip())
+    return address if is_one else "", visible(key_of(dataset, month))
