@@ -16,8 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from threading import Thread
 
-from pipeline.board.form import ACTIONS, MOST_WORKERS, PREVIEWS, ZONES, Form
+from pipeline.board.form import Form
 from pipeline.board.handler import Page
 from pipeline.board.live import POLL_S, Live
 from pipeline.errors import PipelineError, UsageError
@@ -28,7 +30,6 @@ _MOST_STARTED, _MOST_OUTPUT = 4, 10_000
 #: A command that makes its plan longer than this is shown in the list of runs meanwhile.
 _WAIT_S = 10.0
 _KEPT_FILES = 20
-_MOST_ROWS = 200
 
 
 @dataclass
@@ -39,13 +40,15 @@ class Started:
     asked: str
     output: Path
     began: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    #: The run in the history, once it is there.
-    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        # Takes the exit code, so that the process does not stay a zombie.
+        Thread(target=self.process.wait, daemon=True).start()
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended; if it has, its process is gone afterwards."""
-        return self.process.poll() is None
+        """Whether it has not ended."""
+        return self.process.returncode is None
 
     @property
     def text(self) -> str:
@@ -61,7 +64,6 @@ class Starter:
     def __init__(self, logs: str, live: Live) -> None:
         self._folder, self._live = Path(logs) / "board", live
         self._started: list[Started] = []
-        self._reaping: asyncio.Task[None] | None = None
 
     def start(self, words: Sequence[str]) -> Started:
         """Start `pipeline` with these words and the settings of the board.
@@ -73,82 +75,59 @@ class Starter:
             raise UsageError(f"{_MOST_STARTED} commands that were started here still run; wait for one, or cancel it")
         arguments, environment = child_command(*words)
         try:
-            output = self._new_file()
-            with output.open("ab") as stream:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for old in sorted(self._folder.glob("*.log"))[: -_KEPT_FILES + 1]:
+                old.unlink(missing_ok=True)
+            name = f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%S.%f}-"
+            # Only this user can read it.
+            with NamedTemporaryFile(prefix=name, suffix=".log", dir=self._folder, delete=False) as output:
                 process = subprocess.Popen(  # noqa: S603 - every value was validated.
                     arguments,
                     stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
+                    stdout=output,
+                    stderr=output,
                     env=environment,
                     start_new_session=True,
                 )
         except OSError as error:
             raise UsageError(f"{self._folder}: the command cannot be started: {error.strerror}") from error
-        started = Started(process, suggested_command(*words), output)
-        self._started.append(started)
-        if self._reaping is None or self._reaping.done():
-            self._reaping = asyncio.create_task(self._reap())
+        started = Started(process, suggested_command(*words), Path(output.name))
+        ended = [each for each in self._started if not each.is_running]
+        self._started = [each for each in self._started if each not in ended[:-_MOST_STARTED]] + [started]
         return started
+
+    def run_id(self, started: Started) -> str:
+        """The id of its run; empty if that is not in the history."""
+        # An older run may have had a process with the same number.
+        runs = (run for run in reversed(self._live.runs) if run.began >= started.began)
+        return next((run.id for run in runs if run.process == started.process.pid), "")
 
     def waiting(self) -> list[Started]:
         """The commands, newest first, that have no run in the history: they make their plan, or failed before it."""
-        by_process = {run.process: run for run in self._live.runs}
-        for each in self._started:
-            run = by_process.get(each.process.pid)
-            # An older run may have had a process with the same number.
-            if run and run.began >= each.began:
-                each.run_id = run.id
-        return [each for each in reversed(self._started) if not each.run_id]
+        return [each for each in reversed(self._started) if not self.run_id(each)]
 
     async def run_of(self, started: Started) -> str:
         """The id of its run as soon as that is in the history; empty if the command ended before, or takes longer."""
-        end = time.monotonic() + _WAIT_S
-        while time.monotonic() < end:
-            is_running = started.is_running
+        end, is_running = time.monotonic() + _WAIT_S, True
+        while is_running and time.monotonic() < end:
+            is_running = started.is_running  # Before reading: a command that has ended begins no run.
             self._live.poll()
-            if started not in self.waiting():
-                return started.run_id
-            if not is_running:
-                break
+            if run_id := self.run_id(started):
+                return run_id
             await asyncio.sleep(POLL_S)
         return ""
 
-    def _new_file(self) -> Path:
-        """A file for what a command prints, which only this user can read; the oldest ones are deleted."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(self._folder.glob("*.log"))[: -_KEPT_FILES + 1]:
-            old.unlink(missing_ok=True)
-        path = self._folder / f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%S.%f}.log"
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        return path
-
-    async def _reap(self) -> None:
-        """Ask for the exit codes, so that no process stays a zombie."""
-        while [each for each in self._started if each.is_running]:
-            await asyncio.sleep(1)
-        self._started = [each for each in self._started if each in self.waiting()][-_MOST_STARTED:]
-
 
 class _FormPage(Page):
-    """The form, its problems, and the preview."""
+    """The form of an action, with its problems or else with what the action would do."""
 
-    async def show(self, action: str, *, problems: Sequence[str] = (), starts: bool = False) -> Form | None:
-        """Show the form; with `starts`, return it instead if it is valid."""
-        status = await self.live.status()
-        datasets = [each["dataset"] for each in status["document"]["datasets"]]
-        steps, _ = [each["name"] for each in status["steps"]], self.locale.translate
-        form, preview, command = Form.of(self, action, datasets, steps[-1]), None, ""
-        is_asked = starts or "action" in self.request.arguments
-        if is_asked and not problems:
-            problems = form.problems(datasets, steps, _)
-            if starts and not problems:
-                return form
-        if is_asked and not problems:
-            command = suggested_command(*form.words(steps[-1]))
+    async def show(self, form: Form, problems: Sequence[str], *, has_preview: bool = False) -> None:
+        """Show it."""
+        question, preview, command = form.question(), None, ""
+        if has_preview and not problems:
+            command = suggested_command(*form.words())
             try:
-                if question := form.question:
-                    preview = PREVIEWS[question[0]](await self.ask(question[0], **question[1]), _)
+                preview = await self.ask(question[0], **question[1]) if question else None
             except PipelineError as error:
                 problems, command = [error.words], ""
         if problems:
@@ -156,24 +135,21 @@ class _FormPage(Page):
         self.render(
             "actions.html",
             form=form,
-            actions=ACTIONS,
-            datasets=[*datasets, ZONES],
-            steps=steps,
             problems=problems,
             preview=preview,
             command=command,
-            most_workers=MOST_WORKERS,
-            most_rows=_MOST_ROWS,
+            most_rows=200,
         )
-        return None
 
 
 class Choose(_FormPage):
-    """The form of an action, and what it would do."""
+    """Choose what to do."""
 
     async def get(self) -> None:
-        """Show it."""
-        await self.show(self.get_query_argument("action", "backfill"))
+        """Show the form, and what it would do once it is filled in."""
+        form = Form(self, self.get_query_argument("action", "backfill"), await self.live.status())
+        is_filled = "action" in self.request.arguments
+        await self.show(form, form.problems() if is_filled else [], has_preview=is_filled)
 
 
 class Action(_FormPage):
@@ -184,14 +160,15 @@ class Action(_FormPage):
         if action == "cancel":
             self._cancel(self.get_body_argument("run", ""))
             return
-        if (form := await self.show(action, starts=True)) is None:
+        form = Form(self, action, await self.live.status())
+        if problems := form.problems():
+            await self.show(form, problems)
             return
-        steps = [each["name"] for each in (self.live.last or {})["steps"]]
         starter: Starter = self.settings["starter"]
         try:
-            started = starter.start(form.words(steps[-1]))
+            started = starter.start(form.words())
         except UsageError as error:
-            await self.show(action, problems=[str(error)])
+            await self.show(form, [str(error)])
             return
         run_id = await starter.run_of(started)
         if run_id or started.is_running:

@@ -1,103 +1,89 @@
-"""The form of an action: its values, all that is invalid about them, the command, and what it would do."""
+"""The form of an action: its values, all that is invalid about them, and the command."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from tornado.web import RequestHandler
 
-from pipeline.board.grid import Translate, bytes_text
+from pipeline.board.grid import Answer
 from pipeline.errors import UsageError, cut
-from pipeline.months import parse_month, parse_period, spans
+from pipeline.months import parse_period
 
 ACTIONS = ("backfill", "redo", "refresh", "latest")
-ZONES = "zones"
 MOST_WORKERS = 16
 #: What a refresh finds about a month.
 FINDINGS = ("new", "republished", "gone", "stale", "rows", "unknown", "unanswered")
+_ZONES = "zones"
 
 
-class Form(NamedTuple):
+class Form:
     """What the form asks for; every value as it was typed."""
 
-    action: str
-    datasets: tuple[str, ...]
-    period: str
-    step: str
-    through: str
-    workers: str
-
-    @classmethod
-    def of(cls, handler: RequestHandler, action: str, datasets: Sequence[str], last_step: str) -> Form:
-        """The values of a request; `datasets` are all that there are."""
+    def __init__(self, handler: RequestHandler, action: str, status: Answer) -> None:
+        self._translate = handler.locale.translate
+        #: What can be chosen.
+        self.all_datasets = [*(each["dataset"] for each in status["document"]["datasets"]), _ZONES]
+        self.all_steps = [each["name"] for each in status["steps"]]
         chosen = handler.get_arguments("dataset")
-        texts = [
-            handler.get_argument(name, default)
-            for name, default in (("period", ""), ("step", ""), ("through", last_step), ("workers", "2"))
-        ]
-        return cls(action, tuple(dict.fromkeys(datasets if "all" in chosen else chosen)), *texts)
+        self.action = action
+        self.datasets = list(dict.fromkeys(self.all_datasets[:-1] if "all" in chosen else chosen))
+        self.period, self.step = handler.get_argument("period", ""), handler.get_argument("step", "")
+        self.through = handler.get_argument("through", self.all_steps[-1])
+        self.workers = handler.get_argument("workers", "2")
 
-    def problems(self, datasets: Sequence[str], steps: Sequence[str], _: Translate) -> list[str]:
+    def problems(self) -> list[str]:
         """All that is invalid, for its user."""
-        problems = []
-        allowed = [*datasets, ZONES] if self.action == "redo" else datasets
-        if self.action not in ACTIONS:
-            problems.append(_invalid(_("Action"), self.action, ", ".join(ACTIONS), _))
-        if unknown := [name for name in self.datasets if name not in allowed]:
-            problems.append(_invalid(_("Datasets"), ", ".join(unknown), ", ".join(allowed), _))
-        elif not self.datasets and self.action in ("backfill", "redo"):
+        _, has_zones, is_redo = self._translate, _ZONES in self.datasets, self.action == "redo"
+        allowed = self.all_datasets if is_redo else self.all_datasets[:-1]
+        unknown = [name for name in self.datasets if name not in allowed]
+        is_through = self.action != "backfill" or self.through in self.all_steps
+        is_count = re.fullmatch(r"[1-9][0-9]?", self.workers) and int(self.workers) <= MOST_WORKERS
+        values: Sequence[tuple[object, str, str, Sequence[str]]] = (
+            (self.action in ACTIONS, _("Action"), self.action, ACTIONS),
+            (not unknown, _("Datasets"), ", ".join(unknown), allowed),
+            (not is_redo or self.step in self.all_steps, _("From"), self.step, self.all_steps),
+            (is_through, _("Through"), self.through, self.all_steps),
+            (is_count, _("Workers"), self.workers, [f"1-{MOST_WORKERS}"]),
+        )
+        text = _("%(name)s: %(value)s is invalid; allowed are %(allowed)s")
+        problems = [
+            text % {"name": name, "value": cut(value, 60) or _("nothing"), "allowed": ", ".join(allowed)}
+            for is_valid, name, value, allowed in values
+            if not is_valid
+        ]
+        needs_period = not has_zones and self.action not in ("refresh", "latest")
+        if not self.datasets and self.action in ("backfill", "redo"):
             problems.append(_("Choose a dataset."))
-        if ZONES in self.datasets and (len(self.datasets) > 1 or self.period):
+        if has_zones and (len(self.datasets) > 1 or self.period):
             problems.append(_("The zones are done alone, and have no period."))
-        elif self.action != "latest" and not (not self.period and (self.action == "refresh" or ZONES in self.datasets)):
-            problems += [_("Period: %(why)s") % {"why": why} for why in [_why_no_period(self.period)] if why]
-        if self.action == "redo" and self.step not in steps:
-            problems.append(_invalid(_("From"), self.step, ", ".join(steps), _))
-        if self.action == "backfill" and self.through not in steps:
-            problems.append(_invalid(_("Through"), self.through, ", ".join(steps), _))
-        if not re.fullmatch(r"[1-9][0-9]?", self.workers) or int(self.workers) > MOST_WORKERS:
-            problems.append(_invalid(_("Workers"), self.workers, f"1-{MOST_WORKERS}", _))
+        elif (needs_period or (self.period and self.action != "latest")) and (why := _why_no_period(self.period)):
+            problems.append(_("Period: %(why)s") % {"why": why})
         return problems
 
-    def words(self, last_step: str) -> list[str]:
+    def words(self) -> list[str]:
         """The command of valid values."""
+        options = {
+            "backfill": ["--through", self.through] if self.through != self.all_steps[-1] else [],
+            "redo": ["--from", self.step, "--yes"],
+            "refresh": ["--apply"],
+            "latest": [],
+        }[self.action]
         period = [self.period] if self.period and self.action != "latest" else []
-        words = [self.action, *self.datasets, *period]
-        if self.action == "redo":
-            words += ["--from", self.step, "--yes"]
-        elif self.action == "refresh":
-            words += ["--apply"]
-        elif self.action == "backfill" and self.through != last_step:
-            words += ["--through", self.through]
-        return words + (["--workers", self.workers] if self.workers != "2" else [])
+        workers = ["--workers", self.workers] if self.workers != "2" else []
+        return [self.action, *self.datasets, *period, *options, *workers]
 
-    @property
     def question(self) -> tuple[str, dict[str, Any]] | None:
-        """The question whose answer is the preview; None for an action that has none."""
-        names: dict[str, Any] = {"datasets": list(self.datasets), "period": self.period or None}
-        if self.action == "redo":
-            return "deletions", {**names, "step": self.step}
-        if self.action == "backfill":
-            return "plan", {**names, "through": self.through}
-        return ("refresh", names) if self.action == "refresh" else None
-
-
-class Preview(NamedTuple):
-    """What an action would do."""
-
-    head: Sequence[str]
-    #: Of numbers, or of texts.
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str]
-    #: Whether there is nothing to do.
-    is_empty: bool
-
-
-def _invalid(name: str, value: str, allowed: str, _: Translate) -> str:
-    texts = {"name": name, "value": cut(value, 60) or _("nothing"), "allowed": allowed}
-    return _("%(name)s: %(value)s is invalid; allowed are %(allowed)s") % texts
+        """The question whose answer is the preview, and its values; None for an action that has none."""
+        names: dict[str, Any] = {"datasets": self.datasets, "period": self.period or None}
+        questions = {
+            "backfill": ("plan", {**names, "through": self.through}),
+            "redo": ("deletions", {**names, "step": self.step}),
+            "refresh": ("refresh", names),
+        }
+        return questions.get(self.action)
 
 
 def _why_no_period(text: str) -> str:
@@ -112,72 +98,3 @@ def _why_no_period(text: str) -> str:
     except UsageError as error:
         return str(error)
     return ""
-
-
-def _plan_preview(answer: Mapping[str, Any], _: Translate) -> Preview:
-    rows, notes = [], [*answer["problems"]]
-    count = moved = 0
-    for plan in answer["datasets"]:
-        name, marks = plan["dataset"], answer["marks"][plan["dataset"]]
-        parts = [(_("from %(step)s on") % {"step": _(step)}, months) for step, months in plan["begins"].items()]
-        count += sum(len(months) for _text, months in parts)
-        moved += plan["bytes_to_download"]
-        parts += [
-            (_("failed before"), [*marks.get("failed", ()), *marks.get("refused", ())]),
-            (_("out of date, and left so: refresh brings them up to date"), answer["left"][name]),
-            (_("not published yet"), plan["not_published"]),
-            (_("the source did not answer"), plan["unanswered"]),
-            (_("up to date"), plan["there"]),
-        ]
-        rows += [(name, text, f"{len(months):,}", _periods(months)) for text, months in parts if months]
-    texts = {"count": f"{count:,}", "bytes": bytes_text(moved, _)}
-    notes.append(_("%(count)s month to do", "%(count)s months to do", count) % texts)
-    notes.append(_("About %(bytes)s are downloaded.") % texts)
-    if space := answer["space"]:
-        sizes = {"needed": bytes_text(space["needed"], _), "free": bytes_text(space["free"], _)}
-        notes.append(_("They take about %(needed)s in the end; %(free)s are free on the disk.") % sizes)
-        if not space["is_enough"]:
-            notes.append(_("The disk is too small for them."))
-    is_empty = not count and not answer["zones"]
-    return Preview((_("Dataset"), _("What"), _("Months"), _("Period")), rows, notes, is_empty)
-
-
-def _deletions_preview(answer: Mapping[str, Any], _: Translate) -> Preview:
-    head = (_("Month"), _("Files to delete"), _("Size"), _("Rows to delete"), _("Marts"))
-    rows = [
-        (
-            f"{each['dataset']} {each['month'] or ''}".rstrip(),
-            ", ".join(file["type"] for file in each["files"]),
-            bytes_text(each["bytes"], _) if each["bytes"] else "",
-            f"{each['rows']:,}" if each["rows"] else "",
-            f"{len(each['marts']) or ''}",
-        )
-        for each in answer["months"]
-    ]
-    texts = {"bytes": bytes_text(answer["bytes"], _), "rows": f"{answer['rows']:,}"}
-    notes = [_("In all, %(bytes)s and %(rows)s rows are deleted, each month once its input was verified.") % texts]
-    return Preview(head, rows, notes if rows else [_("Nothing is deleted: none of this exists.")], False)
-
-
-def _refresh_preview(answer: Mapping[str, Any], _: Translate) -> Preview:
-    rows = []
-    for each in answer["findings"]:
-        todo = _("from %(step)s on") % {"step": _(each["redo_from"])} if each["redo_from"] else ""
-        subject = f"{each['dataset']} {each['month'] or ''}".rstrip()
-        rows.append((subject, f"{_(each['finding'])}: {each['why']}", (each["dated"] or "")[:10], todo))
-    texts = {"same": f"{answer['as_at_source']:,}", "count": f"{answer['compared']:,}"}
-    notes = [_("%(same)s of %(count)s months match the source.") % texts]
-    notes += [answer["not_counted"]] if answer["not_counted"] else []
-    return Preview((_("Month"), _("Finding"), _("Date"), _("To do")), rows, notes, not any(row[3] for row in rows))
-
-
-#: By question: makes the preview of its answer.
-PREVIEWS: Mapping[str, Callable[[Mapping[str, Any], Translate], Preview]] = {
-    "plan": _plan_preview,
-    "deletions": _deletions_preview,
-    "refresh": _refresh_preview,
-}
-
-
-def _periods(months: Sequence[str]) -> str:
-    return ", ".join(spans(map(parse_month, months)))

@@ -7,7 +7,6 @@ events there were, so nothing piles up for a slow browser.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import Collection
@@ -17,10 +16,11 @@ from typing import Any
 
 from tornado.log import app_log
 
+from pipeline.board.grid import key_of
 from pipeline.board.questions import Questions
 from pipeline.errors import PipelineError
 from pipeline.runs.event_files import StepStates, Tail, add_event, complete_states
-from pipeline.runs.events import Progress, RetryScheduled, StepFailed
+from pipeline.runs.events import Progress, StepFailed
 from pipeline.runs.history import History, Run
 from pipeline.settings import current_settings
 
@@ -42,53 +42,35 @@ Overlay = dict[str, dict[str, Any]]
 class Followed:
     """A run and its events so far."""
 
-    def __init__(self, run: Run, path: Path) -> None:
-        self.run, self.path = run, path
+    def __init__(self, run: Run, history: History) -> None:
+        self.run, self.is_over = run, False
         self.states: StepStates = {}
         #: The last ones with their numbers, without those of progress.
         self.events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MOST_EVENTS)
         self.failed: list[dict[str, Any]] = []
-        #: By running step: how far it is from 0 to 1, or why it waits.
-        self.fractions: dict[tuple[str, str, str], float] = {}
-        self.waits: dict[tuple[str, str, str], str] = {}
-        self.warned: set[Month] = set()
         #: How many events were read.
         self.count = 0
-        #: Whether the run has ended, and whether its file was read to its end.
-        self.is_over = self.is_at_end = False
+        self._path = history.event_file(run.id)
         self._tail: Tail | None = None
 
-    def read(self) -> set[Month]:
-        """Read what was added; returns the months that it is about."""
+    def read(self, *, to_end: bool = False) -> set[Month]:
+        """Read a part of what was added, or all; returns the months that it is about."""
         touched: set[Month] = set()
         with suppress(OSError):  # The file was deleted, or the run could not write it.
-            self._tail = self._tail or Tail(self.path)
-            for event in self._tail.read():
-                touched |= self._add(event)
-            self.is_at_end = self._tail.is_at_end
+            self._tail, is_read = self._tail or Tail(self._path), False
+            while not is_read:
+                for event in self._tail.read():
+                    touched |= self._add(event)
+                is_read = self._tail.is_at_end or not to_end
         return touched
 
     def end(self, run: Run) -> None:
         """Read the rest; the record of the run completes its events."""
-        self.is_at_end = False
-        while not self.is_at_end:
-            self.is_at_end = True  # Unless there is more in the file.
-            self.read()
-        self.run, self.is_over = run, True
-        complete_states(self.states, run)
-        self.close()
-
-    def note(self, dataset: str, month: str, step: str) -> str:
-        """How far a running step is, or why it waits; empty if that is unknown."""
-        key = (dataset, month, step)
-        fraction = self.fractions.get(key)
-        return self.waits.get(key) or ("" if fraction is None else f"{fraction:.0%}")
-
-    def close(self) -> None:
-        """Close the file."""
+        self.read(to_end=True)
         if self._tail:
             self._tail.close()
-            self._tail = None
+        self.run, self.is_over = run, True
+        complete_states(self.states, run)
 
     def _add(self, event: dict[str, Any]) -> set[Month]:
         add_event(self.states, event)
@@ -97,18 +79,8 @@ class Followed:
             self.events.append((self.count, event))
         if event["event"] == StepFailed.event:
             self.failed.append(event)
-        if not event.get("dataset"):
-            return {(plan["dataset"], plan["month"]) for plan in event.get("months", ())}
-        month, fraction = (event["dataset"], event["month"]), event.get("fraction")
-        key = (*month, event["step"])
-        self.waits.pop(key, None)
-        if event["event"] == Progress.event and fraction is not None:
-            self.fractions[key] = min(1.0, max(0.0, fraction))
-        elif event["event"] == RetryScheduled.event:
-            self.waits[key] = event.get("reason", "")
-        elif event.get("warnings"):
-            self.warned.add(month)
-        return {month}
+        subjects = [event] if event.get("dataset") else event.get("months", ())
+        return {(each["dataset"], each["month"]) for each in subjects}
 
 
 class Stream:
@@ -151,27 +123,23 @@ class Live:
         #: All runs, oldest first; running ones, and those that ended since the last status, by id.
         self.runs: list[Run] = []
         self.followed: dict[str, Followed] = {}
-        self._answer: dict[str, Any] | None = None
-        self._error: PipelineError | None = None
+        #: The last answer to `status`; None before the first.
+        self.last: dict[str, Any] | None = None
+        self._error = PipelineError("the status is not known")
         self._asking: asyncio.Task[None] | None = None
-        self._is_due = False
         #: When the status was asked, and the files then.
-        self._asked, self._files = 0.0, list[Any]()
-        self._history_file: object = None
+        self._asked, self._files = 0.0, dict[Path, tuple[int, int]]()
+        self._history_file = (-1, -1)
         self._checked = 0.0
         self._scheduled: Overlay = {}
-        self._streams: set[Stream] = set()
+        #: Of the open pages.
+        self.streams: set[Stream] = set()
         self._watching: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """End the streams."""
-        for stream in self._streams:
+        for stream in self.streams:
             stream.close()
-        for task in (self._watching, self._asking):
-            if task:
-                task.cancel()
-        for each in self.followed.values():
-            each.close()
 
     async def status(self) -> dict[str, Any]:
         """The last answer to `status`; waits only for the first.
@@ -183,16 +151,11 @@ class Live:
         self._ask_if_changed()
         if time.monotonic() - self._asked > _OLD_S:
             self._ask()
-        if self._answer is None:
+        if self.last is None:
             await asyncio.wait([self._ask()])
-        if self._answer is None:
-            raise self._error or PipelineError("the status is not known")
-        return self._answer
-
-    @property
-    def last(self) -> dict[str, Any] | None:
-        """The last answer to `status`; None before the first."""
-        return self._answer
+        if self.last is None:
+            raise self._error
+        return self.last
 
     def overlay(self) -> Overlay:
         """What running runs, and luigid, know of months, and the status does not show yet."""
@@ -203,23 +166,19 @@ class Live:
 
     def subscribe(self, run_id: str, as_of: str) -> Stream | None:
         """A stream for a page that shows the status of this time; None if there are too many."""
-        if len(self._streams) >= _MOST_STREAMS:
+        if len(self.streams) >= _MOST_STREAMS:
             return None
         stream = Stream(run_id)
-        self._streams.add(stream)
+        self.streams.add(stream)
         self.poll()
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
         stream.add("cells", self.overlay())
         if run_id:
             stream.add("run")
-        if as_of and self._answer and as_of != self._answer["document"]["as_of"]:
+        if as_of and self.last and as_of != self.last["document"]["as_of"]:
             stream.add("grid")
         return stream
-
-    def unsubscribe(self, stream: Stream) -> None:
-        """The page has gone."""
-        self._streams.discard(stream)
 
     async def find(self, run_id: str) -> Followed:
         """A run with its events.
@@ -230,18 +189,17 @@ class Live:
         self.poll()
         if run_id in self.followed:
             return self.followed[run_id]
-        followed = Followed(self.history.run(run_id), self.history.event_file(run_id))
+        followed = Followed(self.history.run(run_id), self.history)
         await asyncio.to_thread(followed.end, followed.run)
         return followed
 
     def poll(self) -> None:
         """Read what runs have written since the last time."""
-        is_new = (file := _stamp(self.history.path)) != self._history_file
-        if is_new:
-            self._history_file, self.runs = file, self.history.runs()
+        is_due = time.monotonic() - self._checked > _CHECK_S
+        if (file := _stamp(self.history.path)) != self._history_file:
+            self._history_file, self.runs, is_due = file, self.history.runs(), True
             self._send("runs")
-        is_slow = time.monotonic() - self._checked > _CHECK_S
-        if is_new or is_slow:
+        if is_due:
             self._checked = time.monotonic()
             self._follow_runs()
             self._read_luigid()
@@ -249,7 +207,7 @@ class Live:
             if months := each.read():
                 self._send("cells", self._cells(each, months))
                 self._send("run", run_id=each.run.id)
-        if is_slow and self._streams:
+        if is_due and self.streams:
             self._ask_if_changed()
 
     @property
@@ -262,26 +220,21 @@ class Live:
         for run in self.runs:
             followed, is_running = self.followed.get(run.id), run.outcome == "running"
             if is_running and not followed:
-                self.followed[run.id] = Followed(run, self.history.event_file(run.id))
+                self.followed[run.id] = Followed(run, self.history)
             elif followed and not is_running and not followed.is_over:
                 followed.end(run)
                 self._send("cells", self._cells(followed, followed.states))
                 self._send("run", run_id=run.id)
                 self._send("runs")
-                if self._streams:
-                    self._ask()
 
     def _read_luigid(self) -> None:
         """Ask the luigid of this process, if there is one."""
-        if self.luigid is None:
-            return
         cells: Overlay = {}
-        for (dataset, month, step), (state, fraction) in self.luigid.overlay().items():
-            cell = cells.setdefault(f"{dataset} {month}".rstrip(), {"steps": {}, "note": ""})
+        for (dataset, month, step), (state, fraction) in (self.luigid.overlay() if self.luigid else {}).items():
+            cell = cells.setdefault(key_of(dataset, month), {"steps": {}, "note": ""})
             cell["steps"][step] = state
             if state != "queued":
-                cell["mark"] = state
-                cell["note"] = step if fraction is None else f"{step} {fraction:.0%}"
+                cell |= {"mark": state, "note": step if fraction is None else f"{step} {fraction:.0%}"}
         if self._scheduled.keys() - cells.keys():
             self._send("grid")
         self._send("cells", {key: cell for key, cell in cells.items() if cell != self._scheduled.get(key)})
@@ -289,53 +242,51 @@ class Live:
 
     def _cells(self, followed: Followed, months: Collection[Month]) -> Overlay:
         """What the run knows of these months."""
-        stages = {each["name"]: each["stage"] for each in (self._answer or {}).get("steps", ())}
-        lasts = (self._answer or {}).get("last_steps", {})
+        stages = {each["name"]: each["stage"] for each in (self.last or {}).get("steps", ())}
+        lasts = (self.last or {}).get("last_steps", {})
         cells: Overlay = {}
         for dataset, month in months:
-            steps = {name: each.state for name, each in followed.states.get((dataset, month), {}).items()}
-            cell: dict[str, Any] = {"steps": {name: _STATES.get(each, "missing") for name, each in steps.items()}}
+            states = followed.states.get((dataset, month), {})
+            steps = {name: _STATES.get(each.state, "missing") for name, each in states.items()}
+            cell = cells[key_of(dataset, month)] = {"steps": steps, "note": ""}
             # Of each state the last step.
             last = {state: name for name, state in steps.items()}
-            at_work = last.get("running", "")
-            cell["note"] = f"{at_work} {followed.note(dataset, month, at_work)}".rstrip() if at_work else ""
-            if "running" in last or "failed" in last:
-                cell["mark"] = "running" if "running" in last else "failed"
-            elif done := last.get("done"):
-                is_complete = done == lasts.get(dataset, "mart")
-                complete = "warned" if (dataset, month) in followed.warned else "complete"
-                cell["mark"] = complete if is_complete else stages.get(done, "running")
-            cells[f"{dataset} {month}".rstrip()] = cell
+            if at_work := last.get("running"):
+                cell |= {"mark": "running", "note": f"{at_work} {states[at_work].note}".rstrip()}
+            elif "failed" in last:
+                cell["mark"] = "failed"
+            elif (done := last.get("done")) and done == lasts.get(dataset, "mart"):
+                cell["mark"] = "warned" if any(each.is_warned for each in states.values()) else "complete"
+            elif done:
+                cell["mark"] = stages.get(done, "running")
         return cells
 
     def _ask_if_changed(self) -> None:
-        """Ask for the status if it is not fresh, and the files have changed since it was asked."""
-        least_s = _BETWEEN_S if self.running else _FRESH_S
-        if time.monotonic() - self._asked > least_s and self._files != _files():
+        """Ask for the status if a run has ended, or if it is not fresh and the files have changed since."""
+        is_old = time.monotonic() - self._asked > (_BETWEEN_S if self.running else _FRESH_S)
+        if len(self.running) < len(self.followed) or (is_old and self._files != _files()):
             self._ask()
 
     def _ask(self) -> asyncio.Task[None]:
-        """Ask for the status; while it is being asked, once more afterwards."""
-        self._is_due = True
+        """Ask for the status, unless it is being asked."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_status())
         return self._asking
 
     async def _ask_status(self) -> None:
-        while self._is_due:
-            self._is_due, self._asked, self._files = False, time.monotonic(), _files()
-            over, before = [id for id, each in self.followed.items() if each.is_over], self._answer
-            try:
-                self._answer, self._error = await self._questions.ask("status"), None
-            except PipelineError as error:  # The next page shows it.
-                self._answer, self._error = None, error
-            for id in over:
-                del self.followed[id]
-            if over or _months(before) != _months(self._answer):
-                self._send("grid")
+        self._asked, self._files = time.monotonic(), _files()
+        over, before = [id for id, each in self.followed.items() if each.is_over], self.last
+        try:
+            self.last = await self._questions.ask("status")
+        except PipelineError as error:  # The next page shows it.
+            self.last, self._error = None, error
+        for id in over:
+            del self.followed[id]
+        if over or _months(before) != _months(self.last):
+            self._send("grid")
 
     async def _watch(self) -> None:
-        while self._streams:
+        while self.streams:
             try:
                 self.poll()
             except Exception:
@@ -343,7 +294,7 @@ class Live:
             await asyncio.sleep(POLL_S)
 
     def _send(self, name: str, cells: Overlay | None = None, *, run_id: str = "") -> None:
-        for stream in self._streams:
+        for stream in self.streams:
             if (cells is None or cells) and run_id in ("", stream.run_id):
                 stream.add(name, cells)
 
@@ -352,20 +303,19 @@ def _months(answer: dict[str, Any] | None) -> Any:
     return {**answer["document"], "as_of": ""} if answer else None
 
 
-def _files() -> list[Any]:
+def _files() -> dict[Path, tuple[int, int]]:
     """What changes when a month changes: the times of the lake's folders and of DuckDB's file, if they are local."""
     settings = current_settings()
-    stamps: list[Any] = [_stamp(Path(settings.logs) / "runs.jsonl")]
+    paths = [Path(settings.logs) / "runs.jsonl"]
     if settings.warehouse.startswith("duckdb:///"):
         file = settings.warehouse.removeprefix("duckdb:///")
-        stamps += [_stamp(Path(file)), _stamp(Path(f"{file}.wal"))]
+        paths += [Path(file), Path(f"{file}.wal")]
     if "://" not in settings.lake:
-        for folder in ("raw", "trips", "checks", "zones"):
-            path = Path(settings.lake) / folder
-            stamps.append(_stamp(path))
-            with suppress(OSError), os.scandir(path) as entries:
-                stamps += sorted((entry.name, _stamp(Path(entry.path))) for entry in entries if entry.is_dir())
-    return stamps
+        for folder in (Path(settings.lake) / name for name in ("raw", "trips", "checks", "zones")):
+            paths.append(folder)
+            with suppress(OSError):
+                paths += folder.iterdir()
+    return {path: _stamp(path) for path in paths}
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -86,7 +86,7 @@ class Runs(Page):
     def get(self) -> None:
         """Show it."""
         self.live.poll()
-        table = runs.table(self.live, self.get_query_argument("before", ""), self.locale.translate)
+        table = runs.table(self.live, self.get_query_argument("before", ""))
         self.render("runs.html", waiting=self.settings["starter"].waiting(), **table)
 
 
@@ -130,7 +130,7 @@ class Events(Page):
         except (StreamClosedError, asyncio.TimeoutError):
             pass
         finally:
-            self.live.unsubscribe(stream)
+            self.live.streams.discard(stream)
 
     def head(self, *arguments: str, **named: str) -> None:
         """No stream, which would have no end."""
@@ -146,9 +146,10 @@ class Events(Page):
         if name == "cells" and answer:
             return changes(answer, translate, cells, [*cells])
         if name == "run" and (followed := self.live.followed.get(stream.run_id)):
-            data = runs.news(followed, answer, translate, [*cells], stream.count)
+            lines = [each for each in followed.events if each[0] > stream.count]
             stream.count = followed.count
-            return data
+            log = self.render_string("log.html", events=lines).decode()
+            return {**runs.news(followed, answer, translate, [*cells]), "log": log}
         return {}
 
 

@@ -108,6 +108,10 @@ class StepState:
     seconds: float = 0
     rows: int = 0
     bytes: int = 0
+    #: How far it is from 0 to 1, if that is known; why it waits for another attempt; and whether it gave warnings.
+    fraction: float | None = None
+    wait: str = ""
+    is_warned: bool = False
 
     def add(self, event: dict[str, Any]) -> None:
         """Apply an event of the step."""
@@ -116,6 +120,14 @@ class StepState:
         self.state = {StepFinished.event: "done", StepFailed.event: "failed"}.get(event["event"], "running")
         self.seconds = (datetime.fromisoformat(event["at"]) - datetime.fromisoformat(self.began)).total_seconds()
         self.rows, self.bytes = event.get("rows", self.rows), event.get("bytes", self.bytes)
+        if event.get("fraction") is not None:
+            self.fraction = min(1.0, max(0.0, event["fraction"]))
+        self.wait, self.is_warned = event.get("reason", ""), bool(event.get("warnings"))
+
+    @property
+    def note(self) -> str:
+        """How far a running step is, or why it waits; empty if that is unknown."""
+        return self.wait or ("" if self.fraction is None else f"{self.fraction:.0%}")
 
 
 #: By dataset and month, by step.

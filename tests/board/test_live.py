@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from boards import Board, running_board, until
+from boards import Board, Opener, running_board, until
 from conftest import Folder, make_folder
 
 from pipeline.runs.history import History, Run
@@ -209,6 +209,20 @@ def test_twenty_pages_get_the_same_events_and_a_closed_page_leaves_its_place(boa
                 until(lambda: stack.enter_context(board.events()).status == 200)
             assert stack.enter_context(board.events()).status == 503
             assert board.get("/").status == 200
+
+
+def test_the_page_of_a_run_shows_each_new_event_once_without_being_loaded_again(
+    board: Board, open_page: Opener
+) -> None:
+    with WrittenRun(board.folder) as run, open_page(board, f"/runs/{run.run.id}") as page:
+        page.evaluate("document.querySelector('[data-version]').id = 'same'")
+        run.step("step_started", "download", message="starting")
+        run.step("progress", "download", fraction=0.5, message="", rows=0, bytes=7)
+        page.locator('#same .running[data-state="yellow 2023-01 download"]', has_text="50%").wait_for()
+        run.step("step_finished", "download", message="<b>3 MB</b>")
+        page.locator("#same #events li:first-child .text", has_text="download yellow 2023-01: <b>3 MB</b>").wait_for()
+        numbers = page.locator("#events li").evaluate_all("lines => lines.map((line) => Number(line.dataset.number))")
+        assert numbers == [4, 2, 1]
 
 
 def test_the_board_with_open_pages_needs_little_memory(board: Board) -> None:

@@ -3,8 +3,7 @@
 
 const texts = document.getElementById("texts").dataset;
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const say = (text) => { document.getElementById("said").textContent = text; };
-const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (_, name) => values[name]);
+const parsed = (html) => new DOMParser().parseFromString(html, "text/html");
 
 // --- Copy buttons.
 
@@ -20,46 +19,42 @@ async function copy(button) {
     button.focus();
   }
   const label = button.textContent;
-  if (label !== texts.copied) {
-    button.textContent = texts.copied;
-    setTimeout(() => { button.textContent = label; }, 1500);
-  }
-  say(texts.copied);
+  document.getElementById("said").textContent = button.textContent = texts.copied;
+  if (label !== texts.copied) setTimeout(() => { button.textContent = label; }, 1500);
 }
 
 // --- Parts of a page that are loaded when they are opened.
 
 async function load(details) {
   const target = details.querySelector(".loaded") ?? details.appendChild(document.createElement("div"));
-  if (target.className) return;
+  if (target.ariaBusy || target.childElementCount) return;
   target.className = "loaded";
-  target.setAttribute("aria-busy", "true");
+  target.ariaBusy = "true";
   target.textContent = texts.loading;
   try {
-    const answer = await fetch(details.dataset.load, { headers: { Accept: "text/html" } });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const page = parsed(await (await fetch(details.dataset.load)).text());
     target.replaceChildren(...(page.getElementById("main") ?? page.body).childNodes);
   } catch {
     target.textContent = texts.failed;
-    target.className = "";
   }
-  target.removeAttribute("aria-busy");
+  target.ariaBusy = null;
 }
 
 // --- The page is fetched again: what the user did with it stays.
 
 const nameOf = (details) => details.id || details.dataset.load || details.querySelector("summary")?.textContent;
-let isFetching = false, isFetchedAgain = false;
+let timer = 0, isFetching = false;
+const soon = (wait) => { timer ||= setTimeout(refresh, wait); };
 
 async function refresh() {
-  if (isFetching) { isFetchedAgain = true; return; }
+  timer = 0;
+  if (isFetching) { soon(500); return; }
   isFetching = true;
   try {
     const answer = await fetch(location.href);
-    if (answer.ok) replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    if (answer.ok) replace(parsed(await answer.text()));
   } catch { /* The notice already says that there is no connection. */ }
   isFetching = false;
-  if (isFetchedAgain) { isFetchedAgain = false; soon(refresh, 500); }
 }
 
 function replace(page) {
@@ -79,11 +74,6 @@ function replace(page) {
   prepare();
 }
 
-const timers = new Map();
-function soon(action, wait) {
-  if (!timers.has(action)) timers.set(action, setTimeout(() => { timers.delete(action); action(); }, wait));
-}
-
 // --- What changes while the page is open.
 
 const path = location.pathname, run = path.startsWith("/runs/") ? path.slice(6) : "";
@@ -97,7 +87,7 @@ function connect() {
   const notice = document.getElementById("lost");
   source.onopen = () => {
     notice.hidden = true;
-    if (wasLost) refresh();
+    if (wasLost) soon(0);
     wasLost = false;
   };
   source.onerror = () => {
@@ -106,8 +96,8 @@ function connect() {
     if (source.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 5000); }
   };
   source.addEventListener("cells", (event) => showCells(JSON.parse(event.data)));
-  source.addEventListener("grid", () => { if (path === "/" || isMonth) soon(refresh, 100); });
-  source.addEventListener("runs", () => { if (path === "/" || path === "/runs") soon(refresh, 300); });
+  source.addEventListener("grid", () => { if (path === "/" || isMonth) soon(100); });
+  source.addEventListener("runs", () => { if (path === "/" || path === "/runs") soon(300); });
   source.addEventListener("run", (event) => showRun(JSON.parse(event.data)));
 }
 
@@ -125,35 +115,22 @@ function showCells(cells) {
     link.querySelector("b").textContent = cell.sign;
     for (const bar of all("[data-step]", link)) bar.className = cell.steps[bar.dataset.step] ?? bar.className;
   }
-  if (path === "/runs") soon(refresh, 2000);
-  if (isMonth && path.slice(8).replace("/", " ") in cells) soon(refresh, 2000);
+  if (path === "/runs") soon(2000);
+  if (isMonth && path.slice(8).replace("/", " ") in cells) soon(2000);
 }
 
 function showRun(news) {
   const box = document.querySelector("[data-version]");
   if (!box || news.version === undefined) return;
-  if (box.dataset.version !== news.version) { soon(refresh, 200); return; }
-  for (const [name, text] of Object.entries(news.facts)) {
-    for (const each of all(`[data-fact="${name}"]`)) each.textContent = text;
+  if (box.dataset.version !== news.version) { soon(200); return; }
+  box.querySelector("progress").value = news.fraction;
+  for (const [name, [css, text]] of Object.entries(news.parts)) {
+    const part = box.querySelector(`[data-state=${JSON.stringify(name)}]`);
+    if (part) [part.className, part.textContent] = [css, text];
   }
-  const progress = document.querySelector("progress.run");
-  if (progress) progress.value = news.fraction;
-  for (const [key, [css, text]] of Object.entries(news.steps)) {
-    const badge = document.querySelector(`[data-state=${JSON.stringify(key)}]`);
-    if (badge) [badge.className, badge.textContent] = [`badge ${css}`, text];
-  }
-  const list = document.getElementById("events");
-  for (const [number, time, css, label, text] of news.log) {
-    if (!list || number <= Number(list.firstElementChild?.dataset.number ?? -1)) continue;
-    const line = list.insertBefore(document.createElement("li"), list.firstChild);
-    line.dataset.number = number;
-    for (const [name, part] of [["time", time], [`badge ${css}`, label], ["text", text]]) {
-      const span = line.appendChild(document.createElement("span"));
-      [span.className, span.textContent] = [name, part];
-      line.append(" ");
-    }
-    while (list.childElementCount > 200) list.lastElementChild.remove();
-  }
+  const list = document.getElementById("events"), newest = Number(list.firstElementChild?.dataset.number ?? 0);
+  list.prepend(...all("li", parsed(news.log)).filter((line) => Number(line.dataset.number) > newest));
+  while (list.childElementCount > 200) list.lastElementChild.remove();
 }
 
 // --- Months are selected by dragging, or with Shift and a click or an arrow.
@@ -199,7 +176,8 @@ function select(from, to) {
   selected = [from, to];
   const bar = document.getElementById("selection"), period = first === last ? first : `${first}..${last}`;
   bar.hidden = false;
-  bar.querySelector("span").textContent = fill(texts.selected, { count, months: `${datasets.join(" ")} ${period}` });
+  const values = { count, months: `${datasets.join(" ")} ${period}` };
+  bar.querySelector("span").textContent = texts.selected.replace(/%\((\w+)\)s/g, (_, name) => values[name]);
   const query = new URLSearchParams([["action", "backfill"], ...datasets.map((name) => ["dataset", name]), ["period", period]]);
   bar.querySelector("a").href = `/actions?${query}`;
 }
@@ -241,17 +219,15 @@ if (canSelect) {
   document.addEventListener("mousedown", (event) => {
     const cell = cellOf(event);
     wasDragged = false;
-    if (!cell || event.button || event.shiftKey) return;
-    isDragging = true;
-    anchor = cell.dataset.month;
+    isDragging = cell && !event.button && !event.shiftKey;
+    if (isDragging) anchor = cell.dataset.month;
   });
   document.addEventListener("mouseover", (event) => {
-    const cell = isDragging && cellOf(event);
+    const cell = isDragging && event.buttons && cellOf(event);
     if (!cell || (cell.dataset.month === anchor && !wasDragged)) return;
     wasDragged = true;
     select(anchor, cell.dataset.month);
   });
-  document.addEventListener("mouseup", () => { isDragging = false; });
 }
 
 document.addEventListener("toggle", (event) => {
