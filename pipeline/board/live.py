@@ -150,9 +150,9 @@ class Live:
         self.poll()
         self._ask_if_changed()
         if time.monotonic() - self._asked > _OLD_S:
-            self._ask()
+            self.ask()
         if self.last is None:
-            await asyncio.wait([self._ask()])
+            await asyncio.wait([self.ask()])
         if self.last is None:
             raise self._error
         return self.last
@@ -265,9 +265,9 @@ class Live:
         """Ask for the status if a run has ended, or if it is not fresh and the files have changed since."""
         is_old = time.monotonic() - self._asked > (_BETWEEN_S if self.running else _FRESH_S)
         if len(self.running) < len(self.followed) or (is_old and self._files != _files()):
-            self._ask()
+            self.ask()
 
-    def _ask(self) -> asyncio.Task[None]:
+    def ask(self) -> asyncio.Task[None]:
         """Ask for the status, unless it is being asked."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_status())

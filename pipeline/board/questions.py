@@ -17,6 +17,8 @@ _MOST_BYTES = 1 << 26
 #: By the text of a question: where its answer arrives.
 Waiting = dict[str, "asyncio.Future[dict[str, Any]]"]
 
+_ENDED = {"error": UnexpectedError("the process that answers ended; try again").to_dict()}
+
 
 class Questions:
     """Questions to one process, which answers several at once."""
@@ -27,7 +29,7 @@ class Questions:
         self._process: Process | None = None
         self._waiting: Waiting = {}
         self._reader: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
+        self._starting, self._is_closed = asyncio.Lock(), False
         self._timer: asyncio.TimerHandle | None = None
         #: What is being asked: the same question is asked once.
         self._asked: dict[str, asyncio.Task[dict[str, Any]]] = {}
@@ -56,12 +58,15 @@ class Questions:
     async def close(self) -> None:
         """End the process; questions that are being answered get an error."""
         async with self._starting:
+            self._is_closed = True
             self._end()
             if self._reader:
                 await self._reader
 
     async def _ask(self, text: str) -> dict[str, Any]:
         async with self._starting:
+            if self._is_closed:
+                return _ENDED
             process = self._process or await self._start()
         answer = self._waiting[text] = asyncio.get_running_loop().create_future()
         _send(process, {"id": text, **json.loads(text)})
@@ -97,9 +102,8 @@ class Questions:
         finally:
             if self._process is process:
                 self._process = None
-            error = UnexpectedError("the process that answers ended; try again").to_dict()
             for answer in waiting.values():
-                answer.set_result({"error": error})
+                answer.set_result(_ENDED)
             await process.wait()
 
     def _end_if_idle(self) -> None:

@@ -160,6 +160,7 @@ async def serve(options: Options) -> None:
             body_timeout=30,
         )
         server.add_sockets(sockets)
+        live.ask()  # The answer is there when the browser is.
         if not all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in sockets):
             app_log.warning(
                 "%s: others in this network can reach the board and read what is sent, because it is not encrypted",

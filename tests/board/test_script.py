@@ -45,7 +45,7 @@ def test_months_selected_by_dragging_or_by_keys_are_run_and_watched_to_the_end(b
         page.wait_for_url("**/runs/*")
         expect(page.locator(".head .badge")).to_have_text("done")
         expect(page.locator('[data-state="green 2024-03 mart"]')).to_contain_text("done")
-        expect(page.locator('[data-fact="months"]')).to_have_text("2 of 2")
+        expect(page.locator('[data-state="months"]')).to_have_text("2 of 2")
         # A page that was open all the time shows it, too, without being loaded again.
         expect(other.locator(_cell("green 2024-03"))).to_have_class("cell complete")
 
