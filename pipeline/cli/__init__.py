@@ -28,7 +28,7 @@ _COMMANDS = {
     "diff": ("check", "Show what differs between two months of a dataset."),
     "doctor": ("doctor", "Check what a run needs, and say what is missing."),
     "head": ("data", "Show the first rows of a month in the lake."),
-    "history": ("operate", "List the runs of this machine and their outcomes."),
+    "history": ("operate", "List the runs of this machine, or show one of them."),
     "latest": ("run", "Bring the latest published months up to date."),
     "logs": ("operate", "Show the last log of each step of a month."),
     "plan": ("status", "Show what a backfill would do, and why."),
