@@ -47,6 +47,8 @@ class Column:
     _: KW_ONLY
     doc: str = ""
     unit: str = ""
+    #: TLC's present spelling, where it is not the name; see `tlc_name`.
+    tlc: str = ""
     #: Other names under which TLC has published it.
     aliases: tuple[str, ...] = ()
     #: Whether a null is an error.
@@ -64,9 +66,14 @@ class Column:
     parquet_from: date | None = None
     parquet_until: date | None = None
 
+    @property
+    def tlc_name(self) -> str:
+        """The column's name in TLC's present files; a column of older files only may have ours."""
+        return self.tlc or self.name
+
     def spellings(self) -> frozenset[str]:
         """The folded names that the column may have in a file."""
-        return frozenset(fold(name) for name in (self.name, *self.aliases))
+        return frozenset(fold(name) for name in (self.name, self.tlc_name, *self.aliases))
 
     @cached_property
     def folded_words(self) -> dict[str, int | str]:
@@ -154,6 +161,11 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every trips file, with unit, meaning and codes as field metadata."""
         return pa.schema([_field(column) for column in self.columns])
+
+    @property
+    def tlc_name(self) -> str:
+        """The table's name in courses and articles: that of TLC's files without the month, such as yellow_tripdata."""
+        return self.file_name.partition("{")[0].rstrip("_-. ")
 
     def base_name(self, month: date | None) -> str:
         """The published file's name without ending, such as yellow_tripdata_2024-01."""
