@@ -144,8 +144,8 @@ class Dataset:
     #: The first and the last number of a zone; others are counted as unknown.
     zone_ids: tuple[int, int] = (1, 265)
     total: str | None = None
-    #: Whether the view `trips` of the warehouse has its trips.
-    in_trips_view: bool = False
+    #: The view of the warehouse that has its trips together with those of other datasets; empty for none.
+    view: str = ""
 
     def __post_init__(self) -> None:
         if others := [f"{column.name} ({column.type})" for column in self.columns if column.type not in TYPES]:

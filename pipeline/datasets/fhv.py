@@ -24,6 +24,7 @@ FHV = Dataset(
     first_parquet_month=_FIRST,
     declared_in="pipeline/datasets/fhv.py",
     doc="Trips of for-hire vehicles other than the high-volume services, one row per dispatched trip.",
+    view="for_hire_trips",
     rules=TRIP_RULES,
     columns=(
         Column(

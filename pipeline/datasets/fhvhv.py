@@ -26,6 +26,7 @@ FHVHV = Dataset(
     first_parquet_month=_FIRST,
     declared_in="pipeline/datasets/fhvhv.py",
     doc="Trips of the high-volume for-hire services, one row per trip.",
+    view="for_hire_trips",
     rules=TRIP_RULES,
     columns=(
         Column(

@@ -28,7 +28,7 @@ GREEN = Dataset(
     declared_in="pipeline/datasets/green.py",
     doc="Trips of green taxis, one row per trip.",
     total="total_amount",
-    in_trips_view=True,
+    view="trips",
     rules=(*TRIP_RULES, NEGATIVE_TOTALS),
     columns=(
         Column(

@@ -31,7 +31,7 @@ YELLOW = Dataset(
     declared_in="pipeline/datasets/yellow.py",
     doc="Trips of yellow taxis, one row per trip.",
     total="total_amount",
-    in_trips_view=True,
+    view="trips",
     rules=(*TRIP_RULES, NEGATIVE_TOTALS),
     columns=(
         Column(
