@@ -55,11 +55,12 @@ _CODES = (
 
 @dataclass(frozen=True)
 class View:
-    """A declared view; `columns` are those of the SELECT, in order."""
+    """A declared view: its columns are those of the SELECT, in order, which reads these tables."""
 
     name: str
     doc: str
     columns: tuple[Column, ...]
+    tables: tuple[str, ...]
     select: str
 
     @property
@@ -109,7 +110,8 @@ def _as_tlc_names_it(dataset: Dataset) -> View:
         for ours, tlc in zip(dataset.columns, columns, strict=True)
     )
     doc = f"{dataset.doc} The table {dataset.name} with TLC's present names."
-    return View(dataset.tlc_name, doc, columns, f"SELECT {', '.join(names)}\nFROM {dataset.name}")
+    select = f"SELECT {', '.join(names)}\nFROM {dataset.name}"
+    return View(dataset.tlc_name, doc, columns, (dataset.name,), select)
 
 
 def _codes(datasets: Iterable[Dataset]) -> View:
@@ -123,7 +125,7 @@ def _codes(datasets: Iterable[Dataset]) -> View:
     nothing = ", ".join(["CAST(NULL AS TEXT)"] * len(_CODES))
     values = ",\n".join(f"({row})" for row in rows or [nothing])
     select = f"SELECT {names}\nFROM (VALUES\n{values}\n) AS listed({names})\nWHERE dataset IS NOT NULL"
-    return View("codes", "The meaning of each code of the trips.", _CODES, select)
+    return View("codes", "The meaning of each code of the trips.", _CODES, (), select)
 
 
 def _union(name: str, members: Sequence[Dataset], zones: Dataset) -> View:
@@ -174,7 +176,8 @@ def _union(name: str, members: Sequence[Dataset], zones: Dataset) -> View:
     names = (sql if sql == f"t.{column.name}" else f"{sql} AS {column.name}" for sql, column in columns)
     select = f"SELECT {', '.join(names)}\nFROM (\n{branches}\n) AS t\n" + "\n".join(joins)
     doc = _DOCS.get(name, f"Trips of {', '.join(member.name for member in members)}.")
-    return View(name, doc, tuple(column for _, column in columns), select.rstrip())
+    tables = (*(member.name for member in members), zones.name)
+    return View(name, doc, tuple(column for _, column in columns), tables, select.rstrip())
 
 
 def _or_null(dataset: Dataset, column: Column) -> str:

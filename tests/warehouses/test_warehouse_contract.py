@@ -45,7 +45,7 @@ def execute(url: str, request: pytest.FixtureRequest) -> Callable[[str], object]
 
     def in_bigquery(sql: str) -> None:
         config = QueryJobConfig(default_dataset=f"{PROJECT}.{cloud.dataset}")
-        bigquery_client(PROJECT, "EU").query_and_wait(sql, job_config=config)
+        bigquery_client(PROJECT, "EU").query(sql, job_config=config).result()
 
     return in_bigquery
 
