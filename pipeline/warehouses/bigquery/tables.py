@@ -160,9 +160,10 @@ class Tables:
         # The label is final once the columns have their descriptions, which a new view cannot have.
         resource.labels = self._labels(_INCOMPLETE)
         existing = self._client.create_table(resource, exists_ok=True, retry=retry_policy())
-        if existing.labels.get(LABEL) in (label, None) and not view.is_required:
+        found = existing.labels.get(LABEL)
+        if found == label or (found is None and not view.is_required):
             return False  # Another worker or the user has just created it.
-        if existing.labels.get(LABEL) != _INCOMPLETE or view.name in listed:
+        if found != _INCOMPLETE or view.name in listed:
             self._client.update_table(resource, ["view_query", "description", "labels"], retry=retry_policy())
         # A resource without etag: another worker may do the same.
         described = bigquery.Table(self._reference.table(view.name), schema=schema.view_table(view).fields())
