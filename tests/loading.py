@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from cloud import warehouse_at
+from cloud import LAKE, warehouse_at
 
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, SOURCE_KEY, Dataset
@@ -103,6 +103,9 @@ def zones(folder: Path, names: dict[int, str] | None = None, ids: list[int] | No
 def main() -> None:
     url, dataset, month, path, *limit = sys.argv[1:]
     scratch = Path(path).parent / f"scratch-{os.getpid()}"
+    if LAKE in os.environ:
+        # Processes that load the same month at once would replace each other's file before it is loaded.
+        os.environ[LAKE] += f"/{os.getpid()}"
     warehouse = warehouse_at(url, scratch, lock_timeout_s=float(limit[0]) if limit else 60)
     tell("ready")
     tell(warehouse.replace(DATASETS[dataset], parse_month(month), File(Path(path))))

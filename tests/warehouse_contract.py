@@ -1,7 +1,7 @@
 """The contract of a warehouse: tests for any engine; a test module imports all names of this one.
 
-That module also defines two fixtures: `url`, the URL of an empty warehouse, and `drop`, a function that drops one of
-its tables. docs/extending.md shows how.
+That module also defines three fixtures: `url`, the URL of an empty warehouse, and two functions: `drop` drops one of
+its tables or views, `create` creates a table of the user's own. docs/extending.md shows how.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def test_loads_of_a_dropped_table_do_not_count_and_can_be_repeated(
     for dataset, month, file in ((GREEN, JAN, files[JAN]), (GREEN, FEB, files[FEB]), (YELLOW, JAN, yellow)):
         warehouse.replace(dataset, month, file)
         warehouse.replace_mart_month(dataset, month, marts_of(dataset.name))
-    drop("green")
+    drop("TABLE green")
     assert (warehouse.loads(GREEN), warehouse.mart_months(GREEN)) == ({}, {})
     assert (set(warehouse.loads(YELLOW)), set(warehouse.mart_months(YELLOW))) == ({JAN}, {JAN})
     with pytest.raises(WarehouseError, match="green 2024-01: is not loaded"):
@@ -207,7 +207,7 @@ def test_a_backfill_loads_all_months_again_after_their_table_was_dropped(
         assert set(loaded.loads(GREEN)) == set(loaded.mart_months(GREEN)) == {JAN, FEB}
         assert loaded.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 4000}]
         assert (loaded.changed_rows(GREEN), loaded.changed_rows(ZONES)) == ({}, {})
-        drop("green")
+        drop("TABLE green")
         assert open_warehouse(url).changed_rows(GREEN).keys() == {JAN, FEB}
         refreshed = folder.pipeline("refresh", "green", "2024-01..2024-02", "--json")
         reported = [(each["month"], each["finding"]) for each in json.loads(refreshed.stdout)["findings"]]
@@ -220,7 +220,7 @@ def test_a_mart_whose_table_was_dropped_is_built_month_by_month_again(
     for month in (JAN, FEB):
         warehouse.replace(GREEN, month, trips(tmp_path, GREEN, month, [10.0]))
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
-    drop("daily_trips")
+    drop("TABLE daily_trips")
     assert set(warehouse.mart_months(GREEN)[JAN]) == {"monthly_zone_revenue"}
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
     assert {month: len(built) for month, built in warehouse.mart_months(GREEN).items()} == {JAN: 2, FEB: 1}
@@ -232,7 +232,7 @@ def test_zones_whose_table_was_dropped_are_missing_and_so_are_all_marts(
     warehouse.replace(ZONES, None, zones(tmp_path))
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
-    drop("zones")
+    drop("TABLE zones")
     assert (warehouse.loads(ZONES).get(None), warehouse.mart_months(GREEN)) == (None, {})
     assert set(warehouse.loads(GREEN)) == {JAN}
     warehouse.replace(ZONES, None, zones(tmp_path))
@@ -254,6 +254,124 @@ def test_the_view_of_all_trips_works_with_green_alone_and_names_the_zones(wareho
     warehouse.replace(YELLOW, JAN, trips(tmp_path, YELLOW, JAN, [30.0]))
     counts = warehouse.query("SELECT dataset, COUNT(*) AS n FROM trips GROUP BY dataset ORDER BY 1").to_pylist()
     assert counts == [{"dataset": "green", "n": 2}, {"dataset": "yellow", "n": 1}]
+
+
+VIEWS = ["yellow_tripdata", "green_tripdata", "fhv_tripdata", "fhvhv_tripdata", "taxi_zone_lookup"]
+
+
+def test_a_query_that_names_tables_and_columns_as_tlc_does_runs_unchanged(warehouse: Warehouse, tmp_path: Path) -> None:
+    ends = {"pickup_location_id": [1, 1, 2], "dropoff_location_id": [2, 2, 1], "vendor_id": [1, 2, 2]}
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    warehouse.replace(
+        YELLOW, JAN, trips(tmp_path, YELLOW, JAN, [10.0, 20.0, 30.0], airport_fee=[1.75, 0, None], **ends)
+    )
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0, 3.0], **ends))
+
+    def rows(sql: str) -> list[tuple[object, ...]]:
+        return [tuple(row.values()) for row in warehouse.query(sql).to_pylist()]
+
+    since = "WHERE tpep_pickup_datetime >= '2024-01-01'"
+    assert rows(f"SELECT VendorID, COUNT(*) FROM yellow_tripdata {since} GROUP BY 1 ORDER BY 1") == [(1, 1), (2, 2)]
+    assert rows("SELECT SUM(Airport_fee), COUNT(DISTINCT RatecodeID) FROM yellow_tripdata") == [(1.75, 0)]
+    assert rows(
+        "SELECT z.Zone, z.Borough, z.service_zone, SUM(g.total_amount) AS total FROM green_tripdata AS g "
+        "JOIN taxi_zone_lookup AS z ON g.PULocationID = z.LocationID WHERE CAST(lpep_pickup_datetime AS DATE) < "
+        "DATE '2024-02-01' GROUP BY 1, 2, 3 ORDER BY total DESC, 1"
+    ) == [("Astoria", "Queens", "Boro Zone", 3.0), ("Corona", "Queens", "Boro Zone", 3.0)]
+    month = "EXTRACT(MONTH FROM lpep_dropoff_datetime) AS month"
+    assert rows(f"SELECT {month}, COUNT(*) AS n FROM green_tripdata GROUP BY month") == [(1, 3)]
+    assert rows("SELECT PUlocationID, DOlocationID, dropOff_datetime, SR_Flag FROM fhv_tripdata") == []
+    assert rows("SELECT hvfhs_license_num, PULocationID, driver_pay, SR_Flag FROM fhvhv_tripdata") == []
+
+
+def test_every_column_is_in_the_view_with_tlcs_name_and_spelling(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    for view, dataset in zip(VIEWS, (*DATASETS.values(), ZONES), strict=True):
+        names, spelled = warehouse.query(f"SELECT * FROM {view}").column_names, [c.tlc_name for c in dataset.columns]
+        # Postgres folds names that are not quoted.
+        assert names in (spelled, [name.lower() for name in spelled]), view
+
+
+def test_codes_has_the_meaning_of_every_declared_code(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    rows = {tuple(row.values()) for row in warehouse.query("SELECT * FROM codes").to_pylist()}
+    assert rows == {
+        (dataset.name, column.name, str(code), meaning)
+        for dataset in DATASETS.values()
+        for column in dataset.columns
+        for code, meaning in column.codes.items()
+    }
+    assert ("yellow", "payment_type", "1", "credit card") in rows
+    assert ("green", "trip_type", "2", "dispatch") in rows
+
+
+def test_trips_has_words_for_codes_what_one_dataset_lacks_as_null_and_minutes(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    codes = {"vendor_id": [6, 77], "payment_type": [1, None], "rate_code_id": [2, 99]}
+    start = datetime(2024, 1, 5, 23, 59, 30)
+    times = {"pickup_datetime": [start] * 2, "dropoff_datetime": [datetime(2024, 1, 6, 0, 45), start]}
+    yellow = trips(tmp_path, YELLOW, JAN, [10.0, 20.0], airport_fee=[1.75, None], **codes, **times)
+    warehouse.replace(YELLOW, JAN, yellow)
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [30.0], trip_type=[2], cbd_congestion_fee=[0.75]))
+    columns = "vendor, payment, rate, airport_fee, trip_type, cbd_congestion_fee, pickup_service_zone, "
+    columns += "dropoff_service_zone, duration_minutes"
+    sql = f"SELECT {columns} FROM trips ORDER BY total_amount"
+    assert [tuple(row.values()) for row in warehouse.query(sql).to_pylist()] == [
+        ("Myle Technologies", "credit card", "JFK", 1.75, None, None, "Boro Zone", None, 45.5),
+        (None, None, "unknown", None, None, None, "Boro Zone", None, 0.0),
+        (None, None, None, None, 2, 0.75, "Boro Zone", None, 10.0),
+    ]
+    by_payment = "SELECT payment, COUNT(*) AS n FROM trips WHERE dataset = 'yellow' AND payment IS NOT NULL GROUP BY 1"
+    assert warehouse.query(by_payment).to_pylist() == [{"payment": "credit card", "n": 1}]
+
+
+def test_for_hire_trips_has_fhv_and_fhvhv_with_fares_pay_and_wait_where_they_are_known(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    fhv, fhvhv = DATASETS["fhv"], DATASETS["fhvhv"]
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    given = {"base_passenger_fare": [20.0], "driver_pay": [15.5], "hvfhs_license_num": ["HV0003"]}
+    given |= {"request_datetime": [datetime(2024, 1, 1, 7, 57)], "dispatching_base_num": ["B03404"]}
+    warehouse.replace(fhvhv, JAN, trips(tmp_path, fhvhv, JAN, [1.0], **given))
+    warehouse.replace(fhv, JAN, trips(tmp_path, fhv, JAN, [1.0], dispatching_base_num=["B00001"]))
+    columns = "dataset, month, dispatching_base_num, pickup_zone, pickup_service_zone, service, base_passenger_fare, "
+    columns += "driver_pay, duration_minutes, wait_minutes"
+    rows = warehouse.query(f"SELECT {columns} FROM for_hire_trips ORDER BY dataset").to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("fhv", JAN, "B00001", "Astoria", "Boro Zone", None, None, None, 10.0, None),
+        ("fhvhv", JAN, "B03404", "Astoria", "Boro Zone", "Uber", 20.0, 15.5, 10.0, 3.0),
+    ]
+
+
+@pytest.mark.parametrize("name", ["yellow_tripdata", "taxi_zone_lookup", "for_hire_trips", "codes"])
+def test_a_table_of_the_users_own_under_a_views_name_stays_and_is_reported(
+    name: str,
+    warehouse: Warehouse,
+    create: Callable[[str], object],
+    drop: Callable[[str], object],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = trips(tmp_path, GREEN, JAN, [10.0])
+    warehouse.replace(GREEN, JAN, file)
+    assert warehouse.validate_shared() == []
+    drop(f"VIEW {name}")
+    create(name)
+    for _ in range(2):
+        assert warehouse.replace(GREEN, JAN, file) == 1
+        assert warehouse.query(f"SELECT * FROM {name}").to_pylist() == [{"mine": 7}]
+        assert warehouse.validate_shared() == [name]
+    assert caplog.text == "", "nothing else had to be created"
+    drop("VIEW green_tripdata")
+    for _ in range(2):
+        assert warehouse.replace(GREEN, JAN, file) == 1
+    assert caplog.text.count(f"{name} in the warehouse is not of this package and stays as it is") == 1
+    assert warehouse.query("SELECT COUNT(*) AS n FROM green_tripdata").to_pylist() == [{"n": 1}]
+    drop(f"TABLE {name}")
+    assert warehouse.replace(GREEN, JAN, file) == 1
+    assert (warehouse.validate_shared(), warehouse.query(f"SELECT * FROM {name}").num_columns > 1) == ([], True)
 
 
 def test_every_dataset_has_its_empty_table_after_the_first_load(warehouse: Warehouse, tmp_path: Path) -> None:

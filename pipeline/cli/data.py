@@ -172,7 +172,7 @@ def _print_dataset(spec: Dataset) -> None:
     if codes := [row for column in spec.columns for row in _code_rows(column)]:
         columns = (*whole("column"), *numbers("code"), Header("meaning", ratio=3), Header("words", ratio=2))
         print_section("\nCodes, and their words in older files", columns, codes)
-    if spec.first_month or any(column.aliases for column in spec.columns):
+    if spec.first_month or any(map(_other_names, spec.columns)):
         eras = (Header(name, min_width=9) for name in ("any file", "Parquet files"))
         print_section(
             "\nSpellings besides the name, and the months whose files must have the column",
@@ -197,7 +197,11 @@ def _code_rows(column: Column) -> Iterator[tuple[str, str, str, str]]:
 def _era_row(spec: Dataset, column: Column) -> tuple[str, str, str, str]:
     required = _span(column.expected_from, column.expected_until) if spec.first_month else "all" * column.required
     parquet = _span(column.parquet_from, column.parquet_until)
-    return column.name, ", ".join(column.aliases), required or "may lack it", parquet
+    return column.name, ", ".join(_other_names(column)), required or "may lack it", parquet
+
+
+def _other_names(column: Column) -> list[str]:
+    return [name for name in (column.tlc, *column.aliases) if name]
 
 
 def _summary(spec: Dataset) -> dict[str, Any]:
@@ -225,7 +229,8 @@ def _column(column: Column) -> dict[str, Any]:
         "unit": column.unit or None,
         "required": column.required,
         "meaning": column.doc,
-        "aliases": list(column.aliases),
+        "tlc_name": column.tlc_name,
+        "aliases": _other_names(column),
         "codes": [{"code": code, "meaning": meaning} for code, meaning in column.codes.items()],
         "words": dict(column.words),
         **{name: _month(getattr(column, name)) or None for name in months},

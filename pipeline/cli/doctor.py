@@ -42,6 +42,7 @@ from pipeline.tasks.luigi_options import default_options
 from pipeline.units import counted, size
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of
+from pipeline.warehouses.views import not_ours
 
 #: ok, warning (runs work, with a limitation) or failed (runs will fail); the message; the remedy, which is empty for
 #: ok. As `Engine.judge` gives them.
@@ -231,13 +232,15 @@ def _warehouse(settings: Settings) -> Iterator[Answer]:
             return
     warehouse = warehouse_of(replace(settings, lock_timeout_s=min(settings.lock_timeout_s, _LOCK_S)))
     try:
-        warehouse.validate_shared()
+        foreign = warehouse.validate_shared()
         count = sum(month is not None for dataset in DATASETS.values() for month in warehouse.loads(dataset))
         (row,) = warehouse.query(engine.question).to_pylist()
     except Locked as error:
         remedy = "close it: a load waits for it for lock_timeout_s, then fails"
         yield "warning", str(error).partition("; ")[0], remedy
         return
+    if foreign:
+        yield "warning", not_ours(foreign), "rename yours and load a month, to have our view, too"
     message = f"{redact(settings.warehouse)}: {counted(count, 'month')} loaded"
     for status, text, remedy in engine.judge(row, get_config().getint("resources", engine.resource, 1)):
         yield status, "; ".join(filter(None, (message, text))), remedy

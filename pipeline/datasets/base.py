@@ -47,6 +47,8 @@ class Column:
     _: KW_ONLY
     doc: str = ""
     unit: str = ""
+    #: TLC's present spelling, where it is not the name; see `tlc_name`.
+    tlc: str = ""
     #: Other names under which TLC has published it.
     aliases: tuple[str, ...] = ()
     #: Whether a null is an error.
@@ -64,9 +66,14 @@ class Column:
     parquet_from: date | None = None
     parquet_until: date | None = None
 
+    @property
+    def tlc_name(self) -> str:
+        """The column's name in TLC's present files; a column of older files only may have ours."""
+        return self.tlc or self.name
+
     def spellings(self) -> frozenset[str]:
         """The folded names that the column may have in a file."""
-        return frozenset(fold(name) for name in (self.name, *self.aliases))
+        return frozenset(fold(name) for name in (self.name, self.tlc_name, *self.aliases))
 
     @cached_property
     def folded_words(self) -> dict[str, int | str]:
@@ -137,8 +144,8 @@ class Dataset:
     #: The first and the last number of a zone; others are counted as unknown.
     zone_ids: tuple[int, int] = (1, 265)
     total: str | None = None
-    #: Whether the view `trips` of the warehouse has its trips.
-    in_trips_view: bool = False
+    #: The view of the warehouse that has its trips together with those of other datasets; empty for none.
+    view: str = ""
 
     def __post_init__(self) -> None:
         if others := [f"{column.name} ({column.type})" for column in self.columns if column.type not in TYPES]:
@@ -154,6 +161,11 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every trips file, with unit, meaning and codes as field metadata."""
         return pa.schema([_field(column) for column in self.columns])
+
+    @property
+    def tlc_name(self) -> str:
+        """The table's name in courses and articles: that of TLC's files without the month, such as yellow_tripdata."""
+        return self.file_name.partition("{")[0].rstrip("_-. ")
 
     def base_name(self, month: date | None) -> str:
         """The published file's name without ending, such as yellow_tripdata_2024-01."""

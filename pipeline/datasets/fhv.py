@@ -24,6 +24,7 @@ FHV = Dataset(
     first_parquet_month=_FIRST,
     declared_in="pipeline/datasets/fhv.py",
     doc="Trips of for-hire vehicles other than the high-volume services, one row per dispatched trip.",
+    view="for_hire_trips",
     rules=TRIP_RULES,
     columns=(
         Column(
@@ -45,6 +46,7 @@ FHV = Dataset(
         Column(
             "dropoff_datetime",
             TIME,
+            tlc="dropOff_datetime",
             expected_from=date(2017, 1, 1),
             parquet_from=_FIRST,
             doc="When the trip ended; 2019-02 has one in the year 3019.",
@@ -52,15 +54,16 @@ FHV = Dataset(
         Column(
             "pickup_location_id",
             pa.int64(),
+            tlc="PUlocationID",
             # The CSVs of 2015 and 2016 have one zone per trip, that of the pickup.
-            aliases=("PUlocationID", "locationID"),
+            aliases=("locationID",),
             expected_from=_FIRST,
             doc="Taxi zone of the pickup; missing in most rows.",
         ),
         Column(
             "dropoff_location_id",
             pa.int64(),
-            aliases=("DOlocationID",),
+            tlc="DOlocationID",
             expected_from=date(2017, 1, 1),
             parquet_from=_FIRST,
             doc="Taxi zone of the drop-off.",
@@ -68,6 +71,7 @@ FHV = Dataset(
         Column(
             "sr_flag",
             pa.int64(),
+            tlc="SR_Flag",
             expected_from=date(2017, 7, 1),
             parquet_from=_FIRST,
             codes=codes.SHARED_RIDE,
@@ -77,6 +81,7 @@ FHV = Dataset(
         Column(
             "affiliated_base_number",
             pa.string(),
+            tlc="Affiliated_base_number",
             parquet_from=_FIRST,
             doc="Licence number of the base that the vehicle belongs to.",
         ),

@@ -26,6 +26,7 @@ FHVHV = Dataset(
     first_parquet_month=_FIRST,
     declared_in="pipeline/datasets/fhvhv.py",
     doc="Trips of the high-volume for-hire services, one row per trip.",
+    view="for_hire_trips",
     rules=TRIP_RULES,
     columns=(
         Column(
@@ -60,14 +61,14 @@ FHVHV = Dataset(
         Column(
             "pickup_location_id",
             pa.int64(),
-            aliases=("PULocationID",),
+            tlc="PULocationID",
             expected_from=_FIRST,
             doc="Taxi zone of the pickup.",
         ),
         Column(
             "dropoff_location_id",
             pa.int64(),
-            aliases=("DOLocationID",),
+            tlc="DOLocationID",
             expected_from=_FIRST,
             doc="Taxi zone of the drop-off.",
         ),
@@ -98,6 +99,7 @@ FHVHV = Dataset(
         Column(
             "sr_flag",
             pa.int64(),
+            tlc="SR_Flag",
             codes=codes.SHARED_RIDE,
             words=codes.SHARED_RIDE_WORDS,
             doc="In the CSVs only: whether the trip was part of a shared ride; null means that it was not.",
@@ -105,6 +107,7 @@ FHVHV = Dataset(
         Column(
             "affiliated_base_number",
             pa.string(),
+            tlc="Affiliated_base_number",
             doc="In the CSV of 2021-06 only: licence number of the base that the vehicle belongs to.",
         ),
     ),

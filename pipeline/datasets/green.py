@@ -28,13 +28,13 @@ GREEN = Dataset(
     declared_in="pipeline/datasets/green.py",
     doc="Trips of green taxis, one row per trip.",
     total="total_amount",
-    in_trips_view=True,
+    view="trips",
     rules=(*TRIP_RULES, NEGATIVE_TOTALS),
     columns=(
         Column(
             "vendor_id",
             pa.int64(),
-            aliases=("VendorID",),
+            tlc="VendorID",
             expected_from=_FIRST,
             codes=codes.VENDORS,
             words=codes.VENDOR_WORDS,
@@ -43,7 +43,7 @@ GREEN = Dataset(
         Column(
             "pickup_datetime",
             TIME,
-            aliases=("lpep_pickup_datetime",),
+            tlc="lpep_pickup_datetime",
             expected_from=_FIRST,
             required=True,
             doc="When the meter was switched on.",
@@ -51,7 +51,7 @@ GREEN = Dataset(
         Column(
             "dropoff_datetime",
             TIME,
-            aliases=("lpep_dropoff_datetime",),
+            tlc="lpep_dropoff_datetime",
             expected_from=_FIRST,
             required=True,
             doc="When the meter was switched off.",
@@ -66,7 +66,7 @@ GREEN = Dataset(
         Column(
             "rate_code_id",
             pa.int64(),
-            aliases=("RatecodeID",),
+            tlc="RatecodeID",
             expected_from=_FIRST,
             codes=codes.RATES,
             doc="The rate in force at the end of the trip.",
@@ -79,8 +79,8 @@ GREEN = Dataset(
             words=codes.STORE_AND_FORWARD_WORDS,
             doc="Whether the record waited in the vehicle before it was sent.",
         ),
-        _zone("pickup_location_id", aliases=("PULocationID",), doc="Taxi zone of the pickup."),
-        _zone("dropoff_location_id", aliases=("DOLocationID",), doc="Taxi zone of the drop-off."),
+        _zone("pickup_location_id", tlc="PULocationID", doc="Taxi zone of the pickup."),
+        _zone("dropoff_location_id", tlc="DOLocationID", doc="Taxi zone of the drop-off."),
         Column(
             "payment_type",
             pa.int64(),

@@ -221,9 +221,13 @@ class Warehouse(Protocol):
         """Whether these external tables exist as declared."""
         return False
 
-    def validate_shared(self) -> None:
-        """Raise a WarehouseError if others have tables with our names in the database; changes nothing."""
-        return
+    def validate_shared(self) -> list[str]:
+        """The names of our views that others' tables or views have, and that are therefore not created.
+
+        Raises:
+            WarehouseError: others have tables with the names of our tables, so a load would fail.
+        """
+        return []
 
     def compact(self) -> None:
         """Delete records that have not counted for an hour, if the ledger is append-only and keeps such records."""

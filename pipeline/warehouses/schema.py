@@ -7,7 +7,7 @@ have a time zone must take them for UTC.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -21,10 +21,13 @@ from pipeline.errors import WarehouseError
 from pipeline.version import __version__
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord
 from pipeline.warehouses.load_file import LoadFile
-from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, TRIPS_DOC, bind_mart, describe, trips_view
+from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, bind_mart, describe
+from pipeline.warehouses.views import View, declared_views, is_ours, not_ours
 
 #: A connection of either driver: `execute(sql, values)` with parameters $1, $2 returns a cursor.
 Connection = Any
+
+_log = logging.getLogger("luigi-interface.pipeline.warehouses")
 
 
 @dataclass(frozen=True)
@@ -61,29 +64,42 @@ class Dialect(Protocol):
     def tables(self, connection: Connection) -> dict[str, Table]:
         """The existing tables, by name."""
 
-    def view_comment(self, connection: Connection) -> str | None:
-        """The comment of the view `trips`; None if it does not exist."""
+    def comments(self, connection: Connection, names: list[str]) -> dict[str, str]:
+        """Of these names, those that exist in the catalog, as a view or as anything else, with their comments."""
 
     def elsewhere(self, connection: Connection) -> str:
         """The end of a message: where else to load, if other tables have our names."""
         return "name another file in [pipeline] warehouse"
 
-    def view(self, select: str) -> str:
-        """The statement that creates or replaces the view `trips`."""
-        return f"CREATE OR REPLACE VIEW trips AS {select}"
+    def view(self, view: View) -> str:
+        """The statement that creates or replaces a view of ours."""
+        return f"CREATE OR REPLACE VIEW {view.name} AS {view.select}"
 
     def shape(self, connection: Connection, select: str) -> dict[str, str]:
         """The types of the columns that a SELECT returns, by name."""
 
 
 def evolve(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> None:
-    """Create what is missing; changes nothing if all of it exists."""
-    for statement in missing(connection, dialect, datasets, zones):
+    """Create what is missing; changes nothing if all of it exists.
+
+    Whenever it changes something, it warns about views that cannot exist because the user has such a name.
+    """
+    datasets = list(datasets)
+    statements = missing(connection, dialect, datasets, zones)
+    for statement in statements:
         connection.execute(statement)
+    if statements and (names := foreign_views(connection, dialect, datasets, zones)):
+        _log.warning(not_ours(names))
+
+
+def foreign_views(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
+    """The names of declared views that belong to something else."""
+    views = declared_views(datasets, zones)
+    return [name for name, comment in _comments(connection, dialect, views).items() if not is_ours(comment)]
 
 
 def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
-    """The statements that create missing tables, columns, comments and the view; empty if all exist.
+    """The statements that create missing tables, columns, comments and views; empty if all exist.
 
     Raises:
         WarehouseError: tables with our names exist that this package did not create.
@@ -91,14 +107,16 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
     datasets = list(datasets)
     expected, existing = [*datasets, zones], dialect.tables(connection)
     ours = sorted({dataset.name for dataset in expected} & existing.keys())
-    view, select = dialect.view_comment(connection), trips_view(datasets)
+    views = declared_views(datasets, zones)
+    comments = _comments(connection, dialect, views)
+    taken = [view.name for view in views if view.is_required and not is_ours(comments.get(view.name, view.comment))]
     foreign = ""
     if "loads" in existing and not {"dataset", "month", "source_sha256"} <= existing["loads"].columns.keys():
         foreign = "table loads already exists and is not of this package"
     elif ours and "loads" not in existing:
         foreign = f"tables {ours} already exist and are not of this package (there is no table loads)"
-    elif select and view is not None and "(definition " not in view:
-        foreign = "trips already exists and is not of this package"
+    elif taken:
+        foreign = f"{taken[0]} already exists and is not of this package"
     if foreign:
         raise WarehouseError(f"{foreign}; rename what is not of this package, or {dialect.elsewhere(connection)}")
     marts: list[str] = []
@@ -118,23 +136,42 @@ def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset
             statements.append(f"DELETE FROM loads{of_dataset}")
             statements += [f'DELETE FROM "{mart}"{of_dataset if monthly else ""}' for mart in (*marts, "mart_loads")]
             statements += dialect.indexes(dataset)
-    if select:
-        # An engine stores a view's SQL in its own form, so the comment carries a hash of ours.
-        comment = f"{TRIPS_DOC} (definition {hashlib.sha256(select.encode()).hexdigest()[:8]})"
-        if comment != view:
-            statements += [dialect.view(select), f"COMMENT ON VIEW trips IS {_literal(comment)}"]
+    outdated = {
+        dataset.name
+        for dataset in expected
+        if dataset.name in existing and _changed_types(table_of(dialect, dataset), existing[dataset.name])
+    }
+    for view in views:
+        if outdated & {*view.tables}:
+            continue  # The types may not fit. A load into the table reports them, and the others go on.
+        comment = comments.get(view.name)
+        if comment is None or (is_ours(comment) and comment != view.comment):
+            statements += [dialect.view(view), f"COMMENT ON VIEW {view.name} IS {_literal(view.comment)}"]
+            statements += [
+                f"COMMENT ON COLUMN {view.name}.{column.name} IS {_literal(describe(column))}"
+                for column in view.columns
+            ]
     return statements
+
+
+def _comments(connection: Connection, dialect: Dialect, views: Iterable[View]) -> dict[str, str]:
+    """What exists under the names of the views, by these names, with comments; catalogs may have lower-case names."""
+    names = {view.name.lower(): view.name for view in views}
+    return {names[name.lower()]: comment for name, comment in dialect.comments(connection, list(names)).items()}
 
 
 def validate_types(name: str, declared: Table, existing: Table, remedy: str) -> None:
     """Raise a WarehouseError that lists all columns whose type differs between the tables, then the remedy."""
-    changed = [
+    if changed := _changed_types(declared, existing):
+        raise WarehouseError(f"table {name}: {'; '.join(changed)}; {remedy}")
+
+
+def _changed_types(declared: Table, existing: Table) -> list[str]:
+    return [
         f"{column} is {existing.columns[column].type} in the table, now declared {spec.type}"
         for column, spec in declared.columns.items()
         if column in existing.columns and existing.columns[column].type != spec.type
     ]
-    if changed:
-        raise WarehouseError(f"table {name}: {'; '.join(changed)}; {remedy}")
 
 
 def table_of(dialect: Dialect, dataset: Dataset) -> Table:

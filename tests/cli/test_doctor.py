@@ -17,13 +17,16 @@ from cloud import Cloud
 from commands import Heard, running_luigid
 from conftest import Folder, make_folder
 from emulators import free_port
+from loading import zones
 from postgres import PASSWORD, Database
 from scripted import ScriptedSite, answer
 
 from pipeline.cli.doctor import Answer, disk, within
+from pipeline.datasets import ZONES
 from pipeline.errors import WarehouseError
 from pipeline.sample import SampleSite
 from pipeline.settings import resolve
+from pipeline.warehouses import open_warehouse
 
 Lines = dict[str, list[tuple[str, str]]]
 
@@ -335,6 +338,20 @@ def test_foreign_tables_in_the_warehouse_are_named_with_a_remedy(folder: Folder,
         connection.execute("CREATE TABLE zones (a int)")
     status, message = only(examined(folder, "--offline", code=1), "warehouse")
     assert (status, message.endswith("name another file in [pipeline] warehouse")) == ("failed", True)
+
+
+def test_a_table_of_the_users_own_under_the_name_of_a_view_is_a_warning_and_nothing_is_written(
+    folder: Folder, tmp_path: Path
+) -> None:
+    open_warehouse(f"duckdb:///{folder.database}").replace(ZONES, None, zones(tmp_path))
+    with duckdb.connect(folder.database) as connection:
+        connection.execute("DROP VIEW codes; DROP VIEW yellow_tripdata; CREATE TABLE Yellow_TripData (a int)")
+    before = folder.database.read_bytes()
+    found = examined(folder, "--offline")
+    (status, message), (other, _) = found["warehouse"]
+    assert (status, other) == ("warning", "ok")
+    assert message.startswith("yellow_tripdata in the warehouse is not of this package and stays as it is, so our view")
+    assert folder.database.read_bytes() == before
 
 
 def test_on_google_cloud_a_file_is_written_and_deleted_and_a_query_run(folder: Folder, cloud: Cloud) -> None:

@@ -36,6 +36,39 @@ def test_no_spelling_belongs_to_two_columns(dataset: Dataset) -> None:
     assert len(spellings) == len(set(spellings))
 
 
+#: The columns of TLC's newest Parquet files and of the zone lookup, as the files spell them.
+TODAY = {
+    "yellow": "VendorID tpep_pickup_datetime tpep_dropoff_datetime passenger_count trip_distance RatecodeID "
+    "store_and_fwd_flag PULocationID DOLocationID payment_type fare_amount extra mta_tax tip_amount tolls_amount "
+    "improvement_surcharge total_amount congestion_surcharge Airport_fee cbd_congestion_fee",
+    "green": "VendorID lpep_pickup_datetime lpep_dropoff_datetime store_and_fwd_flag RatecodeID PULocationID "
+    "DOLocationID passenger_count trip_distance fare_amount extra mta_tax tip_amount tolls_amount ehail_fee "
+    "improvement_surcharge total_amount payment_type trip_type congestion_surcharge cbd_congestion_fee",
+    "fhv": "dispatching_base_num pickup_datetime dropOff_datetime PUlocationID DOlocationID SR_Flag "
+    "Affiliated_base_number",
+    "fhvhv": "hvfhs_license_num dispatching_base_num originating_base_num request_datetime on_scene_datetime "
+    "pickup_datetime dropoff_datetime PULocationID DOLocationID trip_miles trip_time base_passenger_fare tolls bcf "
+    "sales_tax congestion_surcharge airport_fee tips driver_pay shared_request_flag shared_match_flag "
+    "access_a_ride_flag wav_request_flag wav_match_flag cbd_congestion_fee",
+    "zones": "LocationID Borough Zone service_zone",
+}
+
+
+@every
+def test_tlcs_spelling_is_that_of_its_newest_files(dataset: Dataset) -> None:
+    names = [column.tlc_name for column in dataset.columns]
+    today = TODAY[dataset.name].split()
+    assert set(today) <= set(names)
+    assert len(set(map(fold, names))) == len(names)
+    late = {column.tlc_name for column in dataset.columns if column.expected(date(2025, 11, 1), parquet=True)}
+    assert late <= set(today)
+
+
+def test_tlcs_name_of_a_table_is_that_of_its_files_without_the_month() -> None:
+    names = ["yellow_tripdata", "green_tripdata", "fhv_tripdata", "fhvhv_tripdata", "taxi_zone_lookup"]
+    assert [dataset.tlc_name for dataset in EVERY] == names
+
+
 @every
 def test_every_column_is_snake_case_and_has_a_description_and_one_of_four_types(dataset: Dataset) -> None:
     for column in dataset.columns:

@@ -79,6 +79,38 @@ def test_backfill_does_nothing_and_refresh_finds_nothing(old: Folder) -> None:
     assert contents(old) == before
 
 
+def views(folder: Folder) -> dict[str, list[str]]:
+    """The columns of each view."""
+    with duckdb.connect(str(folder.database), read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT view_name, column_name FROM duckdb_views() JOIN duckdb_columns() ON table_name = view_name "
+            "WHERE NOT duckdb_views.internal ORDER BY column_index"
+        ).fetchall()
+    columns: dict[str, list[str]] = {}
+    for view, column in rows:
+        columns.setdefault(view, []).append(column)
+    return columns
+
+
+def test_the_next_load_creates_the_new_views_and_trips_gets_columns_at_its_end(old: Folder) -> None:
+    before = views(old)
+    assert list(before) == ["trips"]
+    assert "codes does not exist" in old.pipeline("sql", "SELECT * FROM codes").stderr, "reading creates nothing"
+    assert views(old) == before
+    done = old.pipeline("redo", "green", "2024-02", "--from", "load", "--yes")
+    assert done.returncode == 0, done.stderr
+    after = views(old)
+    assert {"codes", "for_hire_trips", "yellow_tripdata", "fhvhv_tripdata", "taxi_zone_lookup"} <= after.keys()
+    assert after["trips"][: len(before["trips"])] == before["trips"]
+    assert after["trips"][-1] == "duration_minutes"
+    sql = (
+        "SELECT COUNT(tpep_pickup_datetime) FROM yellow_tripdata WHERE VendorID IN (SELECT CAST(code AS INT) FROM codes"
+    )
+    done = old.pipeline("sql", f"{sql} WHERE column_name = 'vendor_id' AND dataset = 'yellow')")
+    assert done.returncode == 0, done.stderr
+    assert "30" in done.stdout
+
+
 def test_the_next_load_records_the_sql_of_its_marts_and_the_old_marts_count_on(old: Folder) -> None:
     assert definitions(old) == {}
     done = old.pipeline("redo", "green", "2024-02", "--from", "load", "--yes")

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from cloud import PROJECT, Cloud, warehouse_at
+from google.cloud.bigquery import SchemaField
 from google.cloud.bigquery import retry as library_retry
 from loading import FEB, GREEN, JAN, MAR, File, trips, zones
 
@@ -27,7 +28,12 @@ from pipeline.marts import marts_of
 from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.base import Mart
 from pipeline.warehouses.bigquery import tables as bigquery_tables
+from pipeline.warehouses.bigquery.schema import view_table
 from pipeline.warehouses.bigquery.tables import Tables, parse_url
+from pipeline.warehouses.tables import describe
+from pipeline.warehouses.views import declared_views
+
+VIEWS = declared_views(DATASETS.values(), ZONES)
 
 ROLES = r"roles/bigquery\.jobUser on the project test-project and roles/bigquery\.dataEditor on the dataset"
 
@@ -109,10 +115,39 @@ def test_a_table_is_partitioned_clustered_and_described_as_declared(
     assert {item.table_id for item in client.list_tables(cloud.dataset)} == {
         *DATASETS,
         "zones",
-        "trips",
         "loads",
         "mart_loads",
+        *(view.name for view in VIEWS),
     }
+
+
+def test_views_and_their_columns_are_described_and_a_killed_load_leaves_this_to_the_next(
+    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    file = trips(tmp_path, GREEN, JAN, [10.0])
+    warehouse.replace(GREEN, JAN, file)
+    client = bigquery_client(PROJECT, "EU")
+    for view in VIEWS:
+        table = client.get_table(f"{cloud.dataset}.{view.name}")
+        assert (table.table_type, table.description) == ("VIEW", view.doc)
+        described = [(field.name, field.description) for field in table.schema]
+        assert described == [(column.name, describe(column)[:1024]) for column in view.columns]
+        types = {field["name"]: field["type"] for field in table.to_api_repr()["schema"]["fields"]}
+        assert types == {name: type_ for name, type_, _ in view_table(view).columns}
+    # As of a load that ended between two requests.
+    table = client.get_table(f"{cloud.dataset}.codes")
+    table.labels, table.schema = (
+        table.labels | {"declaration": "incomplete"},
+        [SchemaField(field.name, field.field_type) for field in table.schema],
+    )
+    client.update_table(table, ["labels", "schema"])
+    cloud.clear()
+    warehouse.replace(GREEN, JAN, file)
+    changed = {
+        one.path.rpartition("/")[2].partition("?")[0] for one in cloud.bigquery.requests if one.method == "PATCH"
+    }
+    assert changed == {"codes"}
+    assert all(field.description for field in client.get_table(f"{cloud.dataset}.codes").schema)
 
 
 def _table_id(body: dict[str, Any]) -> str:

@@ -27,6 +27,8 @@ from pipeline.marts import marts_of
 from pipeline.warehouses import open_warehouse
 from pipeline.warehouses.duckdb.file import DuckDBFile
 from pipeline.warehouses.duckdb.warehouse import DuckDBWarehouse
+from pipeline.warehouses.tables import describe
+from pipeline.warehouses.views import declared_views
 
 TESTS = Path(__file__).parents[1]
 
@@ -224,6 +226,33 @@ def test_tables_carry_types_not_null_and_comments_of_the_declarations(
     assert "1 = credit card; 2 = cash" in by_name["payment_type"]["comment"]
     tables = warehouse.query("SELECT table_name, comment FROM duckdb_tables()").to_pylist()
     assert {table["table_name"]: table["comment"] for table in tables}["green"] == GREEN.doc
+
+
+def test_views_and_their_columns_carry_comments(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    views = warehouse.query("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").to_pylist()
+    comments = {view["view_name"]: view["comment"] for view in views}
+    for view in declared_views(DATASETS.values(), ZONES):
+        assert comments.pop(view.name) == view.comment
+        sql = (
+            f"SELECT column_name, comment FROM duckdb_columns() WHERE table_name = '{view.name}' ORDER BY column_index"
+        )
+        columns = [tuple(row.values()) for row in warehouse.query(sql).to_pylist()]
+        assert columns == [(column.name, describe(column)) for column in view.columns]
+    assert comments == {}
+
+
+def test_a_view_of_the_users_own_is_not_replaced(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    with duckdb.connect(path) as connection:
+        connection.execute("CREATE VIEW Green_TripData AS SELECT 7 AS mine; CREATE VIEW other AS SELECT 1 AS one")
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    assert warehouse.query("SELECT * FROM green_tripdata").to_pylist() == [{"mine": 7}]
+    assert warehouse.validate_shared() == ["green_tripdata"]
+    with duckdb.connect(path) as connection:
+        connection.execute("DROP VIEW trips; CREATE VIEW trips AS SELECT 7 AS mine")
+    with pytest.raises(WarehouseError, match="trips already exists and is not of this package"):
+        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
 
 
 def test_a_declared_column_that_the_table_lacks_is_added_to_table_and_view(path: Path, tmp_path: Path) -> None:

@@ -32,8 +32,10 @@ from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.postgres.copy import encode
 from pipeline.warehouses.postgres.schema import PostgresDialect
 from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH_DOC, describe
+from pipeline.warehouses.views import declared_views
 
 TESTS = Path(__file__).parents[1]
+VIEWS = declared_views(DATASETS.values(), ZONES)
 MANY = 50_000
 #: Where versions of this package that swapped tables copied a month; a crash left it behind.
 INCOMING = "green_2024_01_incoming"
@@ -327,7 +329,7 @@ def test_a_new_column_reaches_all_partitions_and_a_changed_type_is_refused(db: T
 
 
 def test_a_view_on_trips_stays_when_trips_gets_columns_at_its_end_and_is_named_otherwise(db: TaxiDatabase) -> None:
-    few = ("pickup_datetime", "dropoff_datetime", "total_amount")
+    few = ("pickup_datetime", "total_amount")
     for month, names in ((JAN, few), (FEB, (*few, "dropoff_location_id"))):
         two = [DATASETS["yellow"], GREEN]
         narrow = {of.name: dataclasses.replace(of, columns=tuple(of.by_name[name] for name in names)) for of in two}
@@ -338,6 +340,35 @@ def test_a_view_on_trips_stays_when_trips_gets_columns_at_its_end_and_is_named_o
     with pytest.raises(WarehouseError, match="view mine depends on view trips.*; drop what depends on it"):
         db.load(MAR, 2.0)
     assert db.totals("mine") == db.totals() == [1.0, 1.0]
+
+
+def test_the_view_trips_of_an_older_version_gets_columns_at_its_end_and_keeps_grants_and_what_depends_on_it(
+    db: TaxiDatabase,
+) -> None:
+    db.load(JAN, 1.0)
+    columns = next(view for view in VIEWS if view.name == "trips").columns
+    names = [column.name for column in columns]
+    older = ", ".join(names[: names.index("dropoff_zone") + 1])
+    db.database.execute(
+        f"ALTER VIEW trips RENAME TO newer; CREATE VIEW trips AS SELECT {older} FROM newer; COMMENT ON VIEW trips IS "
+        "'Trips. (definition 01234567)'; GRANT SELECT ON trips TO PUBLIC; CREATE VIEW mine AS SELECT * FROM trips"
+    )
+    db.load(FEB, 2.0)
+    assert db.totals("mine") == [1.0, 2.0]
+    attributes = "attname, col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = 'trips'::regclass"
+    assert db.database.execute(f"SELECT {attributes} AND attnum > 0 ORDER BY attnum") == [
+        (column.name, describe(column)) for column in columns
+    ]
+    assert db.database.execute("SELECT relacl::text LIKE '%,=r/%' FROM pg_class WHERE relname = 'trips'") == [(True,)]
+
+
+@pytest.mark.parametrize("foreign", ["VIEW codes AS SELECT 7 AS mine", "TYPE codes AS ENUM ('a')", "SEQUENCE codes"])
+def test_whatever_has_the_name_of_a_view_stays_and_loads_go_on(foreign: str, db: TaxiDatabase) -> None:
+    db.database.execute(f"CREATE {foreign}")
+    before = db.relations("codes")
+    assert db.load(JAN, 1.0) == 1
+    assert (db.relations("codes"), db.open().validate_shared()) == (before, ["codes"])
+    assert db.totals("green_tripdata") == [1.0]
 
 
 PLAIN = [f"TABLE {name} (a int)" for name in ("green", "zones", "loads", "green_2024_01")]

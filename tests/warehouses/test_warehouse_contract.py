@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from cloud import PROJECT, Cloud
+from google.cloud.bigquery import QueryJobConfig
 from postgres import Database
 from warehouse_contract import *  # noqa: F403
 
@@ -28,17 +29,38 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def drop(url: str, request: pytest.FixtureRequest) -> Callable[[str], object]:
-    """Drops a table, as a user may do to load it again."""
+def execute(url: str, request: pytest.FixtureRequest) -> Callable[[str], object]:
+    """Runs a statement, as a user may."""
     if url.startswith("duckdb"):
 
-        def drop_in_duckdb(table: str) -> None:
+        def in_duckdb(sql: str) -> None:
             with duckdb.connect(url.removeprefix("duckdb:///")) as connection:
-                connection.execute(f"DROP TABLE {table}")
+                connection.execute(sql)
 
-        return drop_in_duckdb
+        return in_duckdb
     if url.startswith("postgres"):
         database: Database = request.getfixturevalue("database")
-        return lambda table: database.execute(f"DROP TABLE {table} CASCADE")
+        return database.execute
     cloud: Cloud = request.getfixturevalue("cloud")
-    return lambda table: bigquery_client(PROJECT, "EU").delete_table(f"{PROJECT}.{cloud.dataset}.{table}")
+
+    def in_bigquery(sql: str) -> None:
+        config = QueryJobConfig(default_dataset=f"{PROJECT}.{cloud.dataset}")
+        bigquery_client(PROJECT, "EU").query(sql, job_config=config).result()
+
+    return in_bigquery
+
+
+@pytest.fixture
+def drop(url: str, execute: Callable[[str], object], request: pytest.FixtureRequest) -> Callable[[str], object]:
+    """Drops a table, as a user may do to load it again, or a view."""
+    if url.startswith("bigquery"):
+        cloud: Cloud = request.getfixturevalue("cloud")
+        of = f"{PROJECT}.{cloud.dataset}"
+        return lambda named: bigquery_client(PROJECT, "EU").delete_table(f"{of}.{named.split()[1]}")
+    return lambda named: execute(f"DROP {named}{' CASCADE' * url.startswith('postgres')}")
+
+
+@pytest.fixture
+def create(execute: Callable[[str], object]) -> Callable[[str], object]:
+    """Creates a table of the user's own with one row."""
+    return lambda table: execute(f"CREATE TABLE {table} AS SELECT 7 AS mine")

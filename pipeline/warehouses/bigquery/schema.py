@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH, MONTH_DOC, describe
+from pipeline.warehouses.views import View
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -107,6 +108,11 @@ def ledger_tables() -> list[Table]:
     return [Table(name, doc, tuple(map(_column, columns))) for name, (doc, columns) in LEDGER.items()]
 
 
+def view_table(view: View) -> Table:
+    """The columns of a view, as those of a table."""
+    return Table(view.name, view.comment, tuple(map(_column, view.columns)))
+
+
 def evolve(table: bigquery.Table, declared: Table, label: str) -> None:
     """Change the resource of an existing table to its declaration; columns are added, none is dropped.
 
@@ -133,10 +139,21 @@ def evolve(table: bigquery.Table, declared: Table, label: str) -> None:
 def translate(sql: str, project: str, dataset: str) -> str:
     """Translate the SQL of a mart or view for BigQuery, with every table named in full.
 
-    A cast to DECIMAL(18, 2) becomes a rounded NUMERIC, since BigQuery takes no precision in a cast.
+    A cast to DECIMAL(18, 2) becomes a rounded NUMERIC, since BigQuery takes no precision in a cast, and the epoch of a
+    difference of two times becomes a DATETIME_DIFF, since BigQuery has no epoch of an interval.
     """
     import sqlglot
     from sqlglot import exp
+
+    def seconds(node: Any) -> Any:
+        if isinstance(node, exp.Extract) and node.name.upper() == "EPOCH":
+            difference = node.expression.unnest()
+            if isinstance(difference, exp.Sub):
+                ends = {"this": difference.this, "expression": difference.expression}
+                return exp.Div(
+                    this=exp.DatetimeDiff(**ends, unit=exp.var("MICROSECOND")), expression=exp.Literal.number(1_000_000)
+                )
+        return node
 
     def change(node: Any) -> Any:
         if isinstance(node, exp.Cast) and node.to.is_type("decimal") and node.to.expressions:
@@ -147,7 +164,8 @@ def translate(sql: str, project: str, dataset: str) -> str:
             node.set("catalog", exp.to_identifier(project, quoted=True))
         return node
 
-    return str(sqlglot.parse_one(sql, read="duckdb").transform(change).sql("bigquery", pretty=True, comments=False))
+    tree = sqlglot.parse_one(sql, read="duckdb").transform(seconds).transform(change)
+    return str(tree.sql("bigquery", pretty=True, comments=False))
 
 
 def replacement(mart: str, dataset: str, month: date, select: str) -> str:

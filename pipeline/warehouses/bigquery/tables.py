@@ -7,6 +7,7 @@ added in place, and nothing is dropped.
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import re
 import secrets
@@ -24,7 +25,8 @@ from pipeline.warehouses.base import Mart
 from pipeline.warehouses.bigquery import schema
 from pipeline.warehouses.bigquery.schema import LABEL, Table, label_of, literal
 from pipeline.warehouses.registry import allowed_urls
-from pipeline.warehouses.tables import MONTH, TRIPS_DOC, bind_mart, trips_view
+from pipeline.warehouses.tables import MONTH, bind_mart
+from pipeline.warehouses.views import View, declared_views, not_ours
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -41,6 +43,9 @@ _TRANSIENT_REASONS = {"rateLimitExceeded", "jobRateLimitExceeded", "backendError
 _CONCURRENT = re.compile(
     "aborted due to concurrent update|Could not serialize access|Too many DML statements outstanding"
 )
+_log = logging.getLogger("luigi-interface.pipeline.warehouses")
+#: The label of a view whose columns have no descriptions yet.
+_INCOMPLETE = "incomplete"
 _LABELS = {"made_by": "taxi-pipeline"}
 _URL = re.compile(r"bigquery://(?P<project>[a-z][a-z0-9.:-]+)/(?P<dataset>\w{1,1024})(?:\?(?P<options>.*))?")
 #: For labels see https://cloud.google.com/bigquery/docs/labels-intro#requirements
@@ -135,20 +140,36 @@ class Tables:
         return [dict(zip([field.name for field in fields], row.values(), strict=True)) for row in rows]
 
     def ensure(self, datasets: Mapping[str, Dataset], zones: Dataset, listed: dict[str, str]) -> None:
-        """Create what is not listed and evolve what differs: the dataset, its tables, the view `trips`."""
-        from google.cloud import bigquery
-
+        """Create what is not listed and evolve what differs: the dataset, its tables and views."""
         self._ensure_dataset(listed)
         self.ensure_tables([*schema.ledger_tables(), *map(schema.table_of, (*datasets.values(), zones))], listed)
-        if select := trips_view(datasets.values()):
-            view = bigquery.Table(self._reference.table("trips"))
-            view.view_query = schema.translate(select, self.project, self.dataset)
-            label = label_of(view.view_query)
-            view.description, view.labels = TRIPS_DOC, self._labels(label)
-            if listed.get("trips") != label:
-                existing = self._client.create_table(view, exists_ok=True, retry=retry_policy())
-                if existing.labels.get(LABEL) != label:
-                    self._client.update_table(view, ["view_query", "description", "labels"], retry=retry_policy())
+        changed = [self._ensure_view(view, listed) for view in declared_views(datasets.values(), zones)]
+        if any(changed) and (names := foreign_views(datasets, zones, listed)):
+            _log.warning(not_ours(names))
+
+    def _ensure_view(self, view: View, listed: Mapping[str, str]) -> bool:
+        """Create or replace the view unless it is as declared or not ours; returns whether it was changed."""
+        from google.cloud import bigquery
+
+        query = schema.translate(view.select, self.project, self.dataset)
+        label = label_of(f"{view.comment} {query}")
+        if listed.get(view.name) == label or (listed.get(view.name) == "" and not view.is_required):
+            return False
+        resource = bigquery.Table(self._reference.table(view.name))
+        resource.view_query, resource.description = query, view.doc
+        # The label is final once the columns have their descriptions, which a new view cannot have.
+        resource.labels = self._labels(_INCOMPLETE)
+        existing = self._client.create_table(resource, exists_ok=True, retry=retry_policy())
+        found = existing.labels.get(LABEL)
+        if found == label or (found is None and not view.is_required):
+            return False  # Another worker or the user has just created it.
+        if found != _INCOMPLETE or view.name in listed:
+            self._client.update_table(resource, ["view_query", "description", "labels"], retry=retry_policy())
+        # A resource without etag: another worker may do the same.
+        described = bigquery.Table(self._reference.table(view.name), schema=schema.view_table(view).fields())
+        described.labels = self._labels(label)
+        self._client.update_table(described, ["schema", "labels"], retry=retry_policy())
+        return True
 
     def ensure_tables(self, tables: Iterable[Table], listed: dict[str, str]) -> None:
         """Create or evolve those of the tables that are not listed with their label; `listed` is updated."""
@@ -256,6 +277,12 @@ class Tables:
             f"SELECT '' AS dataset, DATE '2000-01-01' AS {MONTH}, built.* FROM (\n{select}\n) AS built WHERE FALSE"
         )
         self.run("create", f"mart {name}", sql)
+
+
+def foreign_views(datasets: Mapping[str, Dataset], zones: Dataset, listed: Mapping[str, str]) -> list[str]:
+    """The names of declared views that belong to something else: it has no label of ours."""
+    views = declared_views(datasets.values(), zones)
+    return [view.name for view in views if listed.get(view.name) == "" and not view.is_required]
 
 
 def parse_url(url: str) -> Tables:

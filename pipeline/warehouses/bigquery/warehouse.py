@@ -26,7 +26,7 @@ from pipeline.months import label
 from pipeline.version import __version__
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord, StoredFile, Warehouse, query_error
 from pipeline.warehouses.bigquery.schema import ledger_tables, literal, table_of
-from pipeline.warehouses.bigquery.tables import Tables
+from pipeline.warehouses.bigquery.tables import Tables, foreign_views
 from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.tables import LEDGER, MOMENT
 
@@ -154,6 +154,11 @@ class BigQueryWarehouse(Warehouse):
         """Whether the external tables over this lake exist as declared; one listing."""
         with self._translated("external tables"):
             return self._tables.has_external(lake, [*self._datasets.values(), self._zones])
+
+    def validate_shared(self) -> list[str]:
+        """By the labels of one listing."""
+        with self._translated("warehouse"):
+            return foreign_views(self._datasets, self._zones, self._tables.listed())
 
     def query(self, sql: str) -> pa.Table:
         """Run one statement that only reads."""

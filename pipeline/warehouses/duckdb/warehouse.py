@@ -67,10 +67,17 @@ class DuckDBDialect(Dialect):
             columns.setdefault(table, {})[column] = TableColumn(type_, not nullable, comment or "")
         return {name: Table(comment or "", columns[name]) for name, comment in comments}
 
-    def view_comment(self, connection: Any) -> str | None:
-        """From `duckdb_views()`."""
-        row = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'trips'").fetchone()
-        return row[0] if row else None
+    def comments(self, connection: Any, names: list[str]) -> dict[str, str]:
+        """From `duckdb_views()` and `duckdb_tables()`; names differ in more than case."""
+        rows = connection.execute(
+            " UNION ALL ".join(
+                f"SELECT {kind}_name, coalesce(comment, '') FROM duckdb_{kind}s() WHERE NOT internal "
+                f"AND schema_name = 'main' AND list_contains($1, lower({kind}_name))"
+                for kind in ("view", "table")
+            ),
+            [names],
+        )
+        return dict(rows.fetchall())
 
     def shape(self, connection: Any, select: str) -> dict[str, str]:
         """By DESCRIBE."""
@@ -165,10 +172,11 @@ class DuckDBWarehouse(Warehouse):
         impatient = DuckDBWarehouse(replace(self._file, lock_timeout_s=0), self._datasets, self._zones)
         return super(DuckDBWarehouse, impatient).changed_rows(dataset)
 
-    def validate_shared(self) -> None:
+    def validate_shared(self) -> list[str]:
         """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
             schema.missing(connection, _DIALECT, self._datasets.values(), self._zones)
+            return schema.foreign_views(connection, _DIALECT, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Run it without access to other files or the network; waits while another process writes."""

@@ -13,6 +13,7 @@ from pipeline.months import add_months
 from pipeline.warehouses.postgres.server import elsewhere
 from pipeline.warehouses.schema import Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
+from pipeline.warehouses.views import View
 
 _IN_SCHEMA = "relnamespace = quote_ident(current_schema())::regnamespace"
 
@@ -52,23 +53,29 @@ class PostgresDialect:
             columns.setdefault(table, {})[column] = TableColumn(type_name, required, comment or "")
         return {name: Table(comments[name], definitions) for name, definitions in columns.items()}
 
-    def view_comment(self, connection: Any) -> str | None:
-        """From `pg_description`."""
-        row = connection.execute(
-            "SELECT coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
-            f"WHERE {_IN_SCHEMA} AND relname = 'trips'"
-        ).fetchone()
-        return row[0] if row else None
+    def comments(self, connection: Any, names: list[str]) -> dict[str, str]:
+        """From `pg_description`; a type of that name would be in a view's way, too."""
+        rows = connection.execute(
+            "SELECT relname::text, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
+            f"WHERE {_IN_SCHEMA} AND relname = ANY($1) UNION ALL SELECT typname::text, '' FROM pg_type "
+            "WHERE typnamespace = quote_ident(current_schema())::regnamespace AND typrelid = 0 AND typname = ANY($1)",
+            [names],
+        )
+        return dict(rows.fetchall())
 
     def elsewhere(self, connection: Any) -> str:
         """With the URL of another schema."""
         return elsewhere(connection)
 
-    def view(self, select: str) -> str:
-        """Replaced in place, which keeps grants; Postgres allows that only if the same columns come first."""
+    def view(self, view: View) -> str:
+        """Replaced in place, which keeps grants; Postgres allows that only if the same columns come first.
+
+        Otherwise it is dropped and created again, which fails if something depends on it.
+        """
+        name, select = view.name, view.select
         return (
-            f"DO $do$ BEGIN CREATE OR REPLACE VIEW trips AS {select}; "
-            f"EXCEPTION WHEN invalid_table_definition THEN DROP VIEW trips; CREATE VIEW trips AS {select}; END $do$"
+            f"DO $do$ BEGIN CREATE OR REPLACE VIEW {name} AS {select}; EXCEPTION WHEN invalid_table_definition "
+            f"THEN DROP VIEW {name}; CREATE VIEW {name} AS {select}; END $do$"
         )
 
     def shape(self, connection: Any, select: str) -> dict[str, str]:

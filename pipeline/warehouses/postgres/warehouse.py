@@ -35,6 +35,7 @@ from pipeline.warehouses.schema import (
     evolve,
     evolve_mart,
     fill_mart,
+    foreign_views,
     forget_load,
     missing,
     read_ledger,
@@ -43,6 +44,7 @@ from pipeline.warehouses.schema import (
     validate_types,
 )
 from pipeline.warehouses.tables import LEDGER, MONTH
+from pipeline.warehouses.views import declared_views
 
 if TYPE_CHECKING:
     import psycopg
@@ -145,10 +147,15 @@ class PostgresWarehouse(Warehouse):
 
         return self._run(subject, work)
 
-    def validate_shared(self) -> None:
+    def validate_shared(self) -> list[str]:
         """By the statements that a load would run first."""
         datasets, zones = self._datasets.values(), self._zones
-        self._server.run("warehouse", lambda connection: missing(connection, _DIALECT, datasets, zones))
+
+        def work(connection: psycopg.Connection[Any]) -> list[str]:
+            missing(connection, _DIALECT, datasets, zones)
+            return foreign_views(connection, _DIALECT, datasets, zones)
+
+        return self._server.run("warehouse", work)
 
     def query(self, sql: str) -> pa.Table:
         """In a read-only transaction."""
@@ -171,7 +178,8 @@ class PostgresWarehouse(Warehouse):
             evolve(connection, _DIALECT, datasets, self._zones)
 
         if missing(connection, _DIALECT, datasets, self._zones):
-            retry_locked(connection, subject, [*self._datasets, "trips"], self._limit_s, change)
+            names = [*self._datasets, *(view.name for view in declared_views(datasets, self._zones))]
+            retry_locked(connection, subject, names, self._limit_s, change)
 
     def _change(
         self, connection: psycopg.Connection[Any], dataset: Dataset, month: date | None, change: Callable[[], None]
