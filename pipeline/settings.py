@@ -135,6 +135,13 @@ class Settings:
     )
 
 
+#: What `pipeline demo` fills, and --demo looks at.
+DEMO = {
+    "lake": "data/sample/lake",
+    "warehouse": "duckdb:///data/sample/warehouse.duckdb",
+    "logs": "data/sample/logs",
+}
+
 #: The table by name.
 FIELDS: dict[str, Field] = {each.name: replace(each.metadata["row"], name=each.name) for each in fields(Settings)}
 
@@ -237,9 +244,12 @@ def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
 def suggested_command(*words: str) -> str:
     """The `pipeline` command line with these words and the settings of this process.
 
-    Settings from luigi.cfg and environment need no option. A secret is shown as an ellipsis.
+    Settings from luigi.cfg and environment need no option; those of the sample are --demo. A secret is shown as an
+    ellipsis.
     """
     settings, options = current_settings(), list[str]()
+    if is_demo(settings):
+        return shlex.join(["pipeline", *words[:1], "--demo", *words[1:]])
     for name, row in FIELDS.items():
         if row.option:
             text, _ = _written(row, None, with_options=False)
@@ -247,6 +257,11 @@ def suggested_command(*words: str) -> str:
             value = getattr(settings, name)
             options += [row.flag, _without_secret(value) if row.is_secret else value] if value != usual else []
     return shlex.join(["pipeline", *words, *options])
+
+
+def is_demo(settings: Settings) -> bool:
+    """Whether these settings are those of --demo; its source has another address each time."""
+    return all(getattr(settings, name) == value for name, value in DEMO.items())
 
 
 def _without_secret(value: str) -> str:

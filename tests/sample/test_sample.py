@@ -156,7 +156,7 @@ def test_the_zones_are_tlc_s_265_with_names_that_are_not_unique_and_na_as_a_valu
     assert table["LocationID"].to_pylist() == list(range(1, 266))
     assert table["Zone"].to_pylist()[55] == table["Zone"].to_pylist()[56]
     assert table.slice(263).to_pylist() == [
-        {"LocationID": 264, "Borough": "Unknown", "Zone": "NA", "service_zone": "N/A"},
+        {"LocationID": 264, "Borough": "Unknown", "Zone": "N/A", "service_zone": "N/A"},
         {"LocationID": 265, "Borough": "N/A", "Zone": "Outside of NYC", "service_zone": "N/A"},
     ]
 
