@@ -49,7 +49,7 @@ GROUP BY pickup_zone, pickup_borough
 ORDER BY trips DESC, pickup_zone
 LIMIT 5
 """
-_TIPS = "SELECT payment, count(*) AS trips, round(avg(tip_amount), 2) AS tip FROM trips GROUP BY payment"
+_TIPS = "SELECT payment, count(*) AS trips, round(avg(tip_amount), 2) AS tip FROM trips GROUP BY 1 ORDER BY 2 DESC"
 
 
 @click.command()
