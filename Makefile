@@ -33,6 +33,7 @@ $(EMULATORS)/ready: tests/emulators-constraints.txt
 
 emulators: $(EMULATORS)/ready  ## set up the BigQuery emulator that tests run against
 
+# Tests of the board in a browser need Debian's chromium, which .ci/run installs; without it they are left out.
 test: lint  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
 	@if $(EMULATORS_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 	  $(MAKE) --no-print-directory emulators; \

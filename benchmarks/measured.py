@@ -74,9 +74,9 @@ def interleaved(ways: Mapping[str, Callable[[], Usage]], repeats: int) -> dict[s
     return runs
 
 
-def ratio(runs: Sequence[Usage], reference: Sequence[Usage]) -> float:
-    """How many times as long as the reference of the same round, in the median: what drifts, drifts for both."""
-    return statistics.median(run.wall_s / other.wall_s for run, other in zip(runs, reference, strict=True))
+def ratio(runs: Sequence[Usage], reference: Sequence[Usage], of: str = "wall_s") -> float:
+    """How many times as much as the reference of the same round, in the median: what drifts, drifts for both."""
+    return statistics.median(float(getattr(a, of) / getattr(b, of)) for a, b in zip(runs, reference, strict=True))
 
 
 @contextmanager

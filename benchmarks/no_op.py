@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -39,15 +41,11 @@ PIPELINE = "pipeline backfill all 2009..2025"
 
 
 def main() -> None:
-    options = _options()
-    with working_folder(options.folder) as folder, sample_process("--rows", "20") as site:
-        data = folder / "data"
-        if options.data:
-            shutil.copytree(options.data, data, symlinks=True)
-        used = measure([BIN / "pipeline", *PIPELINE.split()[1:]], folder=folder, PIPELINE_SOURCE=site)
-        print(f"# all months made, or found, in {used.wall_s:.0f} s", file=sys.stderr)
-        if options.keep:
-            shutil.copytree(data, options.keep)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default %(default)s)")
+    add_options(parser)
+    options = parser.parse_args()
+    with complete_months(options) as (folder, site):
         runs = interleaved(
             {
                 "interpreter and imports": partial(_imports, folder),
@@ -58,7 +56,7 @@ def main() -> None:
             },
             options.repeats,
         )
-    print(f"{sum(map(len, map(_months, DATASETS.values())))} months\n")
+    print(f"{MONTHS} months\n")
     medians = {name: Usage.median(took) for name, took in runs.items()}
     print_table(
         ("run", "wall s", "fastest", "CPU s", "peak MB"),
@@ -78,25 +76,51 @@ def main() -> None:
         sys.exit(f"finding nothing to do took {slowest_s:.1f} s; less than {PROMISE_S:g} s are promised")
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `complete_months`."""
+    parser.add_argument("--data", type=Path, help="a folder with all months, of which a copy is used")
+    parser.add_argument("--keep", type=Path, help="leave all months in this new folder, for --data")
+    parser.add_argument("--folder", type=Path, help="work below this folder (default: where temporary files go)")
+
+
+@contextmanager
+def complete_months(options: argparse.Namespace) -> Iterator[tuple[Path, str]]:
+    """A folder with all months in `data`, and the address of the site that they come from."""
+    with working_folder(options.folder) as folder, sample_process("--rows", "20") as site:
+        data = folder / "data"
+        if options.data:
+            shutil.copytree(options.data, data, symlinks=True)
+        used = measure([BIN / "pipeline", *PIPELINE.split()[1:]], folder=folder, PIPELINE_SOURCE=site)
+        print(f"# all months made, or found, in {used.wall_s:.0f} s", file=sys.stderr)
+        if options.keep:
+            shutil.copytree(data, options.keep)
+        yield folder, site
+
+
+def take_out(data: Path, month: date) -> None:
+    """Take this yellow month out of lake and warehouse."""
+    store, raw = open_store(str(data / "lake")), lake.raw_key(YELLOW, f"{YELLOW.base_name(month)}.parquet")
+    for key in (raw, lake.sidecar_key(raw), lake.trips_key(YELLOW, month), lake.checks_key(YELLOW, month)):
+        store.delete(key)
+    warehouse_in(data).forget(YELLOW, month)
+
+
+def warehouse_in(data: Path) -> Warehouse:
+    """The warehouse of the folder."""
+    return open_warehouse(f"duckdb:///{data}/warehouse.duckdb")
+
+
 def _run(command: str, folder: Path, site: str, *, missing: bool) -> Usage:
     data = folder / "data"
-    warehouse = open_warehouse(f"duckdb:///{data}/warehouse.duckdb")
     if missing:
-        _take_out(data / "lake", warehouse)
+        take_out(data, LAST)
     program, *arguments = command.split()
     used = measure([BIN / program, *arguments], folder=folder, PIPELINE_SOURCE=site)
-    absent = [name for name, spec in DATASETS.items() if set(_months(spec)) - set(warehouse.loads(spec))]
+    loads = warehouse_in(data).loads
+    absent = [name for name, spec in DATASETS.items() if set(_months(spec)) - set(loads(spec))]
     if absent:
         sys.exit(f"{command}: did not load all months of {absent}")
     return used
-
-
-def _take_out(folder: Path, warehouse: Warehouse) -> None:
-    """Take the last yellow month out of lake and warehouse."""
-    store, raw = open_store(str(folder)), lake.raw_key(YELLOW, f"{YELLOW.base_name(LAST)}.parquet")
-    for key in (raw, lake.sidecar_key(raw), lake.trips_key(YELLOW, LAST), lake.checks_key(YELLOW, LAST)):
-        store.delete(key)
-    warehouse.forget(YELLOW, LAST)
 
 
 def _imports(folder: Path) -> Usage:
@@ -109,13 +133,7 @@ def _months(spec: Dataset) -> list[date]:
     return month_range(first, LAST)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (default %(default)s)")
-    parser.add_argument("--data", type=Path, help="a folder with all months, of which a copy is used")
-    parser.add_argument("--keep", type=Path, help="leave all months in this new folder, for --data")
-    parser.add_argument("--folder", type=Path, help="work below this folder (default: where temporary files go)")
-    return parser.parse_args()
+MONTHS = sum(map(len, map(_months, DATASETS.values())))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@
 #   BUILD_ARGS="…"            more options for docker build, such as --network host or --build-arg PYTHON_IMAGE=…
 #   EMULATORS=0               without the emulators of Google Cloud
 #   GCLOUD=1                  with the gcloud image, which needs Google's package repository
-#   PORT=18082                port of 127.0.0.1 for luigid
+#   PORT=18082                port of 127.0.0.1 for the board and luigid
 #   REACH="…"                 command before curl, if ports are published in another network namespace
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -112,7 +112,7 @@ luigid_state() {
 import json, urllib.parse as p, urllib.request as u
 def tasks(status):
     data = p.urlencode({'data': json.dumps({'status': status, 'upstream_status': '', 'limit': False})})
-    return json.load(u.urlopen('http://127.0.0.1:8082/api/task_list?' + data))['response']
+    return json.load(u.urlopen('http://127.0.0.1:$PORT/api/task_list?' + data))['response']
 if '$1' == 'finished':
     print(len(tasks('DONE')))
 else:
@@ -140,13 +140,22 @@ for name in luigid postgres worker schedule sample; do
 done
 is "only 127.0.0.1 is published" "127.0.0.1:$PORT" "$(docker ps --filter "label=com.docker.compose.project=$project" --format '{{.Ports}}' | grep -oE '[0-9.:]+:[0-9]+->' | sort -u | tr -d '>-')"
 if command -v curl > /dev/null; then
-  # shellcheck disable=SC2086 # A command with its arguments.
-  is "the visualiser answers" 200 "$(${REACH:-} curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT/static/visualiser/index.html" || true)"
+  status() { ${REACH:-} curl -s -o "$root/page" -w '%{http_code}' "$@" || true; }
+  board=http://127.0.0.1:$PORT
+  is "the board asks for its link" 403 "$(status "$board/")"
+  link=$(compose exec -T luigid pipeline board --link --port "$PORT")
+  is "the link opens it" 200 "$(status --cookie-jar "$root/cookies" "$link")"
+  is "only once" 403 "$(status "$link")"
+  is "then the browser has a cookie" 200 "$(status --cookie "$root/cookies" "$board/")"
+  has "which shows the months" green "$root/page"
+  check "no log has a token" bash -c "! docker logs $(service luigid) 2>&1 | grep -q token"
+  is "the visualiser answers" 200 "$(status --cookie "$root/cookies" "$board/luigid/static/visualiser/index.html")"
+  is "another web page cannot use luigid" 403 "$(status --header 'Origin: http://evil.example' --data 'data={}' "$board/api/prune")"
 fi
 
 reaches() { docker exec "$(service "$1" | head -1)" timeout 3 bash -c ": > /dev/tcp/$2/$3" 2> /dev/null; }
-check "a worker reaches luigid and Postgres" eval "reaches worker luigid 8082 && reaches worker postgres 5432"
-check "a service that needs neither reaches neither" eval "! reaches sample luigid 8082 && ! reaches sample postgres 5432"
+check "a worker reaches luigid and Postgres" eval "reaches worker luigid $PORT && reaches worker postgres 5432"
+check "a service that needs neither reaches neither" eval "! reaches sample luigid $PORT && ! reaches sample postgres 5432"
 
 echo "== schedule"
 scheduled() { [ "$(compose exec -T schedule cat /tmp/schedule)" = 0 ]; }
@@ -245,7 +254,7 @@ if [ -n "$rootless" ] && [ "$code" = 0 ]; then
   echo "  skip  this engine does not limit memory"
 else
   is "a backfill with too little memory ends with" 1 "$code"
-  has "with this message" "the step's process was killed (signal 9), most likely because memory ran out" "$root/memory.log"
+  has "with this message" "the step's process was killed (signal 9), most likely because the machine ran out of memory" "$root/memory.log"
 fi
 
 for name in luigid postgres; do
@@ -283,7 +292,7 @@ first=$(clone one ps --quiet luigid)
 check "each has its own luigid" [ -n "$first" -a "$first" != "$(clone two ps --quiet luigid)" ]
 clone two down --volumes --timeout 5 > "$root/two.log" 2>&1 || bad "the second is removed"
 is "after the second is removed with its volumes, the first still runs" "running 0" "$(docker inspect --format '{{.State.Status}} {{.RestartCount}}' "$first")"
-check "with its volumes" [ "$(docker volume ls --quiet | grep -cF "$(docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "$first")_")" = 2 ]
+check "with its volumes" [ "$(docker volume ls --quiet | grep -cF "$(docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "$first")_")" = 1 ]
 if [ "$(id -u)" = 0 ] && [ -z "$rootless" ]; then
   chown -R 0:0 "$root/two"
   clone two up --detach --no-build luigid > "$root/two.log" 2>&1 && code=0 || code=$?

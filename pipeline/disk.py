@@ -16,6 +16,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOLCK, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+def nearest_folder(path: str | Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    absolute = Path(path).absolute()
+    return next(each for each in (absolute, *absolute.parents) if each.exists())
+
+
 def sync(path: Path) -> None:
     """Write a file or a folder to the disk, so that no rename survives a crash without the renamed content.
 

@@ -108,3 +108,8 @@ def inventory_of(settings: Settings, through: str = STEPS[-1]) -> Inventory:
     """A new inventory; it has no warehouse when the step `through` ends in the lake."""
     warehouse = None if BY_NAME[through].files else warehouse_of(settings)
     return Inventory(store_of(settings), source_of(settings), warehouse)
+
+
+def warehouse_file(settings: Settings) -> Path | None:
+    """The local file of the warehouse; None where it is a server."""
+    return engine_of(settings.warehouse).local_file(settings.warehouse)

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, lru_cache
@@ -247,16 +248,41 @@ def suggested_command(*words: str) -> str:
     Settings from luigi.cfg and environment need no option; those of the sample are --demo. A secret is shown as an
     ellipsis.
     """
-    settings, options = current_settings(), list[str]()
-    if is_demo(settings):
+    if is_demo(current_settings()):
         return shlex.join(["pipeline", *words[:1], "--demo", *words[1:]])
+    options = [
+        part for row, value in _options_needed() for part in (row.flag, "…" if _is_secret(row, value) else value)
+    ]
+    return shlex.join(["pipeline", *words, *options])
+
+
+def child_command(*words: str) -> tuple[list[str], dict[str, str]]:
+    """The same command for a child process: its arguments, and its environment, which has the secrets."""
+    arguments, environment = [sys.executable, "-m", "pipeline", *words], dict(os.environ)
+    if is_demo(current_settings()):
+        return [*arguments, "--demo"], environment
+    for row, value in _options_needed():
+        if _is_secret(row, value):
+            environment[row.variable] = value
+        else:
+            arguments += [row.flag, value]
+    return arguments, environment
+
+
+def _options_needed() -> list[tuple[Field, str]]:
+    """The settings of this process that luigi.cfg and the environment would not give to a command."""
+    needed = []
     for name, row in FIELDS.items():
         if row.option:
             text, _ = _written(row, None, with_options=False)
             usual = row.default if text is None else row.parse(_plain(row, text))
-            value = getattr(settings, name)
-            options += [row.flag, _without_secret(value) if row.is_secret else value] if value != usual else []
-    return shlex.join(["pipeline", *words, *options])
+            value = getattr(current_settings(), name)
+            needed += [(row, str(value))] if value != usual else []
+    return needed
+
+
+def _is_secret(row: Field, value: str) -> bool:
+    return row.is_secret and _without_secret(value) != value
 
 
 def is_demo(settings: Settings) -> bool:

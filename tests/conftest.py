@@ -15,7 +15,7 @@ import pytest
 from pipeline.sample import SampleSite
 
 pytest.register_assert_rewrite("warehouse_contract")
-pytest_plugins = ["emulators", "cloud", "postgres"]
+pytest_plugins = ["emulators", "cloud", "postgres", "browsers"]
 
 ROOT = Path(__file__).parent.parent
 

@@ -31,8 +31,8 @@ ARROWS = """
     __main__    cli
 
     cli         board runs state tasks conform places settings datasets lake marts source warehouses sample.process
-    board       runs state tasks.logs places settings datasets marts source.retries
-    runs        tasks lake.planning state places settings source.retries datasets marts warehouses.base
+    board       runs state tasks.logs tasks.luigi_options places settings datasets lake marts source.retries
+    runs        tasks lake state places settings source.retries datasets marts warehouses.base
     tasks       runs.events state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake
     state       conform.check datasets lake marts source warehouses.base
@@ -81,8 +81,9 @@ DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}
 
-#: Who reads the environment: for settings, and for what Google's own libraries, Luigi and requests read there.
-ENVIRONMENT = ("settings", "lake", "source", "tasks")
+#: Who reads the environment: for settings, for what Google's own libraries, Luigi and requests read there, and whether
+#: there is a desktop.
+ENVIRONMENT = ("settings", "lake", "source", "tasks", "cli")
 
 MOST_LINES = 400
 

@@ -21,6 +21,7 @@ import requests
 from conftest import ROOT
 from emulators import BigQueryEmulator, free_port
 
+from pipeline.cli.board import board
 from pipeline.tasks.luigi_options import default_options
 
 DOCKER = ROOT / "docker"
@@ -205,7 +206,7 @@ def test_ports_are_published_to_this_machine_only(service: Any) -> None:
 
 def test_a_service_is_only_in_the_networks_that_it_needs(compose: Any) -> None:
     networks = {name: {*service.get("networks", ["default"])} for name, service in compose["services"].items()}
-    assert networks["luigid"] == {"steps"}
+    assert networks["luigid"] == {"steps", "warehouse"}
     assert networks["postgres"] == {"warehouse"}
     assert compose["networks"] == {"steps": None, "warehouse": {"internal": True}}
     for name, service in compose["services"].items():
@@ -228,12 +229,22 @@ def test_no_mounted_folder_is_created_as_root_and_the_key_is_read_only(service: 
 
 
 def test_workers_the_command_and_the_schedule_share_luigid_and_postgres(compose: Any) -> None:
-    for name in ("worker", "schedule", "cli"):
+    for name in ("luigid", "worker", "schedule", "cli"):
         environment = compose["services"][name]["environment"]
-        assert environment["LUIGI_SCHEDULER_URL"] == "http://luigid:8082"
+        assert environment["LUIGI_SCHEDULER_URL"] == "http://luigid:${LUIGID_PORT:-8082}"
         assert environment["PIPELINE_WAREHOUSE"] == "postgresql://taxi@postgres/ny_taxi"
     for name in ("gcp", "gcp-schedule", "emulated"):
         assert compose["services"][name]["environment"]["LUIGI_SCHEDULER_URL"] == "", "its workers use Postgres"
+
+
+def test_the_board_of_the_stack_only_shows_and_prints_no_link_into_its_log(compose: Any) -> None:
+    service = compose["services"]["luigid"]
+    port = "${LUIGID_PORT:-8082}"
+    assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+    read = board.make_context("board", [part.replace(port, "8082") for part in service["command"][1:]], obj=None).params
+    assert (read["luigid"], read["allow_runs"], read["is_quiet"]) == (True, False, True)
+    assert (read["address"], read["port"], read["names"]) == ("0.0.0.0", 8082, ("luigid",))
+    assert int(service["mem_limit"].removesuffix("m")) <= 252
 
 
 # Settings in several files
@@ -276,20 +287,6 @@ def test_luigi_in_containers_has_the_options_that_the_package_needs() -> None:
     assert written["core"]["scheduler_url"] == "${LUIGI_SCHEDULER_URL}"
     del written["core"]["scheduler_url"]
     assert {section: dict(written[section]) for section in written.sections()} == default_options()
-
-
-def test_luigid_differs_from_its_sample_only_where_a_comment_says_so() -> None:
-    sample, ours = configparser.ConfigParser(interpolation=None), configparser.ConfigParser(interpolation=None)
-    sample.read(ROOT / "docs" / "luigid.cfg", encoding="utf-8")
-    ours.read(DOCKER / "luigid.cfg", encoding="utf-8")
-    assert {*ours.sections()} == {*sample.sections(), "core"}
-    differing = {
-        name
-        for section in sample.sections()
-        for name in sample[section]
-        if sample[section][name] != ours[section][name]
-    }
-    assert differing == {"retry_count"}
 
 
 def scheduled(tmp_path: Path, seconds: float, **environment: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import tornado.locale
-from tornado.web import RequestHandler
+from tornado.log import app_log
+from tornado.web import HTTPError, RequestHandler
 
-from pipeline.board.access import Access, Refused
+from pipeline.board.access import Access, Refused, check_origin
+from pipeline.board.live import Live
 from pipeline.errors import PipelineError, visible
 
 LANGUAGES = {"en": "English", "ko": "한국어"}
@@ -27,6 +30,7 @@ _HEADERS = {
 class Checked(RequestHandler):
     """A handler that answers only those that may use the board."""
 
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST")
     needs_login = True
 
     @property
@@ -45,9 +49,25 @@ class Checked(RequestHandler):
         """Refuse a request before its handler sees it."""
         self.access.check_host(self.request)
         if self.request.method not in ("GET", "HEAD"):
-            self.access.check_write(self.request)
+            check_origin(self.request, needs_mark=True)
+        self.check_login()
+
+    def check_login(self) -> None:
+        """Refuse a browser without the cookie of this board."""
         if self.needs_login and not self.is_logged_in():
             raise Refused("this browser has no access yet")
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse a write without the token of a page."""
+        try:
+            super().check_xsrf_cookie()
+        except HTTPError as error:
+            raise Refused("the page with this button is out of date; open it again") from error
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Log a fault of the board; never the query, which may have a token."""
+        if not isinstance(value, (HTTPError, PipelineError)):
+            app_log.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
     def is_logged_in(self) -> bool:
         """Whether the request has the cookie of this board."""
@@ -55,7 +75,17 @@ class Checked(RequestHandler):
 
 
 class Page(Checked):
-    """A page for people."""
+    """A page for people; an exception that is the user's to solve is shown in it."""
+
+    @property
+    def live(self) -> Live:
+        """What the board knows."""
+        live: Live = self.settings["live"]
+        return live
+
+    async def ask(self, question: str, **values: Any) -> Any:
+        """The answer of the answering process."""
+        return await self.settings["questions"].ask(question, **values)
 
     def prepare(self) -> None:
         """Also take the token of a link, and the choice of a language."""
@@ -71,10 +101,15 @@ class Page(Checked):
             return
         super().prepare()
         language = self.get_query_argument("lang", "")
-        if language in LANGUAGES:
+        if language in LANGUAGES and self.request.method == "GET":
             self.set_cookie("board_language", language, expires_days=365, samesite="Strict", httponly=True)
             rest = [each for each in parse_qsl(self.request.query) if each[0] != "lang"]
-            self.redirect(f"{self.request.path}{'?' if rest else ''}{urlencode(rest)}")
+            # Without the path, which could begin with the name of another site: //evil.example/
+            self.redirect(f"?{urlencode(rest)}")
+
+    def head(self, *arguments: str, **named: str) -> Any:
+        """The headers of the page."""
+        return self.get(*arguments, **named)
 
     def get_user_locale(self) -> tornado.locale.Locale | None:
         """The language that was chosen; None for that of the browser."""
@@ -89,19 +124,17 @@ class Page(Checked):
             "languages": LANGUAGES,
             "allow_runs": self.settings["options"].allow_runs,
             "has_luigid": self.settings["options"].luigid,
+            #: Only a page without a server has the style sheet in it.
+            "css": "",
         }
 
     def write_error(self, status_code: int, **named: Any) -> None:
         """Show the error in a page: the message and the remedy, never a traceback."""
         error = named.get("exc_info", (None, None, None))[1]
-        message = self._reason
+        message = f"HTTP {status_code}"
         if isinstance(error, PipelineError):
+            self.set_status(400 if error.code == "usage" else 409)
             message = error.words
         elif isinstance(error, Refused):
-            message = error.message
-        self.finish(self.render_string("error.html", status=status_code, message=message))
-
-    def fail(self, error: PipelineError) -> None:
-        """Answer with the error, which is the user's."""
-        self.set_status(400 if error.code == "usage" else 409)
-        self.finish(self.render_string("error.html", status=self.get_status(), message=error.words))
+            message = self.locale.translate(error.message) % error.values
+        self.finish(self.render_string("error.html", status=self.get_status(), message=message))

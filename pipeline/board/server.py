@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
-import os
 import signal
-import sys
 import webbrowser
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from socket import socket
+from threading import Thread
 from typing import Any
 
 import tornado.locale
@@ -19,20 +20,31 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.log import app_log
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.web import Application, HTTPError, StaticFileHandler
 
 from pipeline.board import actions, pages
-from pipeline.board.access import LOOPBACK, Access, link_of
+from pipeline.board.access import LOOPBACK, Access, new_link, private_file
 from pipeline.board.handler import Checked
 from pipeline.board.live import Live
 from pipeline.board.questions import Questions
-from pipeline.errors import visible
+from pipeline.errors import UsageError, visible
 from pipeline.settings import current_settings
 
 _FOLDER = Path(__file__).parent
-#: A request of a page is small; a worker sends its tasks to luigid.
-_MOST_BODY_BYTES, _MOST_HEADER_BYTES = 1 << 20, 1 << 14
 _MOST_CONNECTIONS = 256
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_MONTH = r"/months/(?P<dataset>[a-z]{1,20})(?:/(?P<month>\d{4}-\d\d))?"
+_PAGES: tuple[Any, ...] = (
+    (r"/", pages.Grid),
+    (_MONTH, pages.Month),
+    (rf"{_MONTH}/data", pages.MonthData),
+    (r"/runs", pages.Runs),
+    (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
+    (r"/events", pages.Events),
+)
+#: Only with --allow-runs.
+_ACTIONS: tuple[Any, ...] = ((r"/actions", actions.Choose), (r"/actions/(?P<action>[a-z]+)", actions.Action))
 
 
 @dataclass(frozen=True)
@@ -59,32 +71,40 @@ class _Static(Checked, StaticFileHandler):
 
     needs_login = False
 
+    def parse_url_path(self, url_path: str) -> str:
+        """The path of the file; no file has a NUL in its name, and asking for one would be a fault."""
+        if "\0" in url_path:
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
+
 
 class _Server(HTTPServer):
-    """Holds a bounded number of connections."""
+    """Holds a bounded number of connections: one more closes the oldest, so that idle ones never keep others out."""
+
+    def initialize(self, *arguments: Any, **named: Any) -> None:
+        super().initialize(*arguments, **named)
+        self._streams: dict[IOStream, None] = {}
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Close a connection that is one too many."""
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            stream.close()
-        else:
-            super().handle_stream(stream, address)
+        """Serve a connection."""
+        if len(self._streams) >= _MOST_CONNECTIONS:
+            oldest = next(iter(self._streams))
+            del self._streams[oldest]
+            oldest.close()
+        self._streams[stream] = None
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: Any) -> None:
+        """Forget a connection."""
+        super().on_close(server_conn)
+        self._streams.pop(server_conn.stream, None)
 
 
-def application(options: Options, access: Access, questions: Questions, live: Live, **extra: Any) -> Application:
-    """All addresses of the board."""
+def _application(options: Options, access: Access, questions: Questions, live: Live) -> Application:
+    """All addresses of the board but those of luigid."""
     tornado.locale.load_translations(str(_FOLDER / "locale"))
-    month = r"/(?P<dataset>[a-z]{1,20})(?:/(?P<month>\d{4}-\d\d))?"
-    routes: list[Any] = [
-        (r"/", pages.Grid),
-        (rf"/months{month}", pages.Month),
-        (r"/runs", pages.Runs),
-        (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
-        (r"/events", pages.Events),
-        *([(r"/actions/(?P<action>[a-z]+)", actions.Action)] if options.allow_runs else []),
-    ]
     return Application(
-        [*extra.pop("handlers", ()), *routes],
+        [*_PAGES, *(_ACTIONS if options.allow_runs else ())],
         default_handler_class=pages.NotFound,
         template_path=str(_FOLDER / "templates"),
         static_path=str(_FOLDER / "static"),
@@ -94,80 +114,98 @@ def application(options: Options, access: Access, questions: Questions, live: Li
         xsrf_cookie_kwargs={"httponly": True, "samesite": "Strict"},
         cookie_secret=access.key,
         compress_response=True,
-        log_function=_log_request,
+        # `Checked` logs what failed, without the query, which may have a token.
+        log_function=lambda handler: None,
         access=access,
         questions=questions,
         live=live,
+        starter=actions.Starter(current_settings().logs, live),
         options=options,
-        **extra,
     )
 
 
-async def serve(options: Options) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code."""
-    logging.basicConfig(format="pipeline: %(message)s", level=logging.WARNING)
-    settings, stopped = current_settings(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    try:
-        sockets = bind_sockets(options.port, options.address)
-    except OSError as error:
-        print(
-            f"pipeline: {options.address}:{options.port}: {error.strerror}; allowed is a free port (--port N) of an "
-            "address of this machine; if a board runs there, this prints its link: pipeline board --link",
-            file=sys.stderr,
-        )
-        return 2
-    with Access(settings.logs, options.port, [options.address, *options.names]) as access, ExitStack() as stack:
+async def serve(options: Options) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        UsageError: the address is invalid or in use, or the folder of logs cannot be written.
+    """
+    settings, loop, stopped = current_settings(), asyncio.get_running_loop(), asyncio.Event()
+    _log_in_one_line()
+
+    def stop(*_: object) -> None:
+        with suppress(RuntimeError):  # A second signal, when the loop is closed.
+            loop.call_soon_threadsafe(stopped.set)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    sockets = _bind(options)  # Before the key is written, which may be another board's.
+    with ExitStack() as stack:
+        access = Access(settings.logs, options.port, options.base, [options.address, *options.names])
+        stack.enter_context(access)
         questions = Questions(settings)
         live = Live(settings.logs, questions)
-        extra: dict[str, Any] = {}
+        application = _application(options, access, questions, live)
         if options.luigid:
             from pipeline.board.luigid import Luigid
 
-            luigid = stack.enter_context(Luigid(settings.logs, access))
-            extra["handlers"], live.luigid = luigid.handlers, luigid
+            live.luigid = stack.enter_context(Luigid(settings.logs))
+            application.add_handlers(".*", live.luigid.handlers)
         server = _Server(
-            application(options, access, questions, live, **extra),
-            max_body_size=_MOST_BODY_BYTES,
-            max_header_size=_MOST_HEADER_BYTES,
-            idle_connection_timeout=120,
+            application,
+            max_body_size=1 << 20,  # A request of a page is small; a worker sends its tasks to luigid.
+            max_header_size=1 << 14,
+            idle_connection_timeout=60,  # Also the time for the headers of a request.
             body_timeout=30,
         )
         server.add_sockets(sockets)
-        live.start()
-        _tell(options, access, stack)
+        live.ask()  # The answer is there when the browser is.
+        if not all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in sockets):
+            app_log.warning(
+                "%s: others in this network can reach the board and read what is sent, because it is not encrypted",
+                options.address,
+            )
+        if not options.is_quiet:
+            print(
+                f"The board: {new_link(settings.logs, options.port)}\n"
+                f"The link can be used once; for another: pipeline board --link --port {options.port}",
+                flush=True,
+            )
+            if options.opens_browser:
+                page = access.path.with_suffix(".html")
+                stack.callback(page.unlink, missing_ok=True)
+                _open_in_browser(new_link(settings.logs, options.port), page)
         await stopped.wait()
         server.stop()
         live.stop()
         await questions.close()
         await server.close_all_connections()
-    return 0
 
 
-def _tell(options: Options, access: Access, stack: ExitStack) -> None:
-    """Print the link, and open it in a browser."""
-    if options.is_quiet:
-        return
-    print(
-        f"The board: {link_of(access.key, options.base)}\nThe link can be used once; for another: pipeline board --link"
-    )
-    if options.address not in LOOPBACK:
-        print("Others in this network can read what is sent, because it is not encrypted.", file=sys.stderr)
-    sys.stdout.flush()
-    if options.opens_browser:
-        # Not the link itself, which would stand in the list of processes.
-        file = access.path.with_suffix(".html")
-        stack.callback(file.unlink, missing_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(
-                f'<meta http-equiv="refresh" content="0; url={html.escape(link_of(access.key, options.base))}">'
-            )
-        webbrowser.open(file.absolute().as_uri())
+def _bind(options: Options) -> list[socket]:
+    """The sockets of the address."""
+    try:
+        return bind_sockets(options.port, options.address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "an invalid name"
+        raise UsageError(
+            f"{options.address}, port {options.port}: {reason}; allowed is an address of this machine (--address) and "
+            "a free port (--port N), above 1023 for most users; if a board runs there, this prints its link: "
+            "pipeline board --link"
+        ) from error
 
 
-def _log_request(handler: RequestHandler) -> None:
-    """Log what failed here; never the query, which may have a token."""
-    if handler.get_status() >= 500:
-        request = handler.request
-        app_log.error(visible(f"{handler.get_status()} {request.method} {request.path}"))
+def _open_in_browser(link: str, page: Path) -> None:
+    """Open the link through a page, because the link itself would stand in the list of processes."""
+    with private_file(page) as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={html.escape(link)}">'.encode())
+    # Some browsers return only when they are closed.
+    Thread(target=webbrowser.open, args=(page.absolute().as_uri(),), daemon=True).start()
+
+
+def _log_in_one_line() -> None:
+    """Log warnings to standard error, without control characters."""
+    handler, formatter = logging.StreamHandler(), logging.Formatter("pipeline: %(message)s")
+    handler.format = lambda record: visible(formatter.format(record))  # type: ignore[method-assign]
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import sys
 from dataclasses import asdict
 
 import click
 
 from pipeline.board.access import new_link
-from pipeline.board.server import Options
+from pipeline.board.server import STOP_SIGNALS, Options
 from pipeline.cli.options import with_settings
+from pipeline.errors import UsageError
 from pipeline.settings import current_settings
+from pipeline.tasks.luigi_options import default_options
 
 
 @click.command()
@@ -39,13 +43,18 @@ def board(link: bool, no_open: bool, **others: object) -> None:
     settings = current_settings()
     options = Options(**others, opens_browser=not no_open and _has_desktop())  # type: ignore[arg-type]
     if link:
-        click.echo(new_link(settings.logs, options.port, options.base))
+        click.echo(new_link(settings.logs, options.port))
         return
-    # The page needs none of the libraries that this process has loaded. A pipe shows no secret in the list of processes.
+    for name in (options.address, *options.names):
+        if not re.fullmatch(r"[\w.:%-]+", name):
+            raise UsageError(f"{name!r}: allowed is an address or a name, without scheme, port and brackets")
+    # The page needs none of the libraries that this process has. A pipe shows no secret in the list of processes.
     read, write = os.pipe()
     os.set_inheritable(read, True)
     with os.fdopen(write, "w") as pipe:
-        json.dump({"options": asdict(options), "settings": asdict(settings)}, pipe)
+        json.dump({"options": asdict(options), "settings": asdict(settings), "luigi": default_options()}, pipe)
+    # Until the board handles them, so that Ctrl-C in between ends it without a traceback.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     os.execv(sys.executable, [sys.executable, "-m", "pipeline.board", str(read)])  # noqa: S606
 
 

@@ -11,18 +11,20 @@ import click
 from rich.table import Column
 from rich.text import Text
 
-from pipeline.cli.options import as_json, months_of, months_selected, selection, with_settings
+from pipeline.cli.options import as_json, selection, with_settings
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import DATASETS, dataset_named
 from pipeline.errors import StoreError, UsageError
 from pipeline.months import format_month, label, parse_month, spans
 from pipeline.places import store_of
+from pipeline.runs.selection import months_of, months_selected
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.checks import Comparison, Difference, compare_months, diff_months, message_without_checks
 from pipeline.units import counted
 
 _STYLES = {"error": "red", "warning": "yellow"}
 _NULLS_TITLE = "Columns with notably more or fewer nulls: their share of the rows"
+_CODES_TITLE = "Codes that are notably more or less frequent: their share of the rows"
 
 
 @click.command()
@@ -78,12 +80,14 @@ def diff(dataset: str, month: str, against: str, as_json: bool) -> None:
 
     DATASET is yellow, green, fhv or fhvhv, MONTH a month such as 2024-03. `previous` is the nearest earlier month that
     passed its checks. Only what differs is shown: counts with their change in per cent, columns that only one of the
-    files has, notable changes of the share of nulls, and smallest and largest values. All of it was measured when the
-    months were conformed. The exit code is 5 if a month has no checks.
+    files has, types of columns in Parquet files, notable changes of the shares of nulls and of codes, and smallest and
+    largest values. All of it was measured when the months were conformed; months that an older version conformed have
+    no types and codes. The exit code is 5 if a month has no checks.
 
     The JSON object has dataset, month, against, counts (measure, value, against, change_percent; null when it was 0),
-    columns_only_in_month, columns_only_in_against, changed_nulls (column, nulls, share, against, change_points) and
-    changed_ranges (column, limit: min or max, value, against).
+    columns_only_in_month, columns_only_in_against, changed_types (column, value, against), changed_nulls (column,
+    nulls, share, against, change_points), changed_codes (column, code, meaning, rows, share, against, change_points)
+    and changed_ranges (column, limit: min or max, value, against).
 
     \b
     pipeline diff yellow 2024-03
@@ -110,6 +114,8 @@ def _print_difference(months: Difference) -> None:
     columns = [(name, "", "yes") for name in months["columns_only_in_month"]]
     columns += [(name, "yes", "") for name in months["columns_only_in_against"]]
     nulls = [_null_cells(line, [line["against"]]) for line in months["changed_nulls"]]
+    types = [(line["column"], line["against"], line["value"]) for line in months["changed_types"]]
+    codes = [_code_cells(line) for line in months["changed_codes"]]
     ranges = []
     for line in months["changed_ranges"]:
         ranges.append((line["column"], line["limit"], _value(line["against"]), _value(line["value"])))
@@ -117,7 +123,9 @@ def _print_difference(months: Difference) -> None:
     sections = (
         ("Counts", ("measure", *numbers(*names, "change")), counts),
         ("Columns that only one of the files has", ("column", *whole(*names)), columns),
+        ("Types of columns in the files", ("column", *whole(*names)), types),
         (_NULLS_TITLE, ("column", *numbers(*names, "change")), nulls),
+        (_CODES_TITLE, ("column", "code", *numbers(*names, "change")), codes),
         ("Smallest and largest values", (*whole("column", "limit"), *values), ranges),
     )
     subject = f"{months['dataset']} {month} and {against}"
@@ -188,6 +196,12 @@ def _count_cells(line: Mapping[str, Any], others: Sequence[int | None]) -> list[
 def _null_cells(line: Mapping[str, Any], others: Sequence[float | None]) -> list[str]:
     shares = ["" if share is None else f"{share:.1%}" for share in (*others, line["share"])]
     return [line["column"], *shares, f"{line['change_points']:+.1f} points"]
+
+
+def _code_cells(line: Mapping[str, Any]) -> list[str]:
+    shares = [f"{share:.1%}" for share in (line["against"], line["share"])]
+    code = f"{line['code']} {line['meaning']}".strip()
+    return [line["column"], code, *shares, f"{line['change_points']:+.1f} points"]
 
 
 def _change(line: Mapping[str, Any]) -> str:

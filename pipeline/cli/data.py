@@ -11,25 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pyarrow as pa
 from rich.table import Column as Header
 
-from pipeline import lake, months
+from pipeline import months
 from pipeline.cli import output
 from pipeline.cli.options import as_json, with_settings
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.conform.check import limits_of
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset, dataset_named
-from pipeline.errors import StoreError, UsageError
-from pipeline.lake import Entry
+from pipeline.errors import UsageError
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings, expand_home, suggested_command
+from pipeline.state.trips import first_rows, trips_entry
 from pipeline.tasks.base import log
 from pipeline.units import counted
 
 _HEAD_ROWS, _TABLE_ROWS = 10, 50
-#: How much of a column is read at a time.
-_READ_BYTES = 1 << 16
 
 
 @click.command()
@@ -59,55 +56,13 @@ def head(dataset: str, month: str | None, rows: int | None, columns: str | None,
         raise UsageError(f"{spec.name} has no months; omit {month}")
     if spec.first_month is not None and month is None:
         raise UsageError(f"{spec.name}: a month is missing; for instance: pipeline head {spec.name} 2024-01")
-    entry = _trips(spec, months.parse_month(month) if month is not None else None)
+    day = months.parse_month(month) if month is not None else None
+    entry = trips_entry(store_of(current_settings()), spec, day, command=suggested_command)
     table, total = first_rows(entry, spec, columns, rows or _HEAD_ROWS)
     if as_json or as_csv:
         output.write_rows(table, "json" if as_json else "csv", sys.stdout.buffer, lines=as_json)
     else:
         output.print_rows(table, more=total - table.num_rows, all_rows=rows is not None)
-
-
-def _trips(spec: Dataset, month: date | None) -> Entry:
-    store, key = store_of(current_settings()), lake.trips_key(spec, month)
-    if not store.exists(key):
-        subject = months.label(spec.name, month)
-        # A backfill through its last step does nothing for a month that is loaded.
-        options = ["backfill", *subject.split(), "--through"] if month else ["redo", subject, "--from"]
-        command = suggested_command(*options, "conform")
-        raise StoreError(f"{subject}: no trips file in the lake {store.location}; run: {command}")
-    return store.entry(key)
-
-
-def first_rows(entry: Entry, spec: Dataset, columns: str | None, rows: int) -> tuple[pa.Table, int]:
-    """The first rows of a trips file, and how many rows it has; a column that was declared later is null.
-
-    Raises:
-        UsageError: the dataset has no such column.
-        StoreError: the file cannot be read.
-    """
-    import pyarrow.parquet as pq
-
-    names = list(dict.fromkeys(name.strip() for name in (columns or "").split(",") if name.strip()))
-    if unknown := sorted(set(names) - set(spec.by_name)):
-        raise UsageError(f"{spec.name} has no column {', '.join(unknown)}; it has {', '.join(spec.by_name)}")
-    with entry.open() as file:
-        try:
-            # With pre_buffer, the whole file is fetched.
-            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES)
-            schema = parquet.schema_arrow
-            names = names or schema.names
-            stored = [name for name in names if name in schema.names]
-            batches, missing = [], rows
-            for batch in parquet.iter_batches(batch_size=min(rows, 1 << 16), columns=stored):
-                batches.append(batch.slice(0, missing))
-                missing -= batches[-1].num_rows
-                if not missing:
-                    break
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"{entry.uri} cannot be read as Parquet: {error}") from error
-    table = pa.Table.from_batches(batches, None if batches else pa.schema([schema.field(name) for name in stored]))
-    nulls = {name: pa.nulls(rows - missing, spec.by_name[name].type) for name in names if name not in stored}
-    return pa.table({name: nulls[name] if name in nulls else table[name] for name in names}), parquet.metadata.num_rows
 
 
 @click.command()

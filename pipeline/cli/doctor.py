@@ -29,13 +29,14 @@ from rich.text import Text
 
 from pipeline.cli.options import as_json, settings_given, settings_options
 from pipeline.cli.output import print_json, print_text
-from pipeline.cli.run import bytes_of_missing, nearest_folder
 from pipeline.datasets import DATASETS
+from pipeline.disk import nearest_folder
 from pipeline.errors import PipelineError, SourceError, redact, visible
 from pipeline.months import add_months, format_month, month_range, parse_month
-from pipeline.places import source_of, store_of, warehouse_of
+from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.runner import configured_scheduler, luigid_resources
 from pipeline.settings import Settings, read_settings
+from pipeline.state.plan import bytes_of_missing
 from pipeline.tasks.logs import problem
 from pipeline.tasks.luigi_options import default_options
 from pipeline.units import counted, size
@@ -280,7 +281,8 @@ def disk(settings: Settings) -> Iterator[Answer]:
         return
     last = add_months(date.today().replace(day=1), -settings.publication_lag_months)
     year = month_range(add_months(last, -11), last)
-    by_dataset = [bytes_of_missing(settings, {name: year}, "conform") for name in DATASETS]
+    inventory = inventory_of(settings, "conform")
+    by_dataset = [bytes_of_missing(inventory, {name: year}, "conform") for name in DATASETS]
     started = [each for each in by_dataset if len(each) < len(year)]
     months = [count for each in started or by_dataset for count in each]
     free = shutil.disk_usage(nearest_folder(settings.lake)).free

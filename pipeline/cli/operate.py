@@ -21,13 +21,14 @@ from typing import Any
 import click
 from rich.text import Text
 
-from pipeline.cli.options import as_json, months_selected, selection, with_settings, workers_option
+from pipeline.cli.options import as_json, selection, with_settings, workers_option
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, visible
 from pipeline.runs import event_files
 from pipeline.runs.event_files import StepState
 from pipeline.runs.history import Failure, History, Run, causes
+from pipeline.runs.selection import months_selected
 from pipeline.settings import current_settings
 from pipeline.state.steps import STEPS
 from pipeline.tasks.logs import attempts, log_path, problem, without_tracebacks

@@ -16,13 +16,11 @@ import click
 
 from pipeline.cli import options
 from pipeline.cli.grid import print_grid
-from pipeline.cli.options import months_selected, selection
+from pipeline.cli.options import selection
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.cli.progress import Display, JsonLines, Summary
 from pipeline.cli.streams import OutputLost
-from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.errors import UsageError, redact
-from pipeline.lake import local_folder
 from pipeline.marts import marts_of
 from pipeline.months import label, month_range, parse_month
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
@@ -30,14 +28,16 @@ from pipeline.runs.events import Listener
 from pipeline.runs.history import by_dataset, counted_months, periods
 from pipeline.runs.job import Options, Plan, execute
 from pipeline.runs.overview import document, statuses_of
+from pipeline.runs.preview import compare_with_source, comparison_data, deletions_preview, redo_command, space_for
 from pipeline.runs.runner import configured_scheduler
-from pipeline.settings import DEMO, Settings, adopt, current_settings, resolve, suggested_command
-from pipeline.state.drift import Comparison, Finding, compare
+from pipeline.runs.selection import months_selected, months_to_compare
+from pipeline.settings import DEMO, adopt, current_settings, resolve
+from pipeline.state.drift import Comparison, Finding
 from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate
-from pipeline.state.steps import STEPS, bytes_to_keep
+from pipeline.state.steps import STEPS
 from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
-from pipeline.tasks.runs import Latest, start_of
+from pipeline.tasks.runs import Latest
 from pipeline.units import size
 
 #: What the demo shows of its months, and the commands it ends with.
@@ -167,12 +167,12 @@ def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: i
     pipeline refresh
     pipeline refresh green yellow 2024 --apply
     """  # noqa: D301 (click needs the character itself)
-    months = _pairs(wanted := _months_to_compare(selection))
+    months = _pairs(wanted := months_to_compare(selection))
     if not months and not as_json:
         click.echo("There are no months to compare yet; to ask for new ones, name datasets and a period.")
         return
     log.info(f"comparing {counted_months(months)} with the source and with each other")
-    compared = compare(inventory_of(current_settings()), wanted, date.today().replace(day=1), redo=_redo_command)
+    compared = compare_with_source(wanted)
     findings = compared.findings
     if compared.not_counted:
         log.warning(f"the rows in the warehouse were not counted: {compared.not_counted}")
@@ -184,17 +184,7 @@ def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: i
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             code = _apply(findings, errors, workers, scheduler) or code
     if as_json:
-        print_json(
-            {
-                "compared": len(months),
-                "as_at_source": len(compared.same),
-                "absent": [label(*month) for month in compared.absent],
-                "without_raw": [label(*month) for month in compared.without_raw],
-                "findings": [finding.plain for finding in findings],
-                "applied": applied,
-                "errors": errors,
-            }
-        )
+        print_json({**comparison_data(wanted, compared), "applied": applied, "errors": errors})
     sys.exit(code)
 
 
@@ -253,37 +243,18 @@ def run_plan(plan: Callable[[], Plan], options: Options, *, as_json: bool = Fals
     return execute(" ".join(["pipeline", *map(redact, sys.argv[1:])]), plan, options, listeners)
 
 
-def bytes_of_missing(settings: Settings, months: Mapping[str, Sequence[date | None]], through: str) -> list[int]:
-    """About how many bytes each missing month adds to lake and warehouse."""
-    inventory = inventory_of(settings, through)
-    return [
-        bytes_to_keep(name, month, inventory.left(DATASETS[name], month, through))
-        for name, each in months.items()
-        for month in inventory.missing(DATASETS[name], list(filter(None, each)), through)
-    ]
-
-
-def nearest_folder(path: str | Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    absolute = Path(path).absolute()
-    return next(each for each in (absolute, *absolute.parents) if each.exists())
-
-
 def _validate_space(months: Mapping[str, Sequence[date | None]], through: str) -> None:
     """Compare the size of the missing months with the free disk space; with another source than TLC's, only warn.
 
     Raises:
         UsageError: the disk is too small.
     """
-    settings = current_settings()
-    if (folder := local_folder(settings.lake)) is None:
+    space = space_for(months, through)
+    if space is None or space.is_enough:
         return
-    need = sum(bytes_of_missing(settings, months, through))
-    free = shutil.disk_usage(nearest_folder(folder)).free
-    if need <= free:
-        return
-    message = f"these months take about {size(need)}, and the disk of {settings.lake} has {size(free)} free"
-    if settings.source != Settings.source:
+    lake = current_settings().lake
+    message = f"these months take about {size(space.needed)}, and the disk of {lake} has {size(space.free)} free"
+    if not space.is_reliable:
         log.warning(f"{message}, if they are as large as TLC's")
         return
     raise UsageError(f"{message}; ask for fewer months or a shorter --through, make room, or add --no-space-check")
@@ -311,48 +282,21 @@ def _apply(findings: Sequence[Finding], errors: list[str], workers: int, schedul
 def _invalidate(months: Mapping[str, Sequence[Month]], *, always: bool = False) -> tuple[list[Month], list[str]]:
     settings = current_settings()
     places = (store_of(settings), warehouse_of(settings), source_of(settings))
-    return invalidate(*places, months, wait_s=settings.lock_timeout_s, say=log.info, redo=_redo_command, always=always)
+    return invalidate(*places, months, wait_s=settings.lock_timeout_s, say=log.info, redo=redo_command, always=always)
 
 
 def _pairs(months: Months) -> list[Month]:
     return [(name, month) for name, each in months.items() for month in each]
 
 
-def _redo_command(month: Month, step: str) -> str:
-    return suggested_command("redo", *label(*month).split(), "--from", step)
-
-
-def _months_to_compare(words: Sequence[str]) -> Months:
-    """The named months; without a period all from the oldest existing one, and the zones."""
-    names, period = options.parse_selection(words)
-    parts = [part for word in words for part in word.split(",") if part]
-    if period != "all" or (parts[1:] and parts[-1] == "all"):
-        return months_selected(words, required=False)
-    today, inventory = date.today().replace(day=1), inventory_of(current_settings())
-
-    def exists(name: str, month: date | None) -> bool:
-        return any(inventory.done(step, dataset_named(name), month) for step in STEPS)
-
-    months: dict[str, Sequence[date | None]] = {}
-    for name in names:
-        possible = month_range(start_of(DATASETS[name]), today)
-        if first := next((month for month in possible if exists(name, month)), None):
-            months[name] = month_range(first, today)
-    if names == tuple(DATASETS) and exists(ZONES.name, None):
-        months[ZONES.name] = [None]
-    return months
-
-
 def _print_deletions(plans: Sequence[DeletionPlan]) -> None:
-    counts = [
-        (sum(file.bytes for file in plan.files.values()), plan.load.rows if plan.load else 0, len(plan.marts))
-        for plan in plans
-    ]
+    deleted = deletions_preview(plans)
     names = [(label(plan.dataset.name, plan.month), ", ".join(plan.files)) for plan in plans]
-    total = tuple(map(sum, zip(*counts, strict=True)))
+    counts = [(month["bytes"], month["rows"], len(month["marts"])) for month in deleted["months"]]
+    total = (deleted["bytes"], deleted["rows"], deleted["marts"])
     lines = [
-        (month, files, size(deleted) if deleted else "", f"{rows:,}" if rows else "", f"{marts or ''}")
-        for (month, files), (deleted, rows, marts) in zip([*names, ("total", "")], [*counts, total], strict=True)
+        (month, files, size(count) if count else "", f"{rows:,}" if rows else "", f"{marts or ''}")
+        for (month, files), (count, rows, marts) in zip([*names, ("total", "")], [*counts, total], strict=True)
     ]
     print_line("These will be deleted:")
     print_section("", (*whole("month"), "files", *numbers("size", "rows", "marts")), lines)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import click
 
-from pipeline.cli.grid import html_page, print_remarks, print_status
-from pipeline.cli.options import as_json, months_selected, selection, with_settings
+from pipeline.cli.grid import print_remarks, print_status
+from pipeline.cli.options import as_json, selection, with_settings
 from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
-from pipeline.datasets import need_zones
 from pipeline.months import parse_month, spans
-from pipeline.places import source_of
-from pipeline.runs.overview import Remark, document, remarks, statuses_of
-from pipeline.settings import current_settings, expand_home
-from pipeline.state.plan import DatasetPlan, plan_backfill
+from pipeline.runs.overview import Remark, document, statuses_of, with_marks
+from pipeline.runs.preview import backfill_preview
+from pipeline.runs.selection import months_selected
+from pipeline.settings import expand_home
+from pipeline.state.plan import DatasetPlan
 from pipeline.state.steps import STEPS, step_before
 from pipeline.units import counted, size
 
@@ -40,7 +39,8 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
 
     A row is a year, a cell is a month. Totals follow, and then what was refused, failed or is out of date, with a
     command for each. DATASET and PERIOD are as for backfill; by default everything is shown. The source is not asked
-    (pipeline refresh does that), so a recent month that was not downloaded counts as not published.
+    (pipeline refresh does that), so a recent month that was not downloaded counts as not published. It is expected as
+    long after its end as the newest months in the lake were published after theirs.
 
     \b
     pipeline status
@@ -48,9 +48,11 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     """  # noqa: D301
     result = document(*statuses_of(months_selected(selection, required=False)))
     if page:
+        from pipeline.board.grid import static_page
+
         page = expand_home(page, "--html")
         with draft_of(Path(page)) as file:
-            file.write(html_page(result).encode())
+            file.write(static_page(with_marks(result)).encode())
         click.echo(f"written: {page}", err=True)
     if as_json:
         print_json(result)
@@ -73,16 +75,11 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
     pipeline plan green 2024
     pipeline plan all 2019..2024 --through conform --json
     """  # noqa: D301
-    statuses, zones = statuses_of(months_selected(selection))
-    plans, problems = plan_backfill(source_of(current_settings()), statuses, through, date.today())
-    # No remark about what is out of date but will be done again.
-    for name, each in statuses.items():
-        statuses[name] = [status for status in each if status.stale_from not in status.missing_steps()]
-    findings, zone_steps = remarks(statuses, zones), zones.missing_steps(through) if need_zones(statuses) else ()
+    preview, problems = backfill_preview(months_selected(selection), through)
     if as_json:
-        print_json({"through": through, "datasets": plans, "zones": zone_steps, "remarks": findings})
+        print_json(preview)
     else:
-        _print_plans(plans, through, zone_steps, findings)
+        _print_plans(preview["datasets"], through, preview["zones"], preview["remarks"])
     if problems:
         click.echo(f"pipeline: {problems[0]}; it is unknown whether recent months are published", err=True)
 

@@ -21,13 +21,15 @@ _SHOWN = 40
 class Layout:
     """The positions of each declared column in a raw file, and the problems with the values of all batches so far."""
 
-    def __init__(self, dataset: Dataset, positions: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, dataset: Dataset, positions: Mapping[str, Sequence[int]], raw: RawFile) -> None:
         self.dataset = dataset
         self._positions = positions
         #: The positions to read, in the file's order.
         self.positions = sorted(position for several in positions.values() for position in several)
         #: The declared columns that the file has, in declared order.
         self.present = tuple(name for name in dataset.by_name if name in positions)
+        #: Their types, in a Parquet file.
+        self.types = {name: str(raw.types[positions[name][0]]) for name in self.present if raw.parquet}
         self.misfits = {column.name: misfits(column) for column in dataset.columns}
         self._conflicts = {
             name: Problem(f"{name}: rows in which two spellings of the column are filled and differ")
@@ -84,7 +86,7 @@ def match_columns(raw: RawFile, dataset: Dataset, month: date | None) -> Layout:
         verb = "declare them" if unknown else "the expected columns are declared"
         listed = ", ".join(filter(None, problems))
         raise SchemaError(f"{label(dataset.name, month)}: {listed}; {verb} in {dataset.declared_in}")
-    return Layout(dataset, positions)
+    return Layout(dataset, positions, raw)
 
 
 def _listed(items: list[str]) -> str:

@@ -68,6 +68,7 @@ def conform_file(
             source_sha256=source_sha256 or _sha256(raw),
             declaration=dataset.declaration(layout.present),
             columns_in_source=layout.present,
+            types_in_source=layout.types,
         )
         batches = source.batches(layout.positions, use_threads=threads is None or threads > 1)
         _convert(batches, draft, layout, measures, progress or (lambda *_: None))

@@ -41,6 +41,8 @@ class Measures:
     source_sha256: str = ""
     declaration: str = ""
     columns_in_source: tuple[str, ...] = ()
+    #: The Arrow types of these columns in a Parquet file; a CSV has none.
+    types_in_source: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     #: How many rows TLC published for the month, if that is known and can be compared.
     published_rows: int | None = None
@@ -50,6 +52,8 @@ class Measures:
     counts: dict[str, int] = field(default_factory=dict)
     #: By name, in the dataset's order; columns that the raw file lacks are all null.
     columns: dict[str, ColumnMeasures] = field(default_factory=dict)
+    #: By column with a code list: how many rows have each code of the list, as text.
+    codes: dict[str, dict[str, int]] = field(default_factory=dict)
     #: The first numbers beyond what marts add up: row (from 1), column, value. Not in the checks document.
     huge: list[tuple[int, str, float]] = field(default_factory=list)
 
@@ -77,6 +81,7 @@ class Profiler:
         if measures.published_rows is not None:
             measures.counts["rows_off_published"] = measures.published_rows
         measures.columns = {name: ColumnMeasures() for name in dataset.by_name}
+        measures.codes = {name: {str(code): 0 for code in dataset.by_name[name].codes} for name in self._codes}
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count the rows of one batch, which has the dataset's schema."""
@@ -100,7 +105,14 @@ class Profiler:
             self._count_huge(batch, ranges)
         for name, known in self._codes.items():
             if name in ranges:
-                unknown = _count(pc.and_(pc.is_valid(batch[name]), pc.invert(pc.is_in(batch[name], known))))
+                values, rows = pc.value_counts(batch[name]).flatten()
+                is_known = pc.is_in(values, known)
+                unknown = len(batch[name]) - batch[name].null_count
+                for code, count in zip(
+                    values.filter(is_known).to_pylist(), rows.filter(is_known).to_pylist(), strict=True
+                ):
+                    self._measures.codes[name][str(code)] += count
+                    unknown -= count
                 counts[f"unknown_{name}"] += unknown
                 counts["unknown_codes"] += unknown
         counts["rows"] = self._measures.rows = self._measures.rows + batch.num_rows

@@ -20,8 +20,11 @@ from typing import Any
 
 from pipeline.errors import NotPublished, UsageError
 from pipeline.months import parse_month, spans
+from pipeline.runs import processes
 from pipeline.units import counted
 from pipeline.version import __version__
+
+_ID = re.compile(r"[\w-]{1,80}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Run:
     def outcome(self) -> str:
         """Done, failed, stopped, not published, not all run; without an exit code running or killed."""
         if self.exit_code is None:
-            return "running" if _is_alive(self.process) else "killed"
+            return "running" if processes.is_alive(self.process, self.began) else "killed"
         words = {0: "done", 1: "failed", 3: "not published", 4: "not all run"}
         return words.get(self.exit_code, "stopped" if self.exit_code > 128 else "failed")
 
@@ -141,9 +144,11 @@ class History:
             try:
                 values: dict[str, Any] = json.loads(line)
                 run = Run(**{**values, "failures": [Failure(**failure) for failure in values["failures"]]})
-            except (ValueError, TypeError, KeyError):
+                datetime.fromisoformat(run.began), datetime.fromisoformat(run.ended or run.began)
+                if _ID.fullmatch(run.id):  # It becomes the name of a file.
+                    runs[run.id] = run
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
-            runs[run.id] = run
         return list(runs.values())
 
     def append(self, path: Path, text: str) -> None:
@@ -170,15 +175,20 @@ class History:
                 left = left[file.write(left) :]
 
 
-def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
-    """The first failure of each cause, and the others with the same cause as text: ` (same for 2 others: …)`."""
+def by_cause(failures: Iterable[Failure]) -> list[list[Failure]]:
+    """The failures grouped by cause."""
     groups: dict[tuple[str, ...], list[Failure]] = {}
     for failure in failures:
         # Messages of the same cause differ in the names of months and the addresses of objects.
-        names = rf"{failure.dataset}|{failure.month or failure.dataset}|0x[0-9a-f]+"
+        names = rf"{re.escape(failure.dataset)}|{re.escape(failure.month or failure.dataset)}|0x[0-9a-f]+"
         groups.setdefault((failure.step, failure.kind, re.sub(names, "", failure.error)), []).append(failure)
+    return [*groups.values()]
+
+
+def causes(failures: Sequence[Failure]) -> list[tuple[Failure, str]]:
+    """The first failure of each cause, and the others with the same cause as text: ` (same for 2 others: …)`."""
     result = []
-    for first, *others in groups.values():
+    for first, *others in by_cause(failures):
         months = periods((failure.dataset, failure.first_day) for failure in others)
         result.append((first, f" (same for {counted(len(others), 'other')}: {months})" if others else ""))
     return result
@@ -209,11 +219,3 @@ def counted_months(months: Iterable[tuple[str, object]]) -> str:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)  # Another user's process.
-    return True

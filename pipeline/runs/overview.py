@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timezone
 from typing import Any
 
-from pipeline.datasets import ZONES
+from pipeline.datasets import ZONES, dataset_named
 from pipeline.errors import redact
 from pipeline.months import format_month, label, spans
-from pipeline.places import inventory_of, store_of
+from pipeline.places import inventory_of, store_of, warehouse_file
 from pipeline.runs.history import History
 from pipeline.settings import Settings, current_settings, suggested_command
 from pipeline.state.invalidation import Months
 from pipeline.state.inventory import MonthStatus
+from pipeline.state.publication import expected_days
 from pipeline.state.steps import STEPS, TABLE
 
 Statuses = Mapping[str, Sequence[MonthStatus]]
@@ -72,10 +73,16 @@ class Remark:
 
 def statuses_of(months: Months) -> tuple[dict[str, list[MonthStatus]], MonthStatus]:
     """By dataset: its months; and the zones."""
-    statuses = inventory_of(current_settings()).statuses({**months, ZONES.name: [None]}, date.today())
+    inventory = inventory_of(current_settings())
+    statuses = inventory.statuses({**months, ZONES.name: [None]}, date.today())
     failures = _failures(current_settings())
     for name, each in statuses.items():
-        statuses[name] = [replace(status, failure=failures.get(label(name, status.month))) for status in each]
+        absent = [status.month for status in each if status.month and status.stage == "not published"]
+        expected: Mapping[date | None, date] = expected_days(inventory, dataset_named(name), absent) if absent else {}
+        statuses[name] = [
+            replace(status, failure=failures.get(label(name, status.month)), expected=expected.get(status.month))
+            for status in each
+        ]
     (zones,) = statuses.pop(ZONES.name)
     return statuses, zones
 
@@ -83,17 +90,27 @@ def statuses_of(months: Months) -> tuple[dict[str, list[MonthStatus]], MonthStat
 def document(statuses: Statuses, zones: MonthStatus) -> dict[str, Any]:
     """The whole status, as JSON has it."""
     settings = current_settings()
+    totals = _totals([each for months in statuses.values() for each in months])
     return {
         "as_of": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "lake": store_of(settings).location,
         "warehouse": redact(settings.warehouse),
-        "totals": _totals([each for months in statuses.values() for each in months]),
-        "zones": _as_data(zones),
+        "totals": {**totals, "warehouse_bytes": _warehouse_bytes(settings)},
+        "zones": as_data(zones),
         "datasets": [
-            {"dataset": name, **_totals(months), "months": [_as_data(each) for each in months]}
+            {"dataset": name, **_totals(months), "months": [as_data(each) for each in months]}
             for name, months in statuses.items()
         ],
         "remarks": remarks(statuses, zones),
+    }
+
+
+def with_marks(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The status, and what its marks and steps are, for a page."""
+    return {
+        "document": {**document, "remarks": [asdict(each) for each in document["remarks"]]},
+        "marks": {name: {"sign": mark.sign, "meaning": mark.meaning} for name, mark in MARKS.items()},
+        "steps": [{name: getattr(step, name) for name in ("name", "stage", "leaves", "time_share")} for step in TABLE],
     }
 
 
@@ -144,12 +161,21 @@ def _why(status: MonthStatus) -> str:
     return f"refused by its checks: {', '.join(status.failed).replace('_', ' ')}"
 
 
-def _as_data(status: MonthStatus) -> dict[str, Any]:
-    values = asdict(status)
-    month, done = format_month(status.month) if status.month else None, values.pop("done")
+def as_data(status: MonthStatus) -> dict[str, Any]:
+    """A month as JSON has it; `late_days` are those after the day on which it was expected."""
+    values = {name: value for name, value in vars(status).items() if name != "done"}
+    expected = status.expected
     # A dataset without marts has all of them as soon as it is loaded.
-    steps = {step.stage: min(step.name, status.last_step, key=STEPS.index) in done for step in TABLE}
-    return {**values, "month": month, **steps, "stage": status.stage, "mark": status.mark}
+    steps = {step.stage: min(step.name, status.last_step, key=STEPS.index) in status.done for step in TABLE}
+    return {
+        **values,
+        "month": format_month(status.month) if status.month else None,
+        "expected": expected.isoformat() if expected else None,
+        "late_days": max(0, (date.today() - expected).days) if expected else None,
+        **steps,
+        "stage": status.stage,
+        "mark": status.mark,
+    }
 
 
 def _totals(months: Sequence[MonthStatus]) -> dict[str, Any]:
@@ -159,4 +185,11 @@ def _totals(months: Sequence[MonthStatus]) -> dict[str, Any]:
         "marks": {mark: marks[mark] for mark in MARKS if marks[mark]},
         "rows": sum(each.rows or 0 for each in months if "load" in each.done),
         "raw_bytes": sum(each.raw_bytes or 0 for each in months),
+        "trips_bytes": sum(each.trips_bytes or 0 for each in months),
     }
+
+
+def _warehouse_bytes(settings: Settings) -> int | None:
+    """The size of the warehouse where it is a local file that exists."""
+    file = warehouse_file(settings)
+    return file.stat().st_size if file and file.exists() else None

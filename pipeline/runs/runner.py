@@ -12,13 +12,13 @@ import luigi
 import requests
 from luigi.configuration import get_config
 from luigi.rpc import RemoteScheduler, RPCError
-from luigi.scheduler import Scheduler
 from luigi.worker import Worker
 
 from pipeline.errors import NotPublished, PipelineError, UsageError, redact
 from pipeline.lake.planning import work_was_done
 from pipeline.places import inventory_of
 from pipeline.runs.events import Outcome
+from pipeline.runs.scheduler import StepScheduler
 from pipeline.runs.stopping import stoppable
 from pipeline.settings import current_settings, run_context
 from pipeline.tasks.base import Step
@@ -179,13 +179,14 @@ class _Factory:
         self.failures: dict[str, str | None] = {}
 
     def create_local_scheduler(self) -> Any:
-        self.scheduler = Scheduler(prune_on_get_work=True, record_task_history=False)
+        self.scheduler = StepScheduler()
         return self.scheduler
 
     def create_remote_scheduler(self, url: str) -> Any:
         if self.scheduler is None:
             self.scheduler = _Luigid(url)
-            # luigid holds back a failed step for a while; a new run means that the cause is fixed.
+            # Plain `luigid` holds back a failed step for a while; a new run means that the cause is fixed. For the
+            # board's luigid it is enough to submit the step again.
             for task_id in self.scheduler.task_list("DISABLED", "", limit=False):
                 self.scheduler.re_enable_task(task_id)
         return self.scheduler

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import AnyStr, BinaryIO, TypeVar, get_type_hints
+from typing import Any, AnyStr, BinaryIO, TypeVar, get_type_hints
 
 from pipeline.disk import translate_disk_errors
 
@@ -108,7 +109,12 @@ class Part:
 def parse_record(record_class: type[_Record], text: AnyStr) -> _Record:
     """The dataclass whose fields are a JSON object; ValueError or TypeError for any other text."""
     record = record_class(**json.loads(text))
-    for name, expected in get_type_hints(record_class).items():
+    for name, expected in _types_of(record_class).items():  # type: ignore[arg-type] # A class is hashable.
         if not isinstance(getattr(record, name), expected):
             raise TypeError(f"{name} has another type")
     return record
+
+
+@cache  # Takes longer than reading the record, and the status reads hundreds.
+def _types_of(record_class: type[object]) -> dict[str, Any]:
+    return get_type_hints(record_class)

@@ -25,7 +25,7 @@ Document = Mapping[str, Any]
 Command = Callable[..., str]
 #: A month is compared with those of this many months before it that passed; if none did, with the last that passed.
 _COMPARED_MONTHS = 3
-#: A column's share of nulls is reported when it differs from the mean by this much.
+#: A share of nulls is reported when it differs from the mean by this much, that of a code from the other month's.
 _NOTABLE_SHARE = 0.01
 
 
@@ -121,6 +121,8 @@ def diff_months(
                 value, before = measures[limit], other["columns"][name][limit]
                 if value != before:
                     ranges.append({"column": name, "limit": limit, "value": value, "against": before})
+    # Documents of older versions have neither types nor codes.
+    types, other_types = (each.get("types_in_source", {}) for each in (document, other))
     return {
         "dataset": dataset.name,
         "month": format_month(month),
@@ -128,8 +130,45 @@ def diff_months(
         "counts": [_with_against(line) for line in counts],
         "columns_only_in_month": [name for name in columns if name not in other_columns],
         "columns_only_in_against": [name for name in other_columns if name not in columns],
+        "changed_types": [
+            {"column": name, "value": type_, "against": other_types[name]}
+            for name, type_ in types.items()
+            if other_types.get(name, type_) != type_
+        ],
         "changed_nulls": [_with_against(line) for line in nulls],
+        "changed_codes": [line for line in _changed_codes(dataset, document, other) if line["column"] not in in_one],
         "changed_ranges": ranges,
+    }
+
+
+def profile(store: Store, dataset: Dataset, month: date | None, *, command: Command) -> Difference:
+    """The columns of a month: nulls, their share, smallest and largest value, with those of the months before it.
+
+    Raises:
+        StoreError: a file is not a checks document.
+    """
+    documents = _Documents(store, dataset, command)
+    document = documents.read(month)[0]
+    before = documents.passed_before(month, _COMPARED_MONTHS) if month else {}
+    present = set(document["columns_in_source"])
+    return {
+        "published_rows": document.get("published_rows"),
+        "months_before": list(before),
+        "columns": [
+            {
+                "column": name,
+                "type": str(dataset.by_name[name].type) if name in dataset.by_name else None,
+                "unit": dataset.by_name[name].unit if name in dataset.by_name else "",
+                "in_source": name in present,
+                **measures,
+                "share": _share(document, name),
+                "before": [
+                    {**each["columns"][name], "share": _share(each, name)} if name in each["columns"] else None
+                    for each in before.values()
+                ],
+            }
+            for name, measures in document["columns"].items()
+        ],
     }
 
 
@@ -193,6 +232,23 @@ def _changed_nulls(document: Document, earlier: Collection[Document]) -> list[di
             change = {"share": share, "before": shares, "change_points": round(100 * (share - mean), 2)}
             nulls.append({"column": name, "nulls": column["nulls"], **change})
     return nulls
+
+
+def _changed_codes(dataset: Dataset, document: Document, other: Document) -> list[dict[str, Any]]:
+    """The codes whose share of the rows differs notably between the two documents."""
+    lines = []
+    for name, codes in document.get("codes", {}).items():
+        meanings = {str(code): meaning for code, meaning in dataset.by_name[name].codes.items()}
+        for code, rows in codes.items():
+            before = other.get("codes", {}).get(name, {}).get(code)
+            if before is not None and document["rows"] and other["rows"]:
+                share, against = rows / document["rows"], before / other["rows"]
+                if abs(share - against) >= _NOTABLE_SHARE:
+                    change = {"rows": rows, "share": share, "against": against}
+                    points = round(100 * (share - against), 2)
+                    line = {"column": name, "code": code, "meaning": meanings.get(code, "")}
+                    lines.append({**line, **change, "change_points": points})
+    return lines
 
 
 def _with_against(line: dict[str, Any]) -> dict[str, Any]:

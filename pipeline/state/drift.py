@@ -7,10 +7,8 @@ answer is compared with the sidecar.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
-from email.utils import parsedate_to_datetime
+from datetime import date, datetime
 from threading import Thread
 
 from pipeline import lake
@@ -21,6 +19,7 @@ from pipeline.source.parts import Version
 from pipeline.source.site import Sidecar, Source
 from pipeline.state.invalidation import Month, Months
 from pipeline.state.inventory import OLDER_RAW, Inventory, MonthStatus, sidecar_of
+from pipeline.state.publication import http_time
 from pipeline.state.steps import STEPS
 from pipeline.warehouses.base import Locked
 
@@ -157,7 +156,7 @@ def _source_finding(month: Month, answer: Version | SourceError | None, sidecar:
         if sidecar is None:
             return None
         return Finding(*month, "gone", f"no longer at the source; fetched {sidecar.fetched_at[:10]}, and kept")
-    dated = _http_time(answer.last_modified)
+    dated = http_time(answer.last_modified)
     if sidecar is None:
         return Finding(*month, "new", "the source has it, nothing of it exists locally", dated, "download")
     difference = _difference(sidecar, answer)
@@ -186,9 +185,3 @@ def _made_at(inventory: Inventory, status: MonthStatus, sidecar: Sidecar | None)
         return min((mart.built_at for mart in inventory.marts(dataset)[status.month].values()), default=None)
     load = inventory.loads(dataset).get(status.month)
     return load.loaded_at if load else None
-
-
-def _http_time(text: str | None) -> datetime | None:
-    with suppress(TypeError, ValueError):
-        return parsedate_to_datetime(text or "").astimezone(timezone.utc)
-    return None

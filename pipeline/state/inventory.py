@@ -53,8 +53,11 @@ class MonthStatus:
     stale: Mapping[str, str] = field(default_factory=dict)
     #: Nothing exists, and TLC may not have published it yet.
     young: bool = False
+    #: When TLC is expected to publish it, where that is asked for a month that is not published yet.
+    expected: date | None = None
     rows: int | None = None
     raw_bytes: int | None = None
+    trips_bytes: int | None = None
 
     @property
     def stage(self) -> str:
@@ -160,6 +163,7 @@ class Inventory:
             young=not done and month is not None and self.source.is_young(month, today),
             rows=load.rows if load else rows,
             raw_bytes=raw.bytes if raw else None,
+            trips_bytes=trips.bytes if trips else None,
         )
 
     def _stale(
@@ -173,20 +177,21 @@ class Inventory:
             stale["mart"] = ", ".join(sorted(reasons))
         if trips is not None and load is not None and load.fingerprint != trips.fingerprint:
             stale["load"] = "loaded from an older trips file"
-        if raw is not None and self._source_sha256(raw) == _UNREADABLE:
+        source = self._source_sha256(raw) if raw else None
+        if source == _UNREADABLE:
             stale["download"] = "its sidecar is not readable"
-        if trips is not None and (reason := self._why_trips_stale(dataset, raw, trips, load)):
+        if trips is not None and (reason := self._why_trips_stale(dataset, source, trips, load)):
             stale["conform"] = reason
         return stale
 
-    def _why_trips_stale(self, dataset: Dataset, raw: Entry | None, trips: Entry, load: LoadRecord | None) -> str:
+    def _why_trips_stale(self, dataset: Dataset, source: str | None, trips: Entry, load: LoadRecord | None) -> str:
+        """Why trips are stale, given the hash of the raw file; empty when they are not."""
         if load is not None and load.fingerprint == trips.fingerprint:  # Saves reading the footer of each file.
             metadata: Mapping[str, str] = {SOURCE_KEY: load.source_sha256, DECLARATION_KEY: load.declaration}
         else:
             metadata = trips.metadata if DECLARATION_KEY in trips.metadata else _footer(trips)
         if not {SOURCE_KEY, DECLARATION_KEY} <= set(metadata):
             return "not a trips file that says what it was made of"
-        source = self._source_sha256(raw) if raw else None
         if source not in (None, _UNREADABLE, metadata[SOURCE_KEY]):
             return OLDER_RAW
         key = (dataset.name, metadata[DECLARATION_KEY])

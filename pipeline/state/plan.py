@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
+from pipeline.datasets import dataset_named
 from pipeline.datasets.published import estimated_bytes
 from pipeline.errors import SourceError
 from pipeline.months import format_month
 from pipeline.source.site import Source
 from pipeline.state.drift import ask_source
-from pipeline.state.inventory import MonthStatus
+from pipeline.state.inventory import Inventory, MonthStatus
 from pipeline.state.steps import STEPS, bytes_to_keep
 
 
@@ -58,3 +59,12 @@ def plan_backfill(
             plan.bytes_to_download += estimated_bytes(plan.dataset, [status.month]) if "download" in steps else 0
             plan.bytes_to_keep += bytes_to_keep(plan.dataset, status.month, steps)
     return plans, [answer for answer in answers.values() if isinstance(answer, SourceError)]
+
+
+def bytes_of_missing(inventory: Inventory, months: Mapping[str, Sequence[date | None]], through: str) -> list[int]:
+    """About how many bytes each missing month adds to lake and warehouse; the inventory is of the same step."""
+    return [
+        bytes_to_keep(name, month, inventory.left(dataset_named(name), month, through))
+        for name, each in months.items()
+        for month in inventory.missing(dataset_named(name), list(filter(None, each)), through)
+    ]

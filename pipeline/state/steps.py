@@ -42,12 +42,11 @@ class StepSpec:
     copies: int
     #: Its share of the time that a month takes.
     time_share: int
-    #: The stage in a terminal (character and style), in words, and on a page (letter and style).
+    #: The stage in a terminal (character and style), in words, and on a page (letter).
     character: str
     style: str
     meaning: str
     letter: str
-    css: str
     #: Whether a dataset has the step; the zones are a dataset without `first_month`.
     applies: Callable[[Dataset], bool] = lambda dataset: True
 
@@ -56,19 +55,19 @@ class StepSpec:
 TABLE = (
     StepSpec(
         *("download", "raw", "raw file exists", _raw_files, 1, 3),
-        *("░", "blue", "downloaded", "R", "background: #a9c0ef; color: #0a1f4d;"),
+        *("░", "blue", "downloaded", "R"),
     ),
     StepSpec(
         *("conform", "conformed", "trips file exists", _trips_files, 1, 4),
-        *("▒", "cyan", "conformed, not loaded", "C", "background: #7cc9d6; color: #03323a;"),
+        *("▒", "cyan", "conformed, not loaded", "C"),
     ),
     StepSpec(
         *("load", "loaded", "rows are loaded", None, 1, 2),
-        *("▓", "green", "loaded, its marts are not built", "L", "background: #8fd0aa; color: #052e18;"),
+        *("▓", "green", "loaded, its marts are not built", "L"),
     ),
     StepSpec(
         *("mart", "marts", "marts are built", None, 0, 1),
-        *("█", "green", "complete", "✓", "background: #1f7a4a; color: #fff;"),
+        *("█", "green", "complete", "✓"),
         applies=lambda dataset: bool(marts_of(dataset.name)),
     ),
 )

@@ -118,3 +118,8 @@ def attempts(text: str) -> list[str]:
 def without_tracebacks(attempt: str) -> str:
     """The attempt with the message of a failure, without its traceback."""
     return _TRACEBACKS.sub("", attempt)
+
+
+def tracebacks(attempt: str) -> list[str]:
+    """The tracebacks that `without_tracebacks` leaves out."""
+    return [text.strip("\n") for text in _TRACEBACKS.findall(attempt)]

@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -117,10 +117,10 @@ def _invalid_values(config: Any) -> Iterator[str]:
 get_config = _import_luigi()
 
 
-def prepare_luigi() -> None:
-    """Set the default options that no luigi.cfg sets."""
+def prepare_luigi(options: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """Set the options that no luigi.cfg sets; by default those that this package needs."""
     config = get_config()
-    for section, options in default_options().items():
-        for option, value in options.items():
+    for section, values in (options or default_options()).items():
+        for option, value in values.items():
             if not config.has_option(section, option):
                 config.set(section, option, value)

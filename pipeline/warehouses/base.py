@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping, 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -99,7 +100,7 @@ class Mart:
     sql: str
     datasets: tuple[str, ...]
 
-    @property
+    @cached_property
     def definition(self) -> str:
         """A hash of the SQL without comments, indentation and line breaks."""
         lines = [line.strip() for line in self.sql.splitlines() if not line.lstrip().startswith("--")]

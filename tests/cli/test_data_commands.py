@@ -26,7 +26,6 @@ from loading import FEB, GREEN, JAN, YELLOW, File, many_trips, trips, write, zon
 from postgres import Database
 
 from pipeline import lake
-from pipeline.cli.data import first_rows
 from pipeline.cli.output import column_texts, draft_of, write_rows
 from pipeline.conform.check import check, checks_document
 from pipeline.conform.profile import ColumnMeasures, Measures
@@ -37,6 +36,7 @@ from pipeline.lake import open_store
 from pipeline.months import add_months
 from pipeline.settings import suggested_command
 from pipeline.state.checks import compare_months
+from pipeline.state.trips import first_rows
 from pipeline.warehouses import open_warehouse
 
 TOTALS = [12.5, 8.0, 30.25]
@@ -65,13 +65,20 @@ def fill(url: str, folder: Path) -> None:
 
 
 def measured(
-    dataset: Dataset, month: date, rows: int = 1000, nulls: dict[str, int] | None = None, **counts: int
+    dataset: Dataset,
+    month: date,
+    rows: int = 1000,
+    nulls: dict[str, int] | None = None,
+    types: dict[str, str] | None = None,
+    codes: dict[str, dict[str, int]] | None = None,
+    **counts: int,
 ) -> Any:
     """The checks document of a month with these measures."""
     columns = {name: ColumnMeasures(nulls=(nulls or {}).get(name, 0)) for name in dataset.by_name}
     usual = {"pickups_outside_month": 0, "dropoffs_before_pickups": 0, "unknown_zones": 0, "negative_totals": 4}
     found = {"rows": rows, **usual, "unknown_codes": 0, "unknown_vendor_id": 0, "unknown_payment_type": 0, **counts}
-    measures = Measures(dataset.name, month, rows=rows, columns=columns, counts=found)
+    parts = {"types_in_source": types or {}, "codes": codes or {}}
+    measures = Measures(dataset.name, month, rows=rows, columns=columns, counts=found, **parts)
     return checks_document(measures, check(dataset, month, measures))
 
 
@@ -303,7 +310,50 @@ def test_diff_as_json_has_only_what_differs(judged: Folder) -> None:
     }
     (nulls,) = found["changed_nulls"]
     assert nulls == {"column": "vendor_id", "nulls": 450, "share": 0.3, "against": 50 / 1100, "change_points": 25.45}
-    assert [found[key] for key in ("columns_only_in_month", "columns_only_in_against", "changed_ranges")] == [[]] * 3
+    others = ("columns_only_in_month", "columns_only_in_against", "changed_types", "changed_codes", "changed_ranges")
+    assert [found[key] for key in others] == [[]] * 5
+
+
+def test_diff_shows_types_that_changed_and_codes_whose_share_did(lone: Folder) -> None:
+    keep(
+        lone,
+        GREEN,
+        JAN,
+        rows=1000,
+        types={"vendor_id": "int64", "extra": "double"},
+        codes={"trip_type": {"1": 900, "2": 100}},
+    )
+    keep(
+        lone,
+        GREEN,
+        FEB,
+        rows=2000,
+        types={"vendor_id": "int32", "extra": "double"},
+        codes={"trip_type": {"1": 1700, "2": 219}},
+    )
+    found = json.loads(lone.pipeline("diff", "green", "2024-02", "--json").stdout)
+    assert found["changed_types"] == [{"column": "vendor_id", "value": "int32", "against": "int64"}]
+    (code,) = found["changed_codes"]
+    shares = {"rows": 1700, "share": 0.85, "against": 0.9, "change_points": -5.0}
+    assert code == {"column": "trip_type", "code": "1", "meaning": "street hail", **shares}, (
+        "2 has nearly the same share"
+    )
+    lines = cells_of(lone.pipeline("diff", "green", "2024-02").stdout)
+    assert ["vendor_id", "int64", "int32"] in lines
+    assert ["trip_type", "1 street hail", "90.0%", "85.0%", "-5.0 points"] in lines
+
+
+def test_diff_with_a_document_of_an_older_version_has_no_types_and_codes(lone: Folder) -> None:
+    keep(lone, GREEN, JAN)
+    keep(lone, GREEN, FEB, types={"vendor_id": "int32"}, codes={"trip_type": {"1": 1000}})
+    path = lone.lake / "checks/green/2024-01.json"
+    document = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({name: each for name, each in document.items() if name not in ("codes", "types_in_source")})
+    )
+    found = json.loads(lone.pipeline("diff", "green", "2024-02", "--json").stdout)
+    assert (found["changed_types"], found["changed_codes"]) == ([], [])
+    assert lone.pipeline("diff", "green", "2024-01", "--against", "2024-02").returncode == 0
 
 
 def test_diff_of_equal_months_says_that_nothing_differs(lone: Folder) -> None:

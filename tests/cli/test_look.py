@@ -207,8 +207,8 @@ def test_the_page_needs_no_other_file_and_names_each_month(filled: Folder, tmp_p
     assert not re.search(r"url\(|@import|https?://", text)
     months = ("2023-11", "2023-12", "2024-01", "2024-02", "2024-03")
     named = [title.split(":")[0] for title in found.titles]
-    assert named == [f"{name} {month}" for name in ("yellow", "green") for month in months]
-    complete = [title for title in found.titles if ": complete" in title]
+    assert named == ["zones"] + [f"{name} {month}" for name in ("yellow", "green") for month in months]
+    complete = [title for title in found.titles[1:] if ": complete" in title]
     assert [title.split(":")[0] for title in complete] == ["green 2024-01", "green 2024-02"]
     assert all("2,000 rows" in title for title in complete)
     assert str(filled.lake) in text
@@ -300,8 +300,8 @@ def test_months_that_failed_or_have_warnings_have_marks_of_their_own(filled: Fol
     assert green["months"][1]["warnings"] == ["stray_pickups"]
     assert green["months"][2]["failure"] == ["download", "SourceError", "not <there>"]
     titles = Page(page.read_text(encoding="utf-8")).titles
-    assert "stray pickups" in titles[1]
-    assert titles[2] == "green 2024-03: failed; download failed: SourceError: not <there>"
+    assert "stray pickups" in titles[2]
+    assert titles[3] == "green 2024-03: failed; download failed: SourceError: not <there>"
     assert "A backfill tries again what failed:" in ask(folder, "plan", "green", "2024-03")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cli import cli, import_command
-from pipeline.cli.options import months_of, parse_selection
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.months import format_month
+from pipeline.runs.selection import months_of, parse_selection
 
 ALL = tuple(DATASETS)
 

@@ -511,6 +511,12 @@ def test_measures_count_what_the_rules_are_about(tmp_path: Path) -> None:
         "unknown_trip_type": 0,
         "rows_off_published": 57_454,
     }
+    assert {code: rows for code, rows in measures.codes["vendor_id"].items() if rows} == {"1": 1}
+    assert (measures.codes["store_and_fwd_flag"], measures.codes.keys() - measures.columns.keys()) == (
+        {"N": 1, "Y": 0},
+        set(),
+    )
+    assert (measures.types_in_source["vendor_id"], "request_source" in measures.types_in_source) == ("int64", False)
     assert measures.published_rows == 57_457
     pickup, ehail = measures.columns["pickup_datetime"], measures.columns["ehail_fee"]
     assert (pickup.nulls, pickup.min, pickup.max) == (0, starts[0], starts[2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import count
@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline
+from pipeline.board import answers
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.lake import planning
 from pipeline.months import format_month
@@ -24,7 +25,7 @@ from pipeline.runs.job import exit_code
 from pipeline.sample import SampleSite
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve
 from pipeline.state.inventory import Inventory, MonthStatus
-from pipeline.state.plan import plan_backfill
+from pipeline.state.plan import DatasetPlan, plan_backfill
 from pipeline.state.steps import STEPS, steps_left
 from pipeline.tasks.base import task_of
 from pipeline.tasks.runs import Backfill, missing_tasks
@@ -126,13 +127,8 @@ def test_the_steps_that_are_shown_are_those_that_run(made: Path, changes: list[C
     statuses = {name: months for name, months in _statuses().items() if name != ZONES.name}
     plans, problems = plan_backfill(source_of(current_settings()), statuses, through, date.today())
     assert problems == []
-    planned = {
-        (step, plan.dataset, date.fromisoformat(f"{month}-01"))
-        for plan in plans
-        for step, months in plan.steps.items()
-        for month in months
-    }
-    assert planned == {step for step in left if step[2]}
+    assert _planned(plans) == {step for step in left if step[2]}
+    assert _on_the_board(through) == left
     assert _of_tasks(_backfill(through)) == left
     assert _by_asking_each_task(through) == left
     first = {(task.step_name, task.dataset, task.month) for task in missing_tasks(_wanted(), through)}  # type: ignore[attr-defined]
@@ -145,6 +141,37 @@ def test_the_steps_that_are_shown_are_those_that_run(made: Path, changes: list[C
     if through == "mart" and not _left(through):
         _assert_tables_hold_what_the_records_say(folder / "warehouse.duckdb")
     shutil.rmtree(folder)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(CHANGES, max_size=6), through=st.sampled_from(STEPS))
+def test_the_preview_on_the_board_has_the_steps_that_the_scheduler_gets(
+    made: Path, changes: list[Change], through: str
+) -> None:
+    folder = made / f"example-{next(_names)}"
+    shutil.copytree(made / "made", folder)
+    _adopt(folder, str(made / "published"))
+    for change in changes:
+        change.apply(inventory_of(current_settings()), folder / "warehouse.duckdb")
+    assert _on_the_board(through) == _of_tasks(_backfill(through))
+    shutil.rmtree(folder)
+
+
+def _on_the_board(through: str) -> set[Step]:
+    """The steps of the months and the zones in the preview of a backfill."""
+    preview = answers.plan(["green", "fhv"], "2024-01..2024-02", through)
+    assert preview["problems"] == []
+    zones: set[Step] = {(step, ZONES.name, None) for step in preview["zones"]}
+    return _planned(preview["datasets"]) | zones
+
+
+def _planned(plans: Sequence[DatasetPlan]) -> set[Step]:
+    return {
+        (step, plan.dataset, date.fromisoformat(f"{month}-01"))
+        for plan in plans
+        for step, months in plan.steps.items()
+        for month in months
+    }
 
 
 def _assert_tables_hold_what_the_records_say(database: Path) -> None:

@@ -113,8 +113,9 @@ def _execute(folder: Folder, sql: str) -> None:
 
 def test_a_month_after_a_run_is_complete_with_its_rows_and_raw_bytes(made: Folder) -> None:
     (january, february) = look(made, GREEN, JAN, FEB)
-    size = _file(made, "raw").stat().st_size
-    assert january == MonthStatus("green", JAN, "mart", frozenset(STEPS), rows=2000, raw_bytes=size)
+    raw, trips = (_file(made, kind).stat().st_size for kind in ("raw", "trips"))
+    done = frozenset(STEPS)
+    assert january == MonthStatus("green", JAN, "mart", done, rows=2000, raw_bytes=raw, trips_bytes=trips)
     assert (january.stage, february.stage) == ("complete", "complete")
     assert (january.missing_steps(), january.stale_from) == ((), None)
 

@@ -16,6 +16,7 @@ import random
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 #: The shortest and longest pause between two attempts to open a locked database.
 _PAUSE_S = (0.01, 0.1)
 _SETTING = "[pipeline] warehouse"
+#: The threads of a process take turns, since DuckDB does not open a file twice in one process with different settings.
+_IN_TURN = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class DuckDBFile:
             "autoload_known_extensions": False,
         }
         try:
-            with closing(self._connect(subject, read_only, config)) as connection:
+            with _IN_TURN, closing(self._connect(subject, read_only, config)) as connection:
                 yield connection
         except duckdb.Error as error:
             raise WarehouseError(f"{subject}: {self.path}: {error}") from error
