@@ -168,7 +168,6 @@ def test_every_command_with_settings_finds_the_sample_with_demo(shell: Shell) ->
         ended = shell.type(f".venv/bin/pipeline {words} --demo")
         assert ended.returncode == 0, ended.stderr
         assert shown in ended.stdout, words
-    assert not (shell.path / "data" / "logs" / "green").exists()
 
 
 def test_a_run_with_demo_brings_further_months_of_the_sample(shell: Shell) -> None:
