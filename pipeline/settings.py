@@ -136,6 +136,13 @@ class Settings:
     )
 
 
+#: What `pipeline demo` fills, and --demo looks at.
+DEMO = {
+    "lake": "data/sample/lake",
+    "warehouse": "duckdb:///data/sample/warehouse.duckdb",
+    "logs": "data/sample/logs",
+}
+
 #: The table by name.
 FIELDS: dict[str, Field] = {each.name: replace(each.metadata["row"], name=each.name) for each in fields(Settings)}
 
@@ -238,8 +245,11 @@ def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
 def suggested_command(*words: str) -> str:
     """The `pipeline` command line with these words and the settings of this process.
 
-    Settings from luigi.cfg and environment need no option. A secret is shown as an ellipsis.
+    Settings from luigi.cfg and environment need no option; those of the sample are --demo. A secret is shown as an
+    ellipsis.
     """
+    if is_demo(current_settings()):
+        return shlex.join(["pipeline", *words[:1], "--demo", *words[1:]])
     options = [
         part for row, value in _options_needed() for part in (row.flag, "…" if _is_secret(row, value) else value)
     ]
@@ -249,6 +259,8 @@ def suggested_command(*words: str) -> str:
 def child_command(*words: str) -> tuple[list[str], dict[str, str]]:
     """The same command for a child process: its arguments, and its environment, which has the secrets."""
     arguments, environment = [sys.executable, "-m", "pipeline", *words], dict(os.environ)
+    if is_demo(current_settings()):
+        return [*arguments, "--demo"], environment
     for row, value in _options_needed():
         if _is_secret(row, value):
             environment[row.variable] = value
@@ -271,6 +283,11 @@ def _options_needed() -> list[tuple[Field, str]]:
 
 def _is_secret(row: Field, value: str) -> bool:
     return row.is_secret and _without_secret(value) != value
+
+
+def is_demo(settings: Settings) -> bool:
+    """Whether these settings are those of --demo; its source has another address each time."""
+    return all(getattr(settings, name) == value for name, value in DEMO.items())
 
 
 def _without_secret(value: str) -> str:

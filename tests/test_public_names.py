@@ -31,7 +31,7 @@ SETTINGS = (
     "lake warehouse source source_format publication_lag_months timeout_s download_limit_gb retries retry_wait_s "
     "load_memory load_threads lock_timeout_s scratch logs notify_url"
 )
-_PLACES = "--lake --warehouse --source --source-format"
+_PLACES = "--lake --warehouse --source --source-format --demo"
 _SAYS = "--quiet --verbose"
 #: The commands of `pipeline`, each with its options.
 COMMANDS = {

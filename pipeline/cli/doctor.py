@@ -27,7 +27,7 @@ import requests
 from luigi.configuration import get_config
 from rich.text import Text
 
-from pipeline.cli.options import as_json, settings_options
+from pipeline.cli.options import as_json, settings_given, settings_options
 from pipeline.cli.output import print_json, print_text
 from pipeline.datasets import DATASETS
 from pipeline.disk import nearest_folder
@@ -76,7 +76,7 @@ def doctor(workers: int, scheduler: str | None, offline: bool, as_json: bool, **
     pipeline doctor
     pipeline doctor --warehouse postgresql://taxi@localhost/ny_taxi --workers 4
     """  # noqa: D301 (click needs the character itself)
-    lines = []
+    lines, settings = [], settings_given(settings)
     for name, (status, message, remedy) in _checks(settings, workers, scheduler, offline):
         lines.append({"check": name, "status": status, "message": message, "remedy": remedy})
         if not as_json:

@@ -41,14 +41,11 @@ def legend(marks: Collection[str]) -> Text:
 
 def print_status(document: Mapping[str, Any]) -> None:
     """Print grid, totals and remarks, at most 80 columns wide for four datasets."""
-    datasets, cells = document["datasets"], {}
-    for each in datasets:
-        cells[each["dataset"]] = {parse_month(month["month"]): month["mark"] for month in each["months"]}
-    print_table(grid(cells))
-    print_text(legend(document["totals"]["marks"]))
+    print_grid(document)
     print_line("")
     # A line for each total and a column for each dataset, so that four datasets fit.
-    table = new_table("months", *(Column(each["dataset"], justify="right", min_width=12) for each in datasets))
+    names = (each["dataset"] for each in document["datasets"])
+    table = new_table("months", *(Column(name, justify="right", min_width=12) for name in names))
     for name, texts in _total_rows(document).items():
         table.add_row(name, *texts)
     print_table(table)
@@ -69,6 +66,15 @@ def _expected(document: Mapping[str, Any]) -> Iterator[str]:
             if month["expected"] and before["stage"] not in ("missing", "not published"):
                 late = f" ({counted(month['late_days'], 'day')} late)" if month["late_days"] else ""
                 yield f"{each['dataset']} {month['month']} about {month['expected']}{late}"
+
+
+def print_grid(document: Mapping[str, Any]) -> None:
+    """Print the grid of a status, and what its marks mean."""
+    cells = {}
+    for each in document["datasets"]:
+        cells[each["dataset"]] = {parse_month(month["month"]): month["mark"] for month in each["months"]}
+    print_table(grid(cells))
+    print_text(legend(document["totals"]["marks"]))
 
 
 def print_remarks(results: Sequence[Remark]) -> None:

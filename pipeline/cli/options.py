@@ -6,14 +6,18 @@ import logging
 from collections.abc import Callable
 from datetime import date
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError
-from pipeline.settings import FIELDS, RunContext, adopt, adopt_context, resolve
+from pipeline.settings import DEMO, FIELDS, RunContext, adopt, adopt_context, resolve
 from pipeline.tasks.base import log
+
+#: The file beside the lake of a sample that has the scale of its months.
+SCALE = "scale"
 
 _OPTIONS = {name: row for name, row in FIELDS.items() if row.option}
 
@@ -29,7 +33,29 @@ def settings_options(command: Any) -> Any:
     for name, row in reversed(_OPTIONS.items()):
         text = f"{row.help[0].upper()}{row.help[1:]} ([pipeline] {name})."
         command = click.option(row.flag, metavar=row.option, help=text)(command)
-    return command
+    text = "Look at the sample that pipeline demo made; its source is the sample site."
+    return click.option("--demo", is_flag=True, help=text)(command)
+
+
+def settings_given(arguments: dict[str, Any]) -> dict[str, str | None]:
+    """Take the values of `settings_options` out of the arguments; with --demo, start the sample site.
+
+    The site ends with this process, also when another program takes its place.
+
+    Raises:
+        UsageError: --demo has another setting beside it, or there is no sample.
+    """
+    settings = {name: arguments.pop(name) for name in _OPTIONS}
+    if not arguments.pop("demo"):
+        return settings
+    from pipeline.sample.process import sample_process  # It imports numpy.
+
+    if others := [_OPTIONS[name].flag for name, value in settings.items() if value is not None]:
+        raise UsageError(f"--demo and {', '.join(others)}: only --demo is allowed, which sets them all")
+    if not (folder := Path(DEMO["lake"])).is_dir():
+        raise UsageError(f"--demo: there is no sample in {folder.absolute()}; make it with: pipeline demo")
+    site = sample_process("--scale", scale.read_text() if (scale := folder.with_name(SCALE)).is_file() else "0.1")
+    return {**DEMO, "source": click.get_current_context().with_resource(site), "source_format": "parquet"}
 
 
 def with_settings(command: Any) -> Any:
@@ -37,7 +63,7 @@ def with_settings(command: Any) -> Any:
 
     @wraps(command)
     def inner(**arguments: Any) -> Any:
-        settings = {name: arguments.pop(name) for name in _OPTIONS}
+        settings = settings_given(arguments)
         _set_log_level(arguments.pop("quiet"), arguments.pop("verbose"))
         adopt_context(RunContext(workers=arguments.get("workers") or 1))
         adopt(resolve(**settings))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.cli import options
+from pipeline.cli.grid import print_grid
 from pipeline.cli.options import selection
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.cli.progress import Display, JsonLines, Summary
@@ -23,10 +27,11 @@ from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.events import Listener
 from pipeline.runs.history import by_dataset, counted_months, periods
 from pipeline.runs.job import Options, Plan, execute
+from pipeline.runs.overview import document, statuses_of
 from pipeline.runs.preview import compare_with_source, comparison_data, deletions_preview, redo_command, space_for
 from pipeline.runs.runner import configured_scheduler
 from pipeline.runs.selection import months_selected, months_to_compare
-from pipeline.settings import adopt, current_settings, resolve
+from pipeline.settings import DEMO, adopt, current_settings, resolve
 from pipeline.state.drift import Comparison, Finding
 from pipeline.state.invalidation import DeletionPlan, Month, Months, deletion_plans, invalidate
 from pipeline.state.steps import STEPS
@@ -34,6 +39,17 @@ from pipeline.tasks.base import log
 from pipeline.tasks.parameters import DatasetsParameter
 from pipeline.tasks.runs import Latest
 from pipeline.units import size
+
+#: What the demo shows of its months, and the commands it ends with.
+_SAMPLE = "data/sample"
+_BUSIEST = """
+SELECT pickup_zone AS zone, pickup_borough AS borough, SUM(trips) AS trips, SUM(total_amount) AS dollars
+FROM monthly_zone_revenue
+GROUP BY pickup_zone, pickup_borough
+ORDER BY trips DESC, pickup_zone
+LIMIT 5
+"""
+_TIPS = "SELECT payment, count(*) AS trips, round(avg(tip_amount), 2) AS tip FROM trips GROUP BY 1 ORDER BY 2 DESC"
 
 
 @click.command()
@@ -175,26 +191,49 @@ def refresh(selection: tuple[str, ...], applied: bool, as_json: bool, workers: i
 @click.command()
 @options.workers_option
 @click.option("--scale", default=0.1, show_default=True, type=click.FloatRange(0.0001, 1), help="Share of TLC's rows.")
-@click.option("--data", default="data/sample", show_default=True, metavar="FOLDER", help="Folder for all files.")
+@click.option("--data", default=_SAMPLE, show_default=True, metavar="FOLDER", help="Folder for all files.")
 def demo(workers: int, scale: float, data: str) -> None:
     """Backfill three synthetic months, without the internet.
 
     A local stand-in for TLC's site serves yellow and green. The trips are stored in their own folder, so they never
-    mix with real trips.
+    mix with real trips. The months, the busiest zones and some commands to go on with are shown. Other commands look at
+    the default folder with --demo.
     """
     from pipeline.sample.process import sample_process
 
-    places = {"lake": f"{data}/lake", "warehouse": f"duckdb:///{data}/warehouse.duckdb"}
+    places = {name: value.replace(_SAMPLE, data) for name, value in DEMO.items()}
     with sample_process("--scale", str(scale)) as url:
-        adopt(resolve(source=url, source_format="parquet", logs=f"{data}/logs", **places))
-        months = month_range(date(2024, 1, 1), date(2024, 3, 1))
-        code = run_plan(lambda: Plan({"yellow": months, "green": months}), Options(workers=workers))
-    click.echo(
-        f"\nShow its months:\n    pipeline status yellow green 2024 --lake {places['lake']} --warehouse "
-        f"{places['warehouse']}\nRun the same from TLC's real site:\n"
-        "    pipeline backfill yellow green 2024-01..2024-03"
-    )
-    sys.exit(code)
+        adopt(resolve(source=url, source_format="parquet", **places))
+        months = dict.fromkeys(("yellow", "green"), month_range(date(2024, 1, 1), date(2024, 3, 1)))
+        if code := run_plan(lambda: Plan(months), Options(workers=workers)):
+            sys.exit(code)
+    Path(data, options.SCALE).write_text(str(scale))
+    _print_sample(months)
+    where = ["--demo"] if data == _SAMPLE else ["--lake", places["lake"], "--warehouse", places["warehouse"]]
+    print_line("\nAsk the trips a question, look at the months in a browser, or load real months from TLC's site:")
+    for words in (["sql", *where, _TIPS], ["board", *where], ["backfill", "green", "2024-01..2024-03"]):
+        click.echo(f"    {_program()} {shlex.join(words)}")  # On one line, however long, so that it can be copied.
+
+
+def _print_sample(months: Months) -> None:
+    print_line("")
+    print_grid(document(*statuses_of(months)))
+    print_line("")
+    zones = warehouse_of(current_settings()).query(_BUSIEST).to_pylist()
+    rows = ((row["zone"], row["borough"], f"{row['trips']:,}", f"{row['dollars']:,}") for row in zones)
+    print_section("", ("busiest pickup zones", "borough", *numbers("trips", "dollars")), rows)
+
+
+def _program() -> str:
+    """What starts this program from the shell that started it: its path, unless PATH leads to it."""
+    program = Path(sys.argv[0])
+    if program.name != "pipeline":  # python -m pipeline
+        return shlex.join([sys.executable, "-m", "pipeline"])
+    on_path = shutil.which("pipeline")
+    if on_path and program.exists() and program.samefile(on_path):
+        return "pipeline"
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
 
 
 def run_plan(plan: Callable[[], Plan], options: Options, *, as_json: bool = False) -> int:

@@ -30,7 +30,7 @@ from pipeline.sample.zones import zones_csv
 LAST = date(2025, 12, 1)
 _REPUBLISHED = epoch_s(date(2022, 6, 1)) + 29 * 86_400
 #: Increase it with each change of the rows, so that cached files are made again.
-_RECIPE = 1
+_RECIPE = 2
 _MONTH_FILE = re.compile(r"/(?:trip-data|.*releases/download/\w+)/(\w+)_tripdata_(\d{4}-\d{2})\.(parquet|csv|csv\.gz)")
 _ZONES_FILE = re.compile(r"/(?:misc|.*releases/download/misc)/taxi_zone_lookup\.csv")
 _WRITERS: dict[str, Callable[[Order, Path], None]] = {

@@ -1,11 +1,14 @@
-"""The zones of the sample site: TLC's 265 ids in their boroughs, most with made-up names.
+"""The zones of the sample site: those of TLC's zone table, which `zones.csv` repeats.
 
-As in TLC's table, two zones can have the same name, and NA and N/A are values.
+Ids, boroughs, names and service zones are facts, from the "Taxi Zone Lookup Table" on
+https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page. Several zones have the same name, and N/A is a value.
 """
 
 from __future__ import annotations
 
+import csv
 from functools import cache
+from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +17,6 @@ from pipeline.sample.draws import Batch, Deck, Values
 
 JFK = 132
 _LAST = 265
-_BOROUGHS = {
-    "Manhattan": "4 12-13 24 41-43 45 48 50 68 74-75 79 87-88 90 100 103-105 107 113-114 116 120 125 127-128 137"
-    " 140-144 148 151-153 158 161-164 166 170 186 194 202 209 211 224 229-234 236-239 243-244 246 249 261-263",
-    "Brooklyn": "11 14 17 21-22 25-26 29 33-37 39-40 49 52 54-55 61-63 65-67 71-72 76-77 80 85 89 91 97 106 108 111-112"
-    " 123 133 149-150 154-155 165 177-178 181 188-190 195 210 217 222 225 227-228 255-257",
-    "Bronx": "3 18 20 31-32 46-47 51 58-60 69 78 81 94 119 126 136 147 159 167-169 174 182-185 199-200 208 212-213 220"
-    " 235 240-242 247-248 250 254 259",
-    "Staten Island": "5-6 23 44 84 99 109-110 115 118 156 172 176 187 204 206 214 221 245 251",
-}
-_NAMED = {
-    1: ("EWR", "Newark Airport", "EWR"),
-    56: ("Queens", "Corona", "Boro Zone"),
-    57: ("Queens", "Corona", "Boro Zone"),
-    132: ("Queens", "JFK Airport", "Airports"),
-    138: ("Queens", "LaGuardia Airport", "Airports"),
-    264: ("Unknown", "NA", "N/A"),
-    265: ("N/A", "Outside of NYC", "N/A"),
-}
 #: The rough centre of a borough: longitude, latitude.
 _CENTRES = {
     "Manhattan": (-73.978, 40.758),
@@ -42,28 +27,29 @@ _CENTRES = {
 }
 
 
-def _ids(text: str) -> list[int]:
-    ends = [part.split("-") for part in text.split()]
-    return [zone for pair in ends for zone in range(int(pair[0]), int(pair[-1]) + 1)]
+@cache
+def _zones() -> dict[int, tuple[str, str, str]]:
+    """Borough, name and service zone of each zone."""
+    text = resources.files("pipeline.sample").joinpath("zones.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {int(row["location_id"]): (row["borough"], row["zone"], row["service_zone"]) for row in rows}
 
 
-_BOROUGH_OF = {zone: borough for borough, text in _BOROUGHS.items() for zone in _ids(text)}
+def _borough(zone: int) -> str:
+    """The borough of a zone, or Queens for one that is in none of `_CENTRES`."""
+    borough = _zones()[zone][0] if zone in _zones() else ""
+    return borough if borough in _CENTRES else "Queens"
+
 
 #: Indexed by zone id.
-MANHATTAN: npt.NDArray[np.bool_] = np.array([_BOROUGH_OF.get(zone) == "Manhattan" for zone in range(_LAST + 1)])
+MANHATTAN: npt.NDArray[np.bool_] = np.array([_borough(zone) == "Manhattan" for zone in range(_LAST + 1)])
 AIRPORTS: npt.NDArray[np.bool_] = np.array([zone in (1, JFK, 138) for zone in range(_LAST + 1)])
-
-
-def zone_row(zone: int) -> tuple[str, str, str]:
-    """Borough, name and service zone of a zone."""
-    borough = _BOROUGH_OF.get(zone, "Queens")
-    return _NAMED.get(zone, (borough, f"Zone {zone}", "Yellow Zone" if borough == "Manhattan" else "Boro Zone"))
 
 
 def zones_csv() -> bytes:
     """The zone table in TLC's form: all text is quoted, lines end with CR LF."""
     lines = ['"LocationID","Borough","Zone","service_zone"']
-    lines += [",".join((str(zone), *(f'"{text}"' for text in zone_row(zone)))) for zone in range(1, _LAST + 1)]
+    lines += [",".join((str(zone), *(f'"{text}"' for text in row))) for zone, row in _zones().items()]
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
@@ -77,7 +63,7 @@ def favourites(zones: tuple[int, ...], skew: float) -> Deck:
 @cache
 def _centres() -> npt.NDArray[np.float64]:
     """Longitude and latitude of each zone, indexed by its id: near the borough's centre, the same in each run."""
-    centres = np.array([_CENTRES[_BOROUGH_OF.get(zone, "Queens")] for zone in range(_LAST + 1)])
+    centres = np.array([_CENTRES[_borough(zone)] for zone in range(_LAST + 1)])
     return np.asarray(centres + np.random.default_rng(_LAST).normal(0, 0.016, centres.shape))
 
 

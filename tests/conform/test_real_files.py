@@ -25,6 +25,7 @@ from pipeline.datasets.base import fold
 from pipeline.errors import CheckFailed, PipelineError, SchemaError, SourceError
 from pipeline.months import parse_month
 from pipeline.raw.reader import verify_raw
+from pipeline.sample.zones import zones_csv
 
 if "PIPELINE_TLC_FILES" not in os.environ:
     pytest.skip("real files: PIPELINE_TLC_FILES names no folder", allow_module_level=True)
@@ -226,6 +227,10 @@ def test_both_zone_tables_have_265_zones_and_no_nulls(tmp_path: Path, name: str)
     assert list(zones) == list(range(1, 266))
     assert zones[56]["zone"] == zones[57]["zone"] == "Corona"
     assert zones[265]["service_zone"] == "N/A"
+
+
+def test_the_zone_table_of_the_sample_site_is_tlc_s() -> None:
+    assert zones_csv() == (FILES / "misc" / "taxi_zone_lookup.csv").read_bytes()
 
 
 def test_every_real_file_has_the_format_of_its_name(heads: list[Path]) -> None:

@@ -92,7 +92,7 @@ def test_the_demo_needs_no_settings_and_no_internet_and_does_not_touch_the_real_
     folder = make_folder(tmp_path / "work", "http://127.0.0.1:9")
     ended = folder.pipeline("demo", "--scale", "0.001")
     assert ended.returncode == 0, ended.stderr
-    assert "pipeline backfill yellow green 2024-01..2024-03" in ended.stdout.splitlines()[-1]
+    assert "pipeline backfill green 2024-01..2024-03" in ended.stdout.splitlines()[-1]
     assert {name.split("/")[0] for name in folder.files()} == {"sample"}
     again = folder.pipeline("demo", "--scale", "0.001")
     assert "Nothing to do: all 6 months are up to date." in again.stdout

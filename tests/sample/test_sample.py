@@ -148,15 +148,18 @@ def test_the_size_of_row_groups_does_not_change_the_rows(tmp_path: Path) -> None
     assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [1000, 1000, 500]
 
 
-def test_the_zones_are_tlc_s_265_with_names_that_are_not_unique_and_na_as_a_value(shared: SampleSite) -> None:
+def test_the_zones_are_tlc_s_265_with_names_that_are_not_unique_and_n_a_as_a_value(shared: SampleSite) -> None:
     text = get(shared, "/misc/taxi_zone_lookup.csv").content
     options = pyarrow.csv.ConvertOptions(strings_can_be_null=False)
     table = pyarrow.csv.read_csv(io.BytesIO(text), convert_options=options)
     assert text.startswith(b'"LocationID","Borough","Zone","service_zone"\r\n1,"EWR","Newark Airport","EWR"\r\n')
     assert table["LocationID"].to_pylist() == list(range(1, 266))
-    assert table["Zone"].to_pylist()[55] == table["Zone"].to_pylist()[56]
+    names = dict(enumerate(table["Zone"].to_pylist(), 1))
+    assert (names[132], names[237]) == ("JFK Airport", "Upper East Side South")
+    assert names[56] == names[57] == "Corona"
+    assert names[103] == names[104] == names[105] == "Governor's Island/Ellis Island/Liberty Island"
     assert table.slice(263).to_pylist() == [
-        {"LocationID": 264, "Borough": "Unknown", "Zone": "NA", "service_zone": "N/A"},
+        {"LocationID": 264, "Borough": "Unknown", "Zone": "N/A", "service_zone": "N/A"},
         {"LocationID": 265, "Borough": "N/A", "Zone": "Outside of NYC", "service_zone": "N/A"},
     ]
 

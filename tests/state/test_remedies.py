@@ -20,7 +20,7 @@ from conftest import Folder, make_folder
 from pipeline.cli.progress import _print_errors
 from pipeline.runs.history import Failure, counted_months
 from pipeline.sample import SampleSite
-from pipeline.settings import FIELDS, adopt, resolve, suggested_command
+from pipeline.settings import DEMO, FIELDS, adopt, child_command, resolve, suggested_command
 
 #: Given on the command line; luigi.cfg and environment name others.
 PLACES = ("--lake", "kept/lake", "--warehouse", "duckdb:///kept/warehouse.duckdb")
@@ -214,6 +214,14 @@ def test_a_suggested_command_has_the_settings_that_were_given_and_no_others(
     assert suggested_command("status") == "pipeline status --lake 'my lake' --source-format csv"
     monkeypatch.setenv("PIPELINE_LAKE", "my lake")
     assert suggested_command("status") == "pipeline status --source-format csv"
+
+
+def test_a_suggested_command_about_the_sample_has_demo_alone(adopted: Callable[..., None]) -> None:
+    adopted(**DEMO, source="http://127.0.0.1:40000", source_format="parquet")
+    assert suggested_command("redo", "green", "--from", "load") == "pipeline redo --demo green --from load"
+    assert child_command("latest")[0][1:] == ["-m", "pipeline", "latest", "--demo"]
+    adopted(**{**DEMO, "lake": "my lake"})
+    assert suggested_command("status").startswith("pipeline status --lake 'my lake' --warehouse ")
 
 
 @pytest.mark.parametrize(
