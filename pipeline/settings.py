@@ -234,12 +234,12 @@ def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
     return replace(settings, **{name: FIELDS[name].default for name in invalid}), problems
 
 
-def suggested_command(*words: str) -> str:
-    """The `pipeline` command line with these words and the settings of this process.
+def suggested_command(*words: str, settings: Settings | None = None) -> str:
+    """The `pipeline` command line with these words and these settings, by default those of this process.
 
     Settings from luigi.cfg and environment need no option. A secret is shown as an ellipsis.
     """
-    settings, options = current_settings(), list[str]()
+    settings, options = settings or current_settings(), list[str]()
     for name, row in FIELDS.items():
         if row.option:
             text, _ = _written(row, None, with_options=False)
