@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pipeline.errors import StoreError, UsageError, did_you_mean
@@ -94,7 +95,7 @@ def read(
     months = _months(period, specs, problems)
     if as_ not in _FORMS:
         problems.append(f"as_={as_!r} is invalid; allowed are {', '.join(_FORMS)}{did_you_mean([as_], _FORMS)}")
-    elif as_ == "polars" and not _has_polars():
+    elif as_ == "polars" and find_spec("polars") is None:
         problems.append("as_='polars' needs the package polars, which is not installed; run: pip install polars")
     settings = current_settings()
     if lake is not None:
@@ -148,9 +149,10 @@ def _read(
     return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
 
 
-def _specs(dataset: object, known: dict[str, Dataset], problems: list[str]) -> list[Dataset]:
+def _specs(dataset: Any, known: dict[str, Dataset], problems: list[str]) -> list[Dataset]:
     """The datasets; what is wrong with them is added to the problems."""
-    names: list[Any] = [dataset] if isinstance(dataset, str) else list(dataset) if isinstance(dataset, Iterable) else [dataset]
+    single = isinstance(dataset, str) or not isinstance(dataset, Iterable)
+    names: list[Any] = [dataset] if single else list(dataset)
     months = [name for name in known if known[name].first_month]
     if isinstance(dataset, str) and "," in dataset:
         problems.append(f"several datasets are a list of names; write {[part.strip() for part in dataset.split(',')]}")
@@ -176,7 +178,7 @@ def _columns(specs: list[Dataset], columns: object, several: bool, problems: lis
         if known.setdefault(column.name, column).type != column.type:
             problems.append(f"{column.name} has another type in each dataset; read them one by one")
     if columns is None:
-        return dict(zip(*[[*(["dataset"] if several else []), *known]] * 2, strict=True))
+        return {name: name for name in (*(["dataset"] if several else []), *known)}
     if isinstance(columns, str):
         problems.append(
             f"columns must be a list of names; write columns={[part.strip() for part in columns.split(',')]}"
@@ -206,7 +208,7 @@ def _columns(specs: list[Dataset], columns: object, several: bool, problems: lis
 
 
 def _months(period: object, specs: Sequence[Dataset], problems: list[str]) -> list[date | None] | str:
-    """The months, oldest first; or `latest` or `all`; None alone for the zones."""
+    """The months, oldest first; or the word latest or all; for the zones None alone."""
     if specs and not any(spec.first_month for spec in specs):
         if period is not None:
             problems.append(f"{specs[0].name} have no months; leave the period {period!r} out")
@@ -282,20 +284,12 @@ def _with_lake(settings: Settings, lake: object, problems: list[str]) -> Setting
         problems.append(f"lake={lake!r} must be a folder or gs://bucket/prefix, as a text or a path")
         return settings
     try:
-        path = expand_home(str(lake), "lake")
+        path = expand_home(os.fsdecode(lake), "lake")
         open_store(path)
     except UsageError as error:
         problems.append(str(error).removeprefix("[pipeline] "))
         return settings
     return replace(settings, lake=str(local_folder(path) or path))
-
-
-def _has_polars() -> bool:
-    try:
-        import polars  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _doubled(names: Iterable[Any]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -14,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Folder, make_folder
+from emulators import GcsEmulator
 
 import pipeline
 from pipeline.datasets import DATASETS
 from pipeline.errors import PipelineError, StoreError, UsageError
+from pipeline.lake import open_store
 from pipeline.sample import SampleSite
 
 ROWS = 300
@@ -143,6 +147,23 @@ def test_without_polars_the_message_names_the_package(monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="as_='polars' needs the package polars, .*; run: pip install polars"):
         pipeline.read("green", "2024-01", as_="polars")
     assert len(pipeline.read("green", "2024-01")) == ROWS
+
+
+def test_a_lake_in_a_bucket_is_read_as_a_folder_is(
+    folder: Folder, gcs: GcsEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+    bucket = f"read-{os.getpid()}"
+    gcs.make_bucket(bucket)
+    lake = f"gs://{bucket}/lake"
+    for path in (folder.lake / "trips").rglob("*.parquet"):
+        with open_store(lake, str(tmp_path)).publish(path.relative_to(folder.lake).as_posix()) as draft:
+            shutil.copy(path, draft)
+    assert pipeline.read("green", "all", lake=lake).equals(pipeline.read("green", "all"))
+    relation = pipeline.read(["yellow", "green"], "all", ["VendorID"], lake=lake, as_="duckdb")
+    assert relation.aggregate("count(*)").fetchall() == [(3 * ROWS,)]
+    with pytest.raises(StoreError, match=f"fhv: not in the lake {lake}; run: .* --lake {lake}"):
+        pipeline.read("fhv", "latest", lake=lake)
 
 
 @pytest.mark.parametrize("kind", [str, Path])
