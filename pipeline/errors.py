@@ -165,6 +165,6 @@ def _classes() -> list[type[PipelineError]]:
 
 def did_you_mean(words: Iterable[object], allowed: Iterable[str]) -> str:
     """The end of a message about unknown words, with the most similar allowed ones; empty when none is similar."""
-    known = list(allowed)
-    similar = [match for word in words for match in difflib.get_close_matches(str(word).lower(), known, n=1)]
+    known = {word.lower(): word for word in reversed(list(allowed))}
+    similar = [known[match] for word in words for match in difflib.get_close_matches(str(word).lower(), known, n=1)]
     return f"; did you mean {' or '.join(dict.fromkeys(similar))}?" if similar else ""

@@ -242,17 +242,17 @@ def read_settings(**overrides: str | None) -> tuple[Settings, dict[str, str]]:
     return replace(settings, **{name: FIELDS[name].default for name in invalid}), problems
 
 
-def suggested_command(*words: str) -> str:
-    """The `pipeline` command line with these words and the settings of this process.
+def suggested_command(*words: str, settings: Settings | None = None) -> str:
+    """The `pipeline` command line with these words and these settings, by default those of this process.
 
     Settings from luigi.cfg and environment need no option; those of the sample are --demo. A secret is shown as an
     ellipsis.
     """
-    if is_demo(current_settings()):
+    settings = settings or current_settings()
+    if is_demo(settings):
         return shlex.join(["pipeline", *words[:1], "--demo", *words[1:]])
-    options = [
-        part for row, value in _options_needed() for part in (row.flag, "…" if _is_secret(row, value) else value)
-    ]
+    needed = _options_needed(settings)
+    options = [part for row, value in needed for part in (row.flag, "…" if _is_secret(row, value) else value)]
     return shlex.join(["pipeline", *words, *options])
 
 
@@ -261,7 +261,7 @@ def child_command(*words: str) -> tuple[list[str], dict[str, str]]:
     arguments, environment = [sys.executable, "-m", "pipeline", *words], dict(os.environ)
     if is_demo(current_settings()):
         return [*arguments, "--demo"], environment
-    for row, value in _options_needed():
+    for row, value in _options_needed(current_settings()):
         if _is_secret(row, value):
             environment[row.variable] = value
         else:
@@ -269,14 +269,14 @@ def child_command(*words: str) -> tuple[list[str], dict[str, str]]:
     return arguments, environment
 
 
-def _options_needed() -> list[tuple[Field, str]]:
-    """The settings of this process that luigi.cfg and the environment would not give to a command."""
+def _options_needed(settings: Settings) -> list[tuple[Field, str]]:
+    """Those of the settings that luigi.cfg and the environment would not give to a command."""
     needed = []
     for name, row in FIELDS.items():
         if row.option:
             text, _ = _written(row, None, with_options=False)
             usual = row.default if text is None else row.parse(_plain(row, text))
-            value = getattr(current_settings(), name)
+            value = getattr(settings, name)
             needed += [(row, str(value))] if value != usual else []
     return needed
 

@@ -34,7 +34,7 @@ ARROWS = """
     board       runs state tasks.logs tasks.luigi_options places settings datasets lake marts source.retries
     runs        tasks lake state places settings source.retries datasets marts warehouses.base
     tasks       runs.events state conform places settings datasets lake marts source warehouses
-    read        places settings datasets lake
+    read        places settings datasets lake state.inventory
     state       conform.check datasets lake marts source warehouses.base
     places      settings lake source warehouses state
     settings    tasks.luigi_options
@@ -68,7 +68,8 @@ OTHERS = {
     "packaging": "cli",
     "numpy": "sample warehouses",
     "pandas": "read",
-    "duckdb": "warehouses cli",
+    "polars": "read",
+    "duckdb": "warehouses read cli",
     "psycopg": "warehouses",
     "google": "lake warehouses",
     "google_crc32c": "lake",
@@ -76,7 +77,7 @@ OTHERS = {
 }
 
 #: Slow to import, or absent: imported only in the functions that need them.
-DRIVERS = ("pandas", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
+DRIVERS = ("pandas", "polars", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
 
 #: Not in setup.cfg because another one that is there brings it, and cannot do without it.
 BROUGHT_BY = {"google_crc32c": "google"}

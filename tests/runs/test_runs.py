@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +15,7 @@ from state import rows, state
 
 from pipeline import lake
 from pipeline.datasets import DATASETS
-from pipeline.errors import CheckFailed, NotPublished, PipelineError, UsageError
+from pipeline.errors import CheckFailed, NotPublished, PipelineError
 from pipeline.months import parse_month
 from pipeline.runs.events import Outcome
 from pipeline.runs.job import exit_code
@@ -252,56 +250,6 @@ def test_every_outcome_has_its_exit_code() -> None:
     assert exit_code([done, broken, late, waiting]) == 1
     assert exit_code([done, late, waiting]) == 3
     assert exit_code([done, waiting]) == exit_code([_outcome("UNKNOWN")]) == 4
-
-
-def test_the_conformed_months_are_one_dataframe(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
-    import pipeline
-
-    folder.pipeline("backfill", "green", "2024-01..2024-02")
-    monkeypatch.chdir(folder.path)
-    wanted = ["pickup_datetime", "vendor_id", "total_amount", "cbd_congestion_fee"]
-    frame = pipeline.read("green", "2024-01..2024-02", columns=wanted)
-    assert list(frame.columns) == wanted
-    assert len(frame) == 4000
-    assert [str(kind) for kind in frame.dtypes] == ["datetime64[us]", "Int64", "float64", "float64"]
-    assert frame["pickup_datetime"].iloc[0] < pd.Timestamp("2024-02-01") < frame["pickup_datetime"].iloc[-1]
-    assert list(pipeline.read("green", "2024-02").columns) == list(GREEN.by_name)
-    with pytest.raises(pipeline.errors.StoreError, match="green 2024-03, 2024-04: not in the lake"):
-        pipeline.read("green", "2024-02..2024-04")
-    two = pipeline.read("green", "2024-02,2024-01", columns=["pickup_datetime"])
-    assert two.equals(frame[["pickup_datetime"]])
-    assert len(pipeline.read("green", date(2024, 2, 1), columns=["vendor_id"])) == 2000
-    (folder.path / "elsewhere").mkdir()
-    monkeypatch.setenv("PIPELINE_LAKE", "elsewhere")
-    with pytest.raises(
-        pipeline.errors.StoreError, match=f"green 2024-02: not in the lake {folder.path}/elsewhere; run"
-    ):
-        pipeline.read("green", "2024-02")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("gren", "2024-01"), "'gren' is not a dataset; allowed are yellow, green, fhv, fhvhv; did you mean green?"),
-        ((["green"], "2024-01"), "['green'] is not a dataset; allowed are yellow, green, fhv, fhvhv; did you mean"),
-        (("green", "2024-01", "total_amount"), "columns must be a list of names; write columns=['total_amount']"),
-        (("green", "2024-01", ["tip_amount", "vendor_id"] * 2), "columns has tip_amount, vendor_id more than once; "),
-        (("green", "2024-01", ["total_amont"]), "green has no columns ['total_amont']; it has vendor_id, "),
-        (("green", "2024-01", ["total_amont"]), "did you mean total_amount?"),
-        (("green", "2024-01", [3, ["a"]]), "green has no columns [3, ['a']]; it has "),
-        (("green", ("2024-01", "2024-02")), "period ('2024-01', '2024-02') must be a text such as '2024-01' or "),
-        (("green", 2024), "period 2024 must be a text such as '2024-01' or '2024-01..2024-03', or a date"),
-        (("green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
-    ],
-)
-def test_an_invalid_argument_of_read_is_named_with_the_allowed_values(arguments: tuple[Any, ...], message: str) -> None:
-    import pipeline
-
-    with pytest.raises(UsageError) as caught:
-        pipeline.read(*arguments)
-    assert message in str(caught.value)
 
 
 IN_A_THREAD = """
