@@ -160,9 +160,8 @@ SELECT
     CASE
         WHEN fare_amount > 0
             THEN CAST(
-                FLOOR(10000 * CAST(tip_amount AS DOUBLE PRECISION) / CAST(fare_amount AS DOUBLE PRECISION) + 0.5)
-                / 10000
-                AS DECIMAL(18, 4)
+                FLOOR(1000 * CAST(tip_amount AS DOUBLE PRECISION) / CAST(fare_amount AS DOUBLE PRECISION) + 0.5) / 1000
+                AS DECIMAL(18, 3)
             )
     END AS tip_share,
     COALESCE(congestion_surcharge + cbd_congestion_fee, congestion_surcharge, cbd_congestion_fee) AS congestion_fees,

@@ -1,6 +1,7 @@
-"""The marts of a month in plain Python, row by row from the raw file, in whole cents, seconds and thousandths of a mile.
+"""The marts of a month in plain Python, row by row from the raw file.
 
-Nothing of the package and no SQL is used, so that the marts of an engine can be compared with it.
+All is computed in whole cents, seconds and thousandths of a mile. Nothing of the package and no SQL is used, so that
+the marts of an engine can be compared with it.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def recomputed(raw: Path, lookup: Path, dataset: str, month: date) -> dict[str, 
         zone = (row["from"], *zones.get(row["from"], (None, None)))
         groups["daily_trips"][pickup.date(),].append(trip)
         groups["monthly_zone_revenue"][zone].append(trip)
-        groups["hourly_zone_trips"][*zone, pickup.isoweekday(), pickup.hour].append(trip)
+        groups["hourly_zone_trips"][(*zone, pickup.isoweekday(), pickup.hour)].append(trip)
         groups["payment_mix"][row["payment"], _PAYMENTS.get(row["payment"])].append(trip)
         for end in ("from", "to"):
             if row[end] in _AIRPORTS:
@@ -117,7 +118,7 @@ def recomputed(raw: Path, lookup: Path, dataset: str, month: date) -> dict[str, 
 
 def _rows(raw: Path, dataset: str) -> Iterator[_Row]:
     for published in _published(raw):
-        row: _Row = {name: None for name in (*_NAMES, "total")}
+        row: _Row = dict.fromkeys((*_NAMES, "total"))
         for name, spellings in _NAMES.items():
             row[name] = next((published[each] for each in spellings if published.get(each) not in (None, "")), None)
         for name in _NUMBERS:
@@ -260,7 +261,7 @@ def _summary(trips: list[Trip]) -> _Row:
         "minutes": _means(trips)["minutes"],
         "median_miles": median((trip.thousandths for trip in trips), 1000),
         "median_minutes": median((trip.seconds for trip in trips), 60),
-        "tip_share": half_up(tips, fares, 4) if fares and fares > 0 and tips is not None else None,
+        "tip_share": half_up(tips, fares, 3) if fares and fares > 0 and tips is not None else None,
         "congestion_fees": sum(filter(None, fees), Decimal()) if any(fee is not None for fee in fees) else None,
     }
 

@@ -307,9 +307,11 @@ def test_a_mart_whose_table_was_dropped_does_not_count(warehouse: DuckDBWarehous
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
     with duckdb.connect(path) as connection:
         connection.execute("DROP TABLE daily_trips")
-    assert set(warehouse.mart_months(GREEN)[JAN]) == {"monthly_zone_revenue"}
+    declared = len(marts_of("green"))
+    assert len(warehouse.mart_months(GREEN)[JAN]) == declared - 1
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
-    assert {month: len(marts) for month, marts in warehouse.mart_months(GREEN).items()} == {JAN: 2, FEB: 1}
+    built = {month: len(marts) for month, marts in warehouse.mart_months(GREEN).items()}
+    assert built == {JAN: declared, FEB: declared - 1}
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
 
 
