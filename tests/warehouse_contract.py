@@ -407,7 +407,8 @@ def test_a_mart_is_built_for_the_month_with_the_fingerprint_of_its_load(warehous
     warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0]))
     marts = marts_of("green")
     built = warehouse.replace_mart_month(GREEN, JAN, marts)
-    assert built == {"daily_trips": 3, "monthly_zone_revenue": 2}
+    rows = {"airport_trips": 1, "daily_trips": 3, "hourly_zone_trips": 3, "monthly_summary": 1}
+    assert built == {**rows, "monthly_zone_revenue": 2, "payment_mix": 1}
     assert warehouse.replace_mart_month(GREEN, JAN, marts) == built
     assert warehouse.replace_mart_month(GREEN, FEB, marts)["daily_trips"] == 1
     months = warehouse.mart_months(GREEN)
