@@ -1,8 +1,9 @@
 """Marts: derived tables for analysis, one SELECT per file.
 
-A mart is written in SQL that DuckDB, Postgres and BigQuery all support, reads the view `trips`, and gets its month as
-`:dataset`, `:month` and `:next_month`. Its file starts with comments: a description up to the first empty comment line,
-then `-- datasets:` with the datasets that it is built for. To add a mart, add a file.
+A mart is written in SQL that DuckDB, Postgres and BigQuery all support, reads a dataset's table or the views `trips`
+(yellow, green) and `for_hire_trips` (fhv, fhvhv), and gets its month as `:dataset`, `:month` and `:next_month`. Its
+file starts with comments: a description up to the first empty comment line, then `-- datasets:` with the datasets that
+it is built for. To add a mart, add a file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def all_marts() -> dict[str, Mart]:
 
 
 def marts_of(dataset_name: str) -> list[Mart]:
-    """The marts that are built for this dataset, in alphabetical order; none for fhv, fhvhv and the zones."""
+    """The marts that are built for this dataset, in alphabetical order; none for the zones."""
     return [mart for mart in all_marts().values() if dataset_name in mart.datasets]
 
 

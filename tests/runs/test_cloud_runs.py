@@ -20,6 +20,7 @@ from conftest import Folder, make_folder
 from pipeline import lake
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.lake import open_store
+from pipeline.marts import marts_of
 from pipeline.months import month_range, parse_month
 from pipeline.sample import SampleSite
 from pipeline.warehouses import open_warehouse
@@ -103,11 +104,10 @@ def test_a_run_over_all_months_with_nothing_to_do_makes_few_requests(folder: Fol
         for month in month_range(first, date(2025, 12, 1)):
             facts = (record.source_sha256, record.declaration, record.fingerprint, record.loaded_at, record.version)
             loads.append(LoadRecord(name, month, 1, *facts))
-            if name in ("yellow", "green"):
-                marts += [
-                    MartRecord(mart, name, month, 1, record.fingerprint, record.loaded_at, record.version)
-                    for mart in ("daily_trips", "monthly_zone_revenue")
-                ]
+            marts += [
+                MartRecord(mart.name, name, month, 1, record.fingerprint, record.loaded_at, record.version)
+                for mart in marts_of(name)
+            ]
     assert len(loads) == 563
     _write_ledger(cloud, loads, marts)
     cloud.clear()

@@ -18,6 +18,7 @@ import pipeline
 from pipeline.board import answers
 from pipeline.datasets import DATASETS, ZONES, dataset_named
 from pipeline.lake import planning
+from pipeline.marts import marts_of
 from pipeline.months import format_month
 from pipeline.places import inventory_of, source_of
 from pipeline.runs import runner
@@ -32,7 +33,7 @@ from pipeline.tasks.runs import Backfill, missing_tasks
 
 JAN, FEB = date(2024, 1, 1), date(2024, 2, 1)
 MONTHS: list[tuple[str, date | None]] = [("green", JAN), ("green", FEB), ("fhv", JAN), ("fhv", FEB), (ZONES.name, None)]
-MARTS = ("daily_trips", "monthly_zone_revenue")
+MARTS = tuple(mart.name for mart in marts_of("green"))
 #: Of the tables, those whose removal takes records' rows away.
 TABLES = ("green", "fhv", "zones", *MARTS)
 
@@ -181,11 +182,14 @@ def _assert_tables_hold_what_the_records_say(database: Path) -> None:
         for name, month, rows in loads:
             where = f"WHERE month = {_sql(month)}" if month else ""
             assert connection.execute(f"SELECT COUNT(*) FROM {name} {where}").fetchall() == [(rows,)]
-        joined = "SELECT mart, month FROM mart_loads JOIN loads USING (dataset, month, fingerprint)"
-        assert set(connection.execute(joined).fetchall()) == {(mart, month) for mart in MARTS for month in (JAN, FEB)}
+        joined = "FROM mart_loads AS m JOIN loads AS l USING (dataset, month, fingerprint)"
+        records = connection.execute(f"SELECT mart, dataset, month, m.rows {joined}").fetchall()
+        assert {record[:3] for record in records} == {
+            (mart.name, name, month) for name, month in MONTHS for mart in marts_of(name)
+        }
         for mart in MARTS:
-            found = connection.execute(f"SELECT DISTINCT month FROM {mart}").fetchall()
-            assert set(found) == {(JAN,), (FEB,)}
+            found = connection.execute(f"SELECT dataset, month, COUNT(*) FROM {mart} GROUP BY ALL").fetchall()
+            assert set(found) == {record[1:] for record in records if record[0] == mart and record[3]}
 
 
 def _wanted() -> dict[str, list[date]]:
@@ -216,7 +220,7 @@ def _by_asking_each_task(through: str) -> set[Step]:
     here = inventory_of(current_settings())
     left = set()
     for name, month in MONTHS:
-        wanted = [step for step in STEPS[: STEPS.index(through) + 1] if step != "mart" or name == "green"]
+        wanted = [step for step in STEPS[: STEPS.index(through) + 1] if step != "mart" or month]
         steps = steps_left(lambda step, name=name, month=month: task_of(step, name, month).complete(), wanted)  # type: ignore[misc]
         assert steps == here.left(dataset_named(name), month, through)
         left |= {(step, name, month) for step in steps}
@@ -230,7 +234,7 @@ def test_a_mart_whose_sql_has_changed_is_built_again(made: Path, monkeypatch: py
     here, green = inventory_of(current_settings()), DATASETS["green"]
     assert here.done("mart", green, JAN)
     record, load = here.marts(green)[JAN][MARTS[0]], here.loads(green)[JAN]
-    (mart, _) = inventory.marts_of("green")
+    mart = inventory.marts_of("green")[0]
     for definition, why in ((None, ""), (mart.definition, ""), ("0" * 16, "built by other SQL than is declared")):
         object.__setattr__(record, "definition", definition)
         assert inventory._why_stale(record, mart, load) == why

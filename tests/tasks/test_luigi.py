@@ -23,6 +23,7 @@ from state import rows, works_in
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import SourceError, error_from_json
+from pipeline.marts import all_marts
 from pipeline.months import add_months, parse_month
 from pipeline.sample import SampleSite
 from pipeline.tasks.runs import Latest
@@ -93,7 +94,7 @@ def test_a_backfill_leaves_these_files_and_rows_and_a_second_one_does_nothing(ow
         (f"{month}-01", 500) for month in months
     ]
     assert rows(own.database, "SELECT COUNT(*) FROM zones") == [(265,)]
-    for mart in ("daily_trips", "monthly_zone_revenue"):
+    for mart in all_marts():
         assert rows(own.database, f"SELECT COUNT(DISTINCT month) FROM {mart}") == [(3,)]
     asked, there = list(site.requests), [(path, (own.path / "data" / path).stat().st_mtime_ns) for path in own.files()]
     again = own.luigi(*backfill("green", "2024-01", "2024-03"))
@@ -397,7 +398,7 @@ def test_luigid_shows_each_step_as_done_with_what_it_did(own: Folder, luigid: Lu
     for month in ("2024-01", "2024-02"):
         assert re.fullmatch(r"\d+\.\d kB", messages["Download", month][0])
         assert messages["Conform", month][0] == messages["Load", month][0] == "500 rows"
-        assert messages["Mart", month][0].startswith("daily_trips ")
+        assert messages["Mart", month][0].startswith("airport_trips ")
         named = [task["status_message"] for task in tasks.values() if task["params"].get("month") == month]
         for message in named:
             assert (own.path / message.partition(" (log: ")[2].rstrip(")")).is_file(), "the log that it names is there"

@@ -249,10 +249,11 @@ def test_a_view_of_the_users_own_is_not_replaced(warehouse: DuckDBWarehouse, pat
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     assert warehouse.query("SELECT * FROM green_tripdata").to_pylist() == [{"mine": 7}]
     assert warehouse.validate_shared() == ["green_tripdata"]
-    with duckdb.connect(path) as connection:
-        connection.execute("DROP VIEW trips; CREATE VIEW trips AS SELECT 7 AS mine")
-    with pytest.raises(WarehouseError, match="trips already exists and is not of this package"):
-        warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
+    for read_by_marts in ("for_hire_trips", "trips"):
+        with duckdb.connect(path) as connection:
+            connection.execute(f"DROP VIEW {read_by_marts}; CREATE VIEW {read_by_marts} AS SELECT 7 AS mine")
+        with pytest.raises(WarehouseError, match=f"{read_by_marts} already exists and is not of this package"):
+            warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
 
 
 def test_a_declared_column_that_the_table_lacks_is_added_to_table_and_view(path: Path, tmp_path: Path) -> None:
@@ -307,9 +308,11 @@ def test_a_mart_whose_table_was_dropped_does_not_count(warehouse: DuckDBWarehous
         warehouse.replace_mart_month(GREEN, month, marts_of("green"))
     with duckdb.connect(path) as connection:
         connection.execute("DROP TABLE daily_trips")
-    assert set(warehouse.mart_months(GREEN)[JAN]) == {"monthly_zone_revenue"}
+    declared = len(marts_of("green"))
+    assert len(warehouse.mart_months(GREEN)[JAN]) == declared - 1
     warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
-    assert {month: len(marts) for month, marts in warehouse.mart_months(GREEN).items()} == {JAN: 2, FEB: 1}
+    built = {month: len(marts) for month, marts in warehouse.mart_months(GREEN).items()}
+    assert built == {JAN: declared, FEB: declared - 1}
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [2.0]))
 
 

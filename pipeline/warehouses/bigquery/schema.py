@@ -140,7 +140,8 @@ def translate(sql: str, project: str, dataset: str) -> str:
     """Translate the SQL of a mart or view for BigQuery, with every table named in full.
 
     A cast to DECIMAL(18, 2) becomes a rounded NUMERIC, since BigQuery takes no precision in a cast, and the epoch of a
-    difference of two times becomes a DATETIME_DIFF, since BigQuery has no epoch of an interval.
+    difference of two times becomes a DATETIME_DIFF, since BigQuery has no epoch of an interval. ISODOW becomes
+    DAYOFWEEK, counted from Monday.
     """
     import sqlglot
     from sqlglot import exp
@@ -159,12 +160,20 @@ def translate(sql: str, project: str, dataset: str) -> str:
         if isinstance(node, exp.Cast) and node.to.is_type("decimal") and node.to.expressions:
             scale = node.to.expressions[-1].this
             return exp.Round(this=exp.cast(node.this, "decimal"), decimals=scale.copy())
-        if isinstance(node, exp.Table) and not node.db:
+        if isinstance(node, exp.Extract) and node.name.upper() == "ISODOW":
+            return sqlglot.parse_one("MOD(EXTRACT(DAYOFWEEK FROM moment) + 5, 7) + 1", read="bigquery").transform(
+                lambda part: node.expression.copy() if isinstance(part, exp.Column) else part
+            )
+        if isinstance(node, exp.CTE):
+            node.set("materialized", None)  # Not BigQuery's.
+        if isinstance(node, exp.Table) and not node.db and node.name not in named:
             node.set("db", exp.to_identifier(dataset, quoted=True))
             node.set("catalog", exp.to_identifier(project, quoted=True))
         return node
 
-    tree = sqlglot.parse_one(sql, read="duckdb").transform(seconds).transform(change)
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    named = {query.alias for query in tree.find_all(exp.CTE)}
+    tree = tree.transform(seconds).transform(change)
     return str(tree.sql("bigquery", pretty=True, comments=False))
 
 

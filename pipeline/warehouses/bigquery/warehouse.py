@@ -121,6 +121,8 @@ class BigQueryWarehouse(Warehouse):
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
             lost = [mart for mart in records.marts if mart.mart not in records.listed]
             self._insert(subject, "mart_loads", lost, lost=True)
+            # An older version of the package may have loaded the month: its views lack columns that the marts read.
+            self._tables.ensure(self._datasets, self._zones, records.listed)
             where = f"dataset = {literal(dataset.name)} AND month = {literal(month)}"
             counts = {mart.name: f"(SELECT COUNT(*) FROM {mart.name} WHERE {where})" for mart in marts}
             merges = [self._tables.prepare_mart(mart, dataset.name, month, records.listed) for mart in marts]

@@ -1,0 +1,85 @@
+-- Trips to and from the airports: how many, how long, how far, which fees and tolls.
+--
+-- datasets: yellow, green, fhv, fhvhv
+--
+-- Airports are taxi zones: 1 (Newark), 132 (JFK), 138 (LaGuardia). A trip is from the zone of its pickup and to the
+-- zone of its drop-off; from one airport to another it counts for both. What is plausible here:
+-- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades.
+-- * The total of fhvhv is what the passenger paid: fare, tolls, taxes, surcharges, fees and tips. Fees are null for
+--   green; fees, tolls and totals are null for fhv.
+-- * A negative total is the reversal of a trip in another row. It does not count as a trip, and its money is added, so
+--   that both rows cancel out.
+-- * A total beyond 10,000 dollars is a mistyped fare: the trip is left out. A trip without a total counts, without money.
+-- * A distance below 0 or above 200 miles is an error of the meter: the trip counts, its miles do not.
+-- * A duration below 0 or above 12 hours is an error of the clock: the trip counts, its time does not.
+-- * An amount beyond 1e9 is invalid: the trip counts, the amount does not.
+-- All is computed from whole cents, seconds and thousandths of a mile, and means are rounded half up to hundredths: the
+-- same on every engine in any order of the rows.
+SELECT
+    airport,
+    direction,
+    COUNT(CASE WHEN COALESCE(total, 0) >= 0 THEN 1 END) AS trips,
+    CAST(
+        FLOOR(CAST(100 * SUM(seconds) AS DOUBLE PRECISION) / NULLIF(60 * COUNT(seconds), 0) + 0.5) / 100
+        AS DECIMAL(18, 2)
+    ) AS minutes,
+    CAST(
+        FLOOR(CAST(SUM(thousandths) AS DOUBLE PRECISION) / NULLIF(10 * COUNT(thousandths), 0) + 0.5) / 100
+        AS DECIMAL(18, 2)
+    ) AS miles,
+    SUM(CASE WHEN fee BETWEEN -1e9 AND 1e9 THEN CAST(fee AS DECIMAL(18, 2)) END) AS airport_fee,
+    SUM(CASE WHEN tolls BETWEEN -1e9 AND 1e9 THEN CAST(tolls AS DECIMAL(18, 2)) END) AS tolls_amount,
+    SUM(CAST(total AS DECIMAL(18, 2))) AS total_amount
+FROM (
+    SELECT
+        CASE CASE direction WHEN 'from' THEN pickup_location_id ELSE dropoff_location_id END
+            WHEN 1 THEN 'Newark'
+            WHEN 132 THEN 'JFK'
+            WHEN 138 THEN 'LaGuardia'
+        END AS airport,
+        direction,
+        CASE
+            WHEN COALESCE(total, 0) >= 0 AND duration BETWEEN 0 AND 43200 THEN CAST(FLOOR(duration) AS BIGINT)
+        END AS seconds,
+        CASE
+            WHEN COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200 THEN CAST(FLOOR(miles * 1000 + 0.5) AS BIGINT)
+        END AS thousandths,
+        fee,
+        tolls,
+        total
+    FROM (
+        SELECT
+            pickup_location_id,
+            dropoff_location_id,
+            pickup_datetime,
+            EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
+            trip_distance AS miles,
+            airport_fee AS fee,
+            tolls_amount AS tolls,
+            total_amount AS total
+        FROM trips
+        WHERE dataset = :dataset AND month = :month
+        UNION ALL
+        SELECT
+            pickup_location_id,
+            dropoff_location_id,
+            pickup_datetime,
+            EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
+            trip_miles AS miles,
+            airport_fee AS fee,
+            tolls,
+            base_passenger_fare + COALESCE(tolls, 0) + COALESCE(bcf, 0) + COALESCE(sales_tax, 0)
+            + COALESCE(congestion_surcharge, 0) + COALESCE(airport_fee, 0) + COALESCE(cbd_congestion_fee, 0)
+            + COALESCE(tips, 0) AS total
+        FROM for_hire_trips
+        WHERE dataset = :dataset AND month = :month
+    ) AS of_dataset
+    CROSS JOIN (VALUES ('from'), ('to')) AS directions (direction)
+    WHERE
+        pickup_datetime >= CAST(:month AS TIMESTAMP)
+        AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
+        AND (pickup_location_id IN (1, 132, 138) OR dropoff_location_id IN (1, 132, 138))
+        AND COALESCE(total, 0) BETWEEN -10000 AND 10000
+) AS measured
+WHERE airport IS NOT NULL
+GROUP BY airport, direction

@@ -1,0 +1,28 @@
+-- How trips were paid: trips and money per type of payment.
+--
+-- datasets: yellow, green
+--
+-- What is plausible here:
+-- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades.
+-- * A negative total is the reversal of a trip in another row. It counts as a reversal, not as a trip, and its money
+--   is added, so that both rows cancel out where both have the same type of payment.
+-- * A total beyond 10,000 dollars is a mistyped fare: the trip is left out. A trip without a total counts, without money.
+-- * An amount beyond 1e9 is invalid: the trip counts, the amount does not.
+-- * A type of payment that is null or not listed counts, with a payment that is null.
+-- Tips are those paid by card; cash tips are not recorded. Sums are of decimals: exact, and the same on every engine.
+SELECT
+    payment_type,
+    payment,
+    COUNT(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN 1 END) AS trips,
+    COUNT(CASE WHEN total_amount < 0 THEN 1 END) AS reversals,
+    SUM(CASE WHEN fare_amount BETWEEN -1e9 AND 1e9 THEN CAST(fare_amount AS DECIMAL(18, 2)) END) AS fare_amount,
+    SUM(CASE WHEN tip_amount BETWEEN -1e9 AND 1e9 THEN CAST(tip_amount AS DECIMAL(18, 2)) END) AS tip_amount,
+    SUM(CAST(total_amount AS DECIMAL(18, 2))) AS total_amount
+FROM trips
+WHERE
+    dataset = :dataset
+    AND month = :month
+    AND pickup_datetime >= CAST(:month AS TIMESTAMP)
+    AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
+    AND COALESCE(total_amount, 0) BETWEEN -10000 AND 10000
+GROUP BY payment_type, payment
