@@ -38,12 +38,8 @@ class Files:
     @property
     def months(self) -> list[date]:
         first, _, last = self.period.partition("..")
-        begin, end = (first, last or first)
-        return list(
-            month_range(
-                parse_month(begin if "-" in begin else f"{begin}-01"), parse_month(end if "-" in end else f"{end}-12")
-            )
-        )
+        first, last = (first if "-" in first else f"{first}-01"), last or first
+        return list(month_range(parse_month(first), parse_month(last if "-" in last else f"{last}-12")))
 
     @property
     def rows(self) -> int:
@@ -51,9 +47,15 @@ class Files:
         return sum(published_months(self.dataset)[month].rows for month in self.months)
 
     @property
-    def bytes(self) -> int:
-        """What their download takes, about."""
-        return self.rows * _CSV_ROW_BYTES if self.source == "mirror" else estimated_bytes(self.dataset, self.months)
+    def downloads(self) -> dict[tuple[str, str, date], int]:
+        """About how many bytes each file has, by source, dataset and month."""
+        published = published_months(self.dataset)
+        return {
+            (self.source, self.dataset, month): published[month].rows * _CSV_ROW_BYTES
+            if self.source == "mirror"
+            else estimated_bytes(self.dataset, [month])
+            for month in self.months
+        }
 
 
 @dataclass(frozen=True)
