@@ -14,14 +14,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import pytest
+from cloud import Cloud
 from conftest import Folder
 from postgres import Database
 from questions import ROOT, Files, Question, all_questions, answer_of, environment_of, run_pipeline
 
 from pipeline.datasets import DATASETS
 from pipeline.sample import SampleSite
+from pipeline.warehouses import open_warehouse
 
 QUESTIONS = all_questions()
 REAL = Path(os.environ["PIPELINE_TLC_FILES"]) if "PIPELINE_TLC_FILES" in os.environ else None
@@ -86,21 +87,24 @@ def test_every_cohort_since_2022_has_its_questions_of_modules_1_and_3() -> None:
     assert {(str(year), module) for year in range(2022, 2027) for module in "13"} <= found
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgres"])
+@pytest.mark.parametrize("engine", ["duckdb", "postgres", "bigquery"])
 def test_every_query_runs_unchanged_on_the_views(engine: str, folder: Folder, request: pytest.FixtureRequest) -> None:
-    database: Database | None = request.getfixturevalue("database") if engine == "postgres" else None
-    if database:
-        folder.environment["PIPELINE_WAREHOUSE"] = database.url
+    url = f"duckdb:///{folder.database}"
+    if engine == "postgres":
+        database: Database = request.getfixturevalue("database")
+        url = folder.environment["PIPELINE_WAREHOUSE"] = database.url
+    elif engine == "bigquery":
+        cloud: Cloud = request.getfixturevalue("cloud")
+        cloud.use(folder)
+        url = cloud.warehouse
     for dataset, month in MONTHS.items():
         ended = folder.pipeline("backfill", dataset, month)
         assert ended.returncode == 0, ended.stderr
-    if database:
-        for question in QUESTIONS:
-            database.execute(question.sql)
-    else:
-        with duckdb.connect(str(folder.database), read_only=True) as connection:
-            for question in QUESTIONS:
-                connection.execute(question.sql).fetchall()
+    warehouse = open_warehouse(url)
+    # BigQuery is the course's third module. Durations, which later modules ask of Spark, are its own functions there.
+    asked = [each for each in QUESTIONS if engine != "bigquery" or "EPOCH" not in each.sql]
+    for sql in dict.fromkeys(each.sql for each in asked):
+        assert warehouse.query(sql).num_columns
 
 
 @needs_real_files
