@@ -6,6 +6,7 @@ Downloads what is missing, so that a run that was stopped continues. Exit code 1
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from questions import SOURCES, all_questions, answer_of, environment_of, run_pip
 
 from pipeline.units import counted, size
 
-#: Larger exit codes are those of a command that a signal stopped.
-_SIGNALS = 128
 #: Of a loaded row, about.
 _ROW_BYTES = 50
 
@@ -42,12 +41,12 @@ def main() -> int:
     print(f"{counted(len(asked), 'question')}; lakes and warehouses in {options.data}: about {size(kept)}", flush=True)
     if options.list:
         return 0
+    # Ctrl-C reaches the command too, which ends cleanly and says so by its exit code.
+    signal.signal(signal.SIGINT, lambda *_: None)
     wrong = 0
     for files in listed:
         environment = environment_of(files, options.data, getattr(options, files.source))
         ended = run_pipeline("backfill", files.dataset, files.period, environment=environment, cwd=Path.cwd())
-        if ended.returncode > _SIGNALS:
-            return ended.returncode
         if ended.returncode:
             print(ended.stdout)
         for question in (each for each in asked if each.files == files):

@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"tlc": None, "mirror": "https://github.com/DataTalksClub/nyc-tlc-data/releases/download"}
 #: Of a row in a gzipped CSV of any dataset, about.
 _CSV_ROW_BYTES = 20
+#: Larger exit codes are those of a command that a signal stopped.
+_SIGNALS = 128
 
 
 @dataclass(frozen=True, order=True)
@@ -85,10 +87,17 @@ def all_questions() -> list[Question]:
 
 
 def run_pipeline(*arguments: str, environment: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command of this environment; its standard error is passed on."""
+    """Run the command of this environment; its standard error is passed on.
+
+    Raises:
+        SystemExit: a signal stopped it, such as Ctrl-C.
+    """
     command = [str(Path(sys.executable).parent / "pipeline"), *arguments]
     env = {**os.environ, **environment}
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=env, cwd=cwd)
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=env, cwd=cwd)
+    if ended.returncode > _SIGNALS:
+        sys.exit(ended.returncode)
+    return ended
 
 
 def environment_of(files: Files, folder: Path, source: str | None) -> dict[str, str]:

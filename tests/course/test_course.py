@@ -6,11 +6,14 @@ computed through lake and warehouse; counts of the others are compared with the 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,13 +71,20 @@ def real_site(tmp_path: Path) -> Iterator[SampleSite]:
         yield site
 
 
-def run_course(tmp_path: Path, url: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the program of `make course` against a site on this machine."""
+def start_course(tmp_path: Path, url: str, *options: str) -> subprocess.Popen[str]:
+    """Start the program of `make course` against a site on this machine."""
     command = [sys.executable, str(ROOT / "tests" / "course"), "--data", "data/course", "--tlc", url]
     command += ["--mirror", f"{url}/releases/download", *options]
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
-    env = {**kept, "PIPELINE_RETRY_WAIT_S": "0.05"}
-    return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
+    env, pipe = {**kept, "PIPELINE_RETRY_WAIT_S": "0.05"}, subprocess.PIPE
+    return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def run_course(tmp_path: Path, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    process = start_course(tmp_path, url, *options)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_every_cohort_since_2022_has_its_questions_of_modules_1_and_3() -> None:
@@ -156,6 +166,22 @@ def test_make_course_says_what_it_downloads_and_downloads_it_once(tmp_path: Path
     second = run_course(tmp_path, site.url, "--only", "2026 module 1")
     assert second.stdout == first.stdout
     assert site.requests == []
+
+
+def test_make_course_stops_at_ctrl_c_and_continues(tmp_path: Path, site: SampleSite) -> None:
+    site.faults.add("*green*", "slow", 1000, times=math.inf)
+    process = start_course(tmp_path, site.url, "--only", "2026 module 1")
+    while not any("green" in sent.path and sent.sent for sent in site.requests):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in out + err
+    assert "2026 module 1" not in out, "no question is answered without its files"
+    site.faults.clear()
+    again = run_course(tmp_path, site.url, "--only", "2026 module 1")
+    assert "500; published: 46912" in again.stdout
 
 
 def test_make_course_with_an_unknown_question_is_a_usage_error(tmp_path: Path) -> None:
