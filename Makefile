@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test emulators lint format prove-bigquery clean
+.PHONY: help run course test emulators lint format prove-bigquery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 
 run: $(VENV)/ready  ## backfill three sample months of yellow and green, offline, into data/sample
 	@$(BIN)/pipeline demo --workers 2
+
+course: $(VENV)/ready  ## answer the Data Engineering Zoomcamp's questions from TLC's files (COURSE="2026 module 1" for some)
+	@$(BIN)/python tests/course --only "$(COURSE)" $(COURSE_ARGS)
 
 # The BigQuery emulator needs a DuckDB of its own, and Python 3.11 or newer.
 EMULATORS ?= .venv-emulators

@@ -74,13 +74,14 @@ OTHERS = {
     "google": "lake warehouses",
     "google_crc32c": "lake",
     "sqlglot": "warehouses",
+    "yaml": "cli",
 }
 
 #: Slow to import, or absent: imported only in the functions that need them.
 DRIVERS = ("pandas", "polars", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
 
-#: Not in setup.cfg because another one that is there brings it, and cannot do without it.
-BROUGHT_BY = {"google_crc32c": "google"}
+#: Those that setup.cfg has under another name, or not at all since another one, which is there, needs it.
+BROUGHT_BY = {"google_crc32c": "google", "yaml": "pyyaml"}
 
 #: Who reads the environment: for settings, for what Google's own libraries, Luigi and requests read there, and whether
 #: there is a desktop.

@@ -44,7 +44,7 @@ COMMANDS = {
     "refresh": f"--apply --json --workers --scheduler {_PLACES} {_SAYS}",
     "check": f"--json {_PLACES} {_SAYS}",
     "diff": f"--against --json {_PLACES} {_SAYS}",
-    "describe": "--json",
+    "describe": "--contract --dbt --json",
     "head": f"--rows --columns --csv --json {_PLACES} {_SAYS}",
     "sql": f"--format --output --force --limit {_PLACES} {_SAYS}",
     "history": f"--last --follow --json {_PLACES} {_SAYS}",

@@ -129,8 +129,10 @@ def _output_path(name: str, force: bool) -> Path:
 
 @click.command()
 @click.argument("dataset", required=False, type=click.Choice([*DATASETS, ZONES.name]), metavar="[DATASET]")
+@click.option("--contract", is_flag=True, help="A data contract (ODCS) in YAML; without DATASET, one for each.")
+@click.option("--dbt", is_flag=True, help="The sources.yml of a dbt project on the warehouse.")
 @as_json
-def describe(dataset: str | None, as_json: bool) -> None:
+def describe(dataset: str | None, contract: bool, dbt: bool, as_json: bool) -> None:
     """Describe the datasets, or one with its columns.
 
     For one dataset: columns, codes, spellings, eras and rules. DATASET is yellow, green, fhv, fhvhv or zones. All of it
@@ -140,8 +142,20 @@ def describe(dataset: str | None, as_json: bool) -> None:
     pipeline describe
     pipeline describe green
     pipeline describe fhvhv --json
+    pipeline describe green --contract > green.odcs.yaml
+    pipeline describe --dbt > models/staging/sources.yml
     """  # noqa: D301
-    if dataset is None:
+    if as_json + contract + dbt > 1:
+        raise UsageError("--json, --contract, --dbt: only one of them is allowed")
+    if dbt and dataset:
+        raise UsageError(f"--dbt is for all datasets; omit {dataset}")
+    if contract or dbt:
+        from pipeline.cli import contract as forms  # PyYAML and the views are for these alone.
+
+        specs = (dataset_named(dataset),) if dataset else (*DATASETS.values(), ZONES)
+        documents = [forms.dbt_sources()] if dbt else [forms.data_contract(spec) for spec in specs]
+        click.echo(forms.as_yaml(*documents), nl=False)
+    elif dataset is None:
         summaries = [_summary(spec) for spec in (*DATASETS.values(), ZONES)]
         if as_json:
             print_json(summaries)

@@ -53,6 +53,8 @@ class Column:
     aliases: tuple[str, ...] = ()
     #: Whether a null is an error.
     required: bool = False
+    #: Whether each value occurs once; for documentation.
+    unique: bool = False
     #: TLC's code list, for documentation; other codes are counted, not refused.
     codes: Mapping[int | str, str] = field(default_factory=dict)
     #: Published words and the values they stand for; matched ignoring case and outer spaces.

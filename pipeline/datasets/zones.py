@@ -24,7 +24,7 @@ ZONES = Dataset(
         Rule("unknown_zones", "warning", "unknown_zones", at_most=0, doc="zone ids outside 1 to 265"),
     ),
     columns=(
-        Column("location_id", pa.int64(), tlc="LocationID", required=True, doc="Number of the zone."),
+        Column("location_id", pa.int64(), tlc="LocationID", required=True, unique=True, doc="Number of the zone."),
         Column("borough", pa.string(), tlc="Borough", required=True, doc="Borough, or EWR for Newark airport."),
         Column("zone", pa.string(), tlc="Zone", required=True, doc="Name of the zone."),
         Column("service_zone", pa.string(), required=True, doc="Which taxis may be hailed there."),
