@@ -115,7 +115,7 @@ class Stream:
 
 
 class Live:
-    """Keeps the last answer to `status` and the events of running runs, and tells the open pages what has changed."""
+    """Keeps the last answer to `status` and the events of running runs, and sends changes to the open pages."""
 
     def __init__(self, logs: str, questions: Questions) -> None:
         self.history, self._questions = History(logs, silent=True), questions

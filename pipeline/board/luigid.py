@@ -21,7 +21,7 @@ from luigi.task_status import DISABLED, FAILED, PENDING, RUNNING
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, StaticFileHandler
 
-from pipeline.board.access import check_origin
+from pipeline.board.access import Refused, check_origin
 from pipeline.board.handler import Checked
 from pipeline.errors import cut
 from pipeline.runs.scheduler import StepScheduler
@@ -114,6 +114,10 @@ class _Guarded(Checked):
         self.access.check_host(self.request)
         is_marked = check_origin(self.request, *self.sites)
         self.needs_login = is_marked or not self.is_for_programs()
+        # A page at another port of this machine has the same cookies.
+        referer = self.request.headers.get("Referer", "").partition("://")[2].partition("/")[0]
+        if self.needs_login and not is_marked and referer != self.request.host:
+            raise Refused("the request does not come from a page of this board; open the page and use its buttons")
         self.check_login()
 
     def is_for_programs(self) -> bool:

@@ -222,6 +222,9 @@ def test_a_request_of_another_web_page_is_refused(attacked: _BoardLuigid, header
 def test_a_get_without_any_mark_changes_nothing(attacked: _BoardLuigid) -> None:
     send = partial(_send, attacked)
     assert send("GET", "/api/add_task") == 403, "so does an image on an address of the local network"
+    # Browsers send the cookie to every port of a name.
+    for referer in ({}, {"Referer": "http://127.0.0.1:1/"}, {"Referer": "http://[::1"}):
+        assert send("GET", "/api/add_task", Cookie=_LOGIN, **referer) == 403, referer
     assert attacked.tasks() == {}
     assert send("GET", "/api/resource_list") == 400, "as programs do, but without parameters"
     assert requests.get(f"{attacked.url}/api/resource_list", timeout=60).status_code == 200
@@ -233,6 +236,7 @@ def test_workers_and_the_pages_of_the_board_pass(luigid: _BoardLuigid) -> None:
     assert list(luigid.tasks()) == ["evil"]
     same = {"Sec_Fetch_Site": "same-origin", "Cookie": _LOGIN}
     assert send("GET", "/api/forgive_failures", **same) == 400, "it has other parameters"
+    assert send("GET", "/api/forgive_failures", Cookie=_LOGIN, Referer=f"{luigid.url}/luigid/") == 400, "as before"
     assert send("GET", "/api/task_list", **same) == 200
     assert send("POST", "/api/add_task", **same, Origin=luigid.url) == 200
     assert send("GET", "/luigid/static/visualiser/index.html", Sec_Fetch_Site="none", Cookie=_LOGIN) == 200
