@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -198,7 +199,8 @@ def _delays_ms(board: Board) -> list[float]:
         opened = time.time()
         while version.startswith("running") and (line := answer.readline()):
             news = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
-            arrived |= {number: time.time() for number, *_ in news.get("log", ())}
+            numbers = re.findall(r'data-number="(\d+)"', news.get("log", ""))
+            arrived |= {int(number): time.time() for number in numbers}
             version = news.get("version", version)
     thread.join()
     events = map(json.loads, history.event_file(id).read_text().splitlines())

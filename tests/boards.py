@@ -66,8 +66,13 @@ class Board:
         return done.stdout.strip()
 
     def log_in(self) -> None:
-        """Use a link; then `ask` sends the cookie."""
-        answer = self.ask(urlsplit(self.link())._replace(scheme="", netloc="").geturl(), cookies={})
+        """Use the printed link, or another one if none is printed; then `ask` sends the cookie."""
+        if "--no-link" in self.options:
+            link = self.link()
+        else:
+            until(lambda: "The link can be used once" in self.said)
+            (link,) = re.findall(r"The board: (\S+)", self.said)
+        answer = self.ask(urlsplit(link)._replace(scheme="", netloc="").geturl(), cookies={})
         assert answer.status == 200
         name, _, value = answer.header("set-cookie").partition(";")[0].partition("=")
         self.cookies = {name: value}

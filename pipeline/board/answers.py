@@ -195,7 +195,7 @@ def main() -> None:
     else:
         for line in sys.stdin:
             pool.submit(reply, line)
-    # Without waiting for the threads: nobody reads their answers.
+    # Without waiting for the threads, whose answers have no reader any more.
     os._exit(0)
 
 

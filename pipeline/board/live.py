@@ -115,7 +115,7 @@ class Stream:
 
 
 class Live:
-    """Keeps the last answer to `status` and the events of running runs, and tells the open pages what has changed."""
+    """Keeps the last answer to `status` and the events of running runs, and sends changes to the open pages."""
 
     def __init__(self, logs: str, questions: Questions) -> None:
         self.history, self._questions = History(logs, silent=True), questions
@@ -230,11 +230,11 @@ class Live:
     def _read_luigid(self) -> None:
         """Ask the luigid of this process, if there is one."""
         cells: Overlay = {}
-        for (dataset, month, step), (state, fraction) in (self.luigid.overlay() if self.luigid else {}).items():
+        for (dataset, month, step), (state, note) in (self.luigid.overlay() if self.luigid else {}).items():
             cell = cells.setdefault(key_of(dataset, month), {"steps": {}, "note": ""})
             cell["steps"][step] = state
             if state != "queued":
-                cell |= {"mark": state, "note": step if fraction is None else f"{step} {fraction:.0%}"}
+                cell |= {"mark": state, "note": f"{step} {note}".rstrip()}
         if self._scheduled.keys() - cells.keys():
             self._send("grid")
         self._send("cells", {key: cell for key, cell in cells.items() if cell != self._scheduled.get(key)})

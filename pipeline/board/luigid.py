@@ -21,8 +21,9 @@ from luigi.task_status import DISABLED, FAILED, PENDING, RUNNING
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, StaticFileHandler
 
-from pipeline.board.access import check_origin
+from pipeline.board.access import Refused, check_origin
 from pipeline.board.handler import Checked
+from pipeline.errors import cut
 from pipeline.runs.scheduler import StepScheduler
 from pipeline.tasks.luigi_options import prepare_luigi
 
@@ -41,8 +42,8 @@ _STATUSES = {RUNNING: "running", FAILED: "failed", DISABLED: "failed", PENDING: 
 _STEP = re.compile(r"(Download|Conform|Load|Mart)(Zones)?")
 
 
-#: By dataset, month (empty for the zones) and step: its state, and how far it is from 0 to 1, if that is known.
-Steps = dict[tuple[str, str, str], tuple[str, float | None]]
+#: By dataset, month (empty for the zones) and step: its state, and how far it is and what it says, if that is known.
+Steps = dict[tuple[str, str, str], tuple[str, str]]
 
 
 class Luigid:
@@ -84,10 +85,15 @@ class Luigid:
                 if not match or (status == PENDING and not task.stakeholders):
                     continue
                 dataset, month = ("zones", "") if match[2] else (params.get("dataset"), params.get("month"))
-                percent = task.progress_percentage
-                fraction = min(1.0, max(0.0, percent / 100)) if isinstance(percent, (int, float)) else None
-                steps.setdefault((str(dataset), str(month), match[1].lower()), (shown, fraction))
+                percent, message = task.progress_percentage, cut(str(task.status_message or ""), 200)
+                share = f"{min(100, max(0, percent)):.0f}% " if isinstance(percent, (int, float)) else ""
+                steps.setdefault((str(dataset), str(month), match[1].lower()), (shown, f"{share}{message}".rstrip()))
         return steps
+
+    @property
+    def workers(self) -> int:
+        """How many workers are connected."""
+        return len(list(self.scheduler._state.get_active_workers()))
 
     def _tick(self) -> None:
         self.scheduler.prune()
@@ -108,6 +114,10 @@ class _Guarded(Checked):
         self.access.check_host(self.request)
         is_marked = check_origin(self.request, *self.sites)
         self.needs_login = is_marked or not self.is_for_programs()
+        # A page at another port of this machine has the same cookies.
+        referer = self.request.headers.get("Referer", "").partition("://")[2].partition("/")[0]
+        if self.needs_login and not is_marked and referer != self.request.host:
+            raise Refused("the request does not come from a page of this board; open the page and use its buttons")
         self.check_login()
 
     def is_for_programs(self) -> bool:

@@ -35,6 +35,7 @@ class Grid(Page):
             **view(answer, self.locale.translate, self.live.overlay()),
             commands=commands,
             last_run=past[-1] if past else None,
+            workers=self.live.luigid.workers if self.live.luigid else None,
             # The newest run that a schedule may have started.
             daily=next((run for run in reversed(past) if run.asked.startswith("pipeline latest")), None),
         )

@@ -1,4 +1,4 @@
-"""Asks the process that answers (`answers.py`), which is started when it is needed and ended when nobody asks."""
+"""Asks the process that answers (`answers.py`), which is started when it is needed and ended when there are no more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Questions:
 
     def __init__(self, settings: Settings, *, idle_s: float = 60.0) -> None:
         self._settings, self._idle_s = settings, idle_s
-        #: The process, what it was asked, and who reads its answers; no process while nobody asks.
+        #: The process, what it was asked, and who reads its answers; no process while there are no questions.
         self._process: Process | None = None
         self._waiting: Waiting = {}
         self._reader: asyncio.Task[None] | None = None

@@ -25,7 +25,7 @@ from tornado.web import Application, HTTPError, StaticFileHandler
 from pipeline.board import actions, pages
 from pipeline.board.access import LOOPBACK, Access, new_link, private_file
 from pipeline.board.handler import Checked
-from pipeline.board.live import Live
+from pipeline.board.live import POLL_S, Live
 from pipeline.board.questions import Questions
 from pipeline.errors import UsageError, visible
 from pipeline.settings import current_settings
@@ -181,6 +181,8 @@ async def serve(options: Options) -> None:
         live.stop()
         await questions.close()
         await server.close_all_connections()
+        while live.streams:  # A stream that is cut off instead would be logged.
+            await asyncio.sleep(POLL_S)
 
 
 def _bind(options: Options) -> list[socket]:

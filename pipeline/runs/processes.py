@@ -1,6 +1,6 @@
 """The processes of recorded runs, which have only their numbers. Numbers are used again, so age and command count, too.
 
-Linux tells about them in /proc; elsewhere the program `ps` does.
+On Linux their details are in /proc; elsewhere the program `ps` prints them.
 """
 
 from __future__ import annotations

@@ -275,4 +275,6 @@ def _started(board: Board) -> list[str]:
     for child in psutil.Process(board.process.pid).children():
         with suppress(psutil.NoSuchProcess):
             commands.append(" ".join(child.cmdline()) if child.status() != psutil.STATUS_ZOMBIE else "zombie")
-    return [command for command in commands if "pipeline.board.answers" not in command]
+    # A child that is about to become the one that answers still has the board's own command.
+    own = " ".join(psutil.Process(board.process.pid).cmdline())
+    return [command for command in commands if command != own and "pipeline.board.answers" not in command]

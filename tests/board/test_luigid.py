@@ -7,21 +7,20 @@ import json
 import math
 import pickle
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL, Popen
 from typing import Any
 
 import pytest
 import requests
-from boards import Board, free_port, running_board, until
+from boards import Board, running_board, until
 from commands import Heard, Luigid
 from conftest import Folder, make_folder
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from pipeline.board.luigid import Luigid as BoardLuigid
 from pipeline.sample import SampleSite
@@ -223,6 +222,9 @@ def test_a_request_of_another_web_page_is_refused(attacked: _BoardLuigid, header
 def test_a_get_without_any_mark_changes_nothing(attacked: _BoardLuigid) -> None:
     send = partial(_send, attacked)
     assert send("GET", "/api/add_task") == 403, "so does an image on an address of the local network"
+    # Browsers send the cookie to every port of a name.
+    for referer in ({}, {"Referer": "http://127.0.0.1:1/"}, {"Referer": "http://[::1"}):
+        assert send("GET", "/api/add_task", Cookie=_LOGIN, **referer) == 403, referer
     assert attacked.tasks() == {}
     assert send("GET", "/api/resource_list") == 400, "as programs do, but without parameters"
     assert requests.get(f"{attacked.url}/api/resource_list", timeout=60).status_code == 200
@@ -234,6 +236,7 @@ def test_workers_and_the_pages_of_the_board_pass(luigid: _BoardLuigid) -> None:
     assert list(luigid.tasks()) == ["evil"]
     same = {"Sec_Fetch_Site": "same-origin", "Cookie": _LOGIN}
     assert send("GET", "/api/forgive_failures", **same) == 400, "it has other parameters"
+    assert send("GET", "/api/forgive_failures", Cookie=_LOGIN, Referer=f"{luigid.url}/luigid/") == 400, "as before"
     assert send("GET", "/api/task_list", **same) == 200
     assert send("POST", "/api/add_task", **same, Origin=luigid.url) == 200
     assert send("GET", "/luigid/static/visualiser/index.html", Sec_Fetch_Site="none", Cookie=_LOGIN) == 200
@@ -272,14 +275,16 @@ def test_the_overlay_has_the_running_waiting_and_failed_steps(tmp_path: Path) ->
     for _ in range(4):
         ask.get_work(worker="w", host="here")
     ask.set_task_progress_percentage("Download", 50)
+    ask.set_task_status_message("Download", "half of it")
     ask.add_task(worker="w", task_id="Load", family="Load", status="FAILED", expl='"a reason"')
     ask.add_task(worker="w", task_id="Mart", family="Mart", status="DONE")
     assert luigid.overlay() == {
-        ("zones", "", "download"): ("running", None),
-        ("green", "2024-01", "download"): ("running", 0.5),
-        ("green", "2024-01", "load"): ("failed", None),
-        ("green", "2024-01", "conform"): ("queued", None),
+        ("zones", "", "download"): ("running", ""),
+        ("green", "2024-01", "download"): ("running", "50% half of it"),
+        ("green", "2024-01", "load"): ("failed", ""),
+        ("green", "2024-01", "conform"): ("queued", ""),
     }
+    assert luigid.workers == 1
 
 
 def test_odd_values_of_a_program_do_not_break_the_overlay(tmp_path: Path) -> None:
@@ -291,115 +296,95 @@ def test_odd_values_of_a_program_do_not_break_the_overlay(tmp_path: Path) -> Non
         luigid.scheduler.set_task_progress_percentage(f"{number}", ["1", 3e9, -5, math.nan][number])
     luigid.scheduler.add_task(worker="w", task_id="other", family="LoadOther", params=_MONTH)
     steps = luigid.overlay()
-    assert steps["green", "2024-01", "load"] == ("queued", 0.0)
+    assert steps["green", "2024-01", "load"] == ("queued", "0% {'a': ['<script>']}")
     assert {step for _, _, step in steps} == {"load"}
 
 
 # The visualiser
 
 
-class _Browser:
-    """A Chromium, driven by its own protocol for tests."""
+class _Visitor:
+    """A page of the browser that is logged in, and what its console says."""
 
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self.driver = Popen(["chromedriver", f"--port={port}"], stdout=DEVNULL, stderr=DEVNULL)
-        url = f"http://127.0.0.1:{port}"
-        flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-        flags += " disable-component-update disable-sync"
-        arguments = [*(f"--{flag}" for flag in flags.split()), f"--user-data-dir={folder}"]
-        wanted = {"goog:loggingPrefs": {"browser": "ALL"}, "goog:chromeOptions": {"args": arguments}}
-
-        def started() -> bool:
-            try:
-                return requests.get(f"{url}/status", timeout=60).ok
-            except requests.ConnectionError:
-                return False
-
-        until(started)
-        answer = requests.post(f"{url}/session", json={"capabilities": {"alwaysMatch": wanted}}, timeout=60).json()
-        self.session = f"{url}/session/{answer['value']['sessionId']}"
-
-    def ask(self, path: str, **body: Any) -> Any:
-        return requests.post(f"{self.session}/{path}", json=body, timeout=60).json()["value"]
+    def __init__(self, page: Page) -> None:
+        self.page, self.messages = page, list[str]()
+        page.on("console", lambda each: each.type in ("error", "warning") and self.messages.append(_text(each)))
 
     def run(self, script: str) -> Any:
-        return self.ask("execute/sync", script=script, args=[])
+        return self.page.evaluate(f"() => {{ {script} }}")
 
-    def close(self) -> None:
-        requests.delete(self.session, timeout=60)
-        self.driver.terminate()
-        self.driver.wait(60)
+
+def _text(message: ConsoleMessage) -> str:
+    return f"{message.location['url']} {message.location['lineNumber']} {message.text}"
 
 
 @pytest.fixture
-def browser(tmp_path: Path, luigid: _BoardLuigid) -> Iterator[_Browser]:
+def visitor(browser: Browser, luigid: _BoardLuigid) -> Iterator[_Visitor]:
     """A browser that is logged in."""
-    if not shutil.which("chromedriver"):
-        pytest.skip("chromedriver is not installed")
-    browser = _Browser(tmp_path / "profile")
+    context = browser.new_context()
     try:
-        browser.ask("url", url=luigid.board.link())
-        yield browser
+        visitor = _Visitor(context.new_page())
+        visitor.page.goto(luigid.board.link())
+        visitor.page.wait_for_url(f"{luigid.url}/")
+        yield visitor
     finally:
-        browser.close()
+        context.close()
 
 
 #: A font that the page does without, and jQuery's test of old browsers, which sets inline handlers that do nothing.
 _HARMLESS = ("fonts.googleapis.com", "favicon", "jquery-1.10.0.min.js 3 Executing inline event handler")
 
 
-def _problems(browser: _Browser) -> list[str]:
-    messages = [entry["message"] for entry in browser.ask("se/log", type="browser")]
-    return [message for message in messages if not any(harmless in message for harmless in _HARMLESS)]
+def _problems(visitor: _Visitor) -> list[str]:
+    return [message for message in visitor.messages if not any(harmless in message for harmless in _HARMLESS)]
 
 
 _HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=2</script>"
 
 
-def test_the_visualiser_works_in_a_browser_and_shows_failed_steps_as_failed(luigid: Luigid, browser: _Browser) -> None:
+def test_the_visualiser_works_in_a_browser_and_shows_failed_steps_as_failed(luigid: Luigid, visitor: _Visitor) -> None:
     for step in ("Load", "Mart"):
         luigid.ask("add_task", worker="w", task_id=step, family=step, params=_MONTH, deps=["Load"] * (step == "Mart"))
     luigid.ask("get_work", worker="w", host="here")
     luigid.ask("add_task", worker="w", task_id="Load", status="FAILED", expl='"a reason"')
-    browser.ask("url", url=f"{luigid.url}/luigid/")
+    visitor.page.goto(f"{luigid.url}/luigid/")
 
     def box(name: str) -> str:
-        return str(browser.run(f"return document.querySelector('#{name}_info .info-box-number').textContent"))
+        return str(visitor.run(f"return document.querySelector('#{name}_info .info-box-number').textContent"))
 
     until(lambda: box("FAILED") == "1")
     assert [box(name) for name in ("UPSTREAM_FAILED", "DISABLED", "UPSTREAM_DISABLED")] == ["1", "0", "0"]
-    browser.run("document.querySelector('button.showError').click()")
-    until(lambda: browser.run("return document.querySelector('#errorModal pre')?.textContent") == "a reason")
-    browser.run("document.querySelector('button.forgiveFailures').click()")
+    visitor.run("document.querySelector('button.showError').click()")
+    until(lambda: visitor.run("return document.querySelector('#errorModal pre')?.textContent") == "a reason")
+    visitor.run("document.querySelector('button.forgiveFailures').click()")
     until(lambda: luigid.tasks("FAILED") == {})
     for tab in ("workers", "resources", "graph&taskId=Mart&visType=svg", "graph&taskId=Mart&visType=d3"):
-        browser.ask("url", url=f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
-        browser.ask("refresh")
-        until(lambda: browser.run("return document.querySelector('.tab-pane.active') && jQuery.active === 0"))
-    assert _problems(browser) == []
+        visitor.page.goto(f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
+        visitor.page.reload()
+        until(lambda: visitor.run("return document.querySelector('.tab-pane.active') && jQuery.active === 0"))
+    assert _problems(visitor) == []
 
 
-def test_names_and_messages_of_steps_run_no_script_in_the_visualiser(luigid: Luigid, browser: _Browser) -> None:
+def test_names_and_messages_of_steps_run_no_script_in_the_visualiser(luigid: Luigid, visitor: _Visitor) -> None:
     common = {"worker": f"w{_HOSTILE}", "params": {_HOSTILE: _HOSTILE}, "resources": {_HOSTILE: 1}}
     luigid.ask("add_task", task_id="one", family=_HOSTILE, **common)
     luigid.ask("add_worker", worker=common["worker"], info={"host": _HOSTILE, "first_task": _HOSTILE})
     luigid.ask("get_work", worker=common["worker"], host=_HOSTILE)
     luigid.ask("set_task_status_message", task_id="one", status_message=_HOSTILE)
-    browser.ask("url", url=f"{luigid.url}/luigid/")
-    until(lambda: browser.run("return document.querySelector('button.statusMessage')"))
-    browser.run("document.querySelector('button.statusMessage').click()")
-    until(lambda: browser.run("return document.querySelector('#statusMessageModal pre img')"))
+    visitor.page.goto(f"{luigid.url}/luigid/")
+    until(lambda: visitor.run("return document.querySelector('button.statusMessage')"))
+    visitor.run("document.querySelector('button.statusMessage').click()")
+    until(lambda: visitor.run("return document.querySelector('#statusMessageModal pre img')"))
     for tab, call in (("workers", "worker_list"), ("resources", "resource_list")):
-        browser.ask("url", url=f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
-        browser.ask("refresh")
+        visitor.page.goto(f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
+        visitor.page.reload()
         asked = f"performance.getEntriesByType('resource').some(entry => entry.name.includes('/api/{call}'))"
-        until(lambda asked=asked: browser.run(f"return document.readyState === 'complete' && {asked}"))
-    assert any("violates" in problem for problem in _problems(browser)), "the browser refused scripts"
-    assert browser.run("return [window.hacked, document.title]") == [None, "Luigi Task Visualiser"]
+        until(lambda asked=asked: visitor.run(f"return document.readyState === 'complete' && {asked}"))
+    assert any("violates" in problem for problem in _problems(visitor)), "the browser refused scripts"
+    assert visitor.run("return [window.hacked, document.title]") == [None, "Luigi Task Visualiser"]
 
 
-def test_another_site_cannot_reach_it_from_the_browser_of_a_logged_in_user(luigid: Luigid, browser: _Browser) -> None:
+def test_another_site_cannot_reach_it_from_the_browser_of_a_logged_in_user(luigid: Luigid, visitor: _Visitor) -> None:
     url = f"http://127.0.0.1:{luigid.port}"
     task = json.dumps({"worker": "evil", "task_id": "evil"})
     page = f"""<img src='{url}/api/add_task?data={task}'><iframe src='{url}/luigid/'></iframe>
@@ -408,6 +393,6 @@ def test_another_site_cannot_reach_it_from_the_browser_of_a_logged_in_user(luigi
             body: new URLSearchParams({{data: document.querySelector('textarea').value}})}})
             .finally(() => document.forms[0].submit())</script>"""
     source = base64.b64encode(page.encode()).decode()
-    browser.ask("url", url=f"data:text/html;base64,{source}")
-    until(lambda: browser.run("return location.href").endswith("/api/add_task"))
+    visitor.page.goto(f"data:text/html;base64,{source}")
+    visitor.page.wait_for_url("**/api/add_task")
     assert luigid.tasks() == {}

@@ -78,7 +78,6 @@ def test_a_command_is_copied_with_and_without_a_clipboard(board: Board, open_pag
 
 def test_a_page_says_that_the_board_has_gone(board: Board, open_page: Opener) -> None:
     with running_board(board.folder) as gone:
-        gone.log_in()
         with open_page(gone, allowed=_AWAY) as page:
             expect(page.locator("#lost")).to_be_hidden()
             page.wait_for_function("source.readyState === EventSource.OPEN")
