@@ -43,6 +43,14 @@ def started_by(method: str, *command: str) -> tuple[str, ...]:
     return ("python", "-c", RUNNER, method, *command)
 
 
+def read_to_end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The rest of stdout and stderr of a process whose lines were read; `communicate()` loses what is buffered."""
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        return process.stdout.read(), process.stderr.read()
+
+
 class Heard:
     """What a process says on stderr, line by line as it comes."""
 

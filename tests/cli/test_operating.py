@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from commands import started_by
+from commands import read_to_end, started_by
 from conftest import Folder, make_folder
 from listeners import SECRET, Mail, Terminal, serving, webhook
 from postgres import PASSWORD, Database
@@ -327,7 +327,7 @@ def test_a_run_can_be_followed_until_its_process_is_killed(own: Folder, site: Sa
     assert _events(first)[0]["run"] == run["id"]
     process.kill()
     process.communicate(timeout=_PATIENCE_S)
-    rest, said = follower.communicate(timeout=_PATIENCE_S)
+    rest, said = read_to_end(follower)
     assert first + rest == path.read_text()
     assert (follower.returncode, "run_finished" in rest) == (0, False)
     assert said == f"pipeline: the run was killed: {run['asked']}\n"

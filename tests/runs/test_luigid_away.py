@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Heard, Luigid, running_luigid
+from commands import Heard, Luigid, read_to_end, running_luigid
 from conftest import ROOT, Folder, make_folder
 from state import rows
 
@@ -146,7 +146,7 @@ def test_a_worker_rejects_a_task_that_it_cannot_load_and_continues(own: Folder, 
         assert line, said + process.communicate()[1]
         said += line
     process.terminate()
-    out, error = process.communicate(timeout=60)
+    out, error = read_to_end(process)
     assert process.returncode == 0, said + out + error
     assert "Traceback" not in said + out + error
     assert "Zen" not in said, "the foreign module was not even imported"
