@@ -15,7 +15,7 @@ from state import rows, state
 
 from pipeline import lake
 from pipeline.datasets import DATASETS
-from pipeline.errors import CheckFailed, NotPublished, PipelineError, UsageError
+from pipeline.errors import CheckFailed, NotPublished, PipelineError
 from pipeline.marts import all_marts
 from pipeline.months import parse_month
 from pipeline.runs.events import Outcome
