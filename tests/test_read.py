@@ -257,7 +257,7 @@ def test_the_command_that_gets_what_is_missing_does(folder: Folder, tmp_path: Pa
         ((["yellow", "fhv"], "2024-01", ["trip_typ"]), "yellow, fhv have no columns ['trip_typ']; allowed are "),
         (
             ("green",),
-            "period is missing; it must be a text such as '2024-01', '2024-01..2024-03', 'latest' or 'all', a date, or a",
+            "period is missing; it must be a text such as '2024-01', '2024-01..2024-03', 'latest' or 'all', a date, ",
         ),
         (("green", 2024), "period 2024 must be a text such as '2024-01', "),
         (("green", ("2024-01",)), "period ('2024-01',) must be a text such as '2024-01', "),
