@@ -7,14 +7,14 @@
 
 -- 2022 module 1 | mirror | yellow 2021-01
 -- Trips that started on 15 January.
--- answer: ?
+-- answer: 53024
 SELECT COUNT(*) AS trips
 FROM yellow_tripdata
 WHERE CAST(tpep_pickup_datetime AS DATE) = '2021-01-15';
 
 -- 2022 module 1 | mirror | yellow 2021-01
 -- The day in January with the largest tip.
--- answer: ?
+-- answer: 2021-01-20
 SELECT CAST(tpep_pickup_datetime AS DATE) AS day
 FROM yellow_tripdata
 WHERE tpep_pickup_datetime >= '2021-01-01' AND tpep_pickup_datetime < '2021-02-01'
@@ -23,7 +23,7 @@ LIMIT 1;
 
 -- 2022 module 1 | mirror | yellow 2021-01
 -- Where most trips from Central Park ended on 14 January.
--- answer: ?
+-- answer: Upper East Side South
 SELECT COALESCE(dropoff.Zone, 'Unknown') AS zone
 FROM yellow_tripdata AS trip
 JOIN taxi_zone_lookup AS pickup ON pickup.LocationID = trip.PULocationID
@@ -34,9 +34,11 @@ ORDER BY COUNT(*) DESC
 LIMIT 1;
 
 -- 2022 module 1 | mirror | yellow 2021-01
--- The two zones between which the mean total was the highest.
--- answer: ?
-SELECT COALESCE(pickup.Zone, 'Unknown') AS pickup_zone, COALESCE(dropoff.Zone, 'Unknown') AS dropoff_zone
+-- The two zones between which the mean total was the highest. Zone 265 is outside of New York.
+-- answer: Alphabet City | Unknown
+SELECT
+    CASE WHEN PULocationID = 265 THEN 'Unknown' ELSE pickup.Zone END AS pickup_zone,
+    CASE WHEN DOLocationID = 265 THEN 'Unknown' ELSE dropoff.Zone END AS dropoff_zone
 FROM yellow_tripdata AS trip
 LEFT JOIN taxi_zone_lookup AS pickup ON pickup.LocationID = trip.PULocationID
 LEFT JOIN taxi_zone_lookup AS dropoff ON dropoff.LocationID = trip.DOLocationID
@@ -182,6 +184,17 @@ ORDER BY trip_distance DESC
 LIMIT 1;
 
 -- 2024 module 1 | mirror | green 2019-09
+-- The pickup boroughs with a total above 50,000 dollars on 18 September.
+-- answer: Brooklyn | 96333.24 ; Manhattan | 92271.30 ; Queens | 78671.71
+SELECT pickup.Borough, CAST(SUM(total_amount) AS DECIMAL(18, 2)) AS total
+FROM green_tripdata AS trip
+JOIN taxi_zone_lookup AS pickup ON pickup.LocationID = trip.PULocationID
+WHERE CAST(lpep_pickup_datetime AS DATE) = '2019-09-18'
+GROUP BY pickup.Borough
+HAVING SUM(total_amount) > 50000
+ORDER BY total DESC;
+
+-- 2024 module 1 | mirror | green 2019-09
 -- The three pickup zones with the largest totals on 18 September.
 -- answer: East Harlem North | 17893.06 ; East Harlem South | 17152.16 ; Morningside Heights | 11259.68
 SELECT pickup.Zone, CAST(SUM(total_amount) AS DECIMAL(18, 2)) AS total
@@ -244,6 +257,11 @@ SELECT COUNT(*) AS trips FROM green_tripdata;
 -- Trips whose fare is 0.
 -- answer: 1622
 SELECT COUNT(*) AS trips FROM green_tripdata WHERE fare_amount = 0;
+
+-- 2024 module 3 | tlc | green 2022
+-- Pickup zones of the year.
+-- answer: ?
+SELECT COUNT(DISTINCT PULocationID) AS zones FROM green_tripdata;
 
 -- 2024 module 3 | tlc | green 2022
 -- Pickup zones in June.
@@ -335,6 +353,11 @@ SELECT COUNT(*) AS trips FROM yellow_tripdata;
 -- Trips whose fare is 0.
 -- answer: 8333
 SELECT COUNT(*) AS trips FROM yellow_tripdata WHERE fare_amount = 0;
+
+-- 2025 and 2026 module 3 | tlc | yellow 2024-01..2024-06
+-- Pickup zones.
+-- answer: ?
+SELECT COUNT(DISTINCT PULocationID) AS zones FROM yellow_tripdata;
 
 -- 2025 and 2026 module 3 | tlc | yellow 2024-01..2024-06
 -- The vendors of trips that ended in the first half of March.
@@ -464,4 +487,45 @@ FROM green_tripdata AS trip
 JOIN taxi_zone_lookup AS pickup ON pickup.LocationID = trip.PULocationID
 GROUP BY pickup.Zone, PULocationID
 ORDER BY COUNT(*) DESC
+LIMIT 1;
+
+-- 2026 module 7 | tlc | green 2025-10
+-- The pickup zone with the most trips within five minutes, counted from the full hour.
+-- answer: ?
+SELECT PULocationID, COUNT(*) AS trips
+FROM green_tripdata
+GROUP BY PULocationID, FLOOR(EXTRACT(EPOCH FROM lpep_pickup_datetime) / 300)
+ORDER BY trips DESC
+LIMIT 1;
+
+-- 2026 module 7 | tlc | green 2025-10
+-- The pickup zone with the longest streak of trips, each at most five minutes after the one before.
+-- answer: ?
+SELECT PULocationID, COUNT(*) AS trips
+FROM (
+    SELECT PULocationID, SUM(starts) OVER (PARTITION BY PULocationID ORDER BY lpep_pickup_datetime) AS streak
+    FROM (
+        SELECT
+            PULocationID,
+            lpep_pickup_datetime,
+            CASE
+                WHEN EXTRACT(EPOCH FROM lpep_pickup_datetime) - LAG(EXTRACT(EPOCH FROM lpep_pickup_datetime))
+                    OVER (PARTITION BY PULocationID ORDER BY lpep_pickup_datetime) <= 300
+                    THEN 0
+                ELSE 1
+            END AS starts
+        FROM green_tripdata
+    ) AS judged
+) AS numbered
+GROUP BY PULocationID, streak
+ORDER BY trips DESC
+LIMIT 1;
+
+-- 2026 module 7 | tlc | green 2025-10
+-- The day and the hour with the largest tips.
+-- answer: ?
+SELECT CAST(lpep_pickup_datetime AS DATE) AS day, CAST(EXTRACT(HOUR FROM lpep_pickup_datetime) AS INTEGER) AS hour
+FROM green_tripdata
+GROUP BY 1, 2
+ORDER BY SUM(tip_amount) DESC
 LIMIT 1;

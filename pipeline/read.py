@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _FORMS = ("pandas", "arrow", "polars", "duckdb")
 _WORDS = ("latest", "all")
 _DAY = re.compile(r"([0-9]{4}-[0-9]{2})-[0-9]{2}")
+#: Types of numpy and pandas whose text is a period; the time of day is left out.
+_SCALARS = {"datetime64", "Period"}
 _PERIODS = "a text such as '2024-01', '2024-01..2024-03', 'latest' or 'all', a date, or a list of these"
 
 
@@ -74,7 +76,8 @@ def read(
         dataset: yellow, green, fhv or fhvhv; or a list of these, and then the result has the column `dataset` in front,
             and null where a dataset does not have a column. Or zones, which has no period.
         period: 2024-01, 2024, 2023-11..2024-02, several with commas; `latest` or `all` of what the lake has of each
-            dataset; a date, which means its month; or a list or pandas' date_range of these. Months are read whole.
+            dataset; a date, which means its month (also pandas' and numpy's types); or a list of these. Months are
+            read whole.
         columns: Their names, ours or TLC's (`pickup_location_id`, `PULocationID`), ignoring case; the result has them
             in this order and spelling. By default all, with our names.
         lake: Folder or gs://bucket/prefix; by default that of the settings.
@@ -151,7 +154,7 @@ def _read(
 
 def _specs(dataset: Any, known: dict[str, Dataset], problems: list[str]) -> list[Dataset]:
     """The datasets; what is wrong with them is added to the problems."""
-    single = isinstance(dataset, str) or not isinstance(dataset, Iterable)
+    single = isinstance(dataset, (str, bytes)) or not isinstance(dataset, Iterable)
     names: list[Any] = [dataset] if single else list(dataset)
     months = [name for name in known if known[name].first_month]
     if isinstance(dataset, str) and "," in dataset:
@@ -161,7 +164,8 @@ def _specs(dataset: Any, known: dict[str, Dataset], problems: list[str]) -> list
         problems.append(f"dataset is an empty list; allowed are {', '.join(known)}")
     if unknown := [name for name in names if name not in list(known)]:
         are = "is not a dataset" if len(unknown) == 1 else "are not datasets"
-        similar = did_you_mean(unknown, known)
+        ours = {spec.tlc_name: name for name, spec in known.items()}
+        similar = did_you_mean([ours.get(name, name) for name in unknown if isinstance(name, str)], known)
         problems.append(f"{', '.join(map(repr, unknown))} {are}; allowed are {', '.join(known)}{similar}")
         return []
     if doubled := _doubled(names):
@@ -213,6 +217,10 @@ def _months(period: object, specs: Sequence[Dataset], problems: list[str]) -> li
         if period is not None:
             problems.append(f"{specs[0].name} have no months; leave the period {period!r} out")
         return [None]
+    if period is None:
+        if specs:
+            problems.append(f"period is missing; it must be {_PERIODS}")
+        return []
     try:
         if isinstance(period, str) and period.strip() in _WORDS:
             return period.strip()
@@ -225,9 +233,11 @@ def _months(period: object, specs: Sequence[Dataset], problems: list[str]) -> li
 def _parsed(period: object) -> list[date]:
     if isinstance(period, date):
         return parse_months(format_month(period))
+    if type(period).__name__ in _SCALARS:
+        return parse_months(re.sub(rf"^{_DAY.pattern}(T.*)?$", r"\1", str(period)))
     if isinstance(period, str):
-        if period.strip() in _WORDS:
-            raise UsageError(f"period {period!r} is allowed only alone")
+        if words := {part.strip() for part in period.split(",")} & {*_WORDS}:
+            raise UsageError(f"period {min(words)!r} is allowed only alone")
         if (months := _DAY.sub(r"\1", period)) != period:
             raise UsageError(f"period {period!r} names days, and months are read whole; write {months!r}")
         return parse_months(period)
@@ -289,7 +299,10 @@ def _with_lake(settings: Settings, lake: object, problems: list[str]) -> Setting
     except UsageError as error:
         problems.append(str(error).removeprefix("[pipeline] "))
         return settings
-    return replace(settings, lake=str(local_folder(path) or path))
+    folder = local_folder(path)
+    if folder and folder.exists() and not folder.is_dir():
+        problems.append(f"lake {str(folder)!r} is a file; it must be a folder or gs://bucket/prefix")
+    return replace(settings, lake=str(folder or path))
 
 
 def _doubled(names: Iterable[Any]) -> list[str]:

@@ -139,6 +139,11 @@ def test_the_questions_are_numbered_and_none_comes_twice() -> None:
     assert len({recipe.code for recipe in RECIPES}) == len(RECIPES) > 20
 
 
+def test_the_contents_name_every_part() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert re.findall(r"^- \[(.+)\]\(#", text, re.MULTILINE) == re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+
 def _write(folder: Folder) -> None:
     _fill(folder)
     text = PAGE.read_text(encoding="utf-8")

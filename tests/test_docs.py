@@ -26,14 +26,17 @@ from luigi.task_register import Register
 
 import pipeline
 from pipeline.cli import cli, import_command
-from pipeline.datasets import codes
+from pipeline.datasets import DATASETS, ZONES, codes
 from pipeline.datasets.published import published_months
+from pipeline.marts import all_marts
 from pipeline.months import month_range, parse_month
 from pipeline.sample.__main__ import _parser as sample_parser
 from pipeline.sample.eras import parquet_columns
 from pipeline.settings import pipeline as section
 from pipeline.tasks import luigi_options
 from pipeline.version import __version__
+from pipeline.warehouses.tables import LEDGER
+from pipeline.warehouses.views import declared_views
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -107,6 +110,17 @@ def test_every_command_and_everything_it_takes_has_help(command: click.Command) 
         else:
             for word in re.findall(r"[A-Z]{3,}", parameter.make_metavar(click.Context(command))):
                 assert word in text, f"{word} of {command.name} is not explained"
+
+
+# --- what the warehouse has
+
+
+def test_the_page_of_tables_names_every_table_view_and_mart() -> None:
+    listed = re.findall(
+        r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", _read(ROOT / "docs" / "tables.md"), re.MULTILINE))
+    )
+    views = [view.name for view in declared_views(DATASETS.values(), ZONES)]
+    assert sorted(listed) == sorted([*DATASETS, ZONES.name, *LEDGER, *views, *all_marts()])
 
 
 # --- README: what it names, and its links

@@ -69,6 +69,8 @@ def test_the_conformed_months_are_one_dataframe() -> None:
         ["2024-01", date(2024, 2, 1)],
         ["2024-02", "2024-01..2024-02"],
         pd.date_range("2024-01-20", "2024-02-10"),
+        pd.period_range("2024-01", "2024-02", freq="M"),
+        pd.date_range("2024-01-20", "2024-02-10").to_numpy(),
         (month for month in (date(2024, 1, 1), date(2024, 2, 29))),
     ],
 )
@@ -78,7 +80,9 @@ def test_months_can_be_named_in_many_ways_and_come_once_each_in_their_order(fold
     assert frame["pickup_datetime"].tolist() == [pd.Timestamp(each) for each in both[0] + both[1]]
 
 
-@pytest.mark.parametrize("period", ["2024-02", "latest", date(2024, 2, 1), datetime(2024, 2, 29, 23)])
+@pytest.mark.parametrize(
+    "period", ["2024-02", "latest", date(2024, 2, 1), datetime(2024, 2, 29, 23), pd.Period("2024-02-29")]
+)
 def test_latest_is_the_newest_month_of_the_lake_and_a_date_means_its_month(folder: Folder, period: Any) -> None:
     table = pipeline.read("green", period, as_="arrow")
     assert table.equals(_trips(folder, "green", "2024-02"))
@@ -226,7 +230,12 @@ def test_the_command_that_gets_what_is_missing_does(folder: Folder, tmp_path: Pa
             (["green", "yelow", 3], "2024-01"),
             "'yelow', 3 are not datasets; allowed are yellow, green, fhv, fhvhv, zones",
         ),
-        ((None, "2024-01"), "None is not a dataset; allowed are yellow, green"),
+        ((None, "2024-01"), "None is not a dataset; allowed are yellow, green, fhv, fhvhv, zones"),
+        ((b"green", "2024-01"), "b'green' is not a dataset; allowed are yellow, green"),
+        (
+            ("green_tripdata", "2024-01"),
+            "'green_tripdata' is not a dataset; allowed are yellow, green, fhv, fhvhv, zones; did ",
+        ),
         (("yellow, green", "2024-01"), "several datasets are a list of names; write ['yellow', 'green']"),
         (([], "2024-01"), "dataset is an empty list; allowed are yellow, green, fhv, fhvhv, zones"),
         ((["green", "green"], "2024-01"), "dataset has green more than once; name each once"),
@@ -248,7 +257,7 @@ def test_the_command_that_gets_what_is_missing_does(folder: Folder, tmp_path: Pa
         ((["yellow", "fhv"], "2024-01", ["trip_typ"]), "yellow, fhv have no columns ['trip_typ']; allowed are "),
         (
             ("green",),
-            "period None must be a text such as '2024-01', '2024-01..2024-03', 'latest' or 'all', a date, or a",
+            "period is missing; it must be a text such as '2024-01', '2024-01..2024-03', 'latest' or 'all', a date, ",
         ),
         (("green", 2024), "period 2024 must be a text such as '2024-01', "),
         (("green", ("2024-01",)), "period ('2024-01',) must be a text such as '2024-01', "),
@@ -261,6 +270,8 @@ def test_the_command_that_gets_what_is_missing_does(folder: Folder, tmp_path: Pa
         (("green", "2024-01-15"), "period '2024-01-15' names days, and months are read whole; write '2024-01'"),
         (("green", "2024-01-15..2024-02-03"), "names days, and months are read whole; write '2024-01..2024-02'"),
         (("green", ["latest", "2024-01"]), "period 'latest' is allowed only alone"),
+        (("green", "latest,2024-01"), "period 'latest' is allowed only alone"),
+        (("green", pd.NaT), "'NaT' is not a period; write a month (2024-01)"),
         (("green", "2024-13"), "'2024-13' is not a month: months are 01 to 12"),
     ],
 )
@@ -281,6 +292,7 @@ def test_an_invalid_argument_of_read_is_named_with_the_allowed_values(arguments:
             "lake = 's3://trips': s3 is not a supported kind of lake; allowed are a folder and gs:",
         ),
         ({"lake": ""}, "lake = '': nothing is not a supported kind of lake"),
+        ({"lake": __file__}, f"lake {__file__!r} is a file; it must be a folder or gs://bucket/prefix"),
     ],
 )
 def test_an_invalid_option_of_read_is_named_with_the_allowed_values(options: dict[str, Any], message: str) -> None:

@@ -370,7 +370,7 @@ def test_a_table_of_the_users_own_under_a_views_name_stays_and_is_reported(
     drop("VIEW green_tripdata")
     for _ in range(2):
         assert warehouse.replace(GREEN, JAN, file) == 1
-    assert caplog.text.count(f"{name} in the warehouse is not of this package and stays as it is") == 1
+    assert caplog.text.count(f"our views of these names are not created: {name}") == 1
     assert warehouse.query("SELECT COUNT(*) AS n FROM green_tripdata").to_pylist() == [{"n": 1}]
     drop(f"TABLE {name}")
     assert warehouse.replace(GREEN, JAN, file) == 1

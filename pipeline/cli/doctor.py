@@ -240,7 +240,7 @@ def _warehouse(settings: Settings) -> Iterator[Answer]:
         yield "warning", str(error).partition("; ")[0], remedy
         return
     if foreign:
-        yield "warning", not_ours(foreign), "rename yours and load a month, to have our view, too"
+        yield "warning", not_ours(foreign), "rename yours and load a month, to have ours too"
     message = f"{redact(settings.warehouse)}: {counted(count, 'month')} loaded"
     for status, text, remedy in engine.judge(row, get_config().getint("resources", engine.resource, 1)):
         yield status, "; ".join(filter(None, (message, text))), remedy

@@ -82,7 +82,7 @@ def is_ours(comment: str) -> bool:
 
 def not_ours(views: Iterable[str]) -> str:
     """What doctor and a load report about names of ours that are the user's."""
-    return f"{', '.join(views)} in the warehouse is not of this package and stays as it is, so our view is not created"
+    return f"not of this package, so they stay, and our views of these names are not created: {', '.join(views)}"
 
 
 def declared_views(datasets: Iterable[Dataset], zones: Dataset) -> list[View]:

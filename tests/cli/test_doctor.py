@@ -350,7 +350,9 @@ def test_a_table_of_the_users_own_under_the_name_of_a_view_is_a_warning_and_noth
     found = examined(folder, "--offline")
     (status, message), (other, _) = found["warehouse"]
     assert (status, other) == ("warning", "ok")
-    assert message.startswith("yellow_tripdata in the warehouse is not of this package and stays as it is, so our view")
+    assert message.startswith(
+        "not of this package, so they stay, and our views of these names are not created: yellow_tripdata;"
+    )
     assert folder.database.read_bytes() == before
 
 
