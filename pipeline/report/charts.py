@@ -22,9 +22,9 @@ Row = Mapping[str, Any]
 
 _INSTALL = "pictures need a library for charts; install it: pip install 'taxi-pipeline[report]'"
 #: In pixels before the page scales a drawing; so narrow that its text is legible on a phone.
-_WIDTH, _PLOT = 460, 404
+_WIDTH, _PLOT = 400, 326
 #: The room of labels left of a plot: the font of the page may be wider than the one that Vega measures with.
-_EXTENT, _MOST_NAME = 46, 200
+_EXTENT, _MOST_NAME = 46, 185
 #: Of categories without a colour of their own.
 COLOURS = tuple(f"var(--series-{number})" for number in range(1, 9))
 #: Labels such as 1.2M, and 3B in place of the 3G of physicists.
@@ -33,11 +33,11 @@ _CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
     "aria": False,  # A drawing is one picture with one label.
-    "padding": {"left": 0, "right": 6, "top": 2, "bottom": 0},
+    "padding": {"left": 0, "right": 24, "top": 2, "bottom": 0},
     "view": {"stroke": None},
     "axis": {
         **{"labelColor": "var(--soft)", "labelFontSize": 12, "labelPadding": 5},
-        **{"domain": False, "ticks": False, "gridColor": "var(--line)", "title": None},
+        **{"domain": False, "ticks": False, "labelFlush": False, "gridColor": "var(--line)", "title": None},
     },
     "legend": {
         **{"orient": "top", "title": None, "labelColor": "var(--text)", "labelFontSize": 12},
@@ -84,7 +84,7 @@ def lines(rows: Sequence[Row], colours: Mapping[str, str], *, height: int = 210,
         y=alt.Y(
             "value:Q",
             axis=alt.Axis(labelExpr=label, tickCount=4 if height > 100 else 2, minExtent=_EXTENT),
-            scale=alt.Scale(domainMin=0),
+            scale=alt.Scale(zero=True, nice=True),
         ),
         color=_colour(colours),
     )
@@ -193,7 +193,7 @@ def _time(first: date, last: date, *, is_whole: bool = False) -> Any:
         step, form = -(-len(january) // 9), "%Y"
         labelled = [month for month in january if month.year % step == 0]
     values = [_ms(month) for month in labelled]
-    axis = alt.Axis(values=values, labelExpr=f"utcFormat(datum.value, '{form}')", grid=False, labelFlush=True)
+    axis = alt.Axis(values=values, labelExpr=f"utcFormat(datum.value, '{form}')", grid=False)
     ends = [_ms(first), _ms(add_months(last, 1) if is_whole else last)]
     return alt.X("month:T", axis=axis, scale=alt.Scale(type="utc", domain=ends, nice=False), title=None)
 

@@ -100,7 +100,7 @@ def hours_of_the_week(facts: Facts, _: Translate) -> Picture:
     cells, table = list[dict[str, Any]](), list[list[str]]()
     for name in filter(counts.get, facts.months):
         most = max(counts[name].values()) or 1
-        panel = _("%(dataset)s: at most %(count)s trips in an hour of the week") % {
+        panel = _("%(dataset)s: at most %(count)s trips") % {
             "dataset": name,
             "count": f"{most:,}",
         }
@@ -109,9 +109,7 @@ def hours_of_the_week(facts: Facts, _: Translate) -> Picture:
             table.append([name, f"{hour}:00", *(f"{count:,}" for count in of_hour)])
             for day, count in zip(days, of_hour, strict=True):
                 cells.append({"panel": panel, "hour": hour, "day": day, "value": round(count / most, 3)})
-    note = _(
-        "All months together. Left out: pickups outside of the month, and reversals. Each dataset has its own scale."
-    )
+    note = _("Per hour of the week, all months together; each dataset has its own scale. Reversals are left out.")
     columns = [(_("Dataset"), False), (_("Hour"), True), *((day, True) for day in days)]
     return Picture(title, note, columns, table, charts.heat(cells, days) if cells else "")
 
@@ -138,7 +136,13 @@ def payment_mix(facts: Facts, _: Translate) -> Picture:
         totals[row["dataset"], row["month"]] += int(row["trips"])
         names[row["payment"] or ""] += int(row["trips"])
     ranked = sorted(names, key=lambda name: (-names[name], name))
-    words = {name: _(name) if name else _("not recorded") for name in ranked}
+    # The long meaning of a code of this package begins with its word.
+    words = {name: _(name.partition(",")[0]) if name else _("not recorded") for name in ranked}
+    most = len(charts.COLOURS)
+    series = {
+        name: words[name] if place < most - 1 or len(ranked) <= most else _("other")
+        for place, name in enumerate(ranked)
+    }
     found = {
         (row["dataset"], row["month"], row["payment"] or ""): int(row["trips"]) for row in facts.answers["payments"]
     }
@@ -148,7 +152,7 @@ def payment_mix(facts: Facts, _: Translate) -> Picture:
         table.append([dataset, format_month(month), f"{total:,}", *(_percent(each, total) for each in values)])
         for name, value in zip(ranked, values, strict=True):
             if value and total:
-                drawn.append({"panel": dataset, "month": month, "series": words[name], "value": value / total})
+                drawn.append({"panel": dataset, "month": month, "series": series[name], "value": value / total})
     note = _("Shares of the trips of each month.") + _without(facts, {name for name, _month in totals}, _)
     columns = [
         (_("Dataset"), False),
@@ -156,7 +160,7 @@ def payment_mix(facts: Facts, _: Translate) -> Picture:
         (_("Trips"), True),
         *((words[each], True) for each in ranked),
     ]
-    drawing = charts.shares(drawn, list(words.values())) if drawn else ""
+    drawing = charts.shares(drawn, list(dict.fromkeys(series.values()))) if drawn else ""
     return Picture(title, note, columns, table, drawing)
 
 
@@ -271,11 +275,16 @@ def _top_zones(facts: Facts, column: str, title: str, note: str, _: Translate) -
 def _without(facts: Facts, known: Iterable[str], _: Translate) -> str:
     """That the other datasets have no such column."""
     others = [name for name in facts.months if name not in {*known}]
-    return " " + _("TLC publishes no such column for %(datasets)s.") % {"datasets": ", ".join(others)} if others else ""
+    return (
+        " " + _("TLC published no such values for %(datasets)s in these months.") % {"datasets": ", ".join(others)}
+        if others
+        else ""
+    )
 
 
 def _colours(names: Iterable[str]) -> dict[str, str]:
-    return {name: _COLOURS[name] for name in DATASETS if name in {*names}}
+    known = {*names}
+    return {name: _COLOURS[name] for name in DATASETS if name in known}
 
 
 def _number(value: Any) -> str:
