@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.options import selection, with_settings
 from pipeline.cli.output import draft_of, output_path
-from pipeline.errors import UsageError
+from pipeline.errors import all_of
 from pipeline.places import inventory_of
 from pipeline.runs.selection import months_of, parse_selection
 from pipeline.settings import current_settings
@@ -31,17 +31,10 @@ def report(selection: tuple[str, ...], page: str) -> None:
     pipeline report --html report.html
     pipeline report yellow green 2021..2024 --html taxis.html
     """  # noqa: D301
-    problems, path, months = list[str](), None, None
-    try:
-        path = output_path(page, "--html", force=True)
-    except UsageError as error:
-        problems.append(str(error))
-    try:
-        months = months_of(*parse_selection(selection))
-    except UsageError as error:
-        problems.append(str(error))
-    if path is None or months is None:
-        raise UsageError("; ".join(problems))
+    path, months = all_of(
+        lambda: output_path(page, "--html", force=True),
+        lambda: months_of(*parse_selection(selection)),
+    )
     write_report(months, path)
     click.echo(f"written: {page}", err=True)
 

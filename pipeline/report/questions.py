@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.datasets import dataset_named
 from pipeline.errors import WarehouseError
 from pipeline.marts import all_marts
-from pipeline.months import month_ranges, spans
+from pipeline.months import format_month, month_ranges, spans
 from pipeline.settings import suggested_command
 from pipeline.state.inventory import Inventory
 
@@ -66,11 +66,19 @@ def facts_of(inventory: Inventory, months: Mapping[str, Sequence[date]]) -> Fact
         lacking = [month for month in wanted if month in loads and month not in done]
         commands += [suggested_command("backfill", name, ",".join(spans(lacking)))] if lacking else []
     if not built:
-        remedy = " && ".join(commands) or suggested_command("backfill", *months, "2024-01")
-        where = "no marts of the months that are loaded" if commands else "none of these months"
-        raise WarehouseError(f"a report is drawn from the marts, and the warehouse has {where}; run: {remedy}")
+        raise WarehouseError(
+            "a report is drawn from marts, and those of no such month are built in this warehouse; run: "
+            + (" && ".join(commands) or suggested_command("backfill", *_example(months)))
+        )
     answers = {name: _ask(inventory, built, *question) for name, question in QUESTIONS.items()}
     return Facts(built, rows, answers, commands, max(moments))
+
+
+def _example(months: Mapping[str, Sequence[date]]) -> tuple[str, str]:
+    """A month of those that were asked for, of a small dataset and recent if possible."""
+    name = "green" if months.get("green") else next(name for name in months if months[name])
+    usual = date(2024, 1, 1)
+    return name, format_month(usual if usual in months[name] else months[name][0])
 
 
 def _ask(
