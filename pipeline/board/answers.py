@@ -141,7 +141,7 @@ def marts(dataset: str, month: str) -> dict[str, Any]:
 
 def report(datasets: Sequence[str], period: str, language: str) -> dict[str, Any]:
     """The pictures of these months in this language, by default of all."""
-    months = months_of(*parse_selection(_selection(datasets, period)))
+    months = months_of(parse_selection(datasets)[0], period or "all")
     settings = replace(current_settings(), lock_timeout_s=1)
     return pictures.report(inventory_of(settings), months, tornado.locale.get(language).translate)
 

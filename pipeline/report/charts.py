@@ -193,8 +193,12 @@ def _time(first: date, last: date, *, is_whole: bool = False) -> Any:
         step, form = -(-len(january) // 9), "%Y"
         labelled = [month for month in january if month.year % step == 0]
     values = [_ms(month) for month in labelled]
-    axis = alt.Axis(values=values, labelExpr=f"utcFormat(datum.value, '{form}')", grid=False)
-    ends = [_ms(first), _ms(add_months(last, 1) if is_whole else last)]
+    axis = alt.Axis(values=values, labelExpr=f"utcFormat(datum.value, '{form}')", grid=False, labelPadding=8)
+    is_alone = first == last and not is_whole  # In the middle, since an axis needs two ends.
+    ends = [
+        _ms(add_months(first, -1) if is_alone else first),
+        _ms(add_months(last, 1) if is_whole or is_alone else last),
+    ]
     return alt.X("month:T", axis=axis, scale=alt.Scale(type="utc", domain=ends, nice=False), title=None)
 
 

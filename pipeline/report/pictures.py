@@ -198,7 +198,7 @@ def odd_rows(facts: Facts, _: Translate) -> Picture:
     for row in facts.answers["summary"]:
         total = facts.rows[row["dataset"], row["month"]]
         table.append(
-            [row["dataset"], format_month(row["month"]), f"{total:,}", *(_percent(row[each], total) for each in ODD)]
+            [row["dataset"], format_month(row["month"]), f"{total:,}", *(_percent(row[each], total, 3) for each in ODD)]
         )
         for column, words in ODD.items():
             if row[column] is not None and total:
@@ -212,7 +212,7 @@ def odd_rows(facts: Facts, _: Translate) -> Picture:
         (_("Rows"), True),
         *((_(words), True) for words in ODD.values()),
     ]
-    label = "format(datum.value, datum.value < 0.01 ? '.2~%' : '.1~%')"
+    label = "format(100 * datum.value, '.2~r') + '%'"
     drawing = charts.lines(drawn, _colours(facts.months), height=64, label=label) if drawn else ""
     return Picture(title, note, columns, table, drawing)
 
@@ -291,5 +291,5 @@ def _number(value: Any) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _percent(value: Any, total: int) -> str:
-    return "-" if value is None or not total else f"{100 * int(value) / total:,.2f} %"
+def _percent(value: Any, total: int, digits: int = 1) -> str:
+    return "-" if value is None or not total else f"{100 * int(value) / total:,.{digits}f} %"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.datasets import dataset_named
 from pipeline.errors import WarehouseError
-from pipeline.marts import all_marts
+from pipeline.marts import all_marts, marts_of
 from pipeline.months import format_month, month_ranges, spans
 from pipeline.settings import suggested_command
 from pipeline.state.inventory import Inventory
@@ -57,6 +57,8 @@ def facts_of(inventory: Inventory, months: Mapping[str, Sequence[date]]) -> Fact
     assert inventory.warehouse is not None
     built, commands, rows, moments = dict[str, Sequence[date]](), list[str](), dict[tuple[str, date], int](), []
     for name, wanted in months.items():
+        if not marts_of(name):
+            continue
         dataset = dataset_named(name)
         loads, marts = inventory.loads(dataset), inventory.marts(dataset)
         if done := [month for month in wanted if inventory.done("mart", dataset, month)]:
