@@ -32,7 +32,7 @@ _SHORT = "replace(format(datum.value, '~s'), 'G', 'B')"
 _CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
-    "aria": False,  # A drawing is one picture with one label.
+    "aria": False,
     "padding": {"left": 0, "right": 24, "top": 2, "bottom": 0},
     "view": {"stroke": None},
     "axis": {
@@ -67,7 +67,8 @@ def library() -> tuple[Any, Any]:
 def svg(chart: Chart) -> str:
     """The chart as an SVG element."""
     drawing: str = library()[1].vegalite_to_svg(chart.to_dict(), config=_CONFIG, allowed_base_urls=[])
-    return drawing
+    # The page gives it one name, instead of a name for each mark.
+    return drawing.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def lines(rows: Sequence[Row], colours: Mapping[str, str], *, height: int = 210, label: str = _SHORT) -> str:

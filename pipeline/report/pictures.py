@@ -5,10 +5,11 @@ To add a picture, write a function, and add it to `PICTURES`; what it needs to k
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from pipeline.datasets import DATASETS
@@ -245,20 +246,19 @@ def _by_month(facts: Facts, column: str, title: str, note: str, _: Translate, *,
 
 def _top_zones(facts: Facts, column: str, title: str, note: str, _: Translate) -> Picture:
     """A bar for each of the zones with the highest sums, divided by dataset."""
-    zones, names = dict[Any, dict[str, float]](), dict[Any, str]()
+    zones, names = dict[Any, dict[str, Any]](), dict[Any, str]()
     for row in facts.answers["zones"]:
         zone = row["pickup_location_id"]
         names[zone] = row["pickup_zone"] or (_("zone %(number)s") % {"number": zone} if zone else _("no zone"))
         if row[column] is not None:
-            zones.setdefault(zone, {})[row["dataset"]] = float(row[column])
+            zones.setdefault(zone, {})[row["dataset"]] = row[column]
     top = sorted(zones, key=lambda zone: (-sum(zones[zone].values()), names[zone], zone))[:_TOP]
-    for zone in top:  # Some zones share a name, such as Corona.
-        if [names[each] for each in top].count(names[zone]) > 1:
-            names[zone] += f" ({zone})"
+    uses = Counter(names[zone] for zone in top)  # Some zones share a name, such as Corona.
+    names |= {zone: f"{names[zone]} ({zone})" for zone in top if uses[names[zone]] > 1}
     known = {name for of_zone in zones.values() for name in of_zone}
     datasets = [name for name in facts.months if name in known]
     drawn = [
-        {"name": names[zone], "series": name, "value": zones[zone][name], "order": place}
+        {"name": names[zone], "series": name, "value": float(zones[zone][name]), "order": place}
         for zone in top
         for place, name in enumerate(datasets)
         if name in zones[zone]
@@ -288,7 +288,7 @@ def _colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    return "-" if value is None else f"{Decimal(value).quantize(Decimal(1), ROUND_HALF_UP):,}"
 
 
 def _percent(value: Any, total: int, digits: int = 1) -> str:
