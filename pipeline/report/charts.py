@@ -200,7 +200,8 @@ def _time(first: date, last: date, *, is_whole: bool = False) -> Any:
         _ms(add_months(first, -1) if is_alone else first),
         _ms(add_months(last, 1) if is_whole or is_alone else last),
     ]
-    return alt.X("month:T", axis=axis, scale=alt.Scale(type="utc", domain=ends, nice=False), title=None)
+    scale = alt.Scale(type="utc", domain=ends, nice=False, padding=0 if is_whole else 6)
+    return alt.X("month:T", axis=axis, scale=scale, title=None)
 
 
 def _with_gaps(rows: Sequence[Row], months: Sequence[date]) -> list[dict[str, Any]]:

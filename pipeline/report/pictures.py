@@ -43,11 +43,12 @@ class Picture:
     title: str
     #: What is left out or must be known.
     note: str
-    #: The names of the columns, and whether they are numbers.
-    columns: Sequence[tuple[str, bool]] = ()
-    rows: Sequence[Sequence[str]] = ()
-    #: An SVG element; empty where there is nothing to draw, as the note says.
-    svg: str = ""
+    #: The table of its numbers; the first `texts` columns are the headers of the rows.
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    #: An SVG element; empty where there is nothing to draw.
+    svg: str
+    texts: int = 1
 
 
 def report(inventory: Inventory, months: Mapping[str, Sequence[date]], _: Translate) -> dict[str, Any]:
@@ -82,14 +83,14 @@ def revenue_per_month(facts: Facts, _: Translate) -> Picture:
     """Revenue by month and dataset."""
     title = _("How much do passengers pay each month?")
     note = _("US dollars with tips, of which those in cash are unknown. Left out: totals beyond 10,000 dollars.")
-    return _by_month(facts, "total_amount", title, note, _, money="$")
+    return _by_month(facts, "total_amount", title, note, _)
 
 
 def congestion_fees(facts: Facts, _: Translate) -> Picture:
     """Congestion fees by month and dataset."""
     title = _("How much are the congestion fees each month?")
     note = _("US dollars: the surcharge since 2019, and the fee for the zone below 60th Street since 2025.")
-    return _by_month(facts, "congestion_fees", title, note, _, money="$")
+    return _by_month(facts, "congestion_fees", title, note, _)
 
 
 def hours_of_the_week(facts: Facts, _: Translate) -> Picture:
@@ -101,18 +102,15 @@ def hours_of_the_week(facts: Facts, _: Translate) -> Picture:
     cells, table = list[dict[str, Any]](), list[list[str]]()
     for name in filter(counts.get, facts.months):
         most = max(counts[name].values()) or 1
-        panel = _("%(dataset)s: at most %(count)s trips") % {
-            "dataset": name,
-            "count": f"{most:,}",
-        }
+        panel = _("%(dataset)s: at most %(count)s trips") % {"dataset": name, "count": f"{most:,}"}
         for hour in range(24):
             of_hour = [counts[name].get((hour, day), 0) for day in range(1, 8)]
             table.append([name, f"{hour}:00", *(f"{count:,}" for count in of_hour)])
             for day, count in zip(days, of_hour, strict=True):
                 cells.append({"panel": panel, "hour": hour, "day": day, "value": round(count / most, 3)})
     note = _("Per hour of the week, all months together; each dataset has its own scale. Reversals are left out.")
-    columns = [(_("Dataset"), False), (_("Hour"), True), *((day, True) for day in days)]
-    return Picture(title, note, columns, table, charts.heat(cells, days) if cells else "")
+    columns = [_("Dataset"), _("Hour"), *days]
+    return Picture(title, note, columns, table, charts.heat(cells, days) if cells else "", texts=2)
 
 
 def zones_by_trips(facts: Facts, _: Translate) -> Picture:
@@ -155,14 +153,9 @@ def payment_mix(facts: Facts, _: Translate) -> Picture:
             if value and total:
                 drawn.append({"panel": dataset, "month": month, "series": series[name], "value": value / total})
     note = _("Shares of the trips of each month.") + _without(facts, {name for name, _month in totals}, _)
-    columns = [
-        (_("Dataset"), False),
-        (_("Month"), False),
-        (_("Trips"), True),
-        *((words[each], True) for each in ranked),
-    ]
+    columns = [_("Dataset"), _("Month"), _("Trips"), *words.values()]
     drawing = charts.shares(drawn, list(dict.fromkeys(series.values()))) if drawn else ""
-    return Picture(title, note, columns, table, drawing)
+    return Picture(title, note, columns, table, drawing, texts=2)
 
 
 def airports(facts: Facts, _: Translate) -> Picture:
@@ -180,16 +173,9 @@ def airports(facts: Facts, _: Translate) -> Picture:
     note = _(
         "All months together; a trip between two airports counts for both. Left out: pickups outside of the month."
     )
-    columns = [
-        (_("Airport"), False),
-        (_("Dataset"), False),
-        (_("Trips"), True),
-        (_("Fees, $"), True),
-        (_("Total, $"), True),
-    ]
-    return Picture(
-        title, note, columns, table, charts.bars(drawn, _colours(row["series"] for row in drawn)) if drawn else ""
-    )
+    columns = [_("Airport"), _("Dataset"), _("Trips"), _("Fees, $"), _("Total, $")]
+    drawing = charts.bars(drawn, _colours(row["series"] for row in drawn)) if drawn else ""
+    return Picture(title, note, columns, table, drawing, texts=2)
 
 
 def odd_rows(facts: Facts, _: Translate) -> Picture:
@@ -207,15 +193,10 @@ def odd_rows(facts: Facts, _: Translate) -> Picture:
                 drawn.append({"panel": _(words), "month": row["month"], "series": row["dataset"], "value": value})
     drawn.sort(key=lambda each: [_(words) for words in ODD.values()].index(each["panel"]))
     note = _("Shares of all rows that TLC published for the month. A row can be odd in several ways.")
-    columns = [
-        (_("Dataset"), False),
-        (_("Month"), False),
-        (_("Rows"), True),
-        *((_(words), True) for words in ODD.values()),
-    ]
+    columns = [_("Dataset"), _("Month"), _("Rows"), *map(_, ODD.values())]
     label = "format(100 * datum.value, '.2~r') + '%'"
     drawing = charts.lines(drawn, _colours(facts.months), height=64, label=label) if drawn else ""
-    return Picture(title, note, columns, table, drawing)
+    return Picture(title, note, columns, table, drawing, texts=2)
 
 
 #: In the order of the page.
@@ -232,14 +213,14 @@ PICTURES: tuple[Callable[[Facts, Translate], Picture], ...] = (
 )
 
 
-def _by_month(facts: Facts, column: str, title: str, note: str, _: Translate, *, money: str = "") -> Picture:
+def _by_month(facts: Facts, column: str, title: str, note: str, _: Translate) -> Picture:
     """A line for each dataset that has the column."""
     found = {(row["month"], row["dataset"]): row[column] for row in facts.answers["summary"] if row[column] is not None}
     names = [name for name in facts.months if any(name == dataset for month, dataset in found)]
     months = sorted({month for month, dataset in found})
     table = [[format_month(month), *(_number(found.get((month, name))) for name in names)] for month in months]
     drawn = [{"month": month, "series": name, "value": float(value)} for (month, name), value in found.items()]
-    columns = [(_("Month"), False), *((name, True) for name in names)]
+    columns = [_("Month"), *names]
     drawing = charts.lines(drawn, _colours(names)) if drawn else ""
     return Picture(title, note + _without(facts, names, _), columns, table, drawing)
 
@@ -249,10 +230,12 @@ def _top_zones(facts: Facts, column: str, title: str, note: str, _: Translate) -
     zones, names = dict[Any, dict[str, Any]](), dict[Any, str]()
     for row in facts.answers["zones"]:
         zone = row["pickup_location_id"]
-        names[zone] = row["pickup_zone"] or (_("zone %(number)s") % {"number": zone} if zone else _("no zone"))
+        names[zone] = row["pickup_zone"] or (
+            _("zone %(number)s") % {"number": zone} if zone is not None else _("no zone")
+        )
         if row[column] is not None:
             zones.setdefault(zone, {})[row["dataset"]] = row[column]
-    top = sorted(zones, key=lambda zone: (-sum(zones[zone].values()), names[zone], zone))[:_TOP]
+    top = sorted(zones, key=lambda zone: (-sum(zones[zone].values()), names[zone], str(zone)))[:_TOP]
     uses = Counter(names[zone] for zone in top)  # Some zones share a name, such as Corona.
     names |= {zone: f"{names[zone]} ({zone})" for zone in top if uses[names[zone]] > 1}
     known = {name for of_zone in zones.values() for name in of_zone}
@@ -267,16 +250,16 @@ def _top_zones(facts: Facts, column: str, title: str, note: str, _: Translate) -
         [names[zone], *(_number(zones[zone].get(name)) for name in datasets), _number(sum(zones[zone].values()))]
         for zone in top
     ]
-    columns = [(_("Zone"), False), *((name, True) for name in datasets), (_("Total"), True)]
+    columns = [_("Zone"), *datasets, _("Total")]
     drawing = charts.bars(drawn, _colours(datasets)) if drawn else ""
     return Picture(title, note + _without(facts, known, _), columns, table, drawing)
 
 
 def _without(facts: Facts, known: Iterable[str], _: Translate) -> str:
     """That the other datasets have no such column."""
-    others = [name for name in facts.months if name not in {*known}]
+    others = ", ".join(name for name in facts.months if name not in {*known})
     return (
-        " " + _("TLC published no such values for %(datasets)s in these months.") % {"datasets": ", ".join(others)}
+        " " + _("TLC published no such values for %(datasets)s in these months.") % {"datasets": others}
         if others
         else ""
     )
