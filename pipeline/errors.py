@@ -143,6 +143,23 @@ class UnexpectedError(PipelineError):
         super().__init__(message, kind=kind or "Failed", remedy=remedy)
 
 
+def all_of(*calls: Callable[[], Any]) -> list[Any]:
+    """The results of all calls.
+
+    Raises:
+        UsageError: calls raised it; its message has those of all.
+    """
+    results, problems = list[Any](), list[str]()
+    for call in calls:
+        try:
+            results.append(call())
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("; ".join(problems))
+    return results
+
+
 def as_pipeline_error(error: BaseException, remedy: str = "") -> PipelineError:
     """The error itself, or an UnexpectedError in place of any other exception."""
     if isinstance(error, PipelineError):

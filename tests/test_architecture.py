@@ -30,9 +30,11 @@ ARROWS = """
     pipeline    read runs.stopping tasks
     __main__    cli
 
-    cli         board runs state tasks conform places settings datasets lake marts source warehouses sample.process
-    board       runs state tasks.logs tasks.luigi_options places settings datasets lake marts source.retries
+    cli         board runs report state tasks conform places settings datasets lake marts source warehouses
+    cli         sample.process
+    board       runs report state tasks.logs tasks.luigi_options places settings datasets lake marts source.retries
     runs        tasks lake state places settings source.retries datasets marts warehouses.base
+    report      state.inventory datasets marts settings
     tasks       runs.events state conform places settings datasets lake marts source warehouses
     read        places settings datasets lake state.inventory
     state       conform.check datasets lake marts source warehouses.base
@@ -75,13 +77,15 @@ OTHERS = {
     "google_crc32c": "lake",
     "sqlglot": "warehouses",
     "yaml": "cli",
+    "altair": "report",
+    "vl_convert": "report",
 }
 
 #: Slow to import, or absent: imported only in the functions that need them.
-DRIVERS = ("pandas", "polars", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot")
+DRIVERS = ("pandas", "polars", "duckdb", "psycopg", "google", "google_crc32c", "sqlglot", "altair", "vl_convert")
 
 #: Those that setup.cfg has under another name, or not at all since another one, which is there, needs it.
-BROUGHT_BY = {"google_crc32c": "google", "yaml": "pyyaml"}
+BROUGHT_BY = {"google_crc32c": "google", "yaml": "pyyaml", "vl_convert": "vl-convert-python"}
 
 #: Who reads the environment: for settings, for what Google's own libraries, Luigi and requests read there, and whether
 #: there is a desktop.

@@ -122,7 +122,7 @@ def backfill(dataset: str, first: str, last: str) -> tuple[str, ...]:
 
 def test_every_recipe_names_the_files_that_it_touches() -> None:
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"^## ", page, re.MULTILINE)) == 10
+    assert len(re.findall(r"^## ", page, re.MULTILINE)) == 11
     named = set(re.findall(r"`((?:pipeline|tests)/[\w./]+\.(?:py|csv))`", page))
     added = {file for language, file, _ in blocks() if language != "diff"}
     assert [file for file in sorted(named - added) if not (ROOT / file).exists()] == []
@@ -188,6 +188,16 @@ def test_a_new_command_is_listed_and_runs(checkout: Path) -> None:
     assert process.stdout.startswith("bikes 2024-01\n")
     process, _ = run(checkout, "pipeline", "--help")
     assert "counts      List the months that are counted." in process.stdout
+
+
+def test_a_new_picture_is_in_the_report(checkout: Path) -> None:
+    environment = {"PIPELINE_LAKE": "data/drawn", "PIPELINE_WAREHOUSE": "duckdb:///data/drawn.duckdb"}
+    _, (code, _, _) = run(checkout, "luigi", *backfill("green", "2024-01", "2024-01"), **environment)
+    assert code == 0
+    run(checkout, "pipeline", "report", "green", "--html", "report.html", **environment)
+    page = (checkout / "report.html").read_text(encoding="utf-8")
+    assert "How much do passengers tip each month?" in page
+    assert page.count("no such values for green") == 4, "the two trips of this month have no amounts"
 
 
 def test_a_dataset_without_zone_ids_needs_no_zones(checkout: Path) -> None:

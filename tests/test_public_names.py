@@ -40,6 +40,7 @@ COMMANDS = {
     "latest": f"--months --last --workers --scheduler --json {_PLACES} {_SAYS}",
     "plan": f"--through --json {_PLACES} {_SAYS}",
     "status": f"--json --html {_PLACES} {_SAYS}",
+    "report": f"--html {_PLACES} {_SAYS}",
     "redo": f"--from --yes --workers --scheduler {_PLACES} {_SAYS}",
     "refresh": f"--apply --json --workers --scheduler {_PLACES} {_SAYS}",
     "check": f"--json {_PLACES} {_SAYS}",

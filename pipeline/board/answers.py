@@ -21,7 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+
+import tornado.locale
 
 from pipeline.board.month import month_document
 from pipeline.datasets import DATASETS, ZONES, dataset_named
@@ -29,9 +32,10 @@ from pipeline.errors import PipelineError, UsageError, WarehouseError, as_pipeli
 from pipeline.marts import marts_of
 from pipeline.months import parse_month
 from pipeline.places import inventory_of, store_of, warehouse_of
+from pipeline.report import pictures
 from pipeline.runs.overview import document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview, compare_with_source, comparison_data, deletions_preview, space_for
-from pipeline.runs.selection import months_selected, months_to_compare
+from pipeline.runs.selection import months_of, months_selected, months_to_compare, parse_selection
 from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve, suggested_command
 from pipeline.state.checks import diff_months
 from pipeline.state.invalidation import deletion_plans
@@ -135,6 +139,13 @@ def marts(dataset: str, month: str) -> dict[str, Any]:
     return pictures
 
 
+def report(datasets: Sequence[str], period: str, language: str) -> dict[str, Any]:
+    """The pictures of these months in this language, by default of all."""
+    months = months_of(parse_selection(datasets)[0], period or "all")
+    settings = replace(current_settings(), lock_timeout_s=1)
+    return pictures.report(inventory_of(settings), months, tornado.locale.get(language).translate)
+
+
 def _selection(datasets: Sequence[str], period: str | None) -> list[str]:
     return [*datasets, *([period] if period else [])]
 
@@ -145,7 +156,7 @@ def _validate_step(step: str) -> None:
 
 
 QUESTIONS: Mapping[str, Callable[..., Any]] = {
-    each.__name__: each for each in (status, month, diff, plan, refresh, deletions, rows, marts)
+    each.__name__: each for each in (status, month, diff, plan, refresh, deletions, rows, marts, report)
 }
 
 
@@ -186,6 +197,7 @@ def main() -> None:
         with writing:
             print(text, file=answers, flush=True)
 
+    tornado.locale.load_translations(str(Path(__file__).parent / "locale"))
     adopt_context(RunContext())
     try:
         adopt(resolve(**json.loads(sys.stdin.readline())["settings"]))

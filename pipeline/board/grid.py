@@ -88,9 +88,14 @@ def changes(answer: Answer, _: Translate, overlay: Answer, keys: Sequence[str]) 
 
 def static_page(answer: Answer) -> str:
     """The grid as one HTML page that needs no other file."""
+    return standalone("grid.html", view(answer, tornado.locale.get("en_US").translate))
+
+
+def standalone(template: str, values: Mapping[str, Any]) -> str:
+    """A page of the board in English that needs no other file."""
     english, css = tornado.locale.get("en_US"), (_FOLDER / "static" / "board.css").read_text(encoding="utf-8")
-    values = {**view(answer, english.translate), "_": english.translate, "locale": english, "visible": visible}
-    return Loader(str(_FOLDER / "templates")).load("grid.html").generate(**values, css=css).decode()
+    names = {**values, "_": english.translate, "locale": english, "visible": visible}
+    return Loader(str(_FOLDER / "templates")).load(template).generate(**names, css=css).decode()
 
 
 def concerns(remarks: Sequence[Answer], _: Translate) -> list[Concern]:

@@ -81,6 +81,30 @@ class MonthData(Page):
         self.render("month_data.html", **answers, label=key_of(dataset, month), problems=problems)
 
 
+class Report(Page):
+    """Pictures of the marts, of all months or of those that `?dataset=green&period=2024` names."""
+
+    async def get(self) -> None:
+        """Show them."""
+        document = (await self.live.status())["document"]
+        datasets, period = self.get_query_arguments("dataset"), self.get_query_argument("period", "")
+        answer, problems = None, list[str]()
+        try:
+            language = self.locale.code
+            answer = await self.ask("report", datasets=datasets, period=period, language=language)
+        except PipelineError as error:
+            problems.append(str(error))
+        self.render(
+            "report.html",
+            report=answer,
+            problems=problems,
+            warehouse=document["warehouse"],
+            all_datasets=[each["dataset"] for each in document["datasets"]],
+            datasets=datasets,
+            period=period,
+        )
+
+
 class Runs(Page):
     """The history of runs."""
 

@@ -39,6 +39,7 @@ _PAGES: tuple[Any, ...] = (
     (r"/", pages.Grid),
     (_MONTH, pages.Month),
     (rf"{_MONTH}/data", pages.MonthData),
+    (r"/report", pages.Report),
     (r"/runs", pages.Runs),
     (r"/runs/(?P<run_id>[\w-]{1,80})", pages.Run),
     (r"/events", pages.Events),

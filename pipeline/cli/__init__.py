@@ -34,6 +34,7 @@ _COMMANDS = {
     "plan": ("status", "Show what a backfill would do, and why."),
     "redo": ("run", "Delete a step and all later steps, and run them again."),
     "refresh": ("run", "Find months that are new, republished or out of date."),
+    "report": ("report", "Write a page of pictures of the marts."),
     "schedule": ("operate", "Print a daily job that brings the latest months."),
     "sql": ("data", "Run one SQL statement that only reads."),
     "status": ("status", "Show how far each month is."),

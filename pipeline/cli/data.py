@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,7 +20,7 @@ from pipeline.conform.check import limits_of
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset, dataset_named
 from pipeline.errors import UsageError
 from pipeline.places import store_of, warehouse_of
-from pipeline.settings import current_settings, expand_home, suggested_command
+from pipeline.settings import current_settings, suggested_command
 from pipeline.state.trips import first_rows, trips_entry
 from pipeline.tasks.base import log
 from pipeline.units import counted
@@ -92,7 +91,7 @@ def sql(statement: str, form: str | None, name: str | None, force: bool, limit: 
         raise UsageError(f"the statement cannot be read as text in {sys.stdin.encoding}: {error}") from error
     if not statement.strip(" \t\r\n;"):
         raise UsageError("the statement is empty")
-    path = _output_path(name, force) if name is not None else None
+    path = output.output_path(name, "--output", force=force) if name is not None else None
     form = form or (path.suffix.removeprefix(".").lower() if path else "table")
     if path and form not in ("table", *output.FORMATS):
         raise UsageError(f"{path.name}: its ending names none of the formats {', '.join(output.FORMATS)}; add --format")
@@ -113,18 +112,6 @@ def sql(statement: str, form: str | None, name: str | None, force: bool, limit: 
             file.write(text.getvalue().encode() if text else b"")
     if path:
         log.info(f"{counted(rows.num_rows, 'row')} in {path}")
-
-
-def _output_path(name: str, force: bool) -> Path:
-    """The file to write, validated before the query runs; of a link, the file that it points to."""
-    path = Path(expand_home(name, "--output"))
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file")
-    if path.exists() and not force:
-        raise UsageError(f"{path} already exists; --force replaces it")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
-    return path.resolve()
 
 
 @click.command()

@@ -30,6 +30,7 @@ from rich.text import Text
 
 from pipeline.disk import sync
 from pipeline.errors import UsageError, visible
+from pipeline.settings import expand_home
 from pipeline.units import counted
 
 #: The formats of files, and the options by which DuckDB's COPY writes them.
@@ -230,6 +231,22 @@ def _expression(column: str, type_: pa.DataType, form: str) -> str:
     if types.is_nested(type_):
         return f"to_json({column})"
     return f"{column}::VARCHAR" if form == "text" else column
+
+
+def output_path(name: str, option: str, *, force: bool) -> Path:
+    """The file that an option names, validated before there is something to write; of a link, the file it points to.
+
+    Raises:
+        UsageError: it cannot be written, or it exists and `force` is false.
+    """
+    path = Path(expand_home(name, option))
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    if path.exists() and not force:
+        raise UsageError(f"{path} already exists; --force replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+    return path.resolve()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pipeline.cli.grid import print_grid
 from pipeline.cli.options import selection
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.cli.progress import Display, JsonLines, Summary
+from pipeline.cli.report import write_report
 from pipeline.cli.streams import OutputLost
 from pipeline.errors import UsageError, redact
 from pipeline.marts import marts_of
@@ -209,6 +210,12 @@ def demo(workers: int, scale: float, data: str) -> None:
             sys.exit(code)
     Path(data, options.SCALE).write_text(str(scale))
     _print_sample(months)
+    page = Path(data, "report.html")
+    try:
+        write_report(months, page)
+        print_line(f"\nPictures of these months: {page}")
+    except UsageError as error:
+        print_line(f"\nNo pictures of these months: {error}")
     where = ["--demo"] if data == _SAMPLE else ["--lake", places["lake"], "--warehouse", places["warehouse"]]
     print_line("\nAsk the trips a question, look at the months in a browser, or load real months from TLC's site:")
     for words in (["sql", *where, _TIPS], ["board", *where], ["backfill", "green", "2024-01..2024-03"]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from pipeline.datasets import DATASETS, ZONES, dataset_named
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, all_of
 from pipeline.months import add_months, format_month, month_range, parse_months
 from pipeline.places import inventory_of, source_of
 from pipeline.settings import current_settings
@@ -38,7 +38,7 @@ def parse_selection(words: Sequence[str], *, required: bool = False) -> tuple[tu
     A word is a period when it looks like one; `all` is a period after another word.
 
     Raises:
-        UsageError: a dataset is unknown, or one of the two is required and missing.
+        UsageError: a dataset is unknown, the period is invalid, or one of the two is required and missing.
     """
     parts = [part.strip() for word in words for part in word.split(",") if part.strip()]
     periods = [part for part in parts if part == "latest" or part[0].isdigit() or ".." in part]
@@ -47,10 +47,14 @@ def parse_selection(words: Sequence[str], *, required: bool = False) -> tuple[tu
         periods.append(names.pop())
     if periods[1:] and {"latest", "all"} & set(periods):
         raise UsageError(f"{' '.join(words)}: latest and all are allowed only without another period")
-    datasets = DatasetsParameter().parse(",".join(names) or "all")
+    period = ",".join(periods) or "all"
+    datasets, _ = all_of(
+        lambda: DatasetsParameter().parse(",".join(names) or "all"),
+        lambda: period in ("latest", "all") or parse_months(period),
+    )
     if required and not (periods and names):
         raise UsageError(f"{' '.join(words)}: a dataset and a period are needed, for instance: green 2024-01..2024-03")
-    return datasets, ",".join(periods) or "all"
+    return datasets, period
 
 
 def months_of(names: Sequence[str], period: str, *, ask: bool = False) -> dict[str, list[date]]:

@@ -13,6 +13,8 @@ from pipeline import board
 from pipeline.board import form, grid, month_page, runs
 from pipeline.board.handler import LANGUAGES
 from pipeline.datasets import DATASETS, ZONES
+from pipeline.datasets.codes import PAYMENTS
+from pipeline.report import pictures
 from pipeline.runs.overview import MARKS
 from pipeline.state import inventory
 from pipeline.state.steps import TABLE
@@ -30,7 +32,7 @@ _REASON = re.compile(r'(?:return|else|=) "([a-z]+ [A-Za-z ]+)"')
 
 def texts() -> Iterator[tuple[str, str]]:
     """Each text that a page translates, and whether it is one of a count: unknown, singular or plural."""
-    for path in (*FOLDER.glob("*.py"), *FOLDER.glob("templates/*.html")):
+    for path in (*FOLDER.glob("*.py"), *FOLDER.parent.glob("report/*.py"), *FOLDER.glob("templates/*.html")):
         for one, many in _CALL.findall(path.read_text(encoding="utf-8")):
             yield one, "singular" if many else "unknown"
             if many:
@@ -42,6 +44,8 @@ def texts() -> Iterator[tuple[str, str]]:
     texts_of_months = (*month_page.WEEKDAYS, *month_page.COMMANDS.values(), *month_page.MEASURES, *month_page.PHRASES)
     yield from ((text, "unknown") for text in (*runs.WORDS, *form.FINDINGS))
     rules = dict.fromkeys(rule.doc for dataset in (*DATASETS.values(), ZONES) for rule in dataset.rules)
+    payments = [text.partition(",")[0] for text in PAYMENTS.values()]
+    yield from ((text, "unknown") for text in (*pictures.ODD.values(), *pictures.DIRECTIONS.values(), *payments))
     yield from ((text, "unknown") for text in (*texts_of_months, *month_page.SEVERITIES, *rules))
     yield from ((text, "unknown") for text in (*reasons, *meanings, *steps, *grid.STATES, *_OUTCOMES, *grid.MONTHS))
 

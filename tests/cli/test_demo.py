@@ -92,6 +92,15 @@ def test_the_demo_ends_with_the_grid_the_busiest_zones_by_name_and_three_command
     ]
 
 
+def test_the_demo_draws_its_months_and_says_where(demo: tuple[Shell, str], shell: Shell) -> None:
+    (path,) = re.findall(r"^Pictures of these months: (.*)$", demo[1], re.MULTILINE)
+    page = (shell.path / path).read_text(encoding="utf-8")
+    assert page.count("<svg") == 9
+    ended = shell.type(".venv/bin/pipeline report --demo --html again.html")
+    assert (ended.returncode, ended.stderr) == (0, "written: again.html\n")
+    assert (shell.path / "again.html").read_text(encoding="utf-8") == page
+
+
 def test_the_first_command_answers_a_question(demo: tuple[Shell, str], shell: Shell) -> None:
     ended = shell.type(_printed(demo[1])[0])
     assert (ended.returncode, ended.stderr) == (0, "")

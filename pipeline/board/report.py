@@ -1,0 +1,15 @@
+"""The report as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.board.grid import standalone
+from pipeline.version import __version__
+
+
+def static_page(report: Mapping[str, Any]) -> str:
+    """The report as one HTML page that needs no other file."""
+    values = {"report": report, "problems": (), "warehouse": report["warehouse"], "version": __version__}
+    return standalone("report.html", values)
