@@ -227,7 +227,7 @@ def test_compact_deletes_old_records_that_do_not_count(cloud: Cloud, warehouse: 
         client.query(sql).result()
     warehouse.compact()
     assert warehouse.query("SELECT COUNT(*) AS n FROM loads").to_pylist() == [{"n": 1}]
-    assert warehouse.query("SELECT COUNT(*) AS n FROM mart_loads").to_pylist() == [{"n": 2}]
+    assert warehouse.query("SELECT COUNT(*) AS n FROM mart_loads").to_pylist() == [{"n": len(marts_of("green"))}]
     planning.step_begins()
     after = (warehouse.loads(GREEN), warehouse.mart_months(GREEN))
     assert [list(each) for each in after] == [list(each) for each in before] == [[JAN], [JAN]]
