@@ -194,22 +194,19 @@ class Tables:
         label = label_of(f"{mart.doc} {mart.sql}")
         if mart.name not in listed:
             self._create_as(mart.name, mart.doc, _INCOMPLETE, select)
-            self._describe(mart.name, self._mart_table(mart, mart.name), label)
+            created = self._get(mart.name)
+            if created.labels.get(LABEL) != label:  # Otherwise another worker was faster.
+                self._describe(mart.name, _table_of_mart(mart, created), label)
         elif listed[mart.name] != label:
             draft = f"draft_{mart.name}_{secrets.token_hex(4)}"
             self._create_as(draft, mart.doc, label, select)
             try:
-                self._evolve(self._get(mart.name), self._mart_table(mart, draft), label)
+                self._evolve(self._get(mart.name), _table_of_mart(mart, self._get(draft)), label)
             finally:
                 self._delete(draft)
         merge = schema.replacement(mart.name, dataset, month, select)
         self.run("check", f"mart {mart.name}", merge, dry_run=True)
         return merge
-
-    def _mart_table(self, mart: Mart, name: str) -> Table:
-        """The declared table of a mart, with the columns that a table made from its SELECT has."""
-        columns = [(field.name, field.field_type, mart.columns.get(field.name, "")) for field in self._get(name).schema]
-        return Table(mart.name, mart.doc, tuple(columns), partitioned=True)
 
     def ensure_external(self, lake: str, datasets: Iterable[Dataset]) -> list[str]:
         """Create the external tables, or replace those that differ from their declaration; returns their names."""
@@ -287,6 +284,12 @@ class Tables:
             f"SELECT '' AS dataset, DATE '2000-01-01' AS {MONTH}, built.* FROM (\n{select}\n) AS built WHERE FALSE"
         )
         self.run("create", f"mart {name}", sql)
+
+
+def _table_of_mart(mart: Mart, built: bigquery.Table) -> Table:
+    """The declaration of a mart's table, with the columns of one that was made from its SELECT."""
+    columns = [(field.name, field.field_type, mart.columns.get(field.name, "")) for field in built.schema]
+    return Table(mart.name, mart.doc, tuple(columns), partitioned=True)
 
 
 def foreign_views(datasets: Mapping[str, Dataset], zones: Dataset, listed: Mapping[str, str]) -> list[str]:
