@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -466,6 +467,22 @@ def test_without_the_library_the_message_says_what_to_install_and_nothing_is_wri
     assert "pip install 'taxi-pipeline[report]'" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (made.path / "none.html").exists()
+
+
+def test_without_the_library_the_board_gets_the_same_message(made: Folder) -> None:
+    program = "import sys; sys.modules['altair'] = None; from pipeline.board.answers import main; main()"
+    question = {"id": 1, "question": "report", "datasets": [], "period": "", "language": "en"}
+    # It ends when its input does.
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=made.path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{json.dumps({'settings': {}})}\n{json.dumps(question)}\n")
+        process.stdin.flush()
+        error = json.loads(process.stdout.readline())["error"]
+        process.stdin.close()
+    assert error["code"] == "usage"
+    assert "pip install 'taxi-pipeline[report]'" in error["message"]
 
 
 def test_without_the_library_the_demo_says_how_to_get_pictures(tmp_path: Path) -> None:
