@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 from boards import Elements, Opener, running_board
+from cloud import Cloud
 from conftest import ROOT, Folder, make_folder
 from postgres import Database
 
@@ -91,6 +92,10 @@ def _rows(folder: Folder, sql: str) -> list[list[str]]:
     """The rows of a query, as the page writes them."""
     with duckdb.connect(str(folder.database), read_only=True) as connection:
         return [["-" if value is None else str(value) for value in row] for row in connection.sql(sql).fetchall()]
+
+
+def _figures(page: str) -> list[str]:
+    return re.findall("<figure.*?</figure>", page, re.DOTALL)
 
 
 def _refused(folder: Folder, *words: str, code: int) -> str:
@@ -257,8 +262,20 @@ def test_postgres_has_the_same_pictures(made: Folder, page: str, database: Datab
     finally:
         del made.environment["PIPELINE_WAREHOUSE"]
     other = (made.path / "postgres.html").read_text(encoding="utf-8")
-    assert re.findall("<figure.*?</figure>", other, re.DOTALL) == re.findall("<figure.*?</figure>", page, re.DOTALL)
+    assert _figures(other) == _figures(page)
     assert "postgresql://" in other
+
+
+def test_bigquery_has_the_same_pictures(made: Folder, tmp_path: Path, cloud: Cloud) -> None:
+    folder = cloud.use(make_folder(tmp_path / "cloud", made.source))
+    assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
+    pages = []
+    for each in (folder, made):
+        ended = each.pipeline("report", "green", "2024-01", "--html", "green.html")
+        assert ended.returncode == 0, ended.stderr
+        pages.append((each.path / "green.html").read_text(encoding="utf-8"))
+    assert _figures(pages[0]) == _figures(pages[1])
+    assert "bigquery://" in pages[0]
 
 
 # --- the drawings
