@@ -476,8 +476,8 @@ def test_secrets_are_neither_in_the_arguments_nor_in_the_environment_nor_in_an_a
 
 
 def test_the_client_imports_nothing_heavy() -> None:
-    heavy = ("pyarrow", "duckdb", "pandas", "numpy", "pipeline.places", "pipeline.lake", "click")
+    heavy = ("pyarrow", "duckdb", "pandas", "numpy", "pipeline.places", "pipeline.lake", "click", "altair")
     code = f"import sys, pipeline.board.questions; print([m for m in {heavy} if m in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
-    assert {"status", "month", "diff", "plan", "refresh", "deletions", "rows", "marts"} == set(QUESTIONS)
+    assert {"status", "month", "diff", "plan", "refresh", "deletions", "rows", "marts", "report"} == set(QUESTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 from boards import Elements, Opener, running_board
+from cloud import Cloud
 from conftest import ROOT, Folder, make_folder
 from postgres import Database
 
@@ -90,6 +92,10 @@ def _rows(folder: Folder, sql: str) -> list[list[str]]:
     """The rows of a query, as the page writes them."""
     with duckdb.connect(str(folder.database), read_only=True) as connection:
         return [["-" if value is None else str(value) for value in row] for row in connection.sql(sql).fetchall()]
+
+
+def _figures(page: str) -> list[str]:
+    return re.findall("<figure.*?</figure>", page, re.DOTALL)
 
 
 def _refused(folder: Folder, *words: str, code: int) -> str:
@@ -256,8 +262,20 @@ def test_postgres_has_the_same_pictures(made: Folder, page: str, database: Datab
     finally:
         del made.environment["PIPELINE_WAREHOUSE"]
     other = (made.path / "postgres.html").read_text(encoding="utf-8")
-    assert re.findall("<figure.*?</figure>", other, re.DOTALL) == re.findall("<figure.*?</figure>", page, re.DOTALL)
+    assert _figures(other) == _figures(page)
     assert "postgresql://" in other
+
+
+def test_bigquery_has_the_same_pictures(made: Folder, tmp_path: Path, cloud: Cloud) -> None:
+    folder = cloud.use(make_folder(tmp_path / "cloud", made.source))
+    assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
+    pages = []
+    for each in (folder, made):
+        ended = each.pipeline("report", "green", "2024-01", "--html", "green.html")
+        assert ended.returncode == 0, ended.stderr
+        pages.append((each.path / "green.html").read_text(encoding="utf-8"))
+    assert _figures(pages[0]) == _figures(pages[1])
+    assert "bigquery://" in pages[0]
 
 
 # --- the drawings
@@ -466,6 +484,22 @@ def test_without_the_library_the_message_says_what_to_install_and_nothing_is_wri
     assert "pip install 'taxi-pipeline[report]'" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (made.path / "none.html").exists()
+
+
+def test_without_the_library_the_board_gets_the_same_message(made: Folder) -> None:
+    program = "import sys; sys.modules['altair'] = None; from pipeline.board.answers import main; main()"
+    question = {"id": 1, "question": "report", "datasets": [], "period": "", "language": "en"}
+    # It ends when its input does.
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=made.path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{json.dumps({'settings': {}})}\n{json.dumps(question)}\n")
+        process.stdin.flush()
+        error = json.loads(process.stdout.readline())["error"]
+        process.stdin.close()
+    assert error["code"] == "usage"
+    assert "pip install 'taxi-pipeline[report]'" in error["message"]
 
 
 def test_without_the_library_the_demo_says_how_to_get_pictures(tmp_path: Path) -> None:
