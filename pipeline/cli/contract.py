@@ -33,6 +33,7 @@ _LOGICAL_TYPES = {
     TIME: "timestamp",
 }
 _MONTH = Column(MONTH, pa.date32(), required=True, doc=MONTH_DOC)
+_MART_KEY = (Column("dataset", pa.string(), required=True, doc="Dataset of the trips."), _MONTH)
 #: Where each engine has our tables, unless the dbt project says otherwise.
 _SCHEMA = (
     "{{ var('taxi_schema', 'main' if target.type == 'duckdb' else 'public' if target.type == 'postgres'"
@@ -81,7 +82,11 @@ def dbt_sources() -> dict[str, Any]:
         # What is never null in one dataset may be null in another one of the same view.
         tables.append(_table(view.name, view.doc, view.columns, with_tests=len(view.tables) == 1))
     tables += [_table(name, doc, columns) for name, (doc, columns) in LEDGER.items()]
-    tables += [_table(mart.name, mart.doc, ()) for mart in all_marts().values()]
+    for mart in all_marts().values():
+        # dbt reads no types here, so any will do.
+        columns = (Column(name, pa.string(), doc=doc) for name, doc in mart.columns.items())
+        # A mart exists once the first month of its datasets is built, and a test of a missing table fails.
+        tables.append(_table(mart.name, mart.doc, (*_MART_KEY, *columns), with_tests=False))
     source = {
         # The models of the Data Engineering Zoomcamp have this name for it.
         "name": "raw",

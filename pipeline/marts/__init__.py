@@ -3,7 +3,7 @@
 A mart is written in SQL that DuckDB, Postgres and BigQuery all support, reads a dataset's table or the views `trips`
 (yellow, green) and `for_hire_trips` (fhv, fhvhv), and gets its month as `:dataset`, `:month` and `:next_month`. Its
 file starts with comments: a description up to the first empty comment line, then `-- datasets:` with the datasets that
-it is built for. To add a mart, add a file.
+it is built for, then `-- columns:` and on each line after it a column with its meaning. To add a mart, add a file.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def parse_mart(name: str, text: str) -> Mart:
     Raises:
         ValueError: the comments at its start have no description or no datasets.
     """
-    heading = re.match(r"((?:--.*\n)+?)--\s*\n(?:--.*\n)*?-- datasets: (.+)\n", text)
+    heading = re.match(r"((?:--.*\n)+?)--\s*\n(?:--.*\n)*?-- datasets: (.+)\n(?:-- columns:\n((?:--   .*\n)+))?", text)
     if heading is None:
         raise ValueError(f"pipeline/marts/{name}.sql must start with a description, `--`, and `-- datasets: …`")
     doc = " ".join(line.removeprefix("--").strip() for line in heading[1].splitlines())
-    return Mart(name, doc, text, tuple(word.strip() for word in heading[2].split(",")))
+    columns = dict(re.findall(r"^--   (\w+): (.+)$", heading[3] or "", re.MULTILINE))
+    return Mart(name, doc, text, tuple(word.strip() for word in heading[2].split(",")), columns)

@@ -1,6 +1,15 @@
 -- Trips to and from the airports: how many, how long, how far, which fees and tolls.
 --
 -- datasets: yellow, green, fhv, fhvhv
+-- columns:
+--   airport: JFK, LaGuardia or Newark.
+--   direction: from the airport, or to it.
+--   trips: Plausible trips, without reversals.
+--   minutes: Mean duration. Unit: minutes.
+--   miles: Mean distance. Unit: miles.
+--   airport_fee: Airport fees, less those of reversals; null for green and fhv. Unit: USD.
+--   tolls_amount: Tolls, less those of reversals; null for fhv. Unit: USD.
+--   total_amount: What passengers paid, less reversals; null for fhv. Unit: USD.
 --
 -- Airports are taxi zones: 1 (Newark), 132 (JFK), 138 (LaGuardia). A trip is from the zone of its pickup and to the
 -- zone of its drop-off; from one airport to another it counts for both. What is plausible here:

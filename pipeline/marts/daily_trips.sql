@@ -1,6 +1,15 @@
 -- Trips per day of the pickup: how many, how far, what was paid.
 --
 -- datasets: yellow, green
+-- columns:
+--   day: Day of the pickup.
+--   trips: Plausible trips, without reversals.
+--   reversals: Rows with a negative total, which take back another row.
+--   passengers: Passengers of the trips.
+--   trip_miles: Miles of the trips.
+--   fare_amount: Fares, less those of reversals. Unit: USD.
+--   tip_amount: Tips paid by card, less those of reversals. Unit: USD.
+--   total_amount: What passengers were charged, less reversals. Unit: USD.
 --
 -- What is plausible here:
 -- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades. So each

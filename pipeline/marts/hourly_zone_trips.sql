@@ -1,6 +1,17 @@
 -- Trips per taxi zone, weekday and hour of the pickup: how many, how long, how far, how fast, what was paid.
 --
 -- datasets: yellow, green, fhv, fhvhv
+-- columns:
+--   pickup_location_id: Taxi zone of the pickup.
+--   pickup_borough: Borough of the pickup.
+--   pickup_zone: Name of the pickup's zone.
+--   weekday: Day of the week of the pickup, from 1 (Monday) to 7.
+--   hour: Hour of the pickup, from 0 to 23.
+--   trips: Plausible trips, without reversals.
+--   minutes: Mean duration. Unit: minutes.
+--   miles: Mean distance. Unit: miles.
+--   mph: Mean speed: all miles by all hours. Unit: miles per hour.
+--   total_amount: What passengers paid, less reversals; null for fhv. Unit: USD.
 --
 -- Weekdays are 1 (Monday) to 7, hours 0 to 23. What is plausible here:
 -- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades.

@@ -1,6 +1,23 @@
 -- The month in one row: trips, distance, time, money, and how many rows are odd.
 --
 -- datasets: yellow, green, fhv, fhvhv
+-- columns:
+--   trips: Plausible trips, without reversals.
+--   reversals: Rows with a negative total, which take back another row.
+--   passengers: Passengers of the trips; null for fhv and fhvhv.
+--   trip_miles: Miles of the trips.
+--   minutes: Mean duration. Unit: minutes.
+--   median_miles: Median distance. Unit: miles.
+--   median_minutes: Median duration. Unit: minutes.
+--   fare_amount: Fares, for fhvhv base fares, less those of reversals; null for fhv. Unit: USD.
+--   tip_amount: Tips, less those of reversals; null for fhv. Unit: USD.
+--   tip_share: Tips divided by fares.
+--   congestion_fees: Congestion surcharge and fee together; null for fhv. Unit: USD.
+--   total_amount: What passengers paid, less reversals; null for fhv. Unit: USD.
+--   negative_minutes: Rows whose drop-off is before the pickup.
+--   strays: Rows whose pickup is in another month.
+--   unknown_zones: Zone ids that are not in the list of zones; a row can have two.
+--   unknown_codes: Codes that are not listed; a row can have three.
 --
 -- Of all rows of the file:
 -- * strays: the pickup is in another month. negative_minutes: the drop-off is before the pickup.

@@ -1,6 +1,23 @@
 -- Trips and what they brought in, per month and taxi zone of the pickup.
 --
 -- datasets: yellow, green
+-- columns:
+--   pickup_location_id: Taxi zone of the pickup.
+--   pickup_borough: Borough of the pickup.
+--   pickup_zone: Name of the pickup's zone.
+--   trips: Plausible trips, without reversals.
+--   reversals: Rows with a negative total, which take back another row.
+--   passengers: Passengers of the trips.
+--   trip_miles: Miles of the trips.
+--   fare_amount: Fares, less those of reversals. Unit: USD.
+--   extra: Extras and surcharges, such as rush hour and overnight. Unit: USD.
+--   mta_tax: Tax that the metered rate triggers. Unit: USD.
+--   tip_amount: Tips paid by card, less those of reversals. Unit: USD.
+--   tolls_amount: Tolls. Unit: USD.
+--   improvement_surcharge: Surcharge since 2015. Unit: USD.
+--   congestion_surcharge: New York State's surcharge for trips in Manhattan south of 96th Street. Unit: USD.
+--   cbd_congestion_fee: MTA's toll for the Congestion Relief Zone. Unit: USD.
+--   total_amount: What passengers were charged, less reversals. Unit: USD.
 --
 -- What is plausible here:
 -- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades.

@@ -1,6 +1,14 @@
 -- How trips were paid: trips and money per type of payment.
 --
 -- datasets: yellow, green
+-- columns:
+--   payment_type: How the passenger paid, as a code.
+--   payment: How the passenger paid, in words; null if the code is null or not listed.
+--   trips: Plausible trips, without reversals.
+--   reversals: Rows with a negative total, which take back another row.
+--   fare_amount: Fares, less those of reversals. Unit: USD.
+--   tip_amount: Tips paid by card, less those of reversals. Unit: USD.
+--   total_amount: What passengers were charged, less reversals. Unit: USD.
 --
 -- What is plausible here:
 -- * Only trips whose pickup is in the month: a file has a few pickups of other months and even other decades.

@@ -99,6 +99,8 @@ class Mart:
     doc: str
     sql: str
     datasets: tuple[str, ...]
+    #: The meaning of each column of the SELECT.
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def definition(self) -> str:

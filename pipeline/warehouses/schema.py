@@ -233,7 +233,7 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
     }
     assert load.month is not None
     shape = dialect.shape(connection, bind_mart(mart.sql, load.dataset, load.month))
-    columns |= {name: TableColumn(type_, False, "") for name, type_ in shape.items()}
+    columns |= {name: TableColumn(type_, False, mart.columns.get(name, "")) for name, type_ in shape.items()}
     table, existing = Table(mart.doc, columns), dialect.tables(connection).get(mart.name)
     if existing is None:
         connection.execute("DELETE FROM mart_loads WHERE mart = $1", [mart.name])

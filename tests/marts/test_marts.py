@@ -56,6 +56,19 @@ def test_a_mart_s_file_without_its_heading_is_an_error_that_names_it() -> None:
             parse_mart("m", text)
 
 
+def test_every_column_of_a_mart_has_its_meaning_as_a_comment(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.replace(ZONES, None, zones(tmp_path))
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0]))
+    warehouse.replace_mart_month(GREEN, JAN, [*all_marts().values()])
+    for name, mart in all_marts().items():
+        rows = warehouse.query(f"SELECT column_name, comment FROM duckdb_columns() WHERE table_name = '{name}'")
+        comments = {row["column_name"]: row["comment"] for row in rows.to_pylist()}
+        assert comments.pop("dataset")
+        assert comments.pop("month")
+        assert comments == mart.columns
+        assert all(text.endswith(".") for text in mart.columns.values())
+
+
 def test_binding_replaces_whole_placeholders_only() -> None:
     sql = "SELECT a::date, ':x', :month, :next_month, :dataset, :months"
     assert bind_mart(sql, "green", date(2024, 12, 1)) == (

@@ -475,6 +475,17 @@ def test_a_mart_with_a_new_column_keeps_its_months(cloud: Cloud, warehouse: Ware
     assert [name for name in tables if name.startswith("draft")] == []
 
 
+def test_the_columns_of_a_mart_have_descriptions_and_new_words_replace_them(
+    cloud: Cloud, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0, 20.0]))
+    client = bigquery_client(PROJECT, "EU")
+    for doc in ("All trips.", "All trips of the month."):
+        counted = Mart("counted", "Trips.", f"-- {doc}\nSELECT COUNT(*) AS n FROM green", ("green",), {"n": doc})
+        assert warehouse.replace_mart_month(GREEN, JAN, [counted]) == {"counted": 1}
+        assert client.get_table(f"{cloud.dataset}.counted").schema[-1].description == doc
+
+
 # Reading the ledger, and queries.
 
 

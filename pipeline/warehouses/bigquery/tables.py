@@ -44,7 +44,7 @@ _CONCURRENT = re.compile(
     "aborted due to concurrent update|Could not serialize access|Too many DML statements outstanding"
 )
 _log = logging.getLogger("luigi-interface.pipeline.warehouses")
-#: The label of a view whose columns have no descriptions yet.
+#: The label of a view or a mart whose columns have no descriptions yet.
 _INCOMPLETE = "incomplete"
 _LABELS = {"made_by": "taxi-pipeline"}
 _URL = re.compile(r"bigquery://(?P<project>[a-z][a-z0-9.:-]+)/(?P<dataset>\w{1,1024})(?:\?(?P<options>.*))?")
@@ -165,11 +165,17 @@ class Tables:
             return False  # Another worker or the user has just created it.
         if found != _INCOMPLETE or view.name in listed:
             self._client.update_table(resource, ["view_query", "description", "labels"], retry=retry_policy())
+        self._describe(view.name, schema.view_table(view), label)
+        return True
+
+    def _describe(self, name: str, declared: Table, label: str) -> None:
+        """Give the columns of a new table or view their descriptions, then its final label."""
+        from google.cloud import bigquery
+
         # A resource without etag: another worker may do the same.
-        described = bigquery.Table(self._reference.table(view.name), schema=schema.view_table(view).fields())
+        described = bigquery.Table(self._reference.table(name), schema=declared.fields())
         described.labels = self._labels(label)
         self._client.update_table(described, ["schema", "labels"], retry=retry_policy())
-        return True
 
     def ensure_tables(self, tables: Iterable[Table], listed: dict[str, str]) -> None:
         """Create or evolve those of the tables that are not listed with their label; `listed` is updated."""
@@ -187,19 +193,23 @@ class Tables:
         # Of the SQL with its placeholders: the columns are the same for every month.
         label = label_of(f"{mart.doc} {mart.sql}")
         if mart.name not in listed:
-            self._create_as(mart.name, mart.doc, label, select)
+            self._create_as(mart.name, mart.doc, _INCOMPLETE, select)
+            self._describe(mart.name, self._mart_table(mart, mart.name), label)
         elif listed[mart.name] != label:
             draft = f"draft_{mart.name}_{secrets.token_hex(4)}"
             self._create_as(draft, mart.doc, label, select)
             try:
-                columns = [(field.name, field.field_type, field.description or "") for field in self._get(draft).schema]
-                declared = Table(mart.name, mart.doc, tuple(columns), partitioned=True)
-                self._evolve(self._get(mart.name), declared, label)
+                self._evolve(self._get(mart.name), self._mart_table(mart, draft), label)
             finally:
                 self._delete(draft)
         merge = schema.replacement(mart.name, dataset, month, select)
         self.run("check", f"mart {mart.name}", merge, dry_run=True)
         return merge
+
+    def _mart_table(self, mart: Mart, name: str) -> Table:
+        """The declared table of a mart, with the columns that a table made from its SELECT has."""
+        columns = [(field.name, field.field_type, mart.columns.get(field.name, "")) for field in self._get(name).schema]
+        return Table(mart.name, mart.doc, tuple(columns), partitioned=True)
 
     def ensure_external(self, lake: str, datasets: Iterable[Dataset]) -> list[str]:
         """Create the external tables, or replace those that differ from their declaration; returns their names."""
