@@ -23,7 +23,7 @@
 -- * A duration below 0 or above 12 hours is an error of the clock: the trip counts, its time does not.
 -- * An amount beyond 1e9 is invalid: the trip counts, the amount does not.
 -- All is computed from whole cents, seconds and thousandths of a mile, and means are rounded half up to hundredths: the
--- same on every engine in any order of the rows.
+-- same on every engine in any order of the rows. DOUBLE PRECISION adds up whole numbers exactly as far as 2 ** 53.
 SELECT
     airport,
     direction,
@@ -44,7 +44,9 @@ FROM (
         CASE
             WHEN COALESCE(total, 0) >= 0
                 AND dropoff_datetime BETWEEN pickup_datetime AND pickup_datetime + INTERVAL '12' HOUR
-                THEN CAST(CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT) AS DOUBLE PRECISION)
+                THEN CAST(
+                    CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT) AS DOUBLE PRECISION
+                )
         END AS seconds,
         CASE
             WHEN COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200 THEN FLOOR(miles * 1000 + 0.5)

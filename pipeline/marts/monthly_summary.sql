@@ -36,7 +36,8 @@
 -- tip_share is tip_amount by fare_amount; cash tips of yellow and green are not recorded. congestion_fees are
 -- congestion_surcharge and cbd_congestion_fee together.
 -- All is computed from whole cents, seconds and thousandths of a mile, and means, medians and shares are rounded half
--- up: the same on every engine in any order of the rows. A median is the mean of the two middle values.
+-- up: the same on every engine in any order of the rows. DOUBLE PRECISION adds up whole numbers exactly as far as
+-- 2 ** 53. A median is the mean of the two middle values.
 WITH measured AS NOT MATERIALIZED (
     SELECT
         *,
@@ -44,7 +45,9 @@ WITH measured AS NOT MATERIALIZED (
         CASE
             WHEN plausible AND COALESCE(total, 0) >= 0
                 AND dropoff_datetime BETWEEN pickup_datetime AND pickup_datetime + INTERVAL '12' HOUR
-                THEN CAST(CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT) AS DOUBLE PRECISION)
+                THEN CAST(
+                    CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT) AS DOUBLE PRECISION
+                )
         END AS seconds,
         CASE
             WHEN plausible AND COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200
@@ -174,7 +177,7 @@ SELECT
     CAST(tip AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS tip_amount,
     CASE
         WHEN fare > 0
-            THEN CAST(FLOOR(CAST(1000 * tip AS DOUBLE PRECISION) / fare + 0.5) / 1000 AS DECIMAL(18, 3))
+            THEN CAST(FLOOR(1000 * CAST(tip AS DOUBLE PRECISION) / fare + 0.5) / 1000 AS DECIMAL(18, 3))
     END AS tip_share,
     CAST(
         COALESCE(congestion_surcharge + cbd_congestion_fee, congestion_surcharge, cbd_congestion_fee)

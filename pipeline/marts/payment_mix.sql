@@ -17,7 +17,7 @@
 -- * A total beyond 10,000 dollars is a mistyped fare: the trip is left out. A trip without a total counts, without money.
 -- * An amount beyond 1e9 is invalid: the trip counts, the amount does not.
 -- * A type of payment that is null or not listed counts, with a payment that is null.
--- Tips are those paid by card; cash tips are not recorded. Sums are of decimals: exact, and the same on every engine.
+-- Tips are those paid by card; cash tips are not recorded. Sums are of whole cents: exact, and the same on every engine.
 SELECT
     payment_type,
     payment,
