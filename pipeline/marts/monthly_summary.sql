@@ -159,7 +159,6 @@ medians AS (
                 FROM measured
                 GROUP BY seconds
             ) AS amounts
-            WHERE amount IS NOT NULL
         ) AS ranked
         GROUP BY measure
     ) AS by_measure
