@@ -19,6 +19,7 @@ from pipeline.cli.output import numbers, print_json, print_line, print_section, 
 from pipeline.conform.check import limits_of
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset, dataset_named
 from pipeline.errors import UsageError
+from pipeline.marts import all_marts, notes_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings, suggested_command
 from pipeline.state.trips import first_rows, trips_entry
@@ -115,20 +116,22 @@ def sql(statement: str, form: str | None, name: str | None, force: bool, limit: 
 
 
 @click.command()
-@click.argument("dataset", required=False, type=click.Choice([*DATASETS, ZONES.name]), metavar="[DATASET]")
-@click.option("--contract", is_flag=True, help="A data contract (ODCS) in YAML; without DATASET, one for each.")
+@click.argument("dataset", required=False, type=click.Choice([*DATASETS, ZONES.name, *all_marts()]), metavar="[NAME]")
+@click.option("--contract", is_flag=True, help="A data contract (ODCS) in YAML; without NAME, one for each dataset.")
 @click.option("--dbt", is_flag=True, help="The sources.yml of a dbt project on the warehouse.")
 @as_json
 def describe(dataset: str | None, contract: bool, dbt: bool, as_json: bool) -> None:
-    """Describe the datasets, or one with its columns.
+    """Describe the datasets, or one of them or a mart with its columns.
 
-    For one dataset: columns, codes, spellings, eras and rules. DATASET is yellow, green, fhv, fhvhv or zones. All of it
-    comes from the declarations in the package; the lake and the warehouse are not read.
+    NAME is yellow, green, fhv, fhvhv or zones, for columns, codes, spellings, eras and rules; or a mart, for columns
+    and what it leaves out. All of it comes from the declarations in the package; the lake and the warehouse are not
+    read.
 
     \b
     pipeline describe
     pipeline describe green
     pipeline describe fhvhv --json
+    pipeline describe daily_trips
     pipeline describe green --contract > green.odcs.yaml
     pipeline describe --dbt > models/staging/sources.yml
     """  # noqa: D301
@@ -136,6 +139,11 @@ def describe(dataset: str | None, contract: bool, dbt: bool, as_json: bool) -> N
         raise UsageError("--json, --contract, --dbt: only one of them is allowed")
     if dbt and dataset:
         raise UsageError(f"--dbt is for all datasets; omit {dataset}")
+    mart = all_marts().get(dataset or "")
+    if contract and mart:
+        raise UsageError(
+            f"--contract is for datasets, and {mart.name} is a mart; allowed: {', '.join(DATASETS)}, zones"
+        )
     if contract or dbt:
         from pipeline.cli import contract as forms  # PyYAML and the views are for these alone.
 
@@ -151,6 +159,13 @@ def describe(dataset: str | None, contract: bool, dbt: bool, as_json: bool) -> N
         for name, meaning, first, parquet, columns in map(dict.values, summaries):
             rows.append((name, first or "no months", parquet or "", f"{columns}", meaning))
         print_section("", (*whole("dataset", "first month", "as Parquet"), *numbers("columns"), "meaning"), rows)
+    elif mart and as_json:
+        print_json({"name": mart.name, "doc": mart.doc, "datasets": mart.datasets, "columns": {**mart.columns}})
+    elif mart:
+        print_line(f"{mart.name}: {mart.doc}", style="bold")
+        print_line(f"Built for each month of {', '.join(mart.datasets)}; declared in pipeline/marts/{mart.name}.sql.")
+        print_section("\nColumns", (*whole("name"), "meaning"), list(mart.columns.items()))
+        print_line(f"\n{notes_of(mart)}")
     elif as_json:
         print_json(_as_data(dataset_named(dataset)))
     else:

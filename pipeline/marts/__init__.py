@@ -40,3 +40,10 @@ def parse_mart(name: str, text: str) -> Mart:
     doc = " ".join(line.removeprefix("--").strip() for line in heading[1].splitlines())
     columns = dict(re.findall(r"^--   (\w+): (.+)$", heading[3] or "", re.MULTILINE))
     return Mart(name, doc, text, tuple(word.strip() for word in heading[2].split(",")), columns)
+
+
+def notes_of(mart: Mart) -> str:
+    """The other comments at the start of its file: what the mart leaves out, and by which limits."""
+    heading = re.match(r"(?:--.*\n)+", mart.sql)
+    parts = heading[0].split("\n--\n", 2) if heading else []
+    return re.sub("^-- ?", "", parts[2], flags=re.MULTILINE).rstrip() if len(parts) > 2 else ""

@@ -23,22 +23,16 @@
 -- * A duration below 0 or above 12 hours is an error of the clock: the trip counts, its time does not.
 -- * An amount beyond 1e9 is invalid: the trip counts, the amount does not.
 -- All is computed from whole cents, seconds and thousandths of a mile, and means are rounded half up to hundredths: the
--- same on every engine in any order of the rows.
+-- same on every engine in any order of the rows. DOUBLE PRECISION adds up whole numbers exactly as far as 2 ** 53.
 SELECT
     airport,
     direction,
     COUNT(CASE WHEN COALESCE(total, 0) >= 0 THEN 1 END) AS trips,
-    CAST(
-        FLOOR(CAST(100 * SUM(seconds) AS DOUBLE PRECISION) / NULLIF(60 * COUNT(seconds), 0) + 0.5) / 100
-        AS DECIMAL(18, 2)
-    ) AS minutes,
-    CAST(
-        FLOOR(CAST(SUM(thousandths) AS DOUBLE PRECISION) / NULLIF(10 * COUNT(thousandths), 0) + 0.5) / 100
-        AS DECIMAL(18, 2)
-    ) AS miles,
-    SUM(CASE WHEN fee BETWEEN -1e9 AND 1e9 THEN CAST(fee AS DECIMAL(18, 2)) END) AS airport_fee,
-    SUM(CASE WHEN tolls BETWEEN -1e9 AND 1e9 THEN CAST(tolls AS DECIMAL(18, 2)) END) AS tolls_amount,
-    SUM(CAST(total AS DECIMAL(18, 2))) AS total_amount
+    CAST(FLOOR(100 * SUM(seconds) / NULLIF(60 * COUNT(seconds), 0) + 0.5) / 100 AS DECIMAL(18, 2)) AS minutes,
+    CAST(FLOOR(SUM(thousandths) / NULLIF(10 * COUNT(thousandths), 0) + 0.5) / 100 AS DECIMAL(18, 2)) AS miles,
+    CAST(SUM(fee_cents) AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS airport_fee,
+    CAST(SUM(tolls_cents) AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS tolls_amount,
+    CAST(SUM(FLOOR(total * 100 + 0.5)) / 100 AS DECIMAL(18, 2)) AS total_amount
 FROM (
     SELECT
         CASE CASE direction WHEN 'from' THEN pickup_location_id ELSE dropoff_location_id END
@@ -48,20 +42,24 @@ FROM (
         END AS airport,
         direction,
         CASE
-            WHEN COALESCE(total, 0) >= 0 AND duration BETWEEN 0 AND 43200 THEN CAST(FLOOR(duration) AS BIGINT)
+            WHEN COALESCE(total, 0) >= 0
+                AND dropoff_datetime BETWEEN pickup_datetime AND pickup_datetime + INTERVAL '12' HOUR
+                THEN CAST(
+                    CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT) AS DOUBLE PRECISION
+                )
         END AS seconds,
         CASE
-            WHEN COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200 THEN CAST(FLOOR(miles * 1000 + 0.5) AS BIGINT)
+            WHEN COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200 THEN FLOOR(miles * 1000 + 0.5)
         END AS thousandths,
-        fee,
-        tolls,
+        CASE WHEN fee BETWEEN -1e9 AND 1e9 THEN CAST(FLOOR(fee * 100 + 0.5) AS BIGINT) END AS fee_cents,
+        CASE WHEN tolls BETWEEN -1e9 AND 1e9 THEN CAST(FLOOR(tolls * 100 + 0.5) AS BIGINT) END AS tolls_cents,
         total
     FROM (
         SELECT
             pickup_location_id,
             dropoff_location_id,
             pickup_datetime,
-            EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
+            dropoff_datetime,
             trip_distance AS miles,
             airport_fee AS fee,
             tolls_amount AS tolls,
@@ -73,7 +71,7 @@ FROM (
             pickup_location_id,
             dropoff_location_id,
             pickup_datetime,
-            EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
+            dropoff_datetime,
             trip_miles AS miles,
             airport_fee AS fee,
             tolls,

@@ -24,74 +24,75 @@
 -- * A duration below 0 or above 12 hours is an error of the clock: the trip counts, its time does not.
 -- The speed is the miles of all trips by their hours; it is of trips that have both, and a time above 0.
 -- All is computed from whole cents, seconds and thousandths of a mile, and means are rounded half up to hundredths: the
--- same on every engine in any order of the rows.
+-- same on every engine in any order of the rows. DOUBLE PRECISION adds up whole numbers exactly as far as 2 ** 53.
 SELECT
-    pickup_location_id,
-    pickup_borough,
-    pickup_zone,
-    weekday,
-    hour,
-    COUNT(trip) AS trips,
-    CAST(
-        FLOOR(CAST(100 * SUM(seconds) AS DOUBLE PRECISION) / NULLIF(60 * COUNT(seconds), 0) + 0.5) / 100
-        AS DECIMAL(18, 2)
-    ) AS minutes,
-    CAST(
-        FLOOR(CAST(SUM(thousandths) AS DOUBLE PRECISION) / NULLIF(10 * COUNT(thousandths), 0) + 0.5) / 100
-        AS DECIMAL(18, 2)
-    ) AS miles,
-    CAST(
-        FLOOR(
-            CAST(360 * SUM(CASE WHEN seconds > 0 THEN thousandths END) AS DOUBLE PRECISION)
-            / SUM(CASE WHEN seconds > 0 AND thousandths >= 0 THEN seconds END)
-            + 0.5
-        ) / 100
-        AS DECIMAL(18, 2)
-    ) AS mph,
-    SUM(CAST(total AS DECIMAL(18, 2))) AS total_amount
+    hours.pickup_location_id,
+    zones.borough AS pickup_borough,
+    zones.zone AS pickup_zone,
+    hours.weekday,
+    hours.hour,
+    hours.trips,
+    CAST(FLOOR(100 * seconds / NULLIF(60 * timed, 0) + 0.5) / 100 AS DECIMAL(18, 2)) AS minutes,
+    CAST(FLOOR(thousandths / NULLIF(10 * measured, 0) + 0.5) / 100 AS DECIMAL(18, 2)) AS miles,
+    CAST(FLOOR(360 * moved_thousandths / moved_seconds + 0.5) / 100 AS DECIMAL(18, 2)) AS mph,
+    CAST(cents / 100 AS DECIMAL(18, 2)) AS total_amount
 FROM (
     SELECT
         pickup_location_id,
-        pickup_borough,
-        pickup_zone,
-        CAST(EXTRACT(ISODOW FROM pickup_datetime) AS BIGINT) AS weekday,
-        CAST(EXTRACT(HOUR FROM pickup_datetime) AS BIGINT) AS hour,
-        CASE WHEN COALESCE(total, 0) >= 0 THEN 1 END AS trip,
-        CASE
-            WHEN COALESCE(total, 0) >= 0 AND duration BETWEEN 0 AND 43200 THEN CAST(FLOOR(duration) AS BIGINT)
-        END AS seconds,
-        CASE
-            WHEN COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200 THEN CAST(FLOOR(miles * 1000 + 0.5) AS BIGINT)
-        END AS thousandths,
-        total
+        weekday,
+        hour,
+        COUNT(trip) AS trips,
+        SUM(seconds) AS seconds,
+        COUNT(seconds) AS timed,
+        SUM(thousandths) AS thousandths,
+        COUNT(thousandths) AS measured,
+        SUM(CASE WHEN seconds > 0 THEN thousandths END) AS moved_thousandths,
+        SUM(CASE WHEN seconds > 0 AND thousandths >= 0 THEN seconds END) AS moved_seconds,
+        SUM(cents) AS cents
     FROM (
         SELECT
             pickup_location_id,
-            pickup_borough,
-            pickup_zone,
-            pickup_datetime,
-            EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
-            trip_distance AS miles,
-            total_amount AS total
-        FROM trips
-        WHERE dataset = :dataset AND month = :month
-        UNION ALL
-        SELECT
-            pickup_location_id,
-            pickup_borough,
-            pickup_zone,
-            pickup_datetime,
-            EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
-            trip_miles AS miles,
-            base_passenger_fare + COALESCE(tolls, 0) + COALESCE(bcf, 0) + COALESCE(sales_tax, 0)
-            + COALESCE(congestion_surcharge, 0) + COALESCE(airport_fee, 0) + COALESCE(cbd_congestion_fee, 0)
-            + COALESCE(tips, 0) AS total
-        FROM for_hire_trips
-        WHERE dataset = :dataset AND month = :month
-    ) AS of_dataset
-    WHERE
-        pickup_datetime >= CAST(:month AS TIMESTAMP)
-        AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
-        AND COALESCE(total, 0) BETWEEN -10000 AND 10000
-) AS measured
-GROUP BY pickup_location_id, pickup_borough, pickup_zone, weekday, hour
+            CAST(EXTRACT(ISODOW FROM pickup_datetime) AS BIGINT) AS weekday,
+            CAST(EXTRACT(HOUR FROM pickup_datetime) AS BIGINT) AS hour,
+            CASE WHEN COALESCE(total, 0) >= 0 THEN 1 END AS trip,
+            CASE
+                WHEN COALESCE(total, 0) >= 0
+                    AND dropoff_datetime BETWEEN pickup_datetime AND pickup_datetime + INTERVAL '12' HOUR
+                    THEN CAST(
+                        CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT)
+                        AS DOUBLE PRECISION
+                    )
+            END AS seconds,
+            CASE
+                WHEN COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200 THEN FLOOR(miles * 1000 + 0.5)
+            END AS thousandths,
+            FLOOR(total * 100 + 0.5) AS cents
+        FROM (
+            SELECT
+                pickup_location_id,
+                pickup_datetime,
+                dropoff_datetime,
+                trip_distance AS miles,
+                total_amount AS total
+            FROM trips
+            WHERE dataset = :dataset AND month = :month
+            UNION ALL
+            SELECT
+                pickup_location_id,
+                pickup_datetime,
+                dropoff_datetime,
+                trip_miles AS miles,
+                base_passenger_fare + COALESCE(tolls, 0) + COALESCE(bcf, 0) + COALESCE(sales_tax, 0)
+                + COALESCE(congestion_surcharge, 0) + COALESCE(airport_fee, 0) + COALESCE(cbd_congestion_fee, 0)
+                + COALESCE(tips, 0) AS total
+            FROM for_hire_trips
+            WHERE dataset = :dataset AND month = :month
+        ) AS of_dataset
+        WHERE
+            pickup_datetime >= CAST(:month AS TIMESTAMP)
+            AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
+            AND COALESCE(total, 0) BETWEEN -10000 AND 10000
+    ) AS measured
+    GROUP BY pickup_location_id, weekday, hour
+) AS hours
+LEFT JOIN zones ON zones.location_id = hours.pickup_location_id

@@ -36,18 +36,22 @@
 -- tip_share is tip_amount by fare_amount; cash tips of yellow and green are not recorded. congestion_fees are
 -- congestion_surcharge and cbd_congestion_fee together.
 -- All is computed from whole cents, seconds and thousandths of a mile, and means, medians and shares are rounded half
--- up: the same on every engine in any order of the rows. A median is the mean of the two middle values.
+-- up: the same on every engine in any order of the rows. DOUBLE PRECISION adds up whole numbers exactly as far as
+-- 2 ** 53. A median is the mean of the two middle values.
 WITH measured AS NOT MATERIALIZED (
     SELECT
         *,
         CASE WHEN plausible AND COALESCE(total, 0) >= 0 THEN 1 END AS trip,
         CASE
-            WHEN plausible AND COALESCE(total, 0) >= 0 AND duration BETWEEN 0 AND 43200
-                THEN CAST(FLOOR(duration) AS BIGINT)
+            WHEN plausible AND COALESCE(total, 0) >= 0
+                AND dropoff_datetime BETWEEN pickup_datetime AND pickup_datetime + INTERVAL '12' HOUR
+                THEN CAST(
+                    CAST(FLOOR(EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime))) AS BIGINT) AS DOUBLE PRECISION
+                )
         END AS seconds,
         CASE
             WHEN plausible AND COALESCE(total, 0) >= 0 AND miles BETWEEN 0 AND 200
-                THEN CAST(FLOOR(miles * 1000 + 0.5) AS BIGINT)
+                THEN FLOOR(miles * 1000 + 0.5)
         END AS thousandths
     FROM (
         SELECT
@@ -64,7 +68,6 @@ WITH measured AS NOT MATERIALIZED (
                 CASE WHEN vendor_id IS NOT NULL AND vendor IS NULL THEN 1 ELSE 0 END
                 + CASE WHEN rate_code_id IS NOT NULL AND rate IS NULL THEN 1 ELSE 0 END
                 + CASE WHEN payment_type IS NOT NULL AND payment IS NULL THEN 1 ELSE 0 END AS unknown_codes,
-                EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
                 passenger_count AS passengers,
                 trip_distance AS miles,
                 fare_amount AS fare,
@@ -81,7 +84,6 @@ WITH measured AS NOT MATERIALIZED (
                 pickup_location_id,
                 dropoff_location_id,
                 CASE WHEN hvfhs_license_num IS NOT NULL AND service IS NULL THEN 1 ELSE 0 END AS unknown_codes,
-                EXTRACT(EPOCH FROM (dropoff_datetime - pickup_datetime)) AS duration,
                 CAST(NULL AS BIGINT) AS passengers,
                 trip_miles AS miles,
                 base_passenger_fare AS fare,
@@ -105,21 +107,21 @@ totals AS (
         SUM(thousandths) AS thousandths,
         SUM(seconds) AS seconds,
         COUNT(seconds) AS timed,
-        SUM(CASE WHEN plausible AND fare BETWEEN -1e9 AND 1e9 THEN CAST(fare AS DECIMAL(18, 2)) END) AS fare_amount,
-        SUM(CASE WHEN plausible AND tip BETWEEN -1e9 AND 1e9 THEN CAST(tip AS DECIMAL(18, 2)) END) AS tip_amount,
+        SUM(CASE WHEN plausible AND fare BETWEEN -1e9 AND 1e9 THEN CAST(FLOOR(fare * 100 + 0.5) AS BIGINT) END) AS fare,
+        SUM(CASE WHEN plausible AND tip BETWEEN -1e9 AND 1e9 THEN CAST(FLOOR(tip * 100 + 0.5) AS BIGINT) END) AS tip,
         SUM(
             CASE
                 WHEN plausible AND congestion_surcharge BETWEEN -1e9 AND 1e9
-                    THEN CAST(congestion_surcharge AS DECIMAL(18, 2))
+                    THEN CAST(FLOOR(congestion_surcharge * 100 + 0.5) AS BIGINT)
             END
         ) AS congestion_surcharge,
         SUM(
             CASE
                 WHEN plausible AND cbd_congestion_fee BETWEEN -1e9 AND 1e9
-                    THEN CAST(cbd_congestion_fee AS DECIMAL(18, 2))
+                    THEN CAST(FLOOR(cbd_congestion_fee * 100 + 0.5) AS BIGINT)
             END
         ) AS cbd_congestion_fee,
-        SUM(CASE WHEN plausible THEN CAST(total AS DECIMAL(18, 2)) END) AS total_amount,
+        SUM(CASE WHEN plausible THEN FLOOR(total * 100 + 0.5) END) AS total,
         COUNT(CASE WHEN dropoff_datetime < pickup_datetime THEN 1 END) AS negative_minutes,
         COUNT(
             CASE
@@ -157,7 +159,6 @@ medians AS (
                 FROM measured
                 GROUP BY seconds
             ) AS amounts
-            WHERE amount IS NOT NULL
         ) AS ranked
         GROUP BY measure
     ) AS by_measure
@@ -167,22 +168,21 @@ SELECT
     trips,
     reversals,
     passengers,
-    CAST(CAST(thousandths AS DOUBLE PRECISION) / 1000 AS DECIMAL(18, 3)) AS trip_miles,
-    CAST(FLOOR(CAST(100 * seconds AS DOUBLE PRECISION) / NULLIF(60 * timed, 0) + 0.5) / 100 AS DECIMAL(18, 2))
-        AS minutes,
-    CAST(FLOOR(CAST(two_thousandths AS DOUBLE PRECISION) / 20 + 0.5) / 100 AS DECIMAL(18, 2)) AS median_miles,
-    CAST(FLOOR(CAST(100 * two_seconds AS DOUBLE PRECISION) / 120 + 0.5) / 100 AS DECIMAL(18, 2)) AS median_minutes,
-    fare_amount,
-    tip_amount,
+    CAST(thousandths / 1000 AS DECIMAL(18, 3)) AS trip_miles,
+    CAST(FLOOR(100 * seconds / NULLIF(60 * timed, 0) + 0.5) / 100 AS DECIMAL(18, 2)) AS minutes,
+    CAST(FLOOR(two_thousandths / 20 + 0.5) / 100 AS DECIMAL(18, 2)) AS median_miles,
+    CAST(FLOOR(100 * two_seconds / 120 + 0.5) / 100 AS DECIMAL(18, 2)) AS median_minutes,
+    CAST(fare AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS fare_amount,
+    CAST(tip AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS tip_amount,
     CASE
-        WHEN fare_amount > 0
-            THEN CAST(
-                FLOOR(1000 * CAST(tip_amount AS DOUBLE PRECISION) / CAST(fare_amount AS DOUBLE PRECISION) + 0.5) / 1000
-                AS DECIMAL(18, 3)
-            )
+        WHEN fare > 0
+            THEN CAST(FLOOR(1000 * CAST(tip AS DOUBLE PRECISION) / fare + 0.5) / 1000 AS DECIMAL(18, 3))
     END AS tip_share,
-    COALESCE(congestion_surcharge + cbd_congestion_fee, congestion_surcharge, cbd_congestion_fee) AS congestion_fees,
-    total_amount,
+    CAST(
+        COALESCE(congestion_surcharge + cbd_congestion_fee, congestion_surcharge, cbd_congestion_fee)
+        AS DECIMAL(20, 0)
+    ) * CAST(0.01 AS DECIMAL(3, 2)) AS congestion_fees,
+    CAST(total / 100 AS DECIMAL(18, 2)) AS total_amount,
     negative_minutes,
     strays,
     unknown_zones,

@@ -17,20 +17,28 @@
 -- * A total beyond 10,000 dollars is a mistyped fare: the trip is left out. A trip without a total counts, without money.
 -- * An amount beyond 1e9 is invalid: the trip counts, the amount does not.
 -- * A type of payment that is null or not listed counts, with a payment that is null.
--- Tips are those paid by card; cash tips are not recorded. Sums are of decimals: exact, and the same on every engine.
+-- Tips are those paid by card; cash tips are not recorded. Sums are of whole cents: exact, and the same on every engine.
 SELECT
     payment_type,
     payment,
-    COUNT(CASE WHEN COALESCE(total_amount, 0) >= 0 THEN 1 END) AS trips,
-    COUNT(CASE WHEN total_amount < 0 THEN 1 END) AS reversals,
-    SUM(CASE WHEN fare_amount BETWEEN -1e9 AND 1e9 THEN CAST(fare_amount AS DECIMAL(18, 2)) END) AS fare_amount,
-    SUM(CASE WHEN tip_amount BETWEEN -1e9 AND 1e9 THEN CAST(tip_amount AS DECIMAL(18, 2)) END) AS tip_amount,
-    SUM(CAST(total_amount AS DECIMAL(18, 2))) AS total_amount
-FROM trips
-WHERE
-    dataset = :dataset
-    AND month = :month
-    AND pickup_datetime >= CAST(:month AS TIMESTAMP)
-    AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
-    AND COALESCE(total_amount, 0) BETWEEN -10000 AND 10000
+    COUNT(CASE WHEN COALESCE(total, 0) >= 0 THEN 1 END) AS trips,
+    COUNT(CASE WHEN total < 0 THEN 1 END) AS reversals,
+    CAST(SUM(fare) AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS fare_amount,
+    CAST(SUM(tip) AS DECIMAL(20, 0)) * CAST(0.01 AS DECIMAL(3, 2)) AS tip_amount,
+    CAST(SUM(FLOOR(total * 100 + 0.5)) / 100 AS DECIMAL(18, 2)) AS total_amount
+FROM (
+    SELECT
+        payment_type,
+        payment,
+        total_amount AS total,
+        CASE WHEN fare_amount BETWEEN -1e9 AND 1e9 THEN CAST(FLOOR(fare_amount * 100 + 0.5) AS BIGINT) END AS fare,
+        CASE WHEN tip_amount BETWEEN -1e9 AND 1e9 THEN CAST(FLOOR(tip_amount * 100 + 0.5) AS BIGINT) END AS tip
+    FROM trips
+    WHERE
+        dataset = :dataset
+        AND month = :month
+        AND pickup_datetime >= CAST(:month AS TIMESTAMP)
+        AND pickup_datetime < CAST(:next_month AS TIMESTAMP)
+        AND COALESCE(total_amount, 0) BETWEEN -10000 AND 10000
+) AS counted
 GROUP BY payment_type, payment

@@ -78,6 +78,10 @@ class Dialect(Protocol):
     def shape(self, connection: Connection, select: str) -> dict[str, str]:
         """The types of the columns that a SELECT returns, by name."""
 
+    def source(self, connection: Connection, select: str) -> str:
+        """What INSERT reads the rows of a SELECT from: the SELECT itself, unless there is a faster way."""
+        return f"({select}\n)"
+
 
 def evolve(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> None:
     """Create what is missing; changes nothing if all of it exists.
@@ -253,7 +257,7 @@ def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRe
     names = ", ".join(f'"{name}"' for name in columns)
     connection.execute(
         f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), '
-        f"built.* FROM ({select}\n) AS built",
+        f"built.* FROM {dialect.source(connection, select)} AS built",
         key,
     )
     count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'

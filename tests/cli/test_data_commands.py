@@ -33,6 +33,7 @@ from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError, visible
 from pipeline.lake import open_store
+from pipeline.marts import all_marts
 from pipeline.months import add_months
 from pipeline.settings import suggested_command
 from pipeline.state.checks import compare_months
@@ -449,6 +450,20 @@ def test_describe_fits_a_terminal_of_80_columns_with_whole_names(lone: Folder, n
     assert {*spec.by_name, *(rule.name for rule in spec.rules)} <= first_words
     words = " ".join(" ".join(lines).split())
     assert "…" not in words, "a cell was cut"
+
+
+def test_describe_of_a_mart_shows_its_columns_and_what_it_leaves_out(lone: Folder) -> None:
+    for mart in all_marts().values():
+        words = " ".join(lone.pipeline("describe", mart.name).stdout.split())
+        assert mart.doc in words
+        assert all(f"{name} {doc[:20]}" in words for name, doc in mart.columns.items())
+        assert "A total beyond 10,000 dollars is a mistyped fare: the trip is left out." in words
+    found = json.loads(lone.pipeline("describe", "daily_trips", "--json").stdout)
+    assert (found["name"], found["datasets"]) == ("daily_trips", ["yellow", "green"])
+    assert found["columns"]["day"] == all_marts()["daily_trips"].columns["day"]
+    ended = lone.pipeline("describe", "daily_trips", "--contract")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--contract is for datasets, and daily_trips is a mart" in ended.stderr
 
 
 def test_describe_of_an_unknown_dataset_is_a_usage_error(lone: Folder) -> None:
