@@ -19,6 +19,9 @@ pytest_plugins = ["emulators", "cloud", "postgres", "browsers"]
 
 ROOT = Path(__file__).parent.parent
 
+# Tests start the commands thousands of times; without compiled modules each of them would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell starts what runs in its background with Ctrl-C ignored, and every process below would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
