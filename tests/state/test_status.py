@@ -227,7 +227,7 @@ def test_a_refused_month_names_the_rules_that_it_broke(refused: Folder) -> None:
     (good, bad) = look(refused, FHV, JAN, FEB)
     assert good.stage == "complete"
     assert (bad.stage, bad.failed, bad.rows) == ("refused", ("no_rows",), 0)
-    assert bad.missing_steps() == ("conform", "load")
+    assert bad.missing_steps() == ("conform", "load", "mart")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"findings": [1]}', '{"findings": [{"rule": "no_rows"}]}'])

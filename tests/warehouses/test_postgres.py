@@ -494,11 +494,11 @@ ALL_TYPES = extended(
 
 @pytest.mark.parametrize("rows", [0, 1, 500, 12_000])
 def test_values_of_every_type_come_back_as_they_were(rows: int, db: TaxiDatabase) -> None:
-    assert MAKERS.keys() == PostgresDialect.types.keys() - {MOMENT}
+    assert set(map(str, MAKERS)) == PostgresDialect.types.keys() - {MOMENT}
     chance = random.Random(rows)
 
     def value(column: Column) -> Any:
-        return None if not column.required and chance.random() < 0.2 else MAKERS[column.type](chance)
+        return None if not column.required and chance.random() < 0.2 else MAKERS[column.arrow_type](chance)
 
     columns = {column.name: [value(column) for _ in range(rows)] for column in ALL_TYPES.columns}
     columns["row"] = list(range(rows))
