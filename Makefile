@@ -43,7 +43,7 @@ test: lint  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
 	else \
 	  echo "The BigQuery emulator needs Python 3.11 or newer (EMULATORS_PYTHON=...); its tests are left out." >&2; \
 	fi
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/ready  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -19,9 +19,35 @@ pytest_plugins = ["emulators", "cloud", "postgres", "browsers"]
 
 ROOT = Path(__file__).parent.parent
 
+# Tests start the commands thousands of times; without compiled modules each of them would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell starts what runs in its background with Ctrl-C ignored, and every process below would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Files of few tests that take long; one that begins last would keep the others waiting at the end.
+_LONGEST = (
+    "test_kills.py",
+    "test_plan_equals_run.py",
+    "test_cloud_runs.py",
+    "test_postgres_server.py",
+    "test_luigi.py",
+    "test_luigid.py",
+    "test_runs.py",
+    "test_extending.py",
+    "test_refresh.py",
+    "test_operating.py",
+    "test_data_commands.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the others have the order of pytest-randomly."""
+    rank = {name: index for index, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -312,3 +312,31 @@ def test_importing_the_package_brings_no_library_but_those_that_every_run_needs(
 ) -> None:
     foreign = {name.split(".")[0] for name in watched["loaded"]} - set(sys.stdlib_module_names)
     assert foreign == {"pipeline"}
+
+
+#: Runs the command of its arguments and then prints, as the last line, what was imported.
+_COMMAND = """
+import atexit, json, os, sys
+atexit.register(lambda: os.write(1, ("\\n" + json.dumps(sorted(sys.modules))).encode()))
+from pipeline.cli import main
+main(sys.argv[1:])
+"""
+
+
+def _imported_by(folder: Path, *command: str) -> set[str]:
+    """The libraries that a command imports, and what they import."""
+    source = {"PIPELINE_SOURCE": str(folder), "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-c", _COMMAND, *command]
+    done = subprocess.run(arguments, cwd=folder, env={**os.environ, **source}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_the_help_and_the_version_import_no_library_but_click(tmp_path: Path) -> None:
+    for option in ("--help", "--version"):
+        assert set(OTHERS) & _imported_by(tmp_path, option) == {"click"}
+
+
+@pytest.mark.parametrize("command", ["status", "history", "describe", "schedule cron", "backfill --help"])
+def test_a_command_that_opens_no_trips_file_imports_no_library_that_reads_one(command: str, tmp_path: Path) -> None:
+    assert _imported_by(tmp_path, *command.split()) & {*DRIVERS, "pyarrow", "numpy", "yaml"} == set()

@@ -83,7 +83,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         columns = {"started_at": time, "ended_at": time, "start_station_name": stations}
         pq.write_table(pa.table(columns), site / f"bikes_tripdata_2024-{month:02}.parquet")
     names = [column for column in GREEN.columns if column.expected(datetime(2024, 1, 1).date(), parquet=True)]
-    green: dict[str, Any] = {column.name: pa.nulls(2, column.type) for column in names}
+    green: dict[str, Any] = {column.name: pa.nulls(2, column.arrow_type) for column in names}
     green |= dict.fromkeys(
         ("pickup_datetime", "dropoff_datetime"), pa.array([datetime(2024, 1, 1)] * 2, pa.timestamp("us"))
     )

@@ -446,7 +446,7 @@ def test_a_mart_is_built_from_extreme_numbers(warehouse: Warehouse, tmp_path: Pa
         pa.int64(): [10**9, -(10**9), 10**9 + 1, 2**63 - 1, -(2**63)],
         pa.float64(): [1e9, 1e9, 1e16, -1e300, 1e308],
     }
-    values = {column.name: extremes[column.type] for column in GREEN.columns if column.type in extremes}
+    values = {column.name: extremes[column.arrow_type] for column in GREEN.columns if column.arrow_type in extremes}
     values |= {"pickup_location_id": [1] * 5, "total_amount": [1.0] * 5, "dropoff_location_id": [2] * 5}
     day = [datetime(2024, 1, 5)] * 5
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0] * 5, pickup_datetime=day, **values))

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from pipeline.conform.check import limits_of
 from pipeline.datasets import DATASETS, ZONES, Column, Dataset
-from pipeline.datasets.base import TIME
+from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME
 from pipeline.marts import all_marts
 from pipeline.version import __version__
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, describe
@@ -24,16 +23,16 @@ from pipeline.warehouses.views import declared_views
 _ODCS = "v3.1.0"
 _TLC = "https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page"
 _LOGICAL_TYPES = {
-    pa.bool_(): "boolean",
-    pa.int32(): "integer",
-    pa.int64(): "integer",
-    pa.float64(): "number",
-    pa.string(): "string",
-    pa.date32(): "date",
+    BOOL: "boolean",
+    INT32: "integer",
+    INT64: "integer",
+    FLOAT64: "number",
+    TEXT: "string",
+    DATE: "date",
     TIME: "timestamp",
 }
-_MONTH = Column(MONTH, pa.date32(), required=True, doc=MONTH_DOC)
-_MART_KEY = (Column("dataset", pa.string(), required=True, doc="Dataset of the trips."), _MONTH)
+_MONTH = Column(MONTH, DATE, required=True, doc=MONTH_DOC)
+_MART_KEY = (Column("dataset", TEXT, required=True, doc="Dataset of the trips."), _MONTH)
 #: Where each engine has our tables, unless the dbt project says otherwise.
 _SCHEMA = (
     "{{ var('taxi_schema', 'main' if target.type == 'duckdb' else 'public' if target.type == 'postgres'"
@@ -84,7 +83,7 @@ def dbt_sources() -> dict[str, Any]:
     tables += [_table(name, doc, columns) for name, (doc, columns) in LEDGER.items()]
     for mart in all_marts().values():
         # dbt reads no types here, so any will do.
-        columns = (Column(name, pa.string(), doc=doc) for name, doc in mart.columns.items())
+        columns = (Column(name, TEXT, doc=doc) for name, doc in mart.columns.items())
         # A mart exists once the first month of its datasets is built, and a test of a missing table fails.
         tables.append(_table(mart.name, mart.doc, (*_MART_KEY, *columns), with_tests=False))
     source = {

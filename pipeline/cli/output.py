@@ -19,10 +19,9 @@ from dataclasses import asdict
 from datetime import date
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
-import pyarrow as pa
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
@@ -32,6 +31,9 @@ from pipeline.disk import sync
 from pipeline.errors import UsageError, visible
 from pipeline.settings import expand_home
 from pipeline.units import counted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: The formats of files, and the options by which DuckDB's COPY writes them.
 FORMATS = {"csv": "FORMAT csv, HEADER true", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
@@ -114,6 +116,8 @@ def print_rows(rows: pa.Table, *, more: int = 0, all_rows: bool = True, file: Te
     What is too wide for the terminal is turned: a line for each column, as many rows side by side as fit. The other
     rows follow below, unless `all_rows` is false.
     """
+    from pyarrow import types
+
     names = [visible(name) for name in rows.column_names]
     columns = [[text if text is None else visible(text) for text in column] for column in column_texts(rows)]
     widths = [max(map(_width, [name, *column])) for name, column in zip(names, columns, strict=True)]
@@ -121,7 +125,7 @@ def print_rows(rows: pa.Table, *, more: int = 0, all_rows: bool = True, file: Te
     if file is None and out.is_terminal and len(names) > 1 and rows and sum(widths) + _GAP * len(names) > out.width:
         more += rows.num_rows - _print_turned(names, columns, out, all_rows)
     elif names:
-        types, table = pa.types, new_table()
+        table = new_table()
         for name, type_ in zip(names, rows.schema.types, strict=True):
             is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
             table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
@@ -198,6 +202,7 @@ def column_texts(rows: pa.Table) -> list[list[str | None]]:
 def _load(rows: pa.Table, form: str) -> tuple[Any, str]:
     """A DuckDB connection that has the rows, and a SELECT of them as this format shows them."""
     import duckdb
+    import pyarrow as pa
 
     # Neutral names, since a query may have two columns of one name; and DuckDB reads no decimals of over 38 digits.
     columns = [column.cast(pa.string()) if pa.types.is_decimal256(column.type) else column for column in rows.columns]
@@ -212,7 +217,9 @@ def _load(rows: pa.Table, form: str) -> tuple[Any, str]:
 
 def _expression(column: str, type_: pa.DataType, form: str) -> str:
     """The column in SQL: times in JSON, and those with a zone, as Python's isoformat() writes them, in UTC."""
-    types, as_json = pa.types, form == "json"
+    from pyarrow import types
+
+    as_json = form == "json"
     if form == "parquet":
         return column
     if types.is_timestamp(type_) and (type_.tz or as_json):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.conform.profile import Measures
 from pipeline.datasets.base import Dataset, Rule
 from pipeline.errors import CheckFailed, cut
 from pipeline.months import format_month, label
+
+if TYPE_CHECKING:  # It imports pyarrow, which those who only read findings do not need.
+    from pipeline.conform.profile import Measures
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets.base import TIME, Column, fold
+from pipeline.datasets.base import FLOAT64, INT64, TEXT, TIME, Column, fold
 from pipeline.errors import cut
 
 #: A longer run of digits is read as a decimal, since Python limits the digits of an integer.
@@ -61,10 +61,10 @@ class Problem:
 
 def misfits(column: Column) -> Problem:
     """The problem to which `convert` adds the values that do not fit the column."""
-    if pa.types.is_string(column.type):
+    if column.type == TEXT:
         fit = f"text in UTF-8 without NUL and line breaks, of at most {_TEXT_BYTES:,} bytes"
     else:
-        years = " of the years 1 to 9999" if pa.types.is_timestamp(column.type) else ""
+        years = " of the years 1 to 9999" if column.type == TIME else ""
         fit = f"{'a known word or ' if column.words else ''}{column.type}{years}"
     return Problem(f"{column.name}: values that are not {fit}")
 
@@ -85,22 +85,22 @@ def convert(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_null(array.type):
-        return pa.nulls(len(array), column.type)
+        return pa.nulls(len(array), column.arrow_type)
     if _is_text(array.type):
         array = array.cast(pa.string())
     is_text = pa.types.is_string(array.type)
-    if pa.types.is_string(column.type):
+    if column.type == TEXT:
         return array if is_text and not column.words and _all_fit(array) else _by_value(array, column, problem)
-    if is_text and pa.types.is_int64(column.type):
+    if is_text and column.type == INT64:
         # Ids, codes and counts have few distinct values.
         return _by_value(array, column, problem)
     try:
-        converted = array.cast(column.type)
+        converted = array.cast(column.arrow_type)
         refused = _out_of_range(converted)
     except pa.ArrowInvalid:
         if is_text:
             return _by_value(array, column, problem)
-        converted = array.cast(column.type, safe=False)
+        converted = array.cast(column.arrow_type, safe=False)
         refused = pc.or_(_changed(array, converted), _out_of_range(converted))
     if not pc.any(refused).as_py():
         return converted
@@ -141,7 +141,7 @@ def _by_value(array: pa.Array, column: Column, problem: Problem) -> pa.Array:
     """Parse each distinct value once; nulls stay null."""
     encoded = array.dictionary_encode()
     parsed = [_parse(value, column) for value in _to_python(encoded.dictionary)]
-    values = pa.array([None if value is _MISFIT else value for value in parsed], column.type)
+    values = pa.array([None if value is _MISFIT else value for value in parsed], column.arrow_type)
     if _MISFIT in parsed:
         refused = pa.array([value is _MISFIT for value in parsed]).take(encoded.indices)
         problem.add(array.filter(refused))
@@ -152,7 +152,7 @@ def _parse(value: Any, column: Column) -> object:
     """The value as the column's type; None for a blank number or time, `_MISFIT` for what does not fit."""
     if isinstance(value, bytes):
         return _MISFIT
-    if pa.types.is_string(column.type):
+    if column.type == TEXT:
         # A code that was published as a double, such as 1.0, is the code.
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
         fits = len(text.encode()) <= _TEXT_BYTES and not any(sign in text for sign in _NOT_IN_TEXT)
@@ -160,12 +160,12 @@ def _parse(value: Any, column: Column) -> object:
     text = value.strip()
     if not text:
         return None
-    if pa.types.is_int64(column.type):
+    if column.type == INT64:
         return _integer(text, column)
-    if pa.types.is_floating(column.type):
+    if column.type == FLOAT64:
         return float(text) if _DECIMAL.fullmatch(text) and math.isfinite(float(text)) else _MISFIT
     try:
-        return pa.scalar(text).cast(TIME).as_py()
+        return pa.scalar(text).cast(pa.timestamp("us")).as_py()
     except (pa.ArrowInvalid, OverflowError):  # The latter for the year 0.
         return _MISFIT
 

@@ -49,7 +49,7 @@ class Layout:
             for position in self._positions.get(column.name, ()):
                 values = convert(batch[str(position)], column, self.misfits[column.name])
                 array = values if array is None else _merge(array, values, self._conflicts[column.name])
-            arrays.append(pa.nulls(batch.num_rows, column.type) if array is None else array)
+            arrays.append(pa.nulls(batch.num_rows, column.arrow_type) if array is None else array)
         return pa.RecordBatch.from_arrays(arrays, schema=self.dataset.schema)
 
 
@@ -67,7 +67,7 @@ def match_columns(raw: RawFile, dataset: Dataset, month: date | None) -> Layout:
         owner = owners.get(fold(name))
         if owner is not None:
             positions.setdefault(owner.name, []).append(position)
-            if not convertible(type_, owner.type):
+            if not convertible(type_, owner.arrow_type):
                 mistyped.append(f"{cut(name)} is {cut(str(type_))}, not {owner.type}")
         elif fold(name) not in IGNORED_NAMES and (name.strip() or raw.parquet):
             # A CSV's fields without a name must be empty, which its reader verifies.

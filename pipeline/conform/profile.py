@@ -64,7 +64,7 @@ class Profiler:
     def __init__(self, measures: Measures, dataset: Dataset) -> None:
         self._measures, self._dataset = measures, dataset
         self._codes = {
-            column.name: pa.array(list(column.codes), column.type) for column in dataset.columns if column.codes
+            column.name: pa.array(list(column.codes), column.arrow_type) for column in dataset.columns if column.codes
         }
         self._zones = [name for name in dataset.zone_columns if name in dataset.by_name]
         counted = {

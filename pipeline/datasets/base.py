@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date
 from functools import cached_property, partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-TIME = pa.timestamp("us")
-MONEY = pa.float64()
-#: The types that every warehouse has.
-TYPES = (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.date32(), TIME)
+#: The types that every warehouse has, by their names in Arrow: pyarrow, which is slow to import, is not needed to plan.
+TYPES = ("bool", "int32", "int64", "double", "string", "date32[day]", "timestamp[us]")
+BOOL, INT32, INT64, FLOAT64, TEXT, DATE, TIME = TYPES
+MONEY = FLOAT64
 
 #: Keys in the metadata of every trips file; the last two are also in `loads`.
 DATASET_KEY, MONTH_KEY, SOURCE_KEY, DECLARATION_KEY = "dataset", "month", "source_sha256", "declaration"
@@ -43,7 +44,8 @@ class Column:
     """One column of a dataset, with everything known about it. Names match ignoring case and outer spaces."""
 
     name: str
-    type: pa.DataType
+    #: One of `TYPES`; an Arrow type stands for its name.
+    type: str
     _: KW_ONLY
     doc: str = ""
     unit: str = ""
@@ -67,6 +69,16 @@ class Column:
     #: The same for Parquet files alone, which TLC has republished with columns that the CSVs lack, and the reverse.
     parquet_from: date | None = None
     parquet_until: date | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", str(self.type))
+
+    @cached_property
+    def arrow_type(self) -> pa.DataType:
+        """The type of its values in a trips file."""
+        import pyarrow as pa
+
+        return pa.type_for_alias(self.type)
 
     @property
     def tlc_name(self) -> str:
@@ -94,7 +106,7 @@ class Column:
 
 #: Columns of amounts of money, and of coordinates.
 usd = partial(Column, type=MONEY, unit="USD")
-degrees = partial(Column, type=pa.float64(), unit="degrees (WGS 84)")
+degrees = partial(Column, type=FLOAT64, unit="degrees (WGS 84)")
 
 CBD_CONGESTION_FEE = usd(
     "cbd_congestion_fee",
@@ -102,7 +114,7 @@ CBD_CONGESTION_FEE = usd(
     doc="MTA's toll for the Congestion Relief Zone, since 2025-01-05.",
 )
 #: Announced by one source for 2026-06, without its type: any file may lack it, and numbers are stored as text.
-REQUEST_SOURCE = Column("request_source", pa.string(), doc="Where the trip was requested from.")
+REQUEST_SOURCE = Column("request_source", TEXT, doc="Where the trip was requested from.")
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if others := [f"{column.name} ({column.type})" for column in self.columns if column.type not in TYPES]:
-            allowed = ", ".join(map(str, TYPES))
+            allowed = ", ".join(TYPES)
             raise ValueError(f"{self.name}: columns {', '.join(others)}: no warehouse has the type; allowed: {allowed}")
 
     @cached_property
@@ -162,6 +174,8 @@ class Dataset:
     @cached_property
     def schema(self) -> pa.Schema:
         """The Arrow schema of every trips file, with unit, meaning and codes as field metadata."""
+        import pyarrow as pa
+
         return pa.schema([_field(column) for column in self.columns])
 
     @property
@@ -180,7 +194,7 @@ class Dataset:
         """
         names = set(present)
         shapes = [
-            [column.name, str(column.type), sorted(column.spellings()), sorted(column.words.items())]
+            [column.name, column.type, sorted(column.spellings()), sorted(column.words.items())]
             for column in self.columns
             if column.name in names
         ]
@@ -193,7 +207,9 @@ def fold(name: str) -> str:
 
 
 def _field(column: Column) -> pa.Field:
+    import pyarrow as pa
+
     metadata = {"description": column.doc, "unit": column.unit}
     if column.codes:
         metadata["codes"] = json.dumps({str(code): meaning for code, meaning in column.codes.items()})
-    return pa.field(column.name, column.type, metadata={key: text for key, text in metadata.items() if text})
+    return pa.field(column.name, column.arrow_type, metadata={key: text for key, text in metadata.items() if text})

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from datetime import date
 
-import pyarrow as pa
-
 from pipeline.datasets import codes
-from pipeline.datasets.base import TIME, Column, Dataset
+from pipeline.datasets.base import INT64, TEXT, TIME, Column, Dataset
 from pipeline.datasets.rules import TRIP_RULES
 
 _FIRST = date(2015, 1, 1)
@@ -29,7 +27,7 @@ FHV = Dataset(
     columns=(
         Column(
             "dispatching_base_num",
-            pa.string(),
+            TEXT,
             # The CSVs of 2018 have both spellings; one of them is empty in most rows.
             aliases=("Dispatching_base_number",),
             expected_from=_FIRST,
@@ -53,7 +51,7 @@ FHV = Dataset(
         ),
         Column(
             "pickup_location_id",
-            pa.int64(),
+            INT64,
             tlc="PUlocationID",
             # The CSVs of 2015 and 2016 have one zone per trip, that of the pickup.
             aliases=("locationID",),
@@ -62,7 +60,7 @@ FHV = Dataset(
         ),
         Column(
             "dropoff_location_id",
-            pa.int64(),
+            INT64,
             tlc="DOlocationID",
             expected_from=date(2017, 1, 1),
             parquet_from=_FIRST,
@@ -70,7 +68,7 @@ FHV = Dataset(
         ),
         Column(
             "sr_flag",
-            pa.int64(),
+            INT64,
             tlc="SR_Flag",
             expected_from=date(2017, 7, 1),
             parquet_from=_FIRST,
@@ -80,7 +78,7 @@ FHV = Dataset(
         ),
         Column(
             "affiliated_base_number",
-            pa.string(),
+            TEXT,
             tlc="Affiliated_base_number",
             parquet_from=_FIRST,
             doc="Licence number of the base that the vehicle belongs to.",

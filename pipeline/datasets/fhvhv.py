@@ -10,14 +10,12 @@ from __future__ import annotations
 from datetime import date
 from functools import partial
 
-import pyarrow as pa
-
 from pipeline.datasets import codes
-from pipeline.datasets.base import CBD_CONGESTION_FEE, TIME, Column, Dataset, usd
+from pipeline.datasets.base import CBD_CONGESTION_FEE, FLOAT64, INT64, TEXT, TIME, Column, Dataset, usd
 from pipeline.datasets.rules import TRIP_RULES
 
 _FIRST = date(2019, 2, 1)
-_flag = partial(Column, type=pa.string(), parquet_from=_FIRST, codes=codes.YES_NO)
+_flag = partial(Column, type=TEXT, parquet_from=_FIRST, codes=codes.YES_NO)
 
 FHVHV = Dataset(
     name="fhvhv",
@@ -31,7 +29,7 @@ FHVHV = Dataset(
     columns=(
         Column(
             "hvfhs_license_num",
-            pa.string(),
+            TEXT,
             # The CSV of 2021-06 lacks it.
             parquet_from=_FIRST,
             codes=codes.LICENSES,
@@ -39,13 +37,13 @@ FHVHV = Dataset(
         ),
         Column(
             "dispatching_base_num",
-            pa.string(),
+            TEXT,
             expected_from=_FIRST,
             doc="Licence number of the base that dispatched the trip.",
         ),
         Column(
             "originating_base_num",
-            pa.string(),
+            TEXT,
             parquet_from=_FIRST,
             doc="Licence number of the base that received the request.",
         ),
@@ -60,20 +58,20 @@ FHVHV = Dataset(
         Column("dropoff_datetime", TIME, expected_from=_FIRST, required=True, doc="When the trip ended."),
         Column(
             "pickup_location_id",
-            pa.int64(),
+            INT64,
             tlc="PULocationID",
             expected_from=_FIRST,
             doc="Taxi zone of the pickup.",
         ),
         Column(
             "dropoff_location_id",
-            pa.int64(),
+            INT64,
             tlc="DOLocationID",
             expected_from=_FIRST,
             doc="Taxi zone of the drop-off.",
         ),
-        Column("trip_miles", pa.float64(), unit="miles", parquet_from=_FIRST, doc="Distance with the passenger."),
-        Column("trip_time", pa.int64(), unit="seconds", parquet_from=_FIRST, doc="Time with the passenger."),
+        Column("trip_miles", FLOAT64, unit="miles", parquet_from=_FIRST, doc="Distance with the passenger."),
+        Column("trip_time", INT64, unit="seconds", parquet_from=_FIRST, doc="Time with the passenger."),
         usd("base_passenger_fare", parquet_from=_FIRST, doc="The passenger's fare before tolls, tips, taxes and fees."),
         usd("tolls", parquet_from=_FIRST, doc="All tolls paid."),
         usd("bcf", parquet_from=_FIRST, doc="Collected for the Black Car Fund."),
@@ -98,7 +96,7 @@ FHVHV = Dataset(
         _flag("wav_match_flag", doc="Whether the trip was made in a wheelchair-accessible vehicle."),
         Column(
             "sr_flag",
-            pa.int64(),
+            INT64,
             tlc="SR_Flag",
             codes=codes.SHARED_RIDE,
             words=codes.SHARED_RIDE_WORDS,
@@ -106,7 +104,7 @@ FHVHV = Dataset(
         ),
         Column(
             "affiliated_base_number",
-            pa.string(),
+            TEXT,
             tlc="Affiliated_base_number",
             doc="In the CSV of 2021-06 only: licence number of the base that the vehicle belongs to.",
         ),

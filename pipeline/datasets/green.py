@@ -10,15 +10,24 @@ from __future__ import annotations
 from datetime import date
 from functools import partial
 
-import pyarrow as pa
-
 from pipeline.datasets import codes
-from pipeline.datasets.base import CBD_CONGESTION_FEE, REQUEST_SOURCE, TIME, Column, Dataset, degrees, usd
+from pipeline.datasets.base import (
+    CBD_CONGESTION_FEE,
+    FLOAT64,
+    INT64,
+    REQUEST_SOURCE,
+    TEXT,
+    TIME,
+    Column,
+    Dataset,
+    degrees,
+    usd,
+)
 from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
 
 _FIRST = date(2013, 8, 1)
 _PARQUET = date(2014, 1, 1)
-_zone = partial(Column, type=pa.int64(), expected_from=date(2016, 7, 1), parquet_from=_PARQUET)
+_zone = partial(Column, type=INT64, expected_from=date(2016, 7, 1), parquet_from=_PARQUET)
 
 GREEN = Dataset(
     name="green",
@@ -33,7 +42,7 @@ GREEN = Dataset(
     columns=(
         Column(
             "vendor_id",
-            pa.int64(),
+            INT64,
             tlc="VendorID",
             expected_from=_FIRST,
             codes=codes.VENDORS,
@@ -58,14 +67,14 @@ GREEN = Dataset(
         ),
         Column(
             "passenger_count",
-            pa.int64(),
+            INT64,
             expected_from=_FIRST,
             doc="Passengers in the vehicle, as entered by the driver.",
         ),
-        Column("trip_distance", pa.float64(), unit="miles", expected_from=_FIRST, doc="Distance by the meter."),
+        Column("trip_distance", FLOAT64, unit="miles", expected_from=_FIRST, doc="Distance by the meter."),
         Column(
             "rate_code_id",
-            pa.int64(),
+            INT64,
             tlc="RatecodeID",
             expected_from=_FIRST,
             codes=codes.RATES,
@@ -73,7 +82,7 @@ GREEN = Dataset(
         ),
         Column(
             "store_and_fwd_flag",
-            pa.string(),
+            TEXT,
             expected_from=_FIRST,
             codes=codes.STORE_AND_FORWARD,
             words=codes.STORE_AND_FORWARD_WORDS,
@@ -83,7 +92,7 @@ GREEN = Dataset(
         _zone("dropoff_location_id", tlc="DOLocationID", doc="Taxi zone of the drop-off."),
         Column(
             "payment_type",
-            pa.int64(),
+            INT64,
             expected_from=_FIRST,
             codes=codes.PAYMENTS,
             words=codes.PAYMENT_WORDS,
@@ -112,7 +121,7 @@ GREEN = Dataset(
         usd("ehail_fee", expected_from=_FIRST, doc="For trips hailed by app; hardly ever filled."),
         Column(
             "trip_type",
-            pa.int64(),
+            INT64,
             expected_from=_FIRST,
             codes=codes.TRIP_TYPES,
             doc="Hailed on the street or dispatched, guessed from the rate.",

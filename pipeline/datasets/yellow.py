@@ -10,16 +10,25 @@ from __future__ import annotations
 from datetime import date
 from functools import partial
 
-import pyarrow as pa
-
 from pipeline.datasets import codes
-from pipeline.datasets.base import CBD_CONGESTION_FEE, REQUEST_SOURCE, TIME, Column, Dataset, degrees, usd
+from pipeline.datasets.base import (
+    CBD_CONGESTION_FEE,
+    FLOAT64,
+    INT64,
+    REQUEST_SOURCE,
+    TEXT,
+    TIME,
+    Column,
+    Dataset,
+    degrees,
+    usd,
+)
 from pipeline.datasets.rules import NEGATIVE_TOTALS, TRIP_RULES
 
 _FIRST = date(2009, 1, 1)
 #: Since this month every Parquet file has today's columns, including levies of later years.
 _REPUBLISHED = date(2011, 1, 1)
-_zone = partial(Column, type=pa.int64(), expected_from=date(2016, 7, 1), parquet_from=_REPUBLISHED)
+_zone = partial(Column, type=INT64, expected_from=date(2016, 7, 1), parquet_from=_REPUBLISHED)
 #: The CSVs have coordinates until 2016-06, the Parquet files until 2010-12.
 _coordinate = partial(degrees, expected_from=_FIRST, expected_until=date(2010, 12, 1))
 
@@ -36,7 +45,7 @@ YELLOW = Dataset(
     columns=(
         Column(
             "vendor_id",
-            pa.int64(),
+            INT64,
             tlc="VendorID",
             aliases=("vendor_name",),
             expected_from=_FIRST,
@@ -64,14 +73,14 @@ YELLOW = Dataset(
         ),
         Column(
             "passenger_count",
-            pa.int64(),
+            INT64,
             expected_from=_FIRST,
             doc="Passengers in the vehicle, as entered by the driver.",
         ),
-        Column("trip_distance", pa.float64(), unit="miles", expected_from=_FIRST, doc="Distance by the meter."),
+        Column("trip_distance", FLOAT64, unit="miles", expected_from=_FIRST, doc="Distance by the meter."),
         Column(
             "rate_code_id",
-            pa.int64(),
+            INT64,
             tlc="RatecodeID",
             aliases=("rate_code",),
             expected_from=_FIRST,
@@ -80,7 +89,7 @@ YELLOW = Dataset(
         ),
         Column(
             "store_and_fwd_flag",
-            pa.string(),
+            TEXT,
             aliases=("store_and_forward",),
             expected_from=_FIRST,
             codes=codes.STORE_AND_FORWARD,
@@ -91,7 +100,7 @@ YELLOW = Dataset(
         _zone("dropoff_location_id", tlc="DOLocationID", doc="Taxi zone of the drop-off."),
         Column(
             "payment_type",
-            pa.int64(),
+            INT64,
             expected_from=_FIRST,
             codes=codes.PAYMENTS,
             words=codes.PAYMENT_WORDS,

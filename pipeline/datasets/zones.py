@@ -6,9 +6,7 @@ loses the zones 264 and 265. Source: https://www.nyc.gov/site/tlc/about/tlc-trip
 
 from __future__ import annotations
 
-import pyarrow as pa
-
-from pipeline.datasets.base import Column, Dataset, Rule
+from pipeline.datasets.base import INT64, TEXT, Column, Dataset, Rule
 from pipeline.datasets.rules import NO_ROWS
 
 ZONES = Dataset(
@@ -24,9 +22,9 @@ ZONES = Dataset(
         Rule("unknown_zones", "warning", "unknown_zones", at_most=0, doc="zone ids outside 1 to 265"),
     ),
     columns=(
-        Column("location_id", pa.int64(), tlc="LocationID", required=True, unique=True, doc="Number of the zone."),
-        Column("borough", pa.string(), tlc="Borough", required=True, doc="Borough, or EWR for Newark airport."),
-        Column("zone", pa.string(), tlc="Zone", required=True, doc="Name of the zone."),
-        Column("service_zone", pa.string(), required=True, doc="Which taxis may be hailed there."),
+        Column("location_id", INT64, tlc="LocationID", required=True, unique=True, doc="Number of the zone."),
+        Column("borough", TEXT, tlc="Borough", required=True, doc="Borough, or EWR for Newark airport."),
+        Column("zone", TEXT, tlc="Zone", required=True, doc="Name of the zone."),
+        Column("service_zone", TEXT, required=True, doc="Which taxis may be hailed there."),
     ),
 )

@@ -28,7 +28,6 @@ import requests
 from pipeline.datasets.base import SIDECAR_KEY, Dataset
 from pipeline.errors import NotPublished, SourceError, UsageError, redact
 from pipeline.months import label
-from pipeline.raw.reader import verify_head, verify_raw
 from pipeline.source.parts import Part, Version, parse_record
 from pipeline.source.retries import Retries, RetryableError, RetryPolicy, is_valid_url, reason
 from pipeline.source.transfer import Answer, Download, Progress, head_url
@@ -121,6 +120,7 @@ class Source:
                 f"{subject}: exists as CSV only; set [pipeline] source and source_format to a source that has it"
             )
         name, url = self.file_name(dataset, month), self.url(dataset, month)
+        from pipeline.raw.reader import verify_head, verify_raw  # It imports pyarrow, for which only a download waits.
 
         def verified(verify: Callable[..., None], content: Path | bytes) -> None:
             try:

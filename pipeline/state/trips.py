@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime, time
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from pipeline import lake
 from pipeline.datasets.base import Dataset
 from pipeline.errors import StoreError, UsageError
 from pipeline.lake import Entry, Store
 from pipeline.months import add_months, label
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: How much of a column is read at a time.
 _READ_BYTES = 1 << 16
@@ -41,6 +42,7 @@ def first_rows(entry: Entry, dataset: Dataset, columns: str | None, rows: int) -
         UsageError: the dataset has no such column.
         StoreError: the file cannot be read.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = list(dict.fromkeys(name.strip() for name in (columns or "").split(",") if name.strip()))
@@ -63,7 +65,7 @@ def first_rows(entry: Entry, dataset: Dataset, columns: str | None, rows: int) -
         except (pa.ArrowInvalid, OSError) as error:
             raise StoreError(f"{entry.uri} cannot be read as Parquet: {error}") from error
     table = pa.Table.from_batches(batches, None if batches else pa.schema([schema.field(name) for name in stored]))
-    nulls = {name: pa.nulls(rows - missing, dataset.by_name[name].type) for name in names if name not in stored}
+    nulls = {name: pa.nulls(rows - missing, dataset.by_name[name].arrow_type) for name in names if name not in stored}
     return pa.table({name: nulls[name] if name in nulls else table[name] for name in names}), parquet.metadata.num_rows
 
 
@@ -73,6 +75,8 @@ def hours_of_week(entry: Entry, dataset: Dataset, month: date) -> list[list[int]
     Raises:
         StoreError: the file cannot be read.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     first, end = (datetime.combine(day, time()) for day in (month, add_months(month, 1)))

@@ -22,12 +22,13 @@ from datetime import date, datetime
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError, WarehouseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _COMMENTS = r"(?:\s|--[^\r\n]*|/\*.*?\*/)*"
 _EXPLAIN = r"EXPLAIN\b(?:\s+(?:ANALYZE|VERBOSE)\b)*(?:\s*\((?!\s*(?:SELECT|FROM|WITH|VALUES|TABLE)\b)[\w\s,]*\))?"

@@ -12,8 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from pipeline.datasets.base import DATASET_KEY, DECLARATION_KEY, MONTH_KEY, SOURCE_KEY, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.months import format_month, label
@@ -35,6 +33,7 @@ def inspect(file: Path | BinaryIO, dataset: Dataset, month: date | None, *, wher
     Raises:
         WarehouseError: it is not Parquet, or is of another dataset or month, or does not fit the table; all problems.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     subject = label(dataset.name, month)
@@ -84,7 +83,7 @@ def _problems(footer: Any, metadata: dict[str, str], dataset: Dataset, month: da
         problems.append(f"required columns {missing} are missing")
     for field in schema:
         declared = dataset.by_name.get(field.name)
-        if declared and field.type != declared.type:
+        if declared and str(field.type) != declared.type:
             problems.append(f"{field.name} is {field.type}, declared {declared.type}")
     nulls: Counter[str] = Counter()
     for group in map(footer.row_group, range(footer.num_row_groups)):

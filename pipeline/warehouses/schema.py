@@ -14,9 +14,7 @@ from datetime import date, datetime, timezone
 from operator import attrgetter
 from typing import Any, Protocol
 
-import pyarrow as pa
-
-from pipeline.datasets.base import Column, Dataset
+from pipeline.datasets.base import DATE, TEXT, Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.version import __version__
 from pipeline.warehouses.base import Ledger, LoadRecord, Mart, MartRecord
@@ -51,7 +49,7 @@ class Dialect(Protocol):
     """What differs between the engines, with defaults."""
 
     @property
-    def types(self) -> Mapping[pa.DataType, str]:
+    def types(self) -> Mapping[str, str]:
         """The engine's type for each declared type."""
 
     #: The end of CREATE TABLE for a dataset with months, such as PARTITION BY.
@@ -182,7 +180,7 @@ def table_of(dialect: Dialect, dataset: Dataset) -> Table:
     """The declared table of a dataset: its columns in order, then the month, which the zones do not have."""
     columns = _columns(dialect, dataset.columns)
     if dataset.first_month is not None:
-        columns[MONTH] = TableColumn(dialect.types[pa.date32()], True, MONTH_DOC)
+        columns[MONTH] = TableColumn(dialect.types[DATE], True, MONTH_DOC)
     return Table(dataset.doc, columns)
 
 
@@ -232,8 +230,8 @@ def drop_marts(connection: Connection, dialect: Dialect, dataset: str, month: da
 def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord) -> list[str]:
     """Create the mart's table, or add the columns of its SELECT that the table lacks; returns all columns."""
     columns = {
-        "dataset": TableColumn(dialect.types[pa.string()], True, "Dataset of the trips."),
-        MONTH: TableColumn(dialect.types[pa.date32()], True, MONTH_DOC),
+        "dataset": TableColumn(dialect.types[TEXT], True, "Dataset of the trips."),
+        MONTH: TableColumn(dialect.types[DATE], True, MONTH_DOC),
     }
     assert load.month is not None
     shape = dialect.shape(connection, bind_mart(mart.sql, load.dataset, load.month))
@@ -256,7 +254,7 @@ def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRe
     connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
     names = ", ".join(f'"{name}"' for name in columns)
     connection.execute(
-        f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[pa.string()]}), CAST($2 AS DATE), '
+        f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[TEXT]}), CAST($2 AS DATE), '
         f"built.* FROM {dialect.source(connection, select)} AS built",
         key,
     )

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date
 
-import pyarrow as pa
-
-from pipeline.datasets.base import Column
+from pipeline.datasets.base import DATE, INT64, TEXT, Column
 from pipeline.months import add_months
 from pipeline.warehouses.base import LoadRecord, MartRecord
 
@@ -18,8 +16,8 @@ MONTH = "month"
 MONTH_DOC = "Month of the TLC file that has the trip; the pickup may be in another month."
 
 #: A point in time with time zone; an engine without such a type stores it in UTC.
-MOMENT = pa.timestamp("us", tz="UTC")
-_LEDGER_TYPES = {"str": pa.string(), "int": pa.int64(), "date": pa.date32(), "datetime": MOMENT}
+MOMENT = "timestamp[us, tz=UTC]"
+_LEDGER_TYPES = {"str": TEXT, "int": INT64, "date": DATE, "datetime": MOMENT}
 
 
 def _columns(record: type[LoadRecord] | type[MartRecord]) -> tuple[Column, ...]:

@@ -18,9 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
-
-from pipeline.datasets.base import TIME, Column, Dataset
+from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME, Column, Dataset
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, describe
 
 #: The comment of a view carries a hash of its declaration, since an engine stores a view's SQL in its own form.
@@ -30,12 +28,12 @@ _DOCS = {
     "for_hire_trips": "Trips of fhv and fhvhv, with zones by name; null is what a dataset does not have, as fhv fares.",
 }
 _NULLS = {
-    pa.bool_(): "BOOLEAN",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.float64(): "DOUBLE PRECISION",
-    pa.string(): "TEXT",
-    pa.date32(): "DATE",
+    BOOL: "BOOLEAN",
+    INT32: "INTEGER",
+    INT64: "BIGINT",
+    FLOAT64: "DOUBLE PRECISION",
+    TEXT: "TEXT",
+    DATE: "DATE",
     TIME: "TIMESTAMP",
 }
 #: The column with the meaning of a code, by the column with the code.
@@ -46,10 +44,10 @@ _MINUTES = {
     "wait_minutes": ("request_datetime", "pickup_datetime", "Time from the request to the pickup."),
 }
 _CODES = (
-    Column("dataset", pa.string(), doc="Dataset, which is the name of its table."),
-    Column("column_name", pa.string(), doc="Column with the code."),
-    Column("code", pa.string(), doc="The code, as text."),
-    Column("meaning", pa.string(), doc="What the code means."),
+    Column("dataset", TEXT, doc="Dataset, which is the name of its table."),
+    Column("column_name", TEXT, doc="Column with the code."),
+    Column("code", TEXT, doc="The code, as text."),
+    Column("meaning", TEXT, doc="What the code means."),
 )
 
 
@@ -143,7 +141,7 @@ def _union(name: str, members: Sequence[Dataset], zones: Dataset) -> View:
     }
     shared = [each for each in fitting if all(each in member.by_name for member in members)]
     others = [each for each in fitting if each not in shared]
-    key = Column("dataset", pa.string(), doc="Dataset of the trip."), Column(MONTH, pa.date32(), doc=MONTH_DOC)
+    key = Column("dataset", TEXT, doc="Dataset of the trip."), Column(MONTH, DATE, doc=MONTH_DOC)
     columns = [(f"t.{column.name}", column) for column in (*key, *map(fitting.__getitem__, shared))]
     joins: list[str] = []
     more: list[tuple[str, Column]] = []
@@ -167,11 +165,11 @@ def _union(name: str, members: Sequence[Dataset], zones: Dataset) -> View:
         if each in fitting and word not in fitting:
             cases = " ".join(f"WHEN {_literal(code)} THEN {_literal(text)}" for code, text in _meanings(members, each))
             doc = f"Meaning of {each}; null if the code is null or not listed."
-            columns.append((f"CASE t.{each} {cases} END", Column(word, pa.string(), doc=doc)))
+            columns.append((f"CASE t.{each} {cases} END", Column(word, TEXT, doc=doc)))
     for minutes, (start, end, doc) in _MINUTES.items():
         if {start, end} <= fitting.keys() and minutes not in fitting:
             seconds = f"CAST(EXTRACT(EPOCH FROM (t.{end} - t.{start})) AS DOUBLE PRECISION)"
-            columns.append((f"{seconds} / 60", Column(minutes, pa.float64(), unit="minutes", doc=doc)))
+            columns.append((f"{seconds} / 60", Column(minutes, FLOAT64, unit="minutes", doc=doc)))
     branches = "\n    UNION ALL\n".join(
         f"    SELECT {_literal(member.name)} AS dataset, {MONTH}, "
         + ", ".join(_or_null(member, fitting[each]) for each in (*shared, *others))

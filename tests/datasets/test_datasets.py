@@ -74,7 +74,7 @@ def test_every_column_is_snake_case_and_has_a_description_and_one_of_four_types(
     for column in dataset.columns:
         assert column.name == fold(column.name).replace(" ", "_")
         assert column.doc.endswith("."), column.name
-        assert column.type in (pa.int64(), pa.float64(), pa.string(), pa.timestamp("us")), column.name
+        assert column.arrow_type in (pa.int64(), pa.float64(), pa.string(), pa.timestamp("us")), column.name
 
 
 @every

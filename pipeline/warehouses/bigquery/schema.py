@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from pipeline.datasets.base import Column, Dataset
+from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME, Column, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.tables import LEDGER, MOMENT, MONTH, MONTH_DOC, describe
 from pipeline.warehouses.views import View
@@ -27,14 +25,14 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
 
 _TYPES = {
-    pa.bool_(): "BOOLEAN",
-    pa.int32(): "INTEGER",
-    pa.int64(): "INTEGER",
-    pa.float64(): "FLOAT",
-    pa.string(): "STRING",
-    pa.date32(): "DATE",
+    BOOL: "BOOLEAN",
+    INT32: "INTEGER",
+    INT64: "INTEGER",
+    FLOAT64: "FLOAT",
+    TEXT: "STRING",
+    DATE: "DATE",
     # TLC's times have no zone: DATETIME, not TIMESTAMP.
-    pa.timestamp("us"): "DATETIME",
+    TIME: "DATETIME",
     MOMENT: "TIMESTAMP",
 }
 #: Each table has this label, so that one listing shows which tables differ from their declaration.

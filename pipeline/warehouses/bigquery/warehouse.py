@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta, timezone
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.datasets.base import Column, Dataset
 from pipeline.errors import WarehouseError
@@ -29,6 +27,9 @@ from pipeline.warehouses.bigquery.schema import ledger_tables, literal, table_of
 from pipeline.warehouses.bigquery.tables import Tables, foreign_views
 from pipeline.warehouses.load_file import inspect, validate_marts
 from pipeline.warehouses.tables import LEDGER, MOMENT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: The key of a record; `loads` has no mart.
 _KEY = ("mart", "dataset", "month")

@@ -15,9 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.months import label
 from pipeline.warehouses import schema
@@ -30,6 +28,7 @@ from pipeline.warehouses.tables import MOMENT, MONTH
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 #: How long to wait for the ledger of a locked database without a valid copy.
 _LEDGER_TIMEOUT_S = 10.0
@@ -45,13 +44,13 @@ class DuckDBDialect(Dialect):
     """See `pipeline.warehouses.schema.Dialect`."""
 
     types = {  # noqa: RUF012
-        pa.bool_(): "BOOLEAN",
-        pa.int32(): "INTEGER",
-        pa.int64(): "BIGINT",
-        pa.float64(): "DOUBLE",
-        pa.string(): "VARCHAR",
-        pa.date32(): "DATE",
-        pa.timestamp("us"): "TIMESTAMP",
+        BOOL: "BOOLEAN",
+        INT32: "INTEGER",
+        INT64: "BIGINT",
+        FLOAT64: "DOUBLE",
+        TEXT: "VARCHAR",
+        DATE: "DATE",
+        TIME: "TIMESTAMP",
         MOMENT: "TIMESTAMP",
     }
 
@@ -180,6 +179,8 @@ class DuckDBWarehouse(Warehouse):
 
     def query(self, sql: str) -> pa.Table:
         """Run it without access to other files or the network; waits while another process writes."""
+        import pyarrow as pa
+
         if not self._file.path.exists():
             raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
         with self._file.opened("query", read_only=True) as connection:

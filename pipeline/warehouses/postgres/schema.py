@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-import pyarrow as pa
-
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME, Dataset
 from pipeline.errors import WarehouseError
 from pipeline.months import add_months
 from pipeline.warehouses.postgres.server import elsewhere
@@ -22,13 +20,13 @@ class PostgresDialect:
     """See `pipeline.warehouses.schema.Dialect`; types are spelled as by `format_type`."""
 
     types = {  # noqa: RUF012
-        pa.bool_(): "boolean",
-        pa.int32(): "integer",
-        pa.int64(): "bigint",
-        pa.float64(): "double precision",
-        pa.string(): "text",
-        pa.date32(): "date",
-        pa.timestamp("us"): "timestamp without time zone",
+        BOOL: "boolean",
+        INT32: "integer",
+        INT64: "bigint",
+        FLOAT64: "double precision",
+        TEXT: "text",
+        DATE: "date",
+        TIME: "timestamp without time zone",
         MOMENT: "timestamp with time zone",
     }
     months = f"PARTITION BY RANGE ({MONTH})"
