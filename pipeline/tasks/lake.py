@@ -71,7 +71,7 @@ class Conform(Step):
                 self.spec,
                 self.month,
                 source_sha256=sidecar.sha256,
-                progress=lambda fraction, rows: self.progress(fraction, f"{rows:,} rows", rows=rows),
+                progress=lambda fraction, rows: self.progress(fraction, counted(rows, "row"), rows=rows),
                 threads=max(1, (os.cpu_count() or 1) // run_context().workers),
             )
             findings = check(self.spec, self.month, measures)
@@ -83,7 +83,7 @@ class Conform(Step):
             enforce(self.spec, self.month, findings)
         rules = [finding.rule.replace("_", " ") for finding in findings]
         warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
-        self.done(f"{measures.rows:,} rows{warnings}", rows=measures.rows, warnings=rules)
+        self.done(f"{counted(measures.rows, 'row')}{warnings}", rows=measures.rows, warnings=rules)
 
     def _valid_sidecar(self, key: str, raw: Path) -> Sidecar:
         """The sidecar of the raw file, after comparing them."""

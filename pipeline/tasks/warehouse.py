@@ -10,6 +10,7 @@ from pipeline.marts import marts_of
 from pipeline.places import store_of, warehouse_of
 from pipeline.settings import current_settings
 from pipeline.tasks.base import OfZones, Step, WithSettings, log
+from pipeline.units import counted
 from pipeline.warehouses.registry import engine_of
 
 
@@ -34,7 +35,7 @@ class Load(_WarehouseStep):
         """Replace the month."""
         trips = self.store.entry(self.files("conform")["trips"])
         rows = warehouse_of(current_settings()).replace(self.spec, self.month, trips)
-        self.done(f"{rows:,} rows" if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
+        self.done(counted(rows, "row") if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
 
 
 class LoadZones(OfZones, Load):
@@ -71,7 +72,7 @@ class Mart(_WarehouseStep):
         """Build the month of each mart again."""
         assert self.month is not None
         rows = warehouse_of(current_settings()).replace_mart_month(self.spec, self.month, marts_of(self.dataset))
-        self.done(", ".join(f"{mart} {count:,} rows" for mart, count in rows.items()))
+        self.done(", ".join(f"{mart} {counted(count, 'row')}" for mart, count in rows.items()))
 
 
 class Expose(WithSettings, luigi.Task):
