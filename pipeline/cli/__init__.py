@@ -24,7 +24,7 @@ _COMMANDS = {
     "check": ("check", "Show what the checks of months found, and what changed."),
     "completion": ("operate", "Print the line that turns on completion in a SHELL."),
     "demo": ("run", "Backfill three synthetic months, without the internet."),
-    "describe": ("data", "Describe the datasets, or one with its columns."),
+    "describe": ("data", "Describe the datasets, or one of them, or a mart."),
     "diff": ("check", "Show what differs between two months of a dataset."),
     "doctor": ("doctor", "Check what a run needs, and say what is missing."),
     "head": ("data", "Show the first rows of a month in the lake."),

@@ -134,7 +134,7 @@ def _output_path(name: str, force: bool) -> Path:
 @click.option("--dbt", is_flag=True, help="The sources.yml of a dbt project on the warehouse.")
 @as_json
 def describe(dataset: str | None, contract: bool, dbt: bool, as_json: bool) -> None:
-    """Describe the datasets, or one of them or a mart with its columns.
+    """Describe the datasets, or one of them, or a mart.
 
     NAME is yellow, green, fhv, fhvhv or zones, for columns, codes, spellings, eras and rules; or a mart, for columns
     and what it leaves out. All of it comes from the declarations in the package; the lake and the warehouse are not
