@@ -22,7 +22,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 from loading import FEB, GREEN, JAN, MAR, File, many_trips, trips, write
-from postgres import Database, postgres_server
+from postgres import PASSWORD, Database, postgres_server
 
 from pipeline.datasets import DATASETS, ZONES
 from pipeline.datasets.base import Column, Dataset
@@ -564,3 +564,32 @@ def test_a_month_is_analyzed_before_its_marts_in_the_columns_that_their_plans_ne
     assert analyzed == [("month",), ("pickup_datetime",)], "autovacuum does the others"
     modified = "SELECT n_mod_since_analyze FROM pg_stat_user_tables WHERE relname = 'green_2024_01'"
     until(lambda: db.database.execute(modified) == [(60_000,)])
+
+
+def test_marts_need_no_right_to_temporary_tables_and_leave_none_behind(db: TaxiDatabase) -> None:
+    owner, name = f"owner_{db.database.name}", db.database.name
+    db.database.execute(
+        f"CREATE ROLE {owner} LOGIN PASSWORD '{PASSWORD}'; GRANT CREATE, USAGE ON SCHEMA public TO {owner}; "
+        f"REVOKE TEMP ON DATABASE {name} FROM PUBLIC"
+    )
+    try:
+        for _ in ("without the right", "with the right"):
+            warehouse = open_warehouse(db.database.server.url_of(name, owner))
+            warehouse.replace(GREEN, JAN, db.file(JAN, 1.0, 2.0))
+            rows = warehouse.replace_mart_month(GREEN, JAN, marts_of("green"))
+            assert (rows.keys(), rows["daily_trips"]) == ({mart.name for mart in marts_of("green")}, 2)
+            assert db.relations("%built%") == {}
+            db.database.execute(f"GRANT TEMP ON DATABASE {name} TO PUBLIC")
+    finally:
+        db.database.execute(f"DROP OWNED BY {owner} CASCADE; DROP ROLE {owner}")
+
+
+def test_a_query_of_trips_reads_the_zones_only_if_it_needs_their_names(db: TaxiDatabase) -> None:
+    db.load(JAN, 1.0)
+    for columns, scans in (
+        ("SUM(total_amount)", 0),
+        ("MAX(pickup_zone)", 1),
+        ("MAX(pickup_zone), MAX(dropoff_zone)", 2),
+    ):
+        plan = "\n".join(line for (line,) in db.database.execute(f"EXPLAIN SELECT {columns} FROM trips"))
+        assert plan.count("Scan on zones") == scans, plan
