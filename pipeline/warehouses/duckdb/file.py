@@ -127,7 +127,9 @@ class DuckDBFile:
                     file.unlink(missing_ok=True)
                 try:
                     with draft.opened(subject) as connection:
+                        connection.begin()  # Else each of the statements is written to the disk for itself.
                         fill(connection)
+                        connection.commit()
                         connection.execute("CHECKPOINT")
                     draft.path.replace(self.path)
                 finally:

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 #: How long to wait for the ledger of a locked database without a valid copy.
 _LEDGER_TIMEOUT_S = 10.0
-#: Two changes closer than this may get the same times on a coarse file system.
-_COARSEST_CLOCK_NS = 2_000_000_000
+#: Two changes closer than this may get the same times, on a file system with whole milliseconds or seconds, as FAT.
+_COARSE_CLOCK_NS = 2_000_000_000
+#: On others the times are those of the kernel's clock, which ticks every 10 ms or more often.
+_FINE_CLOCK_NS = 50_000_000
 #: The settings of a query. With replacements, an unknown table name finds a Python variable; the last locks all.
 _QUERY_SETTINGS = ("python_enable_replacements = false", "enable_external_access = false", "lock_configuration = true")
 #: The last ledger read from each database, valid while its files have that signature.
@@ -162,7 +164,7 @@ class DuckDBWarehouse(Warehouse):
                     raise
                 time.sleep(0.02)
             else:
-                if time.time_ns() - max(file[2] for file in files if file) > _COARSEST_CLOCK_NS:
+                if _is_settled(files):
                     _KNOWN[path] = files, ledger
                 return ledger
 
@@ -238,6 +240,12 @@ def drop_rows(connection: Any, table: str, month: date | None) -> None:
     """Delete the month's rows; without a month (zones) all rows."""
     where = f"WHERE {MONTH} = DATE '{month.isoformat()}'" if month else ""
     connection.execute(f'DELETE FROM "{table}" {where}')
+
+
+def _is_settled(files: Signature) -> bool:
+    """Whether a further change of the files would give them other times."""
+    newest = max(file[2] for file in files if file)
+    return time.time_ns() - newest > (_FINE_CLOCK_NS if newest % 1_000_000 else _COARSE_CLOCK_NS)
 
 
 def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
