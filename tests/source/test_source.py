@@ -597,6 +597,7 @@ _WITHOUT_RIGHTS = """
 import os, sys
 from datetime import date
 from pathlib import Path
+import pipeline.raw.reader  # While the files of the libraries can be read.
 from pipeline.datasets import DATASETS
 from pipeline.errors import SourceError
 from pipeline.source.retries import RetryPolicy
