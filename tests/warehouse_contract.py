@@ -7,6 +7,7 @@ its tables or views, `create` creates a table of the user's own. docs/extending.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import signal
 import subprocess
@@ -356,7 +357,11 @@ def test_a_table_of_the_users_own_under_a_views_name_stays_and_is_reported(
     drop: Callable[[str], object],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A command that ran in this process has turned them off.
+    for logger in ("luigi-interface", "luigi-interface.pipeline"):
+        monkeypatch.setattr(logging.getLogger(logger), "propagate", True)
     file = trips(tmp_path, GREEN, JAN, [10.0])
     warehouse.replace(GREEN, JAN, file)
     assert warehouse.validate_shared() == []

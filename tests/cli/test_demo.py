@@ -98,7 +98,9 @@ def test_the_demo_draws_its_months_and_says_where(demo: tuple[Shell, str], shell
     assert page.count("<svg") == 9
     ended = shell.type(".venv/bin/pipeline report --demo --html again.html")
     assert (ended.returncode, ended.stderr) == (0, "written: again.html\n")
-    assert (shell.path / "again.html").read_text(encoding="utf-8") == page
+    # Its time is that of the newest mart, and other tests build marts.
+    again = (shell.path / "again.html").read_text(encoding="utf-8")
+    assert re.sub("<time.*?</time>", "", again) == re.sub("<time.*?</time>", "", page)
 
 
 def test_the_first_command_answers_a_question(demo: tuple[Shell, str], shell: Shell) -> None:

@@ -36,7 +36,7 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize(
-    ("module", "lines"), [("luigi", 0), ("pyarrow.lib", 0), ("pipeline.cli.progress", 0), ("pandas.core.api", 1)]
+    ("module", "lines"), [("luigi", 0), ("pyarrow.lib", 1), ("pipeline.cli.progress", 0), ("pandas.core.api", 1)]
 )
 def test_a_signal_during_an_import_ends_the_command_without_a_traceback(
     folder: Folder, module: str, lines: int, number: int
@@ -56,7 +56,7 @@ def test_ctrl_c_right_after_the_start_ends_the_command_with_130_and_no_output(
 ) -> None:
     process = folder.start(*command, "status", "green", "2024")
     until = time.monotonic() + 30
-    while b"numpy" not in Path(f"/proc/{process.pid}/maps").read_bytes():
+    while b"_ssl" not in Path(f"/proc/{process.pid}/maps").read_bytes():
         assert time.monotonic() < until
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
