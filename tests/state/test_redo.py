@@ -16,7 +16,7 @@ from commands import Heard
 from conftest import Folder, make_folder
 from state import processes_in, rows, state
 
-from pipeline.marts import all_marts
+from pipeline.marts import all_marts, marts_of
 from pipeline.sample import SampleSite
 
 #: `python -c` with this, an answer and a command: gives it as from a terminal; without an answer there is no terminal.
@@ -121,8 +121,9 @@ def test_what_will_be_deleted_is_shown_and_a_no_keeps_it(own: Folder) -> None:
     ended = _answer(own, "n", "redo", "green", "2024-01..2024-02", "--from", "conform")
     assert ended.returncode == 0, ended.stderr
     size = sum((own.lake / FILES[name]).stat().st_size for name in ("trips", "checks"))
-    assert f"green 2024-01  trips, checks  {size / 1e3:,.1f} kB    500      2" in ended.stdout
-    assert re.search(r"^total +\S+ kB  1,000      4$", ended.stdout, re.MULTILINE), ended.stdout
+    marts = len(marts_of("green"))
+    assert f"green 2024-01  trips, checks  {size / 1e3:,.1f} kB    500  {marts:5}" in ended.stdout
+    assert re.search(rf"^total +\S+ kB  1,000  {2 * marts:5}$", ended.stdout, re.MULTILINE), ended.stdout
     assert ended.stdout.endswith("Nothing was changed.\n")
     assert touched(own, before) == set()
 
