@@ -173,7 +173,7 @@ class LimitedBigQuery:
         if match := re.match(r"CREATE TABLE IF NOT EXISTS `(\w+)`", sql):
             self._take("insert")
             with self._changed:
-                self.labels[match[1]] = dict(re.findall(r'\("(\w+)", "(\w+)"\)', sql))
+                self.labels.setdefault(match[1], dict(re.findall(r'\("(\w+)", "(\w+)"\)', sql)))
             return
         statements = [statement for statement in sqlglot.parse(sql, read="bigquery") if statement]
         if len(statements) > 1:
@@ -326,7 +326,8 @@ def _handler(service: LimitedBigQuery) -> type[BaseHTTPRequestHandler]:
                 tables = [service.table(name) for name in list(service.labels)]
                 self._answer(200, {"kind": "bigquery#tableList", "tables": tables, "totalItems": len(tables)})
             elif match := re.search(r"/tables/(\w+)$", parts.path):
-                self._answer(200, service.table(match[1]) | service.bodies[match[1]])
+                # A table that a query made has no body; its columns do not matter here.
+                self._answer(200, service.table(match[1]) | service.bodies.get(match[1], {}))
             elif match := re.search(r"/tables/(\w+)/data$", parts.path):
                 self._answer(200, service.listed(match[1], query["selectedFields"][0].split(",")))
             elif match := re.search(r"/queries/([^/]+)$", parts.path):

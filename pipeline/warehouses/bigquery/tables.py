@@ -192,11 +192,14 @@ class Tables:
         select = schema.translate(bind_mart(mart.sql, dataset, month), self.project, self.dataset)
         # Of the SQL with its placeholders: the columns are the same for every month.
         label = label_of(f"{mart.doc} {mart.sql}")
+        # With the label that it will have, so that whoever finds the table knows that only descriptions are missing.
+        incomplete = f"{_INCOMPLETE}_{label}"
         if mart.name not in listed:
-            self._create_as(mart.name, mart.doc, _INCOMPLETE, select)
-            created = self._get(mart.name)
-            if created.labels.get(LABEL) != label:  # Otherwise another worker was faster.
-                self._describe(mart.name, _table_of_mart(mart, created), label)
+            self._create_as(mart.name, mart.doc, incomplete, select)
+        if listed.get(mart.name, incomplete) == incomplete:
+            found = self._get(mart.name)
+            if found.labels.get(LABEL) == incomplete:  # Otherwise another worker was faster.
+                self._describe(mart.name, _table_of_mart(mart, found), label)
         elif listed[mart.name] != label:
             draft = f"draft_{mart.name}_{secrets.token_hex(4)}"
             self._create_as(draft, mart.doc, label, select)
