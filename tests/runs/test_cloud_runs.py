@@ -167,7 +167,7 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
     (middle.path / "luigi.cfg").write_text(settings)
     with running_luigid(middle) as luigid:
         command = ("luigi", "--module", "pipeline", "Backfill", "--datasets", "green", "--first", "2023-01")
-        command += ("--last", "2023-12", "--workers", "2", *luigid.options)
+        command += ("--last", "2023-06", "--workers", "2", *luigid.options)
         first, second = (machine.start(*command) for machine in machines)
         heard = [Heard(process) for process in (first, second)]
         try:
@@ -180,7 +180,7 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-    months = month_range(date(2023, 1, 1), date(2023, 12, 1))
+    months = month_range(date(2023, 1, 1), date(2023, 6, 1))
     warehouse = open_warehouse(cloud.warehouse)
     assert sorted(warehouse.loads(GREEN)) == sorted(warehouse.mart_months(GREEN)) == months
     counted = warehouse.query("SELECT month, COUNT(*) AS n FROM green GROUP BY month").to_pylist()
