@@ -69,7 +69,7 @@ def facts_of(inventory: Inventory, months: Mapping[str, Sequence[date]]) -> Fact
         commands += [suggested_command("backfill", name, ",".join(spans(lacking)))] if lacking else []
     if not built:
         raise WarehouseError(
-            "a report is drawn from marts, and those of no such month are built in this warehouse; run: "
+            "this warehouse has no marts of these months, and a report is drawn from marts; run: "
             + (" && ".join(commands) or suggested_command("backfill", *_example(months)))
         )
     answers = {name: _ask(inventory, built, *question) for name, question in QUESTIONS.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import re
@@ -10,10 +9,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+import yaml
 from conftest import Folder, make_folder
 from state import rows, works_in
 
@@ -141,18 +140,10 @@ def test_systemd_accepts_its_units_for_awkward_folders_and_programs(tmp_path: Pa
     assert f"Command {program} is not executable" in ended.stderr, "it has read the exact path"
 
 
-def documents(text: str) -> Any:
-    """The parsed YAML."""
-    import yaml  # type: ignore[import-untyped]
-
-    return yaml.safe_load(text)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("yaml") is None, reason="PyYAML is not installed")
 def test_the_yaml_has_what_kubernetes_and_compose_expect(awkward: Folder) -> None:
     found = printed(awkward, "--datasets", "fhv", "--scheduler", "http://luigid:8082")
     words = "pipeline latest fhv --workers 2 --scheduler http://luigid:8082"
-    job = documents(found["kubernetes"])
+    job = yaml.safe_load(found["kubernetes"])
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
     minute, hour, *_ = cron_line(found["cron"]).split(" ")
     assert job["spec"]["schedule"] == f"{minute} {hour} * * *"
@@ -170,7 +161,7 @@ def test_the_yaml_has_what_kubernetes_and_compose_expect(awkward: Folder) -> Non
     assert job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 86400
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/taxi", "/tmp"}
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
-    service = documents(found["compose"])["services"]["latest"]
+    service = yaml.safe_load(found["compose"])["services"]["latest"]
     assert service["entrypoint"] == ["sh", "-c"], "the image's would take the command for one of its own"
     assert service["command"] == [f"while :; do {words} && sleep 86400 || sleep 900; done"]
     assert service["image"] == "taxi-pipeline:latest"
