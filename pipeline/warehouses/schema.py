@@ -8,7 +8,7 @@ have a time zone must take them for UTC.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from operator import attrgetter
@@ -299,25 +299,31 @@ def fill_marts(
 
 
 def read_ledger(
-    connection: Connection, names: set[str], table_of: Callable[[LoadRecord], str] = attrgetter("dataset")
+    connection: Connection,
+    names: set[str],
+    table_of: Callable[[LoadRecord], str] = attrgetter("dataset"),
+    only: tuple[str, date] | None = None,
 ) -> Ledger:
-    """The records that count (see `Ledger.counted`), given the names of the existing tables."""
+    """The records that count (see `Ledger.counted`), given the names of the existing tables; `only` of one month."""
     if not names >= LEDGER.keys():
         return Ledger()
-    loads = [LoadRecord(**row) for row in _rows(connection, "loads", "loaded_at")]
-    marts = [MartRecord(**row) for row in _rows(connection, "mart_loads", "built_at")]
+    loads = [LoadRecord(**row) for row in _rows(connection, "loads", "loaded_at", only)]
+    marts = [MartRecord(**row) for row in _rows(connection, "mart_loads", "built_at", only)]
     return Ledger.counted(loads, marts, names, table_of)
 
 
-def _rows(connection: Connection, table: str, time: str) -> list[dict[str, Any]]:
+def _rows(connection: Connection, table: str, time: str, only: tuple[str, date] | None) -> Iterator[dict[str, Any]]:
     # SELECT *, since a table from an older version may lack a column, and one from a newer version may have more.
-    result = connection.execute(f"SELECT * FROM {table}")
+    where, values = (" WHERE dataset = $1 AND month = $2", [*only]) if only else ("", [])
+    result = connection.execute(f"SELECT * FROM {table}{where}", values)
     names, known = [column[0] for column in result.description], {column.name for column in LEDGER[table][1]}
-    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-    return [
-        {name: value for name, value in row.items() if name in known} | {time: row[time].replace(tzinfo=timezone.utc)}
-        for row in rows
-    ]
+    unknown = [name for name in names if name not in known]
+    for values in result.fetchall():
+        row = dict(zip(names, values, strict=True))
+        for name in unknown:
+            del row[name]
+        row[time] = row[time].replace(tzinfo=timezone.utc)
+        yield row
 
 
 def _insert(connection: Connection, table: str, *records: LoadRecord | MartRecord) -> None:

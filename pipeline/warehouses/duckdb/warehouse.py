@@ -114,7 +114,7 @@ class DuckDBWarehouse(Warehouse):
         subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
-            with self._writing(subject) as (connection, tables, before):
+            with self._writing(dataset, month) as (connection, tables, before):
                 remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
                 schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), tables[dataset.name], remedy)
                 previous = before.loads.get((dataset.name, month))
@@ -132,7 +132,7 @@ class DuckDBWarehouse(Warehouse):
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(label(dataset.name, month)) as (connection, *_):
+            with self._writing(dataset, month) as (connection, *_):
                 schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 schema.forget_load(connection, dataset.name, month)
@@ -140,14 +140,14 @@ class DuckDBWarehouse(Warehouse):
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(label(dataset.name, month)) as (connection, *_):
+            with self._writing(dataset, month) as (connection, *_):
                 schema.drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
         subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
-        with self._writing(subject) as (connection, tables, before):
+        with self._writing(dataset, month) as (connection, tables, before):
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
@@ -207,16 +207,20 @@ class DuckDBWarehouse(Warehouse):
             return pa.table({}) if relation is None else relation.to_arrow_table()
 
     @contextmanager
-    def _writing(self, subject: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Table], Ledger]]:
-        """A transaction that commits at the end of the block; the tables, to be kept current in it; the ledger before.
+    def _writing(
+        self, dataset: Dataset, month: date | None
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Table], Ledger]]:
+        """A transaction that changes a month and commits at the end of the block.
 
-        The catalog is read once: a question to it costs as much as the load of a small month.
+        It gets the tables, which the block keeps current, and the ledger before it. The catalog is read once, and of
+        the ledger afterwards the month only, since either costs as much as the load of a small month.
         """
         import duckdb
 
         def fill(connection: duckdb.DuckDBPyConnection) -> dict[str, Table]:
             return schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
 
+        subject = label(dataset.name, month)
         self._file.make(subject, fill)
         with ExitStack() as stack:
             connection = stack.enter_context(self._file.opened(subject))
@@ -229,7 +233,7 @@ class DuckDBWarehouse(Warehouse):
             copy.publish(before)
             connection.begin()
             yield connection, tables, before
-            after = schema.read_ledger(connection, set(tables))
+            after = _changed(before, connection, set(tables), dataset.name, month)
             remaining = unchanged(before, after)
             if remaining != before:
                 copy.publish(remaining)
@@ -255,6 +259,16 @@ def drop_rows(connection: Any, table: str, month: date | None) -> None:
     """Delete the month's rows; without a month (zones) all rows."""
     where = f"WHERE {MONTH} = DATE '{month.isoformat()}'" if month else ""
     connection.execute(f'DELETE FROM "{table}" {where}')
+
+
+def _changed(before: Ledger, connection: Any, tables: set[str], dataset: str, month: date | None) -> Ledger:
+    """The ledger after a change of this month; new zones may have changed all marts."""
+    if month is None:
+        return schema.read_ledger(connection, tables)
+    now = schema.read_ledger(connection, tables, only=(dataset, month))
+    loads = {key: load for key, load in before.loads.items() if key != (dataset, month)}
+    marts = {key: mart for key, mart in before.marts.items() if key[1:] != (dataset, month)}
+    return Ledger({**loads, **now.loads}, {**marts, **now.marts})
 
 
 def _is_settled(files: Signature) -> bool:
