@@ -9,10 +9,11 @@ from __future__ import annotations
 import glob
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME
 from pipeline.errors import WarehouseError
 from pipeline.months import label
 from pipeline.warehouses import schema
-from pipeline.warehouses.base import Ledger, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
+from pipeline.warehouses.base import Ledger, LoadAhead, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
+from pipeline.warehouses.duckdb.ahead import ThreadedLoad
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
 from pipeline.warehouses.duckdb.file import DuckDBFile
-from pipeline.warehouses.load_file import inspect, validate_marts
+from pipeline.warehouses.load_file import LoadFile, inspect, validate_marts
 from pipeline.warehouses.schema import Dialect, Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
@@ -104,6 +106,8 @@ _DIALECT = DuckDBDialect()
 class DuckDBWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
 
+    loads_ahead = True
+
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
         self._file = file
         self._datasets = datasets
@@ -111,23 +115,36 @@ class DuckDBWarehouse(Warehouse):
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Delete, insert and record in one transaction."""
-        subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(dataset, month) as (connection, tables, before):
-                remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
-                schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), tables[dataset.name], remedy)
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
-                if month or previous is None or previous.fingerprint != file.fingerprint:
-                    schema.drop_marts(connection, _DIALECT, dataset.name, month)
-                drop_rows(connection, dataset.name, month)
-                schema.forget_load(connection, dataset.name, month)
+                changed = month or previous is None or previous.fingerprint != file.fingerprint
+                _clear(connection, tables, dataset, month, marts=bool(changed))
                 rows = insert_rows(connection, dataset.name, month, path)
-                if rows != load_file.rows:
-                    raise WarehouseError(f"{subject}: loaded {rows} rows, but {path} has {load_file.rows}")
-                schema.record_load(connection, dataset.name, month, load_file, file.fingerprint)
+                _record(connection, dataset, month, rows, load_file, file)
         return rows
+
+    def load_ahead(self, dataset: Dataset, month: date) -> LoadAhead | None:
+        """In a thread, which gives up at once if another process has the file open."""
+        impatient = DuckDBWarehouse(replace(self._file, lock_timeout_s=0), self._datasets, self._zones)
+        return ThreadedLoad(partial(impatient._load_batches, dataset, month))
+
+    def _load_batches(
+        self, dataset: Dataset, month: date, batches: Iterator[pa.RecordBatch], published: Callable[[], StoredFile]
+    ) -> None:
+        import pyarrow as pa
+
+        with self._writing(dataset, month) as (connection, tables, _):
+            _clear(connection, tables, dataset, month)
+            connection.register("batches", pa.RecordBatchReader.from_batches(dataset.schema, batches))
+            rows = _insert(connection, dataset.name, month, "batches")
+            connection.unregister("batches")
+            file = published()
+            with file.open() as stream:
+                load_file = inspect(stream, dataset, month, where=file.uri)
+            _record(connection, dataset, month, rows, load_file, file)
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
@@ -248,11 +265,35 @@ class DuckDBWarehouse(Warehouse):
 
 def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
     """Insert the file's rows by column name, with nulls for missing columns; returns their number."""
-    added = f", DATE '{month.isoformat()}' AS {MONTH}" if month else ""
     # Otherwise DuckDB takes the month=… in the path for a column of the file.
-    source = f"SELECT *{added} FROM read_parquet(?, hive_partitioning = false)"
-    result = connection.execute(f'INSERT INTO "{table}" BY NAME {source}', [glob.escape(str(path))])
+    return _insert(connection, table, month, "read_parquet(?, hive_partitioning = false)", [glob.escape(str(path))])
+
+
+def _insert(connection: Any, table: str, month: date | None, source: str, values: Sequence[str] = ()) -> int:
+    added = f", DATE '{month.isoformat()}' AS {MONTH}" if month else ""
+    result = connection.execute(f'INSERT INTO "{table}" BY NAME SELECT *{added} FROM {source}', values)
     return int(result.fetchone()[0])
+
+
+def _clear(
+    connection: Any, tables: Mapping[str, Table], dataset: Dataset, month: date | None, *, marts: bool = True
+) -> None:
+    """Delete the month's rows, its record and its marts, after comparing the table's types with the declared ones."""
+    remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
+    schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), tables[dataset.name], remedy)
+    if marts:
+        schema.drop_marts(connection, _DIALECT, dataset.name, month)
+    drop_rows(connection, dataset.name, month)
+    schema.forget_load(connection, dataset.name, month)
+
+
+def _record(
+    connection: Any, dataset: Dataset, month: date | None, rows: int, load_file: LoadFile, file: StoredFile
+) -> None:
+    if rows != load_file.rows:
+        subject = label(dataset.name, month)
+        raise WarehouseError(f"{subject}: loaded {rows} rows, but {file.uri} has {load_file.rows}")
+    schema.record_load(connection, dataset.name, month, load_file, file.fingerprint)
 
 
 def drop_rows(connection: Any, table: str, month: date | None) -> None:
