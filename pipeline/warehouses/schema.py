@@ -8,7 +8,7 @@ have a time zone must take them for UTC.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from operator import attrgetter
@@ -77,21 +77,28 @@ class Dialect(Protocol):
         """The types of the columns that a SELECT returns, by name."""
 
     def source(self, connection: Connection, select: str) -> str:
-        """What INSERT reads the rows of a SELECT from: the SELECT itself, unless there is a faster way."""
+        """What INSERT reads the rows of a SELECT from: the SELECT itself, unless there is a faster way.
+
+        It is asked after `shape`, in a connection that was asked for the shape of the same SELECT.
+        """
         return f"({select}\n)"
 
+    def inserted(self, result: Any) -> int:
+        """The number of rows that an INSERT has written."""
 
-def evolve(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> None:
-    """Create what is missing; changes nothing if all of it exists.
+
+def evolve(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> dict[str, Table]:
+    """Create what is missing and return all tables; changes nothing if all of it exists.
 
     Whenever it changes something, it warns about views that cannot exist because the user has such a name.
     """
-    datasets = list(datasets)
-    statements = missing(connection, dialect, datasets, zones)
+    datasets, existing = list(datasets), dialect.tables(connection)
+    statements = missing(connection, dialect, datasets, zones, existing)
     for statement in statements:
         connection.execute(statement)
     if statements and (names := foreign_views(connection, dialect, datasets, zones)):
         _log.warning(not_ours(names))
+    return dialect.tables(connection) if statements else existing
 
 
 def foreign_views(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
@@ -100,14 +107,23 @@ def foreign_views(connection: Connection, dialect: Dialect, datasets: Iterable[D
     return [name for name, comment in _comments(connection, dialect, views).items() if not is_ours(comment)]
 
 
-def missing(connection: Connection, dialect: Dialect, datasets: Iterable[Dataset], zones: Dataset) -> list[str]:
+def missing(
+    connection: Connection,
+    dialect: Dialect,
+    datasets: Iterable[Dataset],
+    zones: Dataset,
+    existing: Mapping[str, Table] | None = None,
+) -> list[str]:
     """The statements that create missing tables, columns, comments and views; empty if all exist.
+
+    `existing` are the tables, if they have just been read.
 
     Raises:
         WarehouseError: tables with our names exist that this package did not create.
     """
     datasets = list(datasets)
-    expected, existing = [*datasets, zones], dialect.tables(connection)
+    expected = [*datasets, zones]
+    existing = dialect.tables(connection) if existing is None else existing
     ours = sorted({dataset.name for dataset in expected} & existing.keys())
     views = declared_views(datasets, zones)
     comments = _comments(connection, dialect, views)
@@ -227,8 +243,19 @@ def drop_marts(connection: Connection, dialect: Dialect, dataset: str, month: da
     connection.execute(f"DELETE FROM mart_loads {where}", values)
 
 
-def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord) -> list[str]:
-    """Create the mart's table, or add the columns of its SELECT that the table lacks; returns all columns."""
+def evolve_marts(
+    connection: Connection, dialect: Dialect, marts: Iterable[Mart], load: LoadRecord, existing: dict[str, Table]
+) -> dict[str, list[str]]:
+    """Create the marts' tables, or add the columns of their SELECTs that a table lacks; returns all columns by mart.
+
+    `existing` are the tables, to which those of the marts are added.
+    """
+    return {mart.name: _evolve_mart(connection, dialect, mart, load, existing) for mart in marts}
+
+
+def _evolve_mart(
+    connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, existing: dict[str, Table]
+) -> list[str]:
     columns = {
         "dataset": TableColumn(dialect.types[TEXT], True, "Dataset of the trips."),
         MONTH: TableColumn(dialect.types[DATE], True, MONTH_DOC),
@@ -236,62 +263,75 @@ def evolve_mart(connection: Connection, dialect: Dialect, mart: Mart, load: Load
     assert load.month is not None
     shape = dialect.shape(connection, bind_mart(mart.sql, load.dataset, load.month))
     columns |= {name: TableColumn(type_, False, mart.columns.get(name, "")) for name, type_ in shape.items()}
-    table, existing = Table(mart.doc, columns), dialect.tables(connection).get(mart.name)
-    if existing is None:
+    table, former = Table(mart.doc, columns), existing.get(mart.name)
+    if former is None:
         connection.execute("DELETE FROM mart_loads WHERE mart = $1", [mart.name])
     else:
-        validate_types(mart.name, table, existing, f"run DROP TABLE {mart.name}, then build all its months again")
-    for statement in changes_to(mart.name, table, existing):
+        validate_types(mart.name, table, former, f"run DROP TABLE {mart.name}, then build all its months again")
+    for statement in changes_to(mart.name, table, former):
         connection.execute(statement)
+    existing[mart.name] = table
     return list(columns)
 
 
-def fill_mart(connection: Connection, dialect: Dialect, mart: Mart, load: LoadRecord, columns: list[str]) -> int:
-    """Replace the load's month in the mart by the rows of its SELECT, with their record; returns their number."""
+def fill_marts(
+    connection: Connection, dialect: Dialect, marts: Iterable[Mart], load: LoadRecord, columns: Mapping[str, list[str]]
+) -> dict[str, int]:
+    """Replace the load's month in the marts by the rows of their SELECTs, with records; returns the rows by mart."""
     assert load.month is not None
-    select, key = bind_mart(mart.sql, load.dataset, load.month), [load.dataset, load.month]
-    connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
-    connection.execute("DELETE FROM mart_loads WHERE mart = $1 AND dataset = $2 AND month = $3", [mart.name, *key])
-    names = ", ".join(f'"{name}"' for name in columns)
-    connection.execute(
-        f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[TEXT]}), CAST($2 AS DATE), '
-        f"built.* FROM {dialect.source(connection, select)} AS built",
-        key,
-    )
-    count = f'SELECT COUNT(*) FROM "{mart.name}" WHERE dataset = $1 AND month = $2'
-    rows = int(connection.execute(count, key).fetchone()[0])
-    provenance = (load.fingerprint, _now(), __version__, mart.definition)
-    _insert(connection, "mart_loads", MartRecord(mart.name, load.dataset, load.month, rows, *provenance))
-    return rows
+    key, records = [load.dataset, load.month], []
+    for mart in marts:
+        select = bind_mart(mart.sql, load.dataset, load.month)
+        connection.execute(f'DELETE FROM "{mart.name}" WHERE dataset = $1 AND month = $2', key)
+        names = ", ".join(f'"{name}"' for name in columns[mart.name])
+        result = connection.execute(
+            f'INSERT INTO "{mart.name}" ({names}) SELECT CAST($1 AS {dialect.types[TEXT]}), CAST($2 AS DATE), '
+            f"built.* FROM {dialect.source(connection, select)} AS built",
+            key,
+        )
+        rows, provenance = dialect.inserted(result), (load.fingerprint, _now(), __version__, mart.definition)
+        records.append(MartRecord(mart.name, load.dataset, load.month, rows, *provenance))
+    if records:
+        names = ", ".join(_literal(record.mart) for record in records)
+        connection.execute(f"DELETE FROM mart_loads WHERE dataset = $1 AND month = $2 AND mart IN ({names})", key)
+        _insert(connection, "mart_loads", *records)
+    return {record.mart: record.rows for record in records}
 
 
 def read_ledger(
-    connection: Connection, names: set[str], table_of: Callable[[LoadRecord], str] = attrgetter("dataset")
+    connection: Connection,
+    names: set[str],
+    table_of: Callable[[LoadRecord], str] = attrgetter("dataset"),
+    only: tuple[str, date] | None = None,
 ) -> Ledger:
-    """The records that count (see `Ledger.counted`), given the names of the existing tables."""
+    """The records that count (see `Ledger.counted`), given the names of the existing tables; `only` of one month."""
     if not names >= LEDGER.keys():
         return Ledger()
-    loads = [LoadRecord(**row) for row in _rows(connection, "loads", "loaded_at")]
-    marts = [MartRecord(**row) for row in _rows(connection, "mart_loads", "built_at")]
+    loads = [LoadRecord(**row) for row in _rows(connection, "loads", "loaded_at", only)]
+    marts = [MartRecord(**row) for row in _rows(connection, "mart_loads", "built_at", only)]
     return Ledger.counted(loads, marts, names, table_of)
 
 
-def _rows(connection: Connection, table: str, time: str) -> list[dict[str, Any]]:
+def _rows(connection: Connection, table: str, time: str, only: tuple[str, date] | None) -> Iterator[dict[str, Any]]:
     # SELECT *, since a table from an older version may lack a column, and one from a newer version may have more.
-    result = connection.execute(f"SELECT * FROM {table}")
+    where, values = (" WHERE dataset = $1 AND month = $2", [*only]) if only else ("", [])
+    result = connection.execute(f"SELECT * FROM {table}{where}", values)
     names, known = [column[0] for column in result.description], {column.name for column in LEDGER[table][1]}
-    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-    return [
-        {name: value for name, value in row.items() if name in known} | {time: row[time].replace(tzinfo=timezone.utc)}
-        for row in rows
-    ]
+    unknown = [name for name in names if name not in known]
+    for values in result.fetchall():
+        row = dict(zip(names, values, strict=True))
+        for name in unknown:
+            del row[name]
+        row[time] = row[time].replace(tzinfo=timezone.utc)
+        yield row
 
 
-def _insert(connection: Connection, table: str, record: LoadRecord | MartRecord) -> None:
+def _insert(connection: Connection, table: str, *records: LoadRecord | MartRecord) -> None:
     names = [column.name for column in LEDGER[table][1]]
-    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join(f"${n}" for n in range(1, len(names) + 1))
-    values = [getattr(record, name) for name in names]
-    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
+    columns, numbers = ", ".join(f'"{name}"' for name in names), iter(range(1, len(names) * len(records) + 1))
+    rows = ", ".join(f"({', '.join(f'${next(numbers)}' for _ in names)})" for _ in records)
+    values = [getattr(record, name) for record in records for name in names]
+    connection.execute(f"INSERT INTO {table} ({columns}) VALUES {rows}", values)
 
 
 def _now() -> datetime:

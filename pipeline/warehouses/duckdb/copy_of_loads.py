@@ -21,6 +21,8 @@ from pipeline.warehouses.base import Ledger, LoadRecord, MartRecord
 #: Inode, size, mtime and ctime of the database file and of its WAL; None for a file that does not exist.
 Signature = list[list[int] | None]
 
+_ENCODER = json.JSONEncoder(default=lambda time: time.isoformat())
+
 
 def signature(database: Path) -> Signature:
     """The state of the database's files; every commit changes it."""
@@ -46,6 +48,8 @@ class CopyOfLoads:
 
     def __init__(self, database: Path) -> None:
         self._database, self._opened = database, signature(database)
+        #: Records with their JSON, by id: a change leaves most of them as they are.
+        self._texts: dict[int, tuple[LoadRecord | MartRecord, str]] = {}
         path = _copy_path(database)
         # A new file, since this user may be unable to write to another user's.
         path.unlink(missing_ok=True)
@@ -61,11 +65,16 @@ class CopyOfLoads:
         current = signature(self._database)
         if not _same_file(current, self._opened):
             raise WarehouseError(f"{self._database} was moved, deleted or replaced while it was open; run again")
-        # vars, since dataclasses.asdict copies deeply, which took longer than everything else for 570 months.
-        records = {"loads": [*map(vars, ledger.loads.values())], "marts": [*map(vars, ledger.marts.values())]}
-        text = json.dumps({"database": current, **records}, default=lambda time: time.isoformat())
+        loads, marts = (", ".join(map(self._text, records.values())) for records in (ledger.loads, ledger.marts))
+        text = f'{{"database": {json.dumps(current)}, "loads": [{loads}], "marts": [{marts}]}}'
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text.encode(), 0)
+
+    def _text(self, record: LoadRecord | MartRecord) -> str:
+        if id(record) not in self._texts:
+            # vars, since dataclasses.asdict copies deeply, which took longer than everything else for 570 months.
+            self._texts[id(record)] = record, _ENCODER.encode(vars(record))
+        return self._texts[id(record)][1]
 
     def close(self) -> None:
         """Release the lock."""
@@ -97,9 +106,13 @@ def unchanged(before: Ledger, after: Ledger) -> Ledger:
     """The records of `before` whose rows are the same in `after`, even if they were loaded again from the same file."""
     loads, marts = after.loads, after.marts
     return Ledger(
-        {key: load for key, load in before.loads.items() if key in loads and _undated(load) == _undated(loads[key])},
-        {key: mart for key, mart in before.marts.items() if key in marts and _undated(mart) == _undated(marts[key])},
+        {key: load for key, load in before.loads.items() if key in loads and _same_rows(load, loads[key])},
+        {key: mart for key, mart in before.marts.items() if key in marts and _same_rows(mart, marts[key])},
     )
+
+
+def _same_rows(one: LoadRecord | MartRecord, other: LoadRecord | MartRecord) -> bool:
+    return one is other or _undated(one) == _undated(other)
 
 
 def _undated(record: LoadRecord | MartRecord) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class DuckDBFile:
         description = "is an SQLite database" if start.startswith(b"SQLite format 3\0") else "is no DuckDB database"
         return f"it {description}; set {_SETTING} to a DuckDB file, or to a name that does not exist yet"
 
-    def make(self, subject: str, fill: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    def make(self, subject: str, fill: Callable[[duckdb.DuckDBPyConnection], object]) -> None:
         """Create the database, filled, if it does not exist; if several processes try this at once, one does it."""
         if self.path.exists():
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -74,17 +75,29 @@ class DuckDBDialect(Dialect):
         """From `duckdb_views()` and `duckdb_tables()`; names differ in more than case."""
         rows = connection.execute(
             " UNION ALL ".join(
-                f"SELECT {kind}_name, coalesce(comment, '') FROM duckdb_{kind}s() WHERE NOT internal "
-                f"AND schema_name = 'main' AND list_contains($1, lower({kind}_name))"
+                f"SELECT {kind}_name, comment FROM duckdb_{kind}s() WHERE NOT internal AND schema_name = 'main'"
                 for kind in ("view", "table")
-            ),
-            [names],
+            )
         )
-        return dict(rows.fetchall())
+        return {name: comment or "" for name, comment in rows.fetchall() if name.lower() in names}
 
     def shape(self, connection: Any, select: str) -> dict[str, str]:
-        """By DESCRIBE."""
-        return {name: type_ for name, type_, *_ in connection.execute(f"DESCRIBE {select}").fetchall()}
+        """From a temporary table with its rows: for a small month, the plan of a SELECT costs more than its rows."""
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {_built(select)} AS {select}")
+        rows = connection.execute(f"DESCRIBE temp.{_built(select)}").fetchall()
+        return {name: type_ for name, type_, *_ in rows}
+
+    def source(self, connection: Any, select: str) -> str:
+        """The table that `shape` has made, which the connection drops when it is closed."""
+        return f"temp.{_built(select)}"
+
+    def inserted(self, result: Any) -> int:
+        """The only row of its result."""
+        return int(result.fetchone()[0])
+
+
+def _built(select: str) -> str:
+    return f"built_{zlib.crc32(select.encode())}"
 
 
 _DIALECT = DuckDBDialect()
@@ -104,11 +117,11 @@ class DuckDBWarehouse(Warehouse):
         """Delete, insert and record in one transaction."""
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
-            with self._writing(label(dataset.name, month)) as (connection, before):
+            with self._writing(dataset, month) as (connection, tables, before):
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 changed = month or previous is None or previous.fingerprint != file.fingerprint
-                _clear(connection, dataset, month, marts=bool(changed))
+                _clear(connection, tables, dataset, month, marts=bool(changed))
                 rows = insert_rows(connection, dataset.name, month, path)
                 _record(connection, dataset, month, rows, load_file, file)
         return rows
@@ -123,8 +136,8 @@ class DuckDBWarehouse(Warehouse):
     ) -> None:
         import pyarrow as pa
 
-        with self._writing(label(dataset.name, month)) as (connection, _):
-            _clear(connection, dataset, month)
+        with self._writing(dataset, month) as (connection, tables, _):
+            _clear(connection, tables, dataset, month)
             connection.register("batches", pa.RecordBatchReader.from_batches(dataset.schema, batches))
             rows = _insert(connection, dataset.name, month, "batches")
             connection.unregister("batches")
@@ -136,7 +149,7 @@ class DuckDBWarehouse(Warehouse):
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(label(dataset.name, month)) as (connection, _):
+            with self._writing(dataset, month) as (connection, *_):
                 schema.drop_marts(connection, _DIALECT, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 schema.forget_load(connection, dataset.name, month)
@@ -144,19 +157,19 @@ class DuckDBWarehouse(Warehouse):
     def forget_marts(self, dataset: Dataset, month: date) -> None:
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
-            with self._writing(label(dataset.name, month)) as (connection, _):
+            with self._writing(dataset, month) as (connection, *_):
                 schema.drop_marts(connection, _DIALECT, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
         subject = label(dataset.name, month)
         validate_marts(subject, dataset, marts)
-        with self._writing(subject) as (connection, before):
+        with self._writing(dataset, month) as (connection, tables, before):
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            columns = {mart.name: schema.evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
-            return {mart.name: schema.fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+            columns = schema.evolve_marts(connection, _DIALECT, marts, load, tables)
+            return schema.fill_marts(connection, _DIALECT, marts, load, columns)
 
     def ledger(self) -> Ledger:
         """From memory if the files are unchanged, from the database, or from its copy."""
@@ -169,7 +182,7 @@ class DuckDBWarehouse(Warehouse):
                 return _KNOWN[path][1]
             try:
                 with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
-                    ledger = _read_ledger(connection)
+                    ledger = schema.read_ledger(connection, set(_DIALECT.tables(connection)))
                     # No process can write while the file is open for reading.
                     files = signature(path)
             except Locked:
@@ -211,26 +224,33 @@ class DuckDBWarehouse(Warehouse):
             return pa.table({}) if relation is None else relation.to_arrow_table()
 
     @contextmanager
-    def _writing(self, subject: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Ledger]]:
-        """A transaction that commits at the end of the block, and the ledger before it."""
+    def _writing(
+        self, dataset: Dataset, month: date | None
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Table], Ledger]]:
+        """A transaction that changes a month and commits at the end of the block.
+
+        It gets the tables, which the block keeps current, and the ledger before it. The catalog is read once, and of
+        the ledger afterwards the month only, since either costs as much as the load of a small month.
+        """
         import duckdb
 
-        def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
+        def fill(connection: duckdb.DuckDBPyConnection) -> dict[str, Table]:
+            return schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
 
+        subject = label(dataset.name, month)
         self._file.make(subject, fill)
         with ExitStack() as stack:
             connection = stack.enter_context(self._file.opened(subject))
             self._file.sweep()
             connection.begin()
-            fill(connection)
+            tables = fill(connection)
             connection.commit()
-            before = _read_ledger(connection)
+            before = schema.read_ledger(connection, set(tables))
             copy = stack.enter_context(closing(CopyOfLoads(self._file.path)))
             copy.publish(before)
             connection.begin()
-            yield connection, before
-            after = _read_ledger(connection)
+            yield connection, tables, before
+            after = _changed(before, connection, set(tables), dataset.name, month)
             remaining = unchanged(before, after)
             if remaining != before:
                 copy.publish(remaining)
@@ -255,11 +275,12 @@ def _insert(connection: Any, table: str, month: date | None, source: str, values
     return int(result.fetchone()[0])
 
 
-def _clear(connection: Any, dataset: Dataset, month: date | None, *, marts: bool = True) -> None:
+def _clear(
+    connection: Any, tables: Mapping[str, Table], dataset: Dataset, month: date | None, *, marts: bool = True
+) -> None:
     """Delete the month's rows, its record and its marts, after comparing the table's types with the declared ones."""
     remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
-    existing = _DIALECT.tables(connection)[dataset.name]
-    schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), existing, remedy)
+    schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), tables[dataset.name], remedy)
     if marts:
         schema.drop_marts(connection, _DIALECT, dataset.name, month)
     drop_rows(connection, dataset.name, month)
@@ -281,14 +302,20 @@ def drop_rows(connection: Any, table: str, month: date | None) -> None:
     connection.execute(f'DELETE FROM "{table}" {where}')
 
 
+def _changed(before: Ledger, connection: Any, tables: set[str], dataset: str, month: date | None) -> Ledger:
+    """The ledger after a change of this month; new zones may have changed all marts."""
+    if month is None:
+        return schema.read_ledger(connection, tables)
+    now = schema.read_ledger(connection, tables, only=(dataset, month))
+    loads = {key: load for key, load in before.loads.items() if key != (dataset, month)}
+    marts = {key: mart for key, mart in before.marts.items() if key[1:] != (dataset, month)}
+    return Ledger({**loads, **now.loads}, {**marts, **now.marts})
+
+
 def _is_settled(files: Signature) -> bool:
     """Whether a further change of the files would give them other times."""
     newest = max(file[2] for file in files if file)
     return time.time_ns() - newest > (_FINE_CLOCK_NS if newest % 1_000_000 else _COARSE_CLOCK_NS)
-
-
-def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    return schema.read_ledger(connection, set(_DIALECT.tables(connection)))
 
 
 def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:

@@ -95,6 +95,10 @@ class PostgresDialect:
         connection.execute(f"CREATE TEMP TABLE built_rows ON COMMIT DROP AS {select}")
         return "pg_temp.built_rows"
 
+    def inserted(self, result: Any) -> int:
+        """As Postgres reports it."""
+        return int(result.rowcount)
+
 
 def rows_table(dataset: str, month: date | None) -> str:
     """The name of the table with the month's rows: a partition, or the zones themselves."""

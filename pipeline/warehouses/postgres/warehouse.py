@@ -33,8 +33,8 @@ from pipeline.warehouses.postgres.server import Server
 from pipeline.warehouses.schema import (
     drop_marts,
     evolve,
-    evolve_mart,
-    fill_mart,
+    evolve_marts,
+    fill_marts,
     foreign_views,
     forget_load,
     missing,
@@ -135,7 +135,7 @@ class PostgresWarehouse(Warehouse):
 
             def change() -> dict[str, list[str]]:
                 lock_transaction(connection, "tables")
-                return {mart.name: evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
+                return evolve_marts(connection, _DIALECT, marts, load, _DIALECT.tables(connection))
 
             columns = retry_locked(connection, subject, [mart.name for mart in marts], self._limit_s, change)
             with transaction(connection, self._limit_s):
@@ -143,7 +143,7 @@ class PostgresWarehouse(Warehouse):
                 # long. A mart selects by these two columns only; analyzing all columns would take as long as a mart.
                 names = [name for name in (MONTH, dataset.pickup) if name == MONTH or name in dataset.by_name]
                 connection.execute(f'ANALYZE "{rows_table(dataset.name, month)}" ({", ".join(names)})')
-                return {mart.name: fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+                return fill_marts(connection, _DIALECT, marts, load, columns)
 
         return self._run(subject, work)
 
