@@ -63,6 +63,7 @@ class DuckDBFile:
             "memory_limit": self.memory_limit,
             "threads": self.threads,
             "temp_directory": str(spill),
+            "enable_progress_bar": False,
             # Otherwise DuckDB downloads an extension to read another database's file.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
