@@ -345,9 +345,8 @@ def test_a_dropped_table_and_deleted_rows_are_reported_and_loaded_again(own: Fol
 
 
 def test_rows_are_not_counted_while_another_process_has_the_database(own: Folder) -> None:
-    assert own.pipeline("status").returncode == 0, (
-        "it keeps what the database says, for as long as its file is the same"
-    )
+    # A copied database has no copy of its ledger, which is read while it is open elsewhere; a load writes one.
+    assert own.pipeline("redo", "green", "2024-02", "--from", "load", "--yes").returncode == 0
     with duckdb.connect(str(own.database)):
         ended = own.pipeline("refresh", "green", "2024-01..2024-02", "--json")
     assert ended.returncode == 0, ended.stderr
