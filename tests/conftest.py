@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from forked import Forks
 
 from pipeline.sample import SampleSite
 
@@ -18,6 +20,8 @@ pytest.register_assert_rewrite("warehouse_contract")
 pytest_plugins = ["emulators", "cloud", "postgres", "browsers"]
 
 ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+_forks = Forks()
 
 # Tests start the commands thousands of times; without compiled modules each of them would compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -50,6 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+def pytest_unconfigure() -> None:
+    _forks.close()
+
+
 @pytest.fixture(scope="session")
 def shared_site() -> Iterator[SampleSite]:
     """A sample site of small months, without faults."""
@@ -80,13 +88,16 @@ class Folder:
     def database(self) -> Path:
         return self.path / "data" / "warehouse.duckdb"
 
+    def _environment(self) -> dict[str, str]:
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
+        return {**kept, "PIPELINE_SOURCE": self.source, "PIPELINE_RETRY_WAIT_S": "0.05", **self.environment}
+
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command of this environment; its processes form a group of their own."""
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
         return subprocess.Popen(
-            [str(Path(sys.executable).parent / command[0]), *command[1:]],
+            [str(BIN / command[0]), *command[1:]],
             cwd=self.path,
-            env={**kept, "PIPELINE_SOURCE": self.source, "PIPELINE_RETRY_WAIT_S": "0.05", **self.environment},
+            env=self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -94,7 +105,10 @@ class Folder:
         )
 
     def run(self, *command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command to its end; see forked.py."""
+        environment = self._environment()
+        if _forks.can_run(command, environment):
+            return _forks.run((str(BIN / command[0]), *command[1:]), self.path, environment, timeout_s)
         process = self.start(*command)
         out, err = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(command, process.returncode, out, err)
@@ -104,6 +118,11 @@ class Folder:
 
     def luigi(self, *arguments: str, local: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("luigi", "--module", "pipeline", *arguments, *(["--local-scheduler"] if local else []))
+
+    def copy(self, path: Path) -> Folder:
+        """A copy of the folder, for a test that changes something."""
+        shutil.copytree(self.path, path)
+        return Folder(path, self.source, {**self.environment})
 
     def files(self) -> list[str]:
         """Every file below data but logs, as paths relative to it, sorted; the database's own included."""

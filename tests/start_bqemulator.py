@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from bqemulator.cli import main
+from sqlglot.dialects.dialect import Dialect
 from sqlglot.expressions import core
 
 
@@ -36,8 +38,24 @@ def copy_notes(value: Any) -> Any:
     return value.copy() if type(value) is dict else copy.deepcopy(value)
 
 
+def remember_parsed() -> None:
+    """Parse each text once: the emulator parses each statement dozens of times. Its callers change what they get."""
+    parse = Dialect.parse
+
+    @lru_cache(maxsize=256)
+    def parsed(dialect: type[Dialect], sql: str) -> list[Any]:
+        return parse(dialect(), sql)
+
+    def parse_or_copy(self: Dialect, sql: str, **options: Any) -> list[Any]:
+        if options or self.settings:
+            return parse(self, sql, **options)
+        return [node and node.copy() for node in parsed(type(self), sql)]
+
+    Dialect.parse = parse_or_copy
+
+
 if __name__ == "__main__":
     offer_extension("spatial")
-    # The emulator parses each statement dozens of times, and copies its nodes each time.
     core.deepcopy = copy_notes
+    remember_parsed()
     main()

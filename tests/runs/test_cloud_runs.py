@@ -162,9 +162,9 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
     machines = [cloud.use(make_folder(tmp_path / f"machine-{number}", shared_site.url)) for number in (1, 2)]
     middle = cloud.use(make_folder(tmp_path / "luigid", ""))
     settings = (middle.path / "luigi.cfg").read_text()
-    # As in docs/google-cloud.md; with luigid's default of 60 s until a machine counts as dead, the test takes longer.
-    settings = settings.replace("retry_count = 1\n", "retry_count = 2\nworker_disconnect_delay = 8\n")
-    (middle.path / "luigi.cfg").write_text(settings)
+    # As in docs/luigid.cfg, but with a shorter delay. By default luigid looks for dead machines once a minute.
+    dead = "retry_count = 2\nworker_disconnect_delay = 8\nprune_on_get_work = true\n"
+    (middle.path / "luigi.cfg").write_text(settings.replace("retry_count = 1\n", dead))
     with running_luigid(middle) as luigid:
         command = ("luigi", "--module", "pipeline", "Backfill", "--datasets", "green", "--first", "2023-01")
         command += ("--last", "2023-06", "--workers", "2", *luigid.options)

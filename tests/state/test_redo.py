@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,34 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def module_site() -> Iterator[SampleSite]:
+    with SampleSite(rows=500) as site:
+        yield site
+
+
 @pytest.fixture
-def own(tmp_path: Path, site: SampleSite) -> Folder:
-    """A folder whose source is a site of its own, with two months of green."""
-    folder = make_folder(tmp_path / "work", site.url)
+def site(module_site: SampleSite) -> Iterator[SampleSite]:
+    """A site in which a test may inject faults and count requests."""
+    module_site.requests.clear()
+    yield module_site
+    module_site.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, module_site: SampleSite) -> Folder:
+    folder = make_folder(tmp_path_factory.mktemp("redo") / "work", module_site.url)
     ended = folder.pipeline("backfill", "green", "2024-01..2024-02")
     assert ended.returncode == 0, ended.stderr
-    site.requests.clear()
     return folder
+
+
+@pytest.fixture
+def own(filled: Folder, site: SampleSite, tmp_path: Path) -> Folder:
+    """A folder whose source is that site, with two months of green."""
+    own = filled.copy(tmp_path / "work")
+    site.requests.clear()
+    return own
 
 
 def seen(folder: Folder) -> dict[str, Any]:
