@@ -63,13 +63,14 @@ class DuckDBFile:
             "memory_limit": self.memory_limit,
             "threads": self.threads,
             "temp_directory": str(spill),
-            "enable_progress_bar": False,
             # Otherwise DuckDB downloads an extension to read another database's file.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
         try:
             with _IN_TURN, closing(self._connect(subject, read_only, config)) as connection:
+                # On by default where Python runs no file, as in a notebook.
+                connection.execute("SET enable_progress_bar = false")
                 yield connection
         except duckdb.Error as error:
             raise WarehouseError(f"{subject}: {self.path}: {error}") from error
