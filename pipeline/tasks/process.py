@@ -70,12 +70,14 @@ class TaskProcessContext:
         raise KeyboardInterrupt
 
 
-class StepProcess(ContextManagedTaskProcess):  # type: ignore[misc]  # Luigi has no types.
+class StepProcess(ContextManagedTaskProcess):
     """Runs a step in an idle process, or else in a new one.
 
     To fork a process takes about 45 ms of CPU time, most of it for what a process does the first time: it copies
     memory pages and starts the threads of DuckDB and Arrow. That is more than a step of a small month.
     """
+
+    _popen: Any
 
     def __init__(self, idle: list[StepProcess], *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
