@@ -11,6 +11,7 @@ from tornado.web import RequestHandler
 from pipeline.board.grid import Answer
 from pipeline.errors import UsageError, cut
 from pipeline.months import parse_period
+from pipeline.runs.workers import default_workers
 
 ACTIONS = ("backfill", "redo", "refresh", "latest")
 MOST_WORKERS = 16
@@ -32,7 +33,7 @@ class Form:
         self.datasets = list(dict.fromkeys(self.all_datasets[:-1] if "all" in chosen else chosen))
         self.period, self.step = handler.get_argument("period", ""), handler.get_argument("step", "")
         self.through = handler.get_argument("through", self.all_steps[-1])
-        self.workers = handler.get_argument("workers", "2")
+        self.workers = handler.get_argument("workers", str(default_workers()))
 
     def problems(self) -> list[str]:
         """All that is invalid, for its user."""
@@ -72,7 +73,7 @@ class Form:
             "latest": [],
         }[self.action]
         period = [self.period] if self.period and self.action != "latest" else []
-        workers = ["--workers", self.workers] if self.workers != "2" else []
+        workers = ["--workers", self.workers] if self.workers != str(default_workers()) else []
         return [self.action, *self.datasets, *period, *options, *workers]
 
     def question(self) -> tuple[str, dict[str, Any]] | None:

@@ -27,7 +27,7 @@ import requests
 from luigi.configuration import get_config
 from rich.text import Text
 
-from pipeline.cli.options import as_json, settings_given, settings_options
+from pipeline.cli.options import as_json, settings_given, settings_options, workers_option
 from pipeline.cli.output import print_json, print_text
 from pipeline.datasets import DATASETS
 from pipeline.disk import nearest_folder
@@ -35,6 +35,7 @@ from pipeline.errors import PipelineError, SourceError, redact, visible
 from pipeline.months import add_months, format_month, month_range, parse_month
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.runner import configured_scheduler, luigid_resources
+from pipeline.runs.workers import usable_cpus
 from pipeline.settings import Settings, read_settings
 from pipeline.state.plan import bytes_of_missing
 from pipeline.tasks.logs import problem
@@ -61,7 +62,7 @@ _COPY = "copy the project's luigi.cfg into your working folder"
 
 @click.command()
 @settings_options
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="For how many processes.")
+@workers_option
 @click.option("--scheduler", metavar="URL", help="The luigid to check.  [default: that of luigi.cfg]")
 @click.option("--offline", is_flag=True, help="Do not ask the source.")
 @as_json
@@ -200,7 +201,7 @@ def _luigi_options() -> Iterator[Answer]:
 
 
 def _machine(workers: int) -> Iterator[Answer]:
-    cpus, needs = os.cpu_count() or 1, f"a worker takes up to {size(_WORKER_BYTES)} of memory"
+    cpus, needs = usable_cpus(), f"a worker takes up to {size(_WORKER_BYTES)} of memory"
     message = f"{counted(workers, 'worker')} on {counted(cpus, 'CPU')}; {needs}"
     many = f"{message}, and more than two for each CPU do not help"
     yield ("ok", message, "") if workers <= 2 * cpus else ("warning", many, f"use --workers {2 * cpus}")

@@ -21,7 +21,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from pipeline.cli.options import as_json, selection, with_settings, workers_option
+from pipeline.cli.options import Workers, as_json, selection, with_settings
 from pipeline.cli.output import numbers, print_json, print_line, print_section, whole
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError, visible
@@ -51,7 +51,7 @@ _COMPLETION = {
 @click.command()
 @click.argument("kinds", nargs=-1, metavar="[KIND]...", type=click.Choice(_KINDS))
 @click.option("--datasets", default="all", show_default=True, help="Datasets separated by commas, or all.")
-@workers_option
+@click.option("--workers", default=2, show_default=True, type=Workers(), help="Number of processes.")
 @click.option("--scheduler", metavar="URL", help="Address of a luigid.  [default: that of luigi.cfg, or none]")
 def schedule(kinds: tuple[str, ...], datasets: str, workers: int, scheduler: str | None) -> None:
     """Print a daily job that brings the latest months.

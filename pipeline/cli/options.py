@@ -13,6 +13,7 @@ import click
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError
+from pipeline.runs.workers import default_workers
 from pipeline.settings import DEMO, FIELDS, RunContext, adopt, adopt_context, resolve
 from pipeline.tasks.base import log
 
@@ -23,8 +24,33 @@ _OPTIONS = {name: row for name, row in FIELDS.items() if row.option}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of a table.")
 as_events = click.option("--json", "as_json", is_flag=True, help="Print events to standard output, one per line.")
+
+
+class Workers(click.IntRange):
+    """A number of processes, or auto."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(1, 64)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; auto is one for each CPU and each GB of memory, at most four."""
+        if value == "auto":
+            return default_workers()
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r}: allowed are auto, and whole numbers from {self.min} to {self.max}", param, ctx)
+
+
 workers_option = click.option(
-    "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
+    "--workers",
+    default="auto",
+    show_default=True,
+    metavar="NUMBER",
+    type=Workers(),
+    help="Number of processes; auto is one for each CPU and each GB of memory, at most four.",
 )
 
 

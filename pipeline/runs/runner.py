@@ -12,7 +12,7 @@ import luigi
 import requests
 from luigi.configuration import get_config
 from luigi.rpc import RemoteScheduler, RPCError
-from luigi.worker import Worker
+from luigi.worker import TaskStatusReporter, Worker
 
 from pipeline.errors import NotPublished, PipelineError, UsageError, redact
 from pipeline.lake.planning import work_was_done
@@ -23,6 +23,7 @@ from pipeline.runs.stopping import stoppable
 from pipeline.settings import current_settings, run_context
 from pipeline.tasks.base import Step
 from pipeline.tasks.messages import step_error
+from pipeline.tasks.process import StepProcess
 
 _FAILED = ("FAILED", "DISABLED")
 _RETRY_S = 1.0
@@ -228,9 +229,34 @@ class _Luigid(RemoteScheduler):
 
 
 class _Worker(Worker):
-    """Luigi's worker, with a tick whenever it waits for a step."""
+    """Luigi's worker, with a tick whenever it waits for a step, and with processes that can run several steps."""
 
     factory: _Factory
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._idle: list[StepProcess] = []
+
+    def __exit__(self, *error: Any) -> bool:
+        for process in self._idle:
+            process.dismiss()
+        return bool(super().__exit__(*error))
+
+    def _create_task_process(self, task: Any) -> StepProcess:
+        config = self._config
+        return StepProcess(
+            self._idle,
+            config.task_process_context,
+            task,
+            self._id,
+            self._task_result_queue,
+            TaskStatusReporter(self._scheduler, task.task_id, self._id, None),
+            use_multiprocessing=config.force_multiprocessing or self.worker_processes > 1,
+            worker_timeout=config.timeout,
+            check_unfulfilled_deps=config.check_unfulfilled_deps,
+            check_complete_on_run=config.check_complete_on_run,
+            task_completion_cache=self._task_completion_cache,
+        )
 
     def _handle_next_task(self) -> None:
         super()._handle_next_task()
@@ -242,6 +268,8 @@ class _Worker(Worker):
             self.factory.failures[named["task_id"]] = named.get("expl")
         elif named.get("status") == "DONE":
             self.factory.done.add(named["task_id"])
+        if process := self._running_tasks.get(named["task_id"]):
+            self._idle.append(process)
         super()._add_task(*arguments, **named)
         failed = self.factory.fail_fast and named.get("status") == "FAILED"
         if failed and not isinstance(step_error("", named.get("expl")), NotPublished):
