@@ -10,6 +10,7 @@ import glob
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -58,8 +59,11 @@ class DuckDBDialect(Dialect):
 
     def tables(self, connection: Any) -> dict[str, Table]:
         """From `duckdb_tables()` and `duckdb_columns()`."""
+        return self._relations(connection, "table")
+
+    def _relations(self, connection: Any, kind: str) -> dict[str, Table]:
         where = "WHERE NOT internal AND schema_name = 'main'"
-        comments = connection.execute(f"SELECT table_name, comment FROM duckdb_tables() {where}").fetchall()
+        comments = connection.execute(f"SELECT {kind}_name, comment FROM duckdb_{kind}s() {where}").fetchall()
         columns: dict[str, dict[str, TableColumn]] = {}
         for table, column, type_, nullable, comment in connection.execute(
             "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() "
@@ -67,6 +71,15 @@ class DuckDBDialect(Dialect):
         ).fetchall():
             columns.setdefault(table, {})[column] = TableColumn(type_, not nullable, comment or "")
         return {name: Table(comment or "", columns[name]) for name, comment in comments}
+
+    def dataset_changes(self, connection: Any, dataset: Dataset, existing: Table | None) -> list[str]:
+        """As for every engine, unless this database has views instead of the tables."""
+        if existing is None and self.comments(connection, [dataset.name]):
+            raise WarehouseError(
+                f"{dataset.name} is a view in this database; if it was made with ?tables=views, add that to "
+                f"[pipeline] warehouse; otherwise rename the view, or {self.elsewhere(connection)}"
+            )
+        return super().dataset_changes(connection, dataset, existing)
 
     def comments(self, connection: Any, names: list[str]) -> dict[str, str]:
         """From `duckdb_views()` and `duckdb_tables()`; names differ in more than case."""
@@ -85,11 +98,12 @@ class DuckDBDialect(Dialect):
         return {name: type_ for name, type_, *_ in connection.execute(f"DESCRIBE {select}").fetchall()}
 
 
-_DIALECT = DuckDBDialect()
-
-
 class DuckDBWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
+
+    _dialect = DuckDBDialect()
+    #: The settings of a query that allow it to read files.
+    _allowed: tuple[str, ...] = ()
 
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
         self._file = file
@@ -103,12 +117,12 @@ class DuckDBWarehouse(Warehouse):
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
                 remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
-                existing = _DIALECT.tables(connection)[dataset.name]
-                schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), existing, remedy)
+                existing = self._dialect.tables(connection)[dataset.name]
+                schema.validate_types(dataset.name, schema.table_of(self._dialect, dataset), existing, remedy)
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 if month or previous is None or previous.fingerprint != file.fingerprint:
-                    schema.drop_marts(connection, _DIALECT, dataset.name, month)
+                    schema.drop_marts(connection, self._dialect, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 schema.forget_load(connection, dataset.name, month)
                 rows = insert_rows(connection, dataset.name, month, path)
@@ -121,7 +135,7 @@ class DuckDBWarehouse(Warehouse):
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
             with self._writing(label(dataset.name, month)) as (connection, _):
-                schema.drop_marts(connection, _DIALECT, dataset.name, month)
+                schema.drop_marts(connection, self._dialect, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 schema.forget_load(connection, dataset.name, month)
 
@@ -129,7 +143,7 @@ class DuckDBWarehouse(Warehouse):
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
             with self._writing(label(dataset.name, month)) as (connection, _):
-                schema.drop_marts(connection, _DIALECT, dataset.name, month)
+                schema.drop_marts(connection, self._dialect, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
@@ -139,8 +153,10 @@ class DuckDBWarehouse(Warehouse):
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            columns = {mart.name: schema.evolve_mart(connection, _DIALECT, mart, load) for mart in marts}
-            return {mart.name: schema.fill_mart(connection, _DIALECT, mart, load, columns[mart.name]) for mart in marts}
+            columns = {mart.name: schema.evolve_mart(connection, self._dialect, mart, load) for mart in marts}
+            return {
+                mart.name: schema.fill_mart(connection, self._dialect, mart, load, columns[mart.name]) for mart in marts
+            }
 
     def ledger(self) -> Ledger:
         """From memory if the files are unchanged, from the database, or from its copy."""
@@ -153,13 +169,13 @@ class DuckDBWarehouse(Warehouse):
                 return _KNOWN[path][1]
             try:
                 with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
-                    ledger = _read_ledger(connection)
+                    ledger = self._read_ledger(connection)
                     # No process can write while the file is open for reading.
                     files = signature(path)
             except Locked:
-                copy = read_copy(path)
-                if copy is not None:
-                    return copy
+                copied = read_copy(path)
+                if copied is not None:
+                    return copied
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(0.02)
@@ -170,14 +186,15 @@ class DuckDBWarehouse(Warehouse):
 
     def changed_rows(self, dataset: Dataset) -> dict[date | None, str]:
         """As for every engine; raises Locked at once while another process has the file."""
-        impatient = DuckDBWarehouse(replace(self._file, lock_timeout_s=0), self._datasets, self._zones)
+        impatient = copy(self)
+        impatient._file = replace(self._file, lock_timeout_s=0)
         return super(DuckDBWarehouse, impatient).changed_rows(dataset)
 
     def validate_shared(self) -> list[str]:
         """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
-            schema.missing(connection, _DIALECT, self._datasets.values(), self._zones)
-            return schema.foreign_views(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.missing(connection, self._dialect, self._datasets.values(), self._zones)
+            return schema.foreign_views(connection, self._dialect, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Run it without access to other files or the network; waits while another process writes."""
@@ -186,7 +203,7 @@ class DuckDBWarehouse(Warehouse):
         if not self._file.path.exists():
             raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
         with self._file.opened("query", read_only=True) as connection:
-            for setting in _QUERY_SETTINGS:
+            for setting in (*self._allowed, *_QUERY_SETTINGS):
                 connection.execute(f"SET {setting}")
             explain, statement = split_explain(sql)
             _validate_reading(connection, statement)
@@ -200,31 +217,39 @@ class DuckDBWarehouse(Warehouse):
         import duckdb
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.evolve(connection, self._dialect, self._datasets.values(), self._zones)
 
         self._file.make(subject, fill)
         with ExitStack() as stack:
             connection = stack.enter_context(self._file.opened(subject))
-            self._file.sweep()
             connection.begin()
             fill(connection)
             connection.commit()
-            before = _read_ledger(connection)
-            copy = stack.enter_context(closing(CopyOfLoads(self._file.path)))
-            copy.publish(before)
+            before = self._read_ledger(connection)
+            self._sweep(before)
+            published = stack.enter_context(closing(CopyOfLoads(self._file.path)))
+            published.publish(before)
             connection.begin()
             yield connection, before
-            after = _read_ledger(connection)
+            after = self._read_ledger(connection)
             remaining = unchanged(before, after)
             if remaining != before:
-                copy.publish(remaining)
+                published.publish(remaining)
             connection.commit()
             # Errors from here on must not fail a committed load: the next open makes the checkpoint, and an older copy
             # only claims less. Closing without a checkpoint would change the file after its signature was taken.
             with suppress(duckdb.Error):
                 connection.execute("CHECKPOINT")
             with suppress(OSError):
-                copy.publish(after)
+                published.publish(after)
+                self._sweep(after)
+
+    def _read_ledger(self, connection: duckdb.DuckDBPyConnection) -> Ledger:
+        return schema.read_ledger(connection, set(self._dialect.tables(connection)))
+
+    def _sweep(self, ledger: Ledger) -> None:
+        """Delete what killed processes left behind; called while this process alone has the database."""
+        self._file.sweep()
 
 
 def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
@@ -246,10 +271,6 @@ def _is_settled(files: Signature) -> bool:
     """Whether a further change of the files would give them other times."""
     newest = max(file[2] for file in files if file)
     return time.time_ns() - newest > (_FINE_CLOCK_NS if newest % 1_000_000 else _COARSE_CLOCK_NS)
-
-
-def _read_ledger(connection: duckdb.DuckDBPyConnection) -> Ledger:
-    return schema.read_ledger(connection, set(_DIALECT.tables(connection)))
 
 
 def _validate_reading(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
