@@ -199,14 +199,19 @@ def test_any_program_reads_the_views_from_any_folder(
     assert comments["month"].startswith("Month of the TLC file")
 
 
-def test_a_database_that_was_moved_with_its_files_works_after_the_next_load(path: Path, tmp_path: Path) -> None:
-    open_warehouse(f"duckdb:///{path}?tables=views").replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+def test_a_database_that_was_moved_reads_the_files_that_moved_with_it_after_the_remedy(
+    url: str, path: Path, folder: Folder, tmp_path: Path
+) -> None:
+    folder.environment["PIPELINE_WAREHOUSE"] = url
+    assert folder.pipeline("backfill", "green", "2024-01").returncode == 0
     path.parent.replace(tmp_path / "it's [moved]")
-    moved = open_warehouse(f"duckdb:///{tmp_path}/it's [moved]/trips.duckdb?tables=views")
-    with pytest.raises(WarehouseError, match="No files found"):
-        moved.query("SELECT * FROM green")
-    moved.replace(ZONES, None, zones(tmp_path))
-    assert totals(moved) == [(JAN, 1.0)]
+    url = f"duckdb:///{tmp_path}/it's [moved]/trips.duckdb?tables=views"
+    with pytest.raises(WarehouseError, match="green: .* moved; run pipeline redo zones --from load"):
+        open_warehouse(url).query("SELECT * FROM green")
+    folder.environment["PIPELINE_WAREHOUSE"] = url
+    ended = folder.pipeline("redo", "zones", "--from", "load", "--yes")
+    assert ended.returncode == 0, ended.stderr
+    assert len(totals(open_warehouse(url))) == open_warehouse(url).loads(GREEN)[JAN].rows
 
 
 def test_a_file_that_is_gone_is_found_by_refresh_and_loaded_again_by_redo(url: str, folder: Folder) -> None:

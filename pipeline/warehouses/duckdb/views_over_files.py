@@ -92,7 +92,6 @@ class ViewsWarehouse(DuckDBWarehouse):
         super().__init__(file, datasets, zones)
         self._folder = file.path.with_name(f"{file.path.name}.files")
         self._dialect = ViewsDialect(self._folder, datasets)
-        self._allowed = (f"allowed_directories = [{schema.literal(str(self._folder))}]",)
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Keep the file, then record it and replace the view in one transaction."""
@@ -139,6 +138,21 @@ class ViewsWarehouse(DuckDBWarehouse):
         existing = self._dialect.tables(connection)[dataset.name]
         for statement in self._dialect.dataset_changes(connection, dataset, existing):
             connection.execute(statement)
+
+    def _allow_files(self, connection: Any) -> None:
+        # DuckDB compares both the path and the pattern.
+        path, pattern = schema.literal(f"{self._folder}/"), schema.literal(glob.escape(f"{self._folder}/"))
+        moved = connection.execute(
+            "SELECT view_name FROM duckdb_views() WHERE list_contains($1, view_name) "
+            "AND contains(sql, 'read_parquet') AND NOT contains(sql, $2)",
+            [list(self._datasets), pattern.removesuffix("'")],
+        ).fetchall()
+        if moved:
+            raise WarehouseError(
+                f"{', '.join(name for (name,) in moved)}: the files of the views are in another folder than before, "
+                "since the database was moved; run pipeline redo zones --from load, which corrects the views"
+            )
+        connection.execute(f"SET allowed_directories = [{path}, {pattern}]")
 
     def _sweep(self, ledger: Ledger) -> None:
         super()._sweep(ledger)

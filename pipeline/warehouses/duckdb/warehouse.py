@@ -102,8 +102,6 @@ class DuckDBWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
 
     _dialect = DuckDBDialect()
-    #: The settings of a query that allow it to read files.
-    _allowed: tuple[str, ...] = ()
 
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
         self._file = file
@@ -203,7 +201,8 @@ class DuckDBWarehouse(Warehouse):
         if not self._file.path.exists():
             raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
         with self._file.opened("query", read_only=True) as connection:
-            for setting in (*self._allowed, *_QUERY_SETTINGS):
+            self._allow_files(connection)
+            for setting in _QUERY_SETTINGS:
                 connection.execute(f"SET {setting}")
             explain, statement = split_explain(sql)
             _validate_reading(connection, statement)
@@ -246,6 +245,9 @@ class DuckDBWarehouse(Warehouse):
 
     def _read_ledger(self, connection: duckdb.DuckDBPyConnection) -> Ledger:
         return schema.read_ledger(connection, set(self._dialect.tables(connection)))
+
+    def _allow_files(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let a query read the files that the datasets are in; here there are none."""
 
     def _sweep(self, ledger: Ledger) -> None:
         """Delete what killed processes left behind; called while this process alone has the database."""
