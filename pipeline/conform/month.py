@@ -37,12 +37,13 @@ def conform_file(
     source_sha256: str | None = None,
     progress: Callable[[float, int], None] | None = None,
     threads: int | None = None,
+    also: Callable[[pa.RecordBatch], None] | None = None,
 ) -> Measures:
     """Write the raw file's rows to `draft` in the dataset's schema, and return what was measured.
 
     `month` is None for the zones. `source_sha256` is that of the raw file, if it is known already. `progress` gets a
-    fraction from 0 to 1 and the rows so far. `threads` limits Arrow's threads. An old draft is overwritten; after an
-    error no draft is left.
+    fraction from 0 to 1 and the rows so far. `threads` limits Arrow's threads. `also` gets each batch that is
+    written. An old draft is overwritten; after an error no draft is left.
 
     Raises:
         SourceError: the raw file is damaged, or not of the format that its name says.
@@ -71,7 +72,7 @@ def conform_file(
             types_in_source=layout.types,
         )
         batches = source.batches(layout.positions, use_threads=threads is None or threads > 1)
-        _convert(batches, draft, layout, measures, progress or (lambda *_: None))
+        _convert(batches, draft, layout, measures, progress, also)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -81,7 +82,12 @@ def conform_file(
 
 
 def _convert(
-    batches: Batches, draft: Path, layout: Layout, measures: Measures, progress: Callable[[float, int], None]
+    batches: Batches,
+    draft: Path,
+    layout: Layout,
+    measures: Measures,
+    progress: Callable[[float, int], None] | None,
+    also: Callable[[pa.RecordBatch], None] | None,
 ) -> None:
     """Convert, measure and write batch by batch; after a value that does not fit, only measure."""
     profiler = Profiler(measures, layout.dataset)
@@ -93,9 +99,12 @@ def _convert(
             wrong = sum(problem.rows for problem in layout.problems)
             if not wrong:
                 writer.write(batch)
+                if also:
+                    also(batch)
             elif wrong >= _ENOUGH_PROBLEMS:
                 break
-            progress(fraction, measures.rows)
+            if progress:
+                progress(fraction, measures.rows)
         _validate_values(layout, measures)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.conform.constants import constant, constants
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.rules import LARGEST_NUMBER
 from pipeline.months import add_months
@@ -64,7 +65,7 @@ class Profiler:
     def __init__(self, measures: Measures, dataset: Dataset) -> None:
         self._measures, self._dataset = measures, dataset
         self._codes = {
-            column.name: pa.array(list(column.codes), column.arrow_type) for column in dataset.columns if column.codes
+            column.name: constants(list(column.codes), column.arrow_type) for column in dataset.columns if column.codes
         }
         self._zones = [name for name in dataset.zone_columns if name in dataset.by_name]
         counted = {
@@ -145,6 +146,7 @@ def _outside(batch: pa.RecordBatch, ranges: _Ranges, name: str, low: Any, high: 
     smallest, largest = ranges.get(name, (low, high))
     if smallest >= low and largest <= high:
         return None
+    low, high = (constant(limit, batch[name].type) for limit in (low, high))
     return pc.or_(pc.less(batch[name], low), pc.greater(batch[name], high))
 
 

@@ -38,7 +38,7 @@ class TripsWriter:
             # Times hardly repeat: dictionaries make them larger. Every reader knows plain values.
             repeating = [field.name for field in schema if not pa.types.is_timestamp(field.type)]
             self._writer = pq.ParquetWriter(
-                self._sink, schema, compression="zstd", compression_level=3, use_dictionary=repeating
+                self._sink, schema, compression="zstd", compression_level=1, use_dictionary=repeating
             )
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
 

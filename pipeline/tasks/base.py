@@ -88,6 +88,8 @@ class Step(WithSettings, luigi.Task):
     dataset: str = DatasetParameter(description="which of TLC's datasets")
     #: Its message until it reports progress.
     doing = "starting"
+    #: Whether the month's load follows in this process's plan, so that conforming may also load the rows.
+    load_follows = False
     #: Its row in the table of steps; a subclass with another name leaves the same.
     row = ""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
-from pipeline.conform.check import check, checks_document, enforce
+from pipeline.conform.check import Finding, check, checks_document, enforce
 from pipeline.conform.month import conform_file, provenance
+from pipeline.conform.profile import Measures
 from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY, WARNINGS_KEY
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
+from pipeline.places import warehouse_of
 from pipeline.settings import current_settings, run_context, suggested_command
 from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
@@ -19,6 +22,7 @@ from pipeline.state.inventory import sidecar_of
 from pipeline.tasks.base import OfZones, Step
 from pipeline.units import counted, size
 from pipeline.version import __version__
+from pipeline.warehouses.base import LoadAhead
 
 
 class Download(Step):
@@ -60,6 +64,22 @@ class Conform(Step):
     resources = {"cpu": 1}  # noqa: RUF012
 
     def run(self) -> None:
+        """Publish the month, and finish its load if that could begin."""
+        with self._load_ahead() as ahead:
+            measures, findings = self._publish(ahead)
+            if ahead:
+                ahead.finish(self.store.entry(self.files("conform")["trips"]))
+        rules = [finding.rule.replace("_", " ") for finding in findings]
+        warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
+        self.done(f"{counted(measures.rows, 'row')}{warnings}", rows=measures.rows, warnings=rules)
+
+    def _load_ahead(self) -> AbstractContextManager[LoadAhead | None]:
+        if not (self.load_follows and self.month):
+            return nullcontext()
+        ahead = warehouse_of(current_settings()).load_ahead(self.spec, self.month)
+        return closing(ahead) if ahead else nullcontext()
+
+    def _publish(self, ahead: LoadAhead | None) -> tuple[Measures, list[Finding]]:
         """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
         keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
         raw_key = self.files("download")["raw"]
@@ -73,6 +93,7 @@ class Conform(Step):
                 source_sha256=sidecar.sha256,
                 progress=lambda fraction, rows: self.progress(fraction, counted(rows, "row"), rows=rows),
                 threads=max(1, (os.cpu_count() or 1) // run_context().workers),
+                also=ahead.add if ahead else None,
             )
             findings = check(self.spec, self.month, measures)
             metadata |= provenance(measures)
@@ -81,9 +102,7 @@ class Conform(Step):
                 document = checks_document(measures, findings)
                 text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             enforce(self.spec, self.month, findings)
-        rules = [finding.rule.replace("_", " ") for finding in findings]
-        warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
-        self.done(f"{counted(measures.rows, 'row')}{warnings}", rows=measures.rows, warnings=rules)
+        return measures, findings
 
     def _valid_sidecar(self, key: str, raw: Path) -> Sidecar:
         """The sidecar of the raw file, after comparing them."""

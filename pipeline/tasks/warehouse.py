@@ -31,10 +31,20 @@ class _WarehouseStep(Step):
 class Load(_WarehouseStep):
     """The month's rows in the dataset's table, exactly those of its trips file."""
 
+    def requires(self) -> luigi.Task | list[luigi.Task]:
+        """The conformed month, which is loaded on the way if the warehouse can do that."""
+        conform = super().requires()
+        if isinstance(conform, Step):
+            conform.load_follows = True
+        return conform
+
     def run(self) -> None:
-        """Replace the month."""
-        trips = self.store.entry(self.files("conform")["trips"])
-        rows = warehouse_of(current_settings()).replace(self.spec, self.month, trips)
+        """Replace the month, unless it was loaded while it was conformed."""
+        warehouse = warehouse_of(current_settings())
+        if warehouse.loads_ahead and self.complete():
+            rows = warehouse.loads(self.spec)[self.month].rows
+        else:
+            rows = warehouse.replace(self.spec, self.month, self.store.entry(self.files("conform")["trips"]))
         self.done(counted(rows, "row") if self.month else f"{rows:,} zones", rows=rows if self.month else 0)
 
 

@@ -22,7 +22,7 @@ from datetime import date, datetime
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
 
 from pipeline.datasets.base import Dataset
 from pipeline.errors import UsageError, WarehouseError
@@ -55,6 +55,22 @@ class StoredFile(Protocol):
 
     def open_local(self) -> AbstractContextManager[Path]:
         """A local path with the whole file, valid inside the block."""
+
+
+class LoadAhead(Protocol):
+    """A load that gets the month's rows while they are conformed, as an optimisation.
+
+    Whatever fails in it is left to the load step; no method raises an error of the warehouse.
+    """
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Insert the rows of one batch, which has the dataset's schema."""
+
+    def finish(self, file: StoredFile) -> None:
+        """Commit, now that the file with all these rows is published: the same rows and record as after `replace`."""
+
+    def close(self) -> None:
+        """Release the warehouse; without `finish`, it is unchanged."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +169,9 @@ class Ledger:
 class Warehouse(Protocol):
     """What every engine implements. Connections are opened inside a call and never kept between calls."""
 
+    #: Whether `load_ahead` may return a load.
+    loads_ahead: ClassVar[bool] = False
+
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Replace the month's rows by those of the file and write its record; returns the number of rows.
 
@@ -162,6 +181,10 @@ class Warehouse(Protocol):
             WarehouseError: the file is of another dataset or month, does not fit the table, or has a zone number
                 twice (which would duplicate trips in the view `trips`).
         """
+
+    def load_ahead(self, dataset: Dataset, month: date) -> LoadAhead | None:
+        """Begin a load of rows that are being conformed; None if the engine does not support it."""
+        return None
 
     def ledger(self) -> Ledger:
         """The records that count, read with one query; a month that is being committed now may be missing."""

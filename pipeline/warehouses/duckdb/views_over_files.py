@@ -86,6 +86,8 @@ class ViewsDialect(DuckDBDialect):
 class ViewsWarehouse(DuckDBWarehouse):
     """See `pipeline.warehouses.base.Warehouse`."""
 
+    #: Rows cannot be loaded before their file is there.
+    loads_ahead = False
     _dialect: ViewsDialect
 
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
@@ -111,6 +113,9 @@ class ViewsWarehouse(DuckDBWarehouse):
                 self._renew(connection, dataset)
                 _validate_rows(connection, dataset, month, load_file.rows, str(path))
         return load_file.rows
+
+    def load_ahead(self, dataset: Dataset, month: date) -> None:
+        """Not supported: a load takes less time than a load ahead would save."""
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete marts and records and replace the view in one transaction."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME
 from pipeline.errors import WarehouseError
 from pipeline.months import label
 from pipeline.warehouses import schema
-from pipeline.warehouses.base import Ledger, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
+from pipeline.warehouses.base import Ledger, LoadAhead, Locked, Mart, StoredFile, Warehouse, query_error, split_explain
+from pipeline.warehouses.duckdb.ahead import ThreadedLoad
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads, Signature, read_copy, signature, unchanged
 from pipeline.warehouses.duckdb.file import DuckDBFile
-from pipeline.warehouses.load_file import inspect, validate_marts
+from pipeline.warehouses.load_file import LoadFile, inspect, validate_marts
 from pipeline.warehouses.schema import Dialect, Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 
@@ -101,6 +103,7 @@ class DuckDBDialect(Dialect):
 class DuckDBWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
 
+    loads_ahead = True
     _dialect = DuckDBDialect()
 
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
@@ -110,24 +113,37 @@ class DuckDBWarehouse(Warehouse):
 
     def replace(self, dataset: Dataset, month: date | None, file: StoredFile) -> int:
         """Delete, insert and record in one transaction."""
-        subject = label(dataset.name, month)
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
-            with self._writing(subject) as (connection, before):
-                remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
-                existing = self._dialect.tables(connection)[dataset.name]
-                schema.validate_types(dataset.name, schema.table_of(self._dialect, dataset), existing, remedy)
+            with self._writing(label(dataset.name, month)) as (connection, before):
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
-                if month or previous is None or previous.fingerprint != file.fingerprint:
-                    schema.drop_marts(connection, self._dialect, dataset.name, month)
-                drop_rows(connection, dataset.name, month)
-                schema.forget_load(connection, dataset.name, month)
+                changed = month or previous is None or previous.fingerprint != file.fingerprint
+                self._clear(connection, dataset, month, marts=bool(changed))
                 rows = insert_rows(connection, dataset.name, month, path)
-                if rows != load_file.rows:
-                    raise WarehouseError(f"{subject}: loaded {rows} rows, but {path} has {load_file.rows}")
-                schema.record_load(connection, dataset.name, month, load_file, file.fingerprint)
+                _record(connection, dataset, month, rows, load_file, file)
         return rows
+
+    def load_ahead(self, dataset: Dataset, month: date) -> LoadAhead | None:
+        """In a thread, which gives up at once if another process has the file open."""
+        impatient = copy(self)
+        impatient._file = replace(self._file, lock_timeout_s=0)
+        return ThreadedLoad(partial(impatient._load_batches, dataset, month))
+
+    def _load_batches(
+        self, dataset: Dataset, month: date, batches: Iterator[pa.RecordBatch], published: Callable[[], StoredFile]
+    ) -> None:
+        import pyarrow as pa
+
+        with self._writing(label(dataset.name, month)) as (connection, _):
+            self._clear(connection, dataset, month)
+            connection.register("batches", pa.RecordBatchReader.from_batches(dataset.schema, batches))
+            rows = _insert(connection, dataset.name, month, "batches")
+            connection.unregister("batches")
+            file = published()
+            with file.open() as stream:
+                load_file = inspect(stream, dataset, month, where=file.uri)
+            _record(connection, dataset, month, rows, load_file, file)
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete rows, marts and records in one transaction."""
@@ -243,6 +259,16 @@ class DuckDBWarehouse(Warehouse):
                 published.publish(after)
                 self._sweep(after)
 
+    def _clear(self, connection: Any, dataset: Dataset, month: date | None, *, marts: bool = True) -> None:
+        """Delete the month's rows, record and marts, after comparing the table's types with the declared ones."""
+        remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
+        existing = self._dialect.tables(connection)[dataset.name]
+        schema.validate_types(dataset.name, schema.table_of(self._dialect, dataset), existing, remedy)
+        if marts:
+            schema.drop_marts(connection, self._dialect, dataset.name, month)
+        drop_rows(connection, dataset.name, month)
+        schema.forget_load(connection, dataset.name, month)
+
     def _read_ledger(self, connection: duckdb.DuckDBPyConnection) -> Ledger:
         return schema.read_ledger(connection, set(self._dialect.tables(connection)))
 
@@ -256,11 +282,23 @@ class DuckDBWarehouse(Warehouse):
 
 def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
     """Insert the file's rows by column name, with nulls for missing columns; returns their number."""
-    added = f", DATE '{month.isoformat()}' AS {MONTH}" if month else ""
     # Otherwise DuckDB takes the month=… in the path for a column of the file.
-    source = f"SELECT *{added} FROM read_parquet(?, hive_partitioning = false)"
-    result = connection.execute(f'INSERT INTO "{table}" BY NAME {source}', [glob.escape(str(path))])
+    return _insert(connection, table, month, "read_parquet(?, hive_partitioning = false)", [glob.escape(str(path))])
+
+
+def _insert(connection: Any, table: str, month: date | None, source: str, values: Sequence[str] = ()) -> int:
+    added = f", DATE '{month.isoformat()}' AS {MONTH}" if month else ""
+    result = connection.execute(f'INSERT INTO "{table}" BY NAME SELECT *{added} FROM {source}', values)
     return int(result.fetchone()[0])
+
+
+def _record(
+    connection: Any, dataset: Dataset, month: date | None, rows: int, load_file: LoadFile, file: StoredFile
+) -> None:
+    if rows != load_file.rows:
+        subject = label(dataset.name, month)
+        raise WarehouseError(f"{subject}: loaded {rows} rows, but {file.uri} has {load_file.rows}")
+    schema.record_load(connection, dataset.name, month, load_file, file.fingerprint)
 
 
 def drop_rows(connection: Any, table: str, month: date | None) -> None:
