@@ -115,7 +115,7 @@ class ViewsWarehouse(DuckDBWarehouse):
         return load_file.rows
 
     def load_ahead(self, dataset: Dataset, month: date) -> None:
-        """Not supported: a load takes less time than a load ahead would save."""
+        """Not supported, since the view needs the published file."""
 
     def forget(self, dataset: Dataset, month: date | None) -> None:
         """Delete marts and records and replace the view in one transaction."""
