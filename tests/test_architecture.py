@@ -32,7 +32,8 @@ ARROWS = """
 
     cli         board runs report state tasks conform places settings datasets lake marts source warehouses
     cli         sample.process
-    board       runs report state tasks.logs tasks.luigi_options places settings datasets lake marts source.retries
+    board       runs report state tasks.logs tasks.luigi_options tasks.workers places settings datasets lake marts
+    board       source.retries
     runs        tasks lake state places settings source.retries datasets marts warehouses.base
     report      state.inventory datasets marts settings
     tasks       runs.events state conform places settings datasets lake marts source warehouses

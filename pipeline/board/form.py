@@ -11,7 +11,7 @@ from tornado.web import RequestHandler
 from pipeline.board.grid import Answer
 from pipeline.errors import UsageError, cut
 from pipeline.months import parse_period
-from pipeline.runs.workers import default_workers
+from pipeline.tasks.workers import default_workers
 
 ACTIONS = ("backfill", "redo", "refresh", "latest")
 MOST_WORKERS = 16

@@ -19,6 +19,7 @@ from tornado.log import app_log
 from pipeline.board.grid import key_of
 from pipeline.board.questions import Questions
 from pipeline.errors import PipelineError
+from pipeline.places import warehouse_file
 from pipeline.runs.event_files import StepStates, Tail, add_event, complete_states
 from pipeline.runs.events import Progress, StepFailed
 from pipeline.runs.history import History, Run
@@ -307,9 +308,8 @@ def _files() -> dict[Path, tuple[int, int]]:
     """What changes when a month changes: the times of the lake's folders and of DuckDB's file, if they are local."""
     settings = current_settings()
     paths = [Path(settings.logs) / "runs.jsonl"]
-    if settings.warehouse.startswith("duckdb:///"):
-        file = settings.warehouse.removeprefix("duckdb:///")
-        paths += [Path(file), Path(f"{file}.wal")]
+    if file := warehouse_file(settings):
+        paths += [file, Path(f"{file}.wal")]
     if "://" not in settings.lake:
         for folder in (Path(settings.lake) / name for name in ("raw", "trips", "checks", "zones")):
             paths.append(folder)

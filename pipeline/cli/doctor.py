@@ -35,11 +35,11 @@ from pipeline.errors import PipelineError, SourceError, redact, visible
 from pipeline.months import add_months, format_month, month_range, parse_month
 from pipeline.places import inventory_of, source_of, store_of, warehouse_of
 from pipeline.runs.runner import configured_scheduler, luigid_resources
-from pipeline.runs.workers import usable_cpus
 from pipeline.settings import Settings, read_settings
 from pipeline.state.plan import bytes_of_missing
 from pipeline.tasks.logs import problem
 from pipeline.tasks.luigi_options import default_options
+from pipeline.tasks.workers import usable_cpus
 from pipeline.units import counted, size
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of

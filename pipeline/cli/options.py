@@ -13,9 +13,9 @@ import click
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import UsageError
-from pipeline.runs.workers import default_workers
 from pipeline.settings import DEMO, FIELDS, RunContext, adopt, adopt_context, resolve
 from pipeline.tasks.base import log
+from pipeline.tasks.workers import default_workers
 
 #: The file beside the lake of a sample that has the scale of its months.
 SCALE = "scale"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.source.parts import Part
 from pipeline.source.site import Sidecar
 from pipeline.state.inventory import sidecar_of
 from pipeline.tasks.base import OfZones, Step
+from pipeline.tasks.workers import usable_cpus
 from pipeline.units import counted, size
 from pipeline.version import __version__
 from pipeline.warehouses.base import LoadAhead
@@ -92,7 +92,7 @@ class Conform(Step):
                 self.month,
                 source_sha256=sidecar.sha256,
                 progress=lambda fraction, rows: self.progress(fraction, counted(rows, "row"), rows=rows),
-                threads=max(1, (os.cpu_count() or 1) // run_context().workers),
+                threads=max(1, usable_cpus() // run_context().workers),
                 also=ahead.add if ahead else None,
             )
             findings = check(self.spec, self.month, measures)

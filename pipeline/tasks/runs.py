@@ -123,10 +123,11 @@ def missing_tasks(months: Mapping[str, list[date]], through: str = STEPS[-1]) ->
 def _import_once(settings: Settings) -> None:
     """Import what nearly every step needs, since each is run in a process that is forked from this one.
 
-    For small months that is most of their time: pyarrow imports pandas if it is installed (0.14 s), DuckDB takes
-    0.03 s, psycopg 0.06 s, and the clients of Google Cloud 0.7 s. Importing them makes no connection.
+    For small months that is most of their time: DuckDB takes 0.03 s, psycopg 0.06 s, and the clients of Google Cloud
+    0.7 s. With a CSV, pyarrow imports pandas if it is installed (0.14 s). Importing them makes no connection.
     """
-    modules = ["pandas", *store_drivers(settings.lake), *engine_of(settings.warehouse).drivers]
+    csv = ["pandas"] if source_of(settings).format == "csv" else []
+    modules = [*csv, *store_drivers(settings.lake), *engine_of(settings.warehouse).drivers]
     for name in modules:
         with suppress(ImportError):
             import_module(name)

@@ -78,7 +78,8 @@ def register(engine: Engine) -> None:
 register(
     Engine(
         schemes=("duckdb",),
-        example="duckdb:///folder/name.duckdb (in the working folder), duckdb:////folder/name.duckdb (absolute)",
+        example="duckdb:///folder/name.duckdb (in the working folder), duckdb:////folder/name.duckdb (absolute), "
+        "both also with ?tables=views",
         module="pipeline.warehouses.duckdb",
         resource="duckdb",
         writers=1,  # https://duckdb.org/docs/stable/connect/concurrency

@@ -62,6 +62,11 @@ class Dialect(Protocol):
     def tables(self, connection: Connection) -> dict[str, Table]:
         """The existing tables, by name."""
 
+    def dataset_changes(self, connection: Connection, dataset: Dataset, existing: Table | None) -> list[str]:
+        """The statements that create the dataset's table, or add what an existing one lacks."""
+        partitioning = self.months if dataset.first_month is not None else ""
+        return changes_to(dataset.name, table_of(self, dataset), existing, partitioning)
+
     def comments(self, connection: Connection, names: list[str]) -> dict[str, str]:
         """Of these names, those that exist in the catalog, as a view or as anything else, with their comments."""
 
@@ -146,30 +151,33 @@ def missing(
         statements += changes_to(name, Table(doc, _columns(dialect, columns)), existing.get(name))
     for dataset in expected:
         monthly = dataset.first_month is not None
-        partitioning = dialect.months if monthly else ""
-        statements += changes_to(dataset.name, table_of(dialect, dataset), existing.get(dataset.name), partitioning)
+        statements += dialect.dataset_changes(connection, dataset, existing.get(dataset.name))
         if dataset.name not in existing:
             # If the user dropped the table, its records and the marts built from its rows are deleted, too.
-            of_dataset = f" WHERE dataset = {_literal(dataset.name)}"
+            of_dataset = f" WHERE dataset = {literal(dataset.name)}"
             statements.append(f"DELETE FROM loads{of_dataset}")
             statements += [f'DELETE FROM "{mart}"{of_dataset if monthly else ""}' for mart in (*marts, "mart_loads")]
             statements += dialect.indexes(dataset)
     outdated = {
         dataset.name
         for dataset in expected
-        if dataset.name in existing and _changed_types(table_of(dialect, dataset), existing[dataset.name])
+        if dataset.name in existing and changed_types(table_of(dialect, dataset), existing[dataset.name])
     }
     for view in views:
         if outdated & {*view.tables}:
             continue  # The types may not fit. A load into the table reports them, and the others go on.
         comment = comments.get(view.name)
         if comment is None or (is_ours(comment) and comment != view.comment):
-            statements += [dialect.view(view), f"COMMENT ON VIEW {view.name} IS {_literal(view.comment)}"]
-            statements += [
-                f"COMMENT ON COLUMN {view.name}.{column.name} IS {_literal(describe(column))}"
-                for column in view.columns
-            ]
+            statements += view_statements(dialect, view)
     return statements
+
+
+def view_statements(dialect: Dialect, view: View) -> list[str]:
+    """The statements that create or replace a view of ours, with comments."""
+    comments = (
+        f"COMMENT ON COLUMN {view.name}.{column.name} IS {literal(describe(column))}" for column in view.columns
+    )
+    return [dialect.view(view), f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}", *comments]
 
 
 def _comments(connection: Connection, dialect: Dialect, views: Iterable[View]) -> dict[str, str]:
@@ -180,11 +188,12 @@ def _comments(connection: Connection, dialect: Dialect, views: Iterable[View]) -
 
 def validate_types(name: str, declared: Table, existing: Table, remedy: str) -> None:
     """Raise a WarehouseError that lists all columns whose type differs between the tables, then the remedy."""
-    if changed := _changed_types(declared, existing):
+    if changed := changed_types(declared, existing):
         raise WarehouseError(f"table {name}: {'; '.join(changed)}; {remedy}")
 
 
-def _changed_types(declared: Table, existing: Table) -> list[str]:
+def changed_types(declared: Table, existing: Table) -> list[str]:
+    """The columns whose type differs between the tables, each in words."""
     return [
         f"{column} is {existing.columns[column].type} in the table, now declared {spec.type}"
         for column, spec in declared.columns.items()
@@ -209,7 +218,7 @@ def changes_to(name: str, declared: Table, existing: Table | None, partitioning:
         )
         statements.append(f'CREATE TABLE "{name}" ({definitions}) {partitioning}'.rstrip())
     if declared.comment != (existing.comment if existing else ""):
-        statements.append(f'COMMENT ON TABLE "{name}" IS {_literal(declared.comment)}')
+        statements.append(f'COMMENT ON TABLE "{name}" IS {literal(declared.comment)}')
     for column, spec in declared.columns.items():
         had = existing.columns.get(column) if existing else None
         if existing and had is None:
@@ -218,7 +227,7 @@ def changes_to(name: str, declared: Table, existing: Table | None, partitioning:
         if had and had.required and not spec.required:
             statements.append(f'ALTER TABLE "{name}" ALTER COLUMN "{column}" DROP NOT NULL')
         if spec.comment != (had.comment if had else ""):
-            statements.append(f'COMMENT ON COLUMN "{name}"."{column}" IS {_literal(spec.comment)}')
+            statements.append(f'COMMENT ON COLUMN "{name}"."{column}" IS {literal(spec.comment)}')
     return statements
 
 
@@ -292,7 +301,7 @@ def fill_marts(
         rows, provenance = dialect.inserted(result), (load.fingerprint, _now(), __version__, mart.definition)
         records.append(MartRecord(mart.name, load.dataset, load.month, rows, *provenance))
     if records:
-        names = ", ".join(_literal(record.mart) for record in records)
+        names = ", ".join(literal(record.mart) for record in records)
         connection.execute(f"DELETE FROM mart_loads WHERE dataset = $1 AND month = $2 AND mart IN ({names})", key)
         _insert(connection, "mart_loads", *records)
     return {record.mart: record.rows for record in records}
@@ -338,7 +347,8 @@ def _now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """The text as SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

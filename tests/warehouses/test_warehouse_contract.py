@@ -12,15 +12,21 @@ from google.cloud.bigquery import QueryJobConfig
 from postgres import Database
 from warehouse_contract import *  # noqa: F403
 
+from pipeline.datasets import DATASETS
 from pipeline.lake.google_cloud import bigquery_client
+from pipeline.warehouses.duckdb import local_file
 
-ENGINES = ("duckdb", "postgres", "bigquery")
+ENGINES = ("duckdb", "duckdb_views", "postgres", "bigquery")
 
 
 @pytest.fixture(params=ENGINES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "duckdb":
         return f"duckdb:///{tmp_path}/warehouse.duckdb"
+    if request.param == "duckdb_views":
+        if duckdb.__version__ < "2":
+            pytest.skip("views need DuckDB 2")
+        return f"duckdb:///{tmp_path}/warehouse.duckdb?tables=views"
     if request.param == "postgres":
         database: Database = request.getfixturevalue("database")
         return database.url
@@ -34,7 +40,7 @@ def execute(url: str, request: pytest.FixtureRequest) -> Callable[[str], object]
     if url.startswith("duckdb"):
 
         def in_duckdb(sql: str) -> None:
-            with duckdb.connect(url.removeprefix("duckdb:///")) as connection:
+            with duckdb.connect(local_file(url)) as connection:
                 connection.execute(sql)
 
         return in_duckdb
@@ -57,6 +63,9 @@ def drop(url: str, execute: Callable[[str], object], request: pytest.FixtureRequ
         cloud: Cloud = request.getfixturevalue("cloud")
         of = f"{PROJECT}.{cloud.dataset}"
         return lambda named: bigquery_client(PROJECT, "EU").delete_table(f"{of}.{named.split()[1]}")
+    if url.endswith("?tables=views"):
+        datasets = {f"TABLE {name}": f"VIEW {name}" for name in DATASETS}
+        return lambda named: execute(f"DROP {datasets.get(named, named)}")
     return lambda named: execute(f"DROP {named}{' CASCADE' * url.startswith('postgres')}")
 
 

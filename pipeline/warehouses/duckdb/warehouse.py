@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -61,8 +62,11 @@ class DuckDBDialect(Dialect):
 
     def tables(self, connection: Any) -> dict[str, Table]:
         """From `duckdb_tables()` and `duckdb_columns()`."""
+        return self._relations(connection, "table")
+
+    def _relations(self, connection: Any, kind: str) -> dict[str, Table]:
         where = "WHERE NOT internal AND schema_name = 'main'"
-        comments = connection.execute(f"SELECT table_name, comment FROM duckdb_tables() {where}").fetchall()
+        comments = connection.execute(f"SELECT {kind}_name, comment FROM duckdb_{kind}s() {where}").fetchall()
         columns: dict[str, dict[str, TableColumn]] = {}
         for table, column, type_, nullable, comment in connection.execute(
             "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() "
@@ -70,6 +74,15 @@ class DuckDBDialect(Dialect):
         ).fetchall():
             columns.setdefault(table, {})[column] = TableColumn(type_, not nullable, comment or "")
         return {name: Table(comment or "", columns[name]) for name, comment in comments}
+
+    def dataset_changes(self, connection: Any, dataset: Dataset, existing: Table | None) -> list[str]:
+        """As for every engine, unless this database has views instead of the tables."""
+        if existing is None and self.comments(connection, [dataset.name]):
+            raise WarehouseError(
+                f"{dataset.name} is a view in this database; if it was made with ?tables=views, add that to "
+                f"[pipeline] warehouse; otherwise rename the view, or {self.elsewhere(connection)}"
+            )
+        return super().dataset_changes(connection, dataset, existing)
 
     def comments(self, connection: Any, names: list[str]) -> dict[str, str]:
         """From `duckdb_views()` and `duckdb_tables()`; names differ in more than case."""
@@ -100,13 +113,11 @@ def _built(select: str) -> str:
     return f"built_{zlib.crc32(select.encode())}"
 
 
-_DIALECT = DuckDBDialect()
-
-
 class DuckDBWarehouse(Warehouse):
     """See `pipeline.warehouses.base.Warehouse`; every call opens the file and closes it again."""
 
     loads_ahead = True
+    _dialect = DuckDBDialect()
 
     def __init__(self, file: DuckDBFile, datasets: Mapping[str, Dataset], zones: Dataset) -> None:
         self._file = file
@@ -121,14 +132,15 @@ class DuckDBWarehouse(Warehouse):
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 changed = month or previous is None or previous.fingerprint != file.fingerprint
-                _clear(connection, tables, dataset, month, marts=bool(changed))
+                self._clear(connection, tables, dataset, month, marts=bool(changed))
                 rows = insert_rows(connection, dataset.name, month, path)
                 _record(connection, dataset, month, rows, load_file, file)
         return rows
 
     def load_ahead(self, dataset: Dataset, month: date) -> LoadAhead | None:
         """In a thread, which gives up at once if another process has the file open."""
-        impatient = DuckDBWarehouse(replace(self._file, lock_timeout_s=0), self._datasets, self._zones)
+        impatient = copy(self)
+        impatient._file = replace(self._file, lock_timeout_s=0)
         return ThreadedLoad(partial(impatient._load_batches, dataset, month))
 
     def _load_batches(
@@ -137,7 +149,7 @@ class DuckDBWarehouse(Warehouse):
         import pyarrow as pa
 
         with self._writing(dataset, month) as (connection, tables, _):
-            _clear(connection, tables, dataset, month)
+            self._clear(connection, tables, dataset, month)
             connection.register("batches", pa.RecordBatchReader.from_batches(dataset.schema, batches))
             rows = _insert(connection, dataset.name, month, "batches")
             connection.unregister("batches")
@@ -150,7 +162,7 @@ class DuckDBWarehouse(Warehouse):
         """Delete rows, marts and records in one transaction."""
         if self._file.path.exists():
             with self._writing(dataset, month) as (connection, *_):
-                schema.drop_marts(connection, _DIALECT, dataset.name, month)
+                schema.drop_marts(connection, self._dialect, dataset.name, month)
                 drop_rows(connection, dataset.name, month)
                 schema.forget_load(connection, dataset.name, month)
 
@@ -158,7 +170,7 @@ class DuckDBWarehouse(Warehouse):
         """Delete rows and records in one transaction."""
         if self._file.path.exists():
             with self._writing(dataset, month) as (connection, *_):
-                schema.drop_marts(connection, _DIALECT, dataset.name, month)
+                schema.drop_marts(connection, self._dialect, dataset.name, month)
 
     def replace_mart_month(self, dataset: Dataset, month: date, marts: Sequence[Mart]) -> dict[str, int]:
         """Build all marts of the month and their records in one transaction."""
@@ -168,8 +180,8 @@ class DuckDBWarehouse(Warehouse):
             load = before.loads.get((dataset.name, month))
             if load is None:
                 raise WarehouseError(f"{subject}: is not loaded, so its marts cannot be built; run Load first")
-            columns = schema.evolve_marts(connection, _DIALECT, marts, load, tables)
-            return schema.fill_marts(connection, _DIALECT, marts, load, columns)
+            columns = schema.evolve_marts(connection, self._dialect, marts, load, tables)
+            return schema.fill_marts(connection, self._dialect, marts, load, columns)
 
     def ledger(self) -> Ledger:
         """From memory if the files are unchanged, from the database, or from its copy."""
@@ -182,13 +194,13 @@ class DuckDBWarehouse(Warehouse):
                 return _KNOWN[path][1]
             try:
                 with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
-                    ledger = schema.read_ledger(connection, set(_DIALECT.tables(connection)))
+                    ledger = schema.read_ledger(connection, set(self._dialect.tables(connection)))
                     # No process can write while the file is open for reading.
                     files = signature(path)
             except Locked:
-                copy = read_copy(path)
-                if copy is not None:
-                    return copy
+                copied = read_copy(path)
+                if copied is not None:
+                    return copied
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(0.02)
@@ -199,14 +211,15 @@ class DuckDBWarehouse(Warehouse):
 
     def changed_rows(self, dataset: Dataset) -> dict[date | None, str]:
         """As for every engine; raises Locked at once while another process has the file."""
-        impatient = DuckDBWarehouse(replace(self._file, lock_timeout_s=0), self._datasets, self._zones)
+        impatient = copy(self)
+        impatient._file = replace(self._file, lock_timeout_s=0)
         return super(DuckDBWarehouse, impatient).changed_rows(dataset)
 
     def validate_shared(self) -> list[str]:
         """By the statements that a load would run."""
         with self._file.opened("warehouse", read_only=True) as connection:
-            schema.missing(connection, _DIALECT, self._datasets.values(), self._zones)
-            return schema.foreign_views(connection, _DIALECT, self._datasets.values(), self._zones)
+            schema.missing(connection, self._dialect, self._datasets.values(), self._zones)
+            return schema.foreign_views(connection, self._dialect, self._datasets.values(), self._zones)
 
     def query(self, sql: str) -> pa.Table:
         """Run it without access to other files or the network; waits while another process writes."""
@@ -215,6 +228,7 @@ class DuckDBWarehouse(Warehouse):
         if not self._file.path.exists():
             raise WarehouseError(f"there is no warehouse at {self._file.path} yet; load a month first")
         with self._file.opened("query", read_only=True) as connection:
+            self._allow_files(connection)
             for setting in _QUERY_SETTINGS:
                 connection.execute(f"SET {setting}")
             explain, statement = split_explain(sql)
@@ -235,32 +249,57 @@ class DuckDBWarehouse(Warehouse):
         import duckdb
 
         def fill(connection: duckdb.DuckDBPyConnection) -> dict[str, Table]:
-            return schema.evolve(connection, _DIALECT, self._datasets.values(), self._zones)
+            return schema.evolve(connection, self._dialect, self._datasets.values(), self._zones)
 
         subject = label(dataset.name, month)
         self._file.make(subject, fill)
         with ExitStack() as stack:
             connection = stack.enter_context(self._file.opened(subject))
-            self._file.sweep()
             connection.begin()
             tables = fill(connection)
             connection.commit()
             before = schema.read_ledger(connection, set(tables))
-            copy = stack.enter_context(closing(CopyOfLoads(self._file.path)))
-            copy.publish(before)
+            self._sweep(before)
+            published = stack.enter_context(closing(CopyOfLoads(self._file.path)))
+            published.publish(before)
             connection.begin()
             yield connection, tables, before
             after = _changed(before, connection, set(tables), dataset.name, month)
             remaining = unchanged(before, after)
             if remaining != before:
-                copy.publish(remaining)
+                published.publish(remaining)
             connection.commit()
             # Errors from here on must not fail a committed load: the next open makes the checkpoint, and an older copy
             # only claims less. Closing without a checkpoint would change the file after its signature was taken.
             with suppress(duckdb.Error):
                 connection.execute("CHECKPOINT")
             with suppress(OSError):
-                copy.publish(after)
+                published.publish(after)
+                self._sweep(after)
+
+    def _clear(
+        self,
+        connection: Any,
+        tables: Mapping[str, Table],
+        dataset: Dataset,
+        month: date | None,
+        *,
+        marts: bool = True,
+    ) -> None:
+        """Delete the month's rows, record and marts, after comparing the table's types with the declared ones."""
+        remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
+        schema.validate_types(dataset.name, schema.table_of(self._dialect, dataset), tables[dataset.name], remedy)
+        if marts:
+            schema.drop_marts(connection, self._dialect, dataset.name, month)
+        drop_rows(connection, dataset.name, month)
+        schema.forget_load(connection, dataset.name, month)
+
+    def _allow_files(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let a query read the files that the datasets are in; here there are none."""
+
+    def _sweep(self, ledger: Ledger) -> None:
+        """Delete what killed processes left behind; called while this process alone has the database."""
+        self._file.sweep()
 
 
 def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
@@ -273,18 +312,6 @@ def _insert(connection: Any, table: str, month: date | None, source: str, values
     added = f", DATE '{month.isoformat()}' AS {MONTH}" if month else ""
     result = connection.execute(f'INSERT INTO "{table}" BY NAME SELECT *{added} FROM {source}', values)
     return int(result.fetchone()[0])
-
-
-def _clear(
-    connection: Any, tables: Mapping[str, Table], dataset: Dataset, month: date | None, *, marts: bool = True
-) -> None:
-    """Delete the month's rows, its record and its marts, after comparing the table's types with the declared ones."""
-    remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
-    schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), tables[dataset.name], remedy)
-    if marts:
-        schema.drop_marts(connection, _DIALECT, dataset.name, month)
-    drop_rows(connection, dataset.name, month)
-    schema.forget_load(connection, dataset.name, month)
 
 
 def _record(

@@ -9,14 +9,14 @@ from pipeline.datasets.base import BOOL, DATE, FLOAT64, INT32, INT64, TEXT, TIME
 from pipeline.errors import WarehouseError
 from pipeline.months import add_months
 from pipeline.warehouses.postgres.server import elsewhere
-from pipeline.warehouses.schema import Table, TableColumn
+from pipeline.warehouses.schema import Dialect, Table, TableColumn
 from pipeline.warehouses.tables import MOMENT, MONTH
 from pipeline.warehouses.views import View
 
 _IN_SCHEMA = "relnamespace = quote_ident(current_schema())::regnamespace"
 
 
-class PostgresDialect:
+class PostgresDialect(Dialect):
     """See `pipeline.warehouses.schema.Dialect`; types are spelled as by `format_type`."""
 
     types = {  # noqa: RUF012

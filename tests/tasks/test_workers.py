@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runs import workers
+from pipeline.tasks import workers
 
 
 @pytest.mark.parametrize(
