@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.conform.check import check, checks_document, enforce
-from pipeline.conform.month import conform_file, provenance
 from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY, WARNINGS_KEY
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
@@ -61,6 +60,8 @@ class Conform(Step):
 
     def run(self) -> None:
         """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
+        from pipeline.conform.month import conform_file, provenance  # Imports pyarrow, which planning does not need.
+
         keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
         raw_key = self.files("download")["raw"]
         with self.store.entry(raw_key).open_local() as raw, self.store.publish(keys["trips"], metadata) as draft:

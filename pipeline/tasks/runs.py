@@ -126,7 +126,12 @@ def _import_once(settings: Settings) -> None:
     For small months that is most of their time: pyarrow imports pandas if it is installed (0.14 s), DuckDB takes
     0.03 s, psycopg 0.06 s, and the clients of Google Cloud 0.7 s. Importing them makes no connection.
     """
-    modules = ["pandas", *store_drivers(settings.lake), *engine_of(settings.warehouse).drivers]
+    modules = [
+        "pandas",
+        "pipeline.conform.month",
+        *store_drivers(settings.lake),
+        *engine_of(settings.warehouse).drivers,
+    ]
     for name in modules:
         with suppress(ImportError):
             import_module(name)
