@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "benchmarks" / "programs"
 BIN = Path(sys.executable).parent
 
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _measure_here(report: str, command: Sequence[str]) -> int:
     usage = {
         "wall_s": wall_s,
         "cpu_s": used.ru_utime + used.ru_stime,
-        "peak_mb": used.ru_maxrss * _MAXRSS_UNIT / 1e6,
+        "peak_mb": used.ru_maxrss * MAXRSS_UNIT / 1e6,
     }
     Path(report).write_text(json.dumps(usage))
     return process.returncode

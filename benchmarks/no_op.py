@@ -1,12 +1,13 @@
-"""How long it takes to find out that nothing is missing, or one month of 563.
+"""How long it takes to find out that nothing is missing, or one month of 563, and to start when all are missing.
 
     python benchmarks/no_op.py
 
 Every month of yellow, green, fhv and fhvhv to 2025-12 is in the lake, the warehouse and the marts (tiny ones: twenty
 rows; what is asked is the same). Then whole processes are timed, taking turns: `luigi --module pipeline Backfill` with
 the local scheduler and one worker, and `pipeline backfill`, on the complete warehouse and after yellow 2025-12 was
-taken out of lake and warehouse. Beside them: a process that only imports what these do. Medians; less than three
-seconds for a run that finds nothing to do are promised.
+taken out of lake and warehouse; `pipeline status`; and `pipeline backfill` in an empty folder until it connects to the
+site, where it is stopped. Beside them: a process that only imports what these do. Medians; less than three seconds for
+a run that finds nothing to do are promised.
 
 Making the months takes a few minutes; --data takes those of an earlier run (a folder with `lake` and
 `warehouse.duckdb`), of which a copy is used, and --keep leaves the ones that were made.
@@ -15,15 +16,20 @@ Making the months takes a few minutes; --data takes those of an earlier run (a f
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import socket
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from pathlib import Path
 
-from measured import BIN, Usage, interleaved, measure, print_table, working_folder
+from measured import BIN, MAXRSS_UNIT, Usage, environment, interleaved, measure, print_table, working_folder
 
 from pipeline import lake
 from pipeline.datasets import DATASETS
@@ -53,6 +59,8 @@ def main() -> None:
                 "pipeline, nothing missing": partial(_run, PIPELINE, folder, site, missing=False),
                 "luigi, one month missing": partial(_run, LUIGI, folder, site, missing=True),
                 "pipeline, one month missing": partial(_run, PIPELINE, folder, site, missing=True),
+                "pipeline, all missing, to the first request": partial(_first_request, folder),
+                "pipeline status": partial(measure, [BIN / "pipeline", "status"], folder=folder, PIPELINE_SOURCE=site),
             },
             options.repeats,
         )
@@ -90,6 +98,7 @@ def complete_months(options: argparse.Namespace) -> Iterator[tuple[Path, str]]:
         data = folder / "data"
         if options.data:
             shutil.copytree(options.data, data, symlinks=True)
+            take_out(data, LAST)  # So that the run below writes a copy of `loads` that is valid for these files.
         used = measure([BIN / "pipeline", *PIPELINE.split()[1:]], folder=folder, PIPELINE_SOURCE=site)
         print(f"# all months made, or found, in {used.wall_s:.0f} s", file=sys.stderr)
         if options.keep:
@@ -123,8 +132,25 @@ def _run(command: str, folder: Path, site: str, *, missing: bool) -> Usage:
     return used
 
 
+def _first_request(folder: Path) -> Usage:
+    with socket.create_server(("127.0.0.1", 0)) as server, tempfile.TemporaryDirectory(dir=folder) as empty:
+        server.settimeout(60)
+        settings = environment(PIPELINE_SOURCE=f"http://127.0.0.1:{server.getsockname()[1]}")
+        command, began = [BIN / "pipeline", *PIPELINE.split()[1:], "--no-space-check"], time.perf_counter()
+        with subprocess.Popen(command, cwd=empty, env=settings, stderr=subprocess.DEVNULL) as process:
+            try:
+                connection, _ = server.accept()
+                connection.close()
+                wall_s = time.perf_counter() - began
+            finally:
+                process.terminate()
+                _, status, used = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+    return Usage(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss * MAXRSS_UNIT / 1e6)
+
+
 def _imports(folder: Path) -> Usage:
-    return measure([sys.executable, "-c", "import pipeline.cli.run, duckdb"], folder=folder)
+    return measure([sys.executable, "-c", "import pipeline.cli.run"], folder=folder)
 
 
 def _months(spec: Dataset) -> list[date]:

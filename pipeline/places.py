@@ -7,6 +7,7 @@ its caches.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import lru_cache, wraps
@@ -29,7 +30,7 @@ _T = TypeVar("_T")
 
 def _cached(opener: Callable[[Settings], _T]) -> Callable[[Settings], _T]:
     cached = lru_cache(maxsize=8)(lambda settings, working_folder: opener(settings))
-    return wraps(opener)(lambda settings: cached(settings, Path.cwd()))
+    return wraps(opener)(lambda settings: cached(settings, os.getcwd()))  # noqa: PTH109 - every step asks; `Path` takes longer than the answer.
 
 
 @_cached

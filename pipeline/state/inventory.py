@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
+from typing import Any
 
 from pipeline import lake
 from pipeline.conform.check import Finding, findings_in
@@ -94,9 +94,10 @@ class Inventory:
     def __init__(self, store: Store, source: Source, warehouse: Warehouse | None) -> None:
         """Without a warehouse nothing counts as loaded."""
         self.store, self.source, self.warehouse = store, source, warehouse
-        self._entries = cache(store.entries)
-        self._loads = cache(lambda name: warehouse.loads(dataset_named(name)) if warehouse else {})
-        self._marts = cache(lambda name: warehouse.mart_months(dataset_named(name)) if warehouse else {})
+        # Plain dictionaries, since an inventory is made for each question of a step.
+        self._entries: dict[str, Mapping[str, Entry]] = {}
+        self._loads: dict[str, Mapping[date | None, LoadRecord]] = {}
+        self._marts: dict[str, Mapping[date, Mapping[str, MartRecord]]] = {}
         #: By dataset and declaration: whether trips that were conformed by it would be the same today.
         self._current: dict[tuple[str, str], bool] = {}
 
@@ -107,15 +108,22 @@ class Inventory:
 
     def entry(self, key: str) -> Entry | None:
         """The file of the lake, None if it does not exist; from one listing of its folder."""
-        return self._entries(lake.folder_of(key)).get(key)
+        folder = lake.folder_of(key)
+        if folder not in self._entries:
+            self._entries[folder] = self.store.entries(folder)
+        return self._entries[folder].get(key)
 
     def loads(self, dataset: Dataset) -> Mapping[date | None, LoadRecord]:
         """The months that are loaded; the zones by None."""
-        return self._loads(dataset.name)
+        if self.warehouse and dataset.name not in self._loads:
+            self._loads[dataset.name] = self.warehouse.loads(dataset)
+        return self._loads.get(dataset.name, {})
 
     def marts(self, dataset: Dataset) -> Mapping[date, Mapping[str, MartRecord]]:
         """The records of marts, by month and mart, including stale ones."""
-        return self._marts(dataset.name) if marts_of(dataset.name) else {}
+        if self.warehouse and dataset.name not in self._marts and marts_of(dataset.name):
+            self._marts[dataset.name] = self.warehouse.mart_months(dataset)
+        return self._marts.get(dataset.name, {})
 
     def done(self, step: str, dataset: Dataset, month: date | None) -> bool:
         """Whether the result of the step exists and counts."""
@@ -180,24 +188,28 @@ class Inventory:
         source = self._source_sha256(raw) if raw else None
         if source == _UNREADABLE:
             stale["download"] = "its sidecar is not readable"
-        if trips is not None and (reason := self._why_trips_stale(dataset, source, trips, load)):
+        if trips is not None and (reason := self._why_trips_stale(dataset, month, source, trips, load)):
             stale["conform"] = reason
         return stale
 
-    def _why_trips_stale(self, dataset: Dataset, source: str | None, trips: Entry, load: LoadRecord | None) -> str:
+    def _why_trips_stale(
+        self, dataset: Dataset, month: date | None, source: str | None, trips: Entry, load: LoadRecord | None
+    ) -> str:
         """Why trips are stale, given the hash of the raw file; empty when they are not."""
-        if load is not None and load.fingerprint == trips.fingerprint:  # Saves reading the footer of each file.
-            metadata: Mapping[str, str] = {SOURCE_KEY: load.source_sha256, DECLARATION_KEY: load.declaration}
-        else:
-            metadata = trips.metadata if DECLARATION_KEY in trips.metadata else _footer(trips)
+        metadata, current = trips.metadata, load if load and load.fingerprint == trips.fingerprint else None
+        if current:  # Saves reading the footer of each file.
+            metadata = {**metadata, SOURCE_KEY: current.source_sha256, DECLARATION_KEY: current.declaration}
+        elif DECLARATION_KEY not in metadata:
+            metadata = _footer(trips)
         if not {SOURCE_KEY, DECLARATION_KEY} <= set(metadata):
             return "not a trips file that says what it was made of"
         if source not in (None, _UNREADABLE, metadata[SOURCE_KEY]):
             return OLDER_RAW
         key = (dataset.name, metadata[DECLARATION_KEY])
         if key not in self._current:
-            # Files with the same hash have the same columns, so that reading one is enough.
-            present = trips.metadata.get(PRESENT_KEY) or _footer(trips).get(PRESENT_KEY, "")
+            # Files with the same hash have the same columns, so that asking about one is enough.
+            present = metadata.get(PRESENT_KEY) or (self._checked_columns(dataset, month, metadata) if current else "")
+            present = present or _footer(trips).get(PRESENT_KEY, "")
             self._current[key] = dataset.declaration(present.split(",")) == key[1]
         return "" if self._current[key] else "conformed by an older declaration of the columns"
 
@@ -218,14 +230,28 @@ class Inventory:
         findings = self._checks(dataset, month)[1]
         return tuple(finding.rule for finding in findings if finding.severity == "warning")
 
+    def _checked_columns(self, dataset: Dataset, month: date | None, metadata: Mapping[str, str]) -> str:
+        """The columns of the source, from the checks of the same bytes and declaration; without importing pyarrow."""
+        document = self._document(dataset, month)
+        same = all(document.get(key) == metadata[key] for key in (SOURCE_KEY, DECLARATION_KEY))
+        return ",".join(document.get(PRESENT_KEY, ())) if same else ""
+
     def _checks(self, dataset: Dataset, month: date | None) -> tuple[int | None, list[Finding]]:
-        """Rows and findings of a checks document; nothing if it cannot be read, as conforming again rewrites it."""
+        """Rows and findings of a checks document."""
+        document = self._document(dataset, month)
+        try:
+            return document.get("rows"), findings_in(document)
+        except (KeyError, TypeError, AttributeError):
+            return None, []
+
+    def _document(self, dataset: Dataset, month: date | None) -> Mapping[str, Any]:
+        """The checks document; empty if it does not exist or cannot be read, as conforming again rewrites it."""
         entry = self.entry(lake.checks_key(dataset, month))
         try:
-            document = json.loads(_bytes(entry)) if entry else {"findings": []}
-            return document.get("rows"), findings_in(document)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None, []
+            document = json.loads(_bytes(entry)) if entry else {}
+        except ValueError:
+            document = {}
+        return document if isinstance(document, dict) else {}
 
 
 def _why_stale(record: MartRecord, mart: Mart, load: LoadRecord) -> str:

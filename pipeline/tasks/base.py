@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ _TASKS: dict[str, type[Step]] = {}
 
 class WithSettings:
     """Takes settings, run context and log levels of its process along to the process in which it runs."""
+
+    @classmethod
+    @cache
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        """Luigi asks nine times for each step of a plan, and looks at all attributes of the class each time."""
+        return list(super().get_params())  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         levels = {name: logging.getLogger(name).level for name in ("luigi-interface", log.name)}

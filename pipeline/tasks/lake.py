@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from pipeline.conform.check import Finding, check, checks_document, enforce
-from pipeline.conform.month import conform_file, provenance
-from pipeline.conform.profile import Measures
 from pipeline.datasets.base import DATASET_KEY, MONTH_KEY, SOURCE_KEY, VERSION_KEY, WARNINGS_KEY
 from pipeline.errors import ConcurrentWriteError, SourceError
 from pipeline.months import format_month, label
@@ -66,12 +64,12 @@ class Conform(Step):
     def run(self) -> None:
         """Publish the month, and finish its load if that could begin."""
         with self._load_ahead() as ahead:
-            measures, findings = self._publish(ahead)
+            rows, findings = self._publish(ahead)
             if ahead:
                 ahead.finish(self.store.entry(self.files("conform")["trips"]))
         rules = [finding.rule.replace("_", " ") for finding in findings]
         warnings = f", {counted(len(rules), 'warning')}: {', '.join(rules)}" if rules else ""
-        self.done(f"{counted(measures.rows, 'row')}{warnings}", rows=measures.rows, warnings=rules)
+        self.done(f"{counted(rows, 'row')}{warnings}", rows=rows, warnings=rules)
 
     def _load_ahead(self) -> AbstractContextManager[LoadAhead | None]:
         if not (self.load_follows and self.month):
@@ -79,8 +77,10 @@ class Conform(Step):
         ahead = warehouse_of(current_settings()).load_ahead(self.spec, self.month)
         return closing(ahead) if ahead else nullcontext()
 
-    def _publish(self, ahead: LoadAhead | None) -> tuple[Measures, list[Finding]]:
+    def _publish(self, ahead: LoadAhead | None) -> tuple[int, list[Finding]]:
         """Conform and measure into a draft, publish the checks, and publish the draft if no check failed."""
+        from pipeline.conform.month import conform_file, provenance  # Imports pyarrow, which planning does not need.
+
         keys, metadata = self.files("conform"), dict[str, str]()  # The store reads the metadata when the block ends.
         raw_key = self.files("download")["raw"]
         with self.store.entry(raw_key).open_local() as raw, self.store.publish(keys["trips"], metadata) as draft:
@@ -102,7 +102,7 @@ class Conform(Step):
                 document = checks_document(measures, findings)
                 text.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             enforce(self.spec, self.month, findings)
-        return measures, findings
+        return measures.rows, findings
 
     def _valid_sidecar(self, key: str, raw: Path) -> Sidecar:
         """The sidecar of the raw file, after comparing them."""

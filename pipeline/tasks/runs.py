@@ -127,7 +127,8 @@ def _import_once(settings: Settings) -> None:
     0.7 s. With a CSV, pyarrow imports pandas if it is installed (0.14 s). Importing them makes no connection.
     """
     csv = ["pandas"] if source_of(settings).format == "csv" else []
-    modules = [*csv, *store_drivers(settings.lake), *engine_of(settings.warehouse).drivers]
+    drivers = [*store_drivers(settings.lake), *engine_of(settings.warehouse).drivers]
+    modules = [*csv, "pipeline.conform.month", *drivers]
     for name in modules:
         with suppress(ImportError):
             import_module(name)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -25,6 +25,7 @@ from pipeline.datasets.base import Column
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.marts import marts_of
 from pipeline.warehouses import open_warehouse
+from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads
 from pipeline.warehouses.duckdb.file import DuckDBFile
 from pipeline.warehouses.duckdb.warehouse import _KNOWN, DuckDBWarehouse
 from pipeline.warehouses.tables import describe
@@ -418,13 +419,33 @@ def test_after_the_commit_the_copy_has_the_month_while_the_file_is_still_locked(
 # --- the copy ---
 
 
-def test_the_copy_is_not_read_while_the_database_is_free(
-    warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
-) -> None:
+def test_an_edited_copy_is_not_read(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     copy = path.with_name("trips.duckdb.loads.json")
     copy.write_text(copy.read_text().replace("2024-01-01", "2024-02-01"))
     assert set(warehouse.loads(GREEN)) == {JAN}
+
+
+def test_a_new_process_reads_the_copy_of_an_unchanged_database_without_duckdb(
+    warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
+) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    ledger = warehouse.ledger()
+    time.sleep(0.05)  # A short load can write the copy within the same tick of the clock as the database.
+    with closing(CopyOfLoads(path)) as copy:
+        copy.is_complete = True
+        copy.publish(ledger)
+    program = (
+        "import sys; from pipeline.warehouses import open_warehouse\n"
+        f"assert len(open_warehouse('duckdb:///{path}').ledger().loads) == 1\n"
+        "print('duckdb' in sys.modules)"
+    )
+    answers = []
+    for _ in range(2):
+        answers.append(subprocess.check_output([sys.executable, "-c", program], text=True).strip())
+        with duckdb.connect(path) as connection:
+            connection.execute("UPDATE loads SET rows = 2")
+    assert answers == ["False", "True"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"database": 3}', '{"database": [[1, 2, 3, 4], null]}'])
@@ -496,7 +517,7 @@ def test_a_database_replaced_during_a_load_is_an_error_and_stays_unchanged(
 # --- reading the ledger is cheap ---
 
 
-def test_thousands_of_questions_about_an_unchanged_database_open_it_once(
+def test_thousands_of_questions_about_an_unchanged_database_open_it_once_at_most(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
@@ -507,7 +528,7 @@ def test_thousands_of_questions_about_an_unchanged_database_open_it_once(
     for _ in range(1_000):
         assert set(opened(path).loads(GREEN)) == {JAN}
         assert warehouse.loads(ZONES).get(None) is None
-    assert len(opens) == 1
+    assert len(opens) <= 1
     program = "import sys; sys.path.insert(0, sys.argv.pop(1)); import loading; loading.main()"
     file = trips(tmp_path, GREEN, FEB, [1.0])
     with process(program, str(TESTS), f"duckdb:///{path}", "green", "2024-02", str(file.path)) as other:

@@ -1,4 +1,4 @@
-"""A copy of the ledger, `<database>.loads.json`, to read while another process has the database open.
+"""A copy of the ledger, `<database>.loads.json`, to read while another process has the database open, or to save time.
 
 It may claim less than is loaded, never more: a writer publishes what remains before a commit that deletes something,
 and everything after it. The copy is valid if the database's files have not changed since it was published, or if its
@@ -9,6 +9,7 @@ closing it would release this process's lock (POSIX locks are per process). Why:
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from datetime import date, datetime
@@ -20,6 +21,8 @@ from pipeline.warehouses.base import Ledger, LoadRecord, MartRecord
 
 #: Inode, size, mtime and ctime of the database file and of its WAL; None for a file that does not exist.
 Signature = list[list[int] | None]
+#: Before the hash of everything before it, which shows whether a copy was edited.
+_HASHED = ', "hash": "'
 
 _ENCODER = json.JSONEncoder(default=lambda time: time.isoformat())
 
@@ -50,6 +53,8 @@ class CopyOfLoads:
         self._database, self._opened = database, signature(database)
         #: Records with their JSON, by id: a change leaves most of them as they are.
         self._texts: dict[int, tuple[LoadRecord | MartRecord, str]] = {}
+        #: Whether what is published next has all records, and the database does not change any more.
+        self.is_complete = False
         path = _copy_path(database)
         # A new file, since this user may be unable to write to another user's.
         path.unlink(missing_ok=True)
@@ -66,9 +71,10 @@ class CopyOfLoads:
         if not _same_file(current, self._opened):
             raise WarehouseError(f"{self._database} was moved, deleted or replaced while it was open; run again")
         loads, marts = (", ".join(map(self._text, records.values())) for records in (ledger.loads, ledger.marts))
-        text = f'{{"database": {json.dumps(current)}, "loads": [{loads}], "marts": [{marts}]}}'
+        head = json.dumps({"database": current, "is_complete": self.is_complete})
+        text = f'{head[:-1]}, "loads": [{loads}], "marts": [{marts}]}}'
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+        os.pwrite(self._descriptor, f'{text[:-1]}{_HASHED}{_hash(text)}"}}'.encode(), 0)
 
     def _text(self, record: LoadRecord | MartRecord) -> str:
         if id(record) not in self._texts:
@@ -83,8 +89,12 @@ class CopyOfLoads:
         os.close(self._descriptor)
 
 
-def read_copy(database: Path) -> Ledger | None:
-    """The ledger in the copy; None if there is no valid copy."""
+def read_copy(database: Path, *, at_rest: bool = False) -> Ledger | None:
+    """The ledger in the copy; None if there is no valid copy.
+
+    With `at_rest`, the copy must be complete, the database unchanged, and a later change sure to have another time: the
+    copy was written after the database by the clock of their file system.
+    """
     try:
         with _copy_path(database).open() as file:
             locked = False
@@ -92,14 +102,24 @@ def read_copy(database: Path) -> Ledger | None:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError as error:
                 locked = isinstance(error, BlockingIOError)  # otherwise a file system without locks
-            copy = json.load(file)
-        current = signature(database)
-        if copy["database"] == current or (locked and _same_file(copy["database"], current)):
+            records, _, digest = file.read().rpartition(_HASHED)
+            text, written = records + "}", os.fstat(file.fileno()).st_mtime_ns
+        copy, current = json.loads(text), signature(database)
+        if at_rest:
+            is_later = all(written > each[2] for each in current if each)
+            is_valid = copy["is_complete"] and copy["database"] == current and is_later
+        else:
+            is_valid = copy["database"] == current or (locked and _same_file(copy["database"], current))
+        if is_valid and digest == f'{_hash(text)}"}}':
             loads = [LoadRecord(**_values(record, "loaded_at")) for record in copy["loads"]]
             return Ledger.from_records(loads, [MartRecord(**_values(record, "built_at")) for record in copy["marts"]])
     except (OSError, ValueError, LookupError, TypeError):  # missing, unreadable, half written or corrupt
         pass
     return None
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def unchanged(before: Ledger, after: Ledger) -> Ledger:

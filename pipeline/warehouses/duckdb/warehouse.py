@@ -1,7 +1,8 @@
 """The warehouse in one DuckDB file.
 
 A month's rows, its marts and the record in `loads` change in one transaction. While another process has the file open,
-`loads` and `mart_months` answer from a copy of the ledger beside it (`copy_of_loads.py`) instead of waiting.
+`loads` and `mart_months` answer from a copy of the ledger beside it (`copy_of_loads.py`) instead of waiting; also while
+the database is unchanged since the copy was written, without DuckDB.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ class DuckDBWarehouse(Warehouse):
             return schema.fill_marts(connection, self._dialect, marts, load, columns)
 
     def ledger(self) -> Ledger:
-        """From memory if the files are unchanged, from the database, or from its copy."""
+        """From memory, from a copy that is sure to be current, from the database; while it is locked, from its copy."""
         path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _LEDGER_TIMEOUT_S)
         while True:
             current = signature(path)
@@ -192,6 +193,9 @@ class DuckDBWarehouse(Warehouse):
                 return Ledger()
             if path in _KNOWN and _KNOWN[path][0] == current:
                 return _KNOWN[path][1]
+            if (copy := read_copy(path, at_rest=True)) is not None:  # A tenth of the time that DuckDB takes.
+                _KNOWN[path] = current, copy
+                return copy
             try:
                 with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
                     ledger = schema.read_ledger(connection, set(self._dialect.tables(connection)))
@@ -274,6 +278,7 @@ class DuckDBWarehouse(Warehouse):
             with suppress(duckdb.Error):
                 connection.execute("CHECKPOINT")
             with suppress(OSError):
+                published.is_complete = True
                 published.publish(after)
                 self._sweep(after)
 
