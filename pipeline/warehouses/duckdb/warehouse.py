@@ -102,6 +102,7 @@ class DuckDBWarehouse(Warehouse):
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(subject) as (connection, before):
+                self._file.limit_insert(connection)
                 remedy = f"load into a new warehouse, or run DROP TABLE {dataset.name} and load all its months again"
                 existing = _DIALECT.tables(connection)[dataset.name]
                 schema.validate_types(dataset.name, schema.table_of(_DIALECT, dataset), existing, remedy)
