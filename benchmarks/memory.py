@@ -1,4 +1,4 @@
-"""Memory: conforming a month takes less than 500 MB however large the month is, and a long run leaks nothing.
+"""Memory: conforming or loading a month takes less than 500 MB however large it is, and a long run leaks nothing.
 
     python benchmarks/memory.py
 
@@ -62,16 +62,16 @@ def main() -> None:
         highest_mb = _months(folder, options)
         _backfill(folder, options)
     if highest_mb >= PROMISE_MB:
-        sys.exit(f"conform took {highest_mb:,.0f} MB; less than {PROMISE_MB} are promised")
+        sys.exit(f"a month took {highest_mb:,.0f} MB; less than {PROMISE_MB} are promised")
 
 
 def _months(folder: Path, options: argparse.Namespace) -> float:
-    """Print what each month's conform and load took; returns the highest peak of a conform."""
+    """Print what each month's conform and load took; returns the highest peak."""
     lines, highest_mb = [], 0.0
     for name, *full in MONTHS:
         rows, group_rows = (round(size * options.scale) for size in full)
         conform, load = _month(folder, name, rows, group_rows, options.repeats)
-        highest_mb = max(highest_mb, conform.peak_mb)
+        highest_mb = max(highest_mb, conform.peak_mb, load.peak_mb)
         line = (used for it in (conform, load) for used in (f"{it.wall_s:.1f}", f"{it.peak_mb:,.0f}"))
         lines.append((name, f"{rows:,}", f"{group_rows:,}", *line))
     print_table(("dataset", "rows", "in a row group", "conform s", "peak MB", "load s", "peak MB"), lines)

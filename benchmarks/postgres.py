@@ -2,6 +2,7 @@
 
     python benchmarks/postgres.py
     python benchmarks/postgres.py --memory
+    python benchmarks/postgres.py --months 12
 
 Every way is a process of its own that puts the month (`--rows`) into a database made for that run, of a server that
 syncs to the disk as one at work does (the tests' server with fsync and full_page_writes on). This package does it by
@@ -19,6 +20,11 @@ default sizes at most 1.3 x the time of a bare COPY is promised, and a twentieth
 --memory instead loads a large month of fhvhv (`--large-rows`), and prints the peak of the process that loads; less
 than 450 MB are promised.
 
+--months instead brings so many months (`--month-rows` each) from the sample site into the lake and the database:
+`pipeline backfill … --through load` with two workers, against a script that downloads each month, writes it as Parquet
+by DuckDB and copies it by pgpq. The script takes all months in a loop, or runs as two processes at a time, each with
+half of the months and a table of its own.
+
 pgpq, pandas, SQLAlchemy and psycopg2 get an environment of their own below benchmarks/.venvs, made by pip when it is
 first asked for.
 """
@@ -26,6 +32,7 @@ first asked for.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import venv
 from collections.abc import Callable
@@ -36,11 +43,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from measured import PROGRAMS, ROOT, Usage, interleaved, measure, print_table, ratio, working_folder
+import requests
+from measured import BIN, PROGRAMS, ROOT, Usage, fresh, interleaved, measure, print_table, ratio, working_folder
 
 from pipeline import lake
 from pipeline.datasets import DATASETS
-from pipeline.months import format_month
+from pipeline.months import add_months, format_month
+from pipeline.sample import sample_process
 from pipeline.sample.files import order, write_parquet
 
 MONTH = date(2024, 1, 1)
@@ -50,6 +59,8 @@ OURS, PANDAS = "this package", "pandas to_sql (CSV)"
 #: This package takes at most so many times as long as a bare COPY; pandas at least so many times as long as it.
 PROMISE_COPY, PROMISE_PANDAS = 1.3, 20.0
 PROMISE_MB = 450
+#: Of two workers, for months from site to table.
+PROMISE_MONTHS = {"pgpq script, in a loop": 0.8, "pgpq script, two at a time": 1.0}
 #: Rows and two sums that a wrong row would change; added as decimals, since a sum of doubles depends on their order.
 SUMS = "SELECT count(*), sum(CAST(total_amount AS DECIMAL(18, 2))), count(passenger_count) FROM {}"
 
@@ -64,7 +75,8 @@ def main() -> None:
 
     running: AbstractContextManager[Any] = postgres_server(**SETTINGS)
     with working_folder(options.folder) as folder, running as server:
-        broken = _memory(folder, server, options) if options.memory else _compare(folder, server, options)
+        compare = _memory if options.memory else _compare_months if options.months else _compare
+        broken = compare(folder, server, options)
     if broken:
         sys.exit("; ".join(broken))
 
@@ -121,23 +133,74 @@ def _ways(folder: Path, server: Any, options: argparse.Namespace) -> Ways:
 
 
 #: Stands in a command for the database that its run gets.
-URL = "URL"
+URL = "{URL}"
 
 
-def _run(folder: Path, server: Any, expected: Any, command: list[str]) -> Usage:
-    """Run the command on a new database, and compare what it has then, unless nothing is expected."""
+def _run(folder: Path, server: Any, expected: Any, command: list[str], rows: str = "yellow", **settings: str) -> Usage:
+    """Run the command on a new database, and compare what it has then (in `rows`), unless nothing is expected."""
     # What the run before left to be written is not this one's.
     server.execute("CHECKPOINT")
     server.execute("CREATE DATABASE taxi")
     try:
-        usage = measure([server.url_of("taxi") if word == URL else word for word in command], folder=folder)
+        database = server.url_of("taxi")
+        usage = measure([word.replace(URL, database) for word in command], folder=folder, **settings)
         if expected is not None:
-            (found,) = server.execute(SUMS.format("yellow"), "taxi")
+            (found,) = server.execute(SUMS.format(rows), "taxi")
             if found != expected:
                 sys.exit(f"{command}: arrived as {found}, published as {expected}")
     finally:
         server.execute("DROP DATABASE taxi WITH (FORCE)")
     return usage
+
+
+def _compare_months(folder: Path, server: Any, options: argparse.Namespace) -> list[str]:
+    """Print what the months took each way; returns the promises that are not kept."""
+    months = [format_month(add_months(MONTH, number)) for number in range(options.months)]
+    loop, pair = PROMISE_MONTHS
+    with sample_process("--rows", str(options.month_rows), "--last", months[-1]) as site:
+        published = fresh(folder / "published")
+        for month in months:  # The site makes the month now.
+            name = f"yellow_tripdata_{month}.parquet"
+            (published / name).write_bytes(requests.get(f"{site}/trip-data/{name}", timeout=600).content)
+        with duckdb.connect() as connection:
+            expected = connection.execute(SUMS.format(f"'{published}/*.parquet'")).fetchone()
+        others = _python_of_others()
+
+        def script(table: str, some: list[str]) -> list[str]:
+            program = PROGRAMS / "pgpq_months_script.py"
+            return [str(others), str(program), site, URL, str(folder / "work"), table, *some]
+
+        def run(command: list[str], rows: str = "yellow") -> Usage:
+            fresh(folder / "work")
+            return _run(folder / "work", server, expected, command, rows, PIPELINE_SOURCE=site)
+
+        backfill = f"backfill yellow {months[0]}..{months[-1]} --through load --workers 2 --quiet --warehouse"
+        half = [shlex.join(script(f"yellow_{number}", months[number::2])) for number in (0, 1)]
+        both = "(SELECT * FROM yellow_0 UNION ALL SELECT * FROM yellow_1)"
+        ways: Ways = {
+            OURS: lambda: run([str(BIN / "pipeline"), *backfill.split(), URL]),
+            loop: lambda: run(script("yellow", months)),
+            pair: lambda: run(["sh", "-c", f"{half[0]} & {half[1]} && wait $!"], f"{both} AS rows"),
+        }
+        runs = interleaved(ways, options.repeats)
+    print(f"{len(months)} yellow months of {options.month_rows:,} rows, {options.repeats} rounds; {_versions()}\n")
+    print_table(
+        ("way", "wall s", "fastest", "wall, ours = 1", "CPU s", "peak MB"),
+        [
+            (
+                name,
+                *(f"{used.wall_s:.1f}", f"{min(run.wall_s for run in took):.1f}", f"{ratio(took, runs[OURS]):.2f}"),
+                *(f"{used.cpu_s:.1f}", f"{used.peak_mb:,.0f}"),
+            )
+            for name, took in runs.items()
+            for used in [Usage.median(took)]
+        ],
+    )
+    return [
+        f"{OURS} takes {found:.2f} x as long as the {name}; at most {most} x are promised"
+        for name, most in PROMISE_MONTHS.items()
+        if (found := ratio(runs[OURS], runs[name])) > most
+    ]
 
 
 def _memory(folder: Path, server: Any, options: argparse.Namespace) -> list[str]:
@@ -196,10 +259,9 @@ def _python_of_others() -> Path:
     if not (home / "ready").exists():
         print(f"# making {home}", file=sys.stderr)
         venv.create(home, with_pip=True, clear=True)
-        same = [f"{name}=={version(name)}" for name in ("pandas", "pyarrow", "psycopg", "psycopg-binary")]
-        measure(
-            [python, "-m", "pip", "install", "--quiet", *same, "pgpq", "sqlalchemy", "psycopg2-binary"], folder=home
-        )
+        same = ("pandas", "pyarrow", "duckdb", "requests", "psycopg", "psycopg-binary")
+        packages = [*(f"{name}=={version(name)}" for name in same), "pgpq", "sqlalchemy", "psycopg2-binary"]
+        measure([python, "-m", "pip", "install", "--quiet", *packages], folder=home)
         (home / "ready").touch()
     return python
 
@@ -213,6 +275,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="load a large month, and print its peak, instead")
     parser.add_argument("--large-rows", type=int, default=18_000_000, help="rows of it (default %(default)s)")
     parser.add_argument("--large-repeats", type=int, default=1, help="loads of it (default %(default)s)")
+    parser.add_argument("--months", type=int, default=0, help="bring so many months from the site, instead")
+    parser.add_argument("--month-rows", type=int, default=500_000, help="rows of each (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="work below this folder (default: where temporary files go)")
     return parser.parse_args()
 

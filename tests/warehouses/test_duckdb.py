@@ -25,6 +25,7 @@ from pipeline.datasets.base import Column
 from pipeline.errors import UsageError, WarehouseError
 from pipeline.marts import marts_of
 from pipeline.warehouses import open_warehouse
+from pipeline.warehouses.duckdb import warehouse as module
 from pipeline.warehouses.duckdb.copy_of_loads import CopyOfLoads
 from pipeline.warehouses.duckdb.file import DuckDBFile
 from pipeline.warehouses.duckdb.warehouse import _KNOWN, DuckDBWarehouse
@@ -596,6 +597,26 @@ def test_spill_of_killed_processes_is_deleted_and_nothing_else(
     others.mkdir()
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     assert beside(path) == WHOLE | {others.name}
+
+
+@pytest.mark.parametrize(
+    ("memory_limit", "threads", "expected"),
+    [("1GB", 2, "286.1 MiB"), ("1gb", 1, "143.0 MiB"), ("100 MB", 2, "95.3 MiB"), ("0.1GiB", 2, "102.3 MiB")],
+)
+def test_a_load_uses_little_memory_and_never_more_than_its_limit(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: str, threads: int, expected: str
+) -> None:
+    warehouse = DuckDBWarehouse(DuckDBFile(path, memory_limit, threads, 5), DATASETS, ZONES)
+    limits = []
+
+    def insert_rows(connection: duckdb.DuckDBPyConnection, *arguments: object) -> int:
+        limits.append(connection.execute("SELECT current_setting('memory_limit')").fetchone())
+        return original(connection, *arguments)  # type: ignore[arg-type]
+
+    original = module.insert_rows
+    monkeypatch.setattr(module, "insert_rows", insert_rows)
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    assert limits == [(expected,)]
 
 
 def test_a_query_that_spills_leaves_nothing(path: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: The shortest and longest pause between two attempts to open a locked database.
 _PAUSE_S = (0.01, 0.1)
+#: What a thread needs to fill and compress row groups of any dataset. With more, DuckDB only keeps written blocks.
+_INSERT_BYTES_PER_THREAD = 150_000_000
 _SETTING = "[pipeline] warehouse"
 #: The threads of a process take turns, since DuckDB does not open a file twice in one process with different settings.
 _IN_TURN = threading.RLock()
@@ -140,6 +142,14 @@ class DuckDBFile:
                 sync(self.path.parent)
         except OSError as error:
             raise WarehouseError(f"{subject}: cannot create {self.path}: {explained(error, _SETTING)}") from error
+
+    def limit_insert(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Lower the connection's memory limit to what inserting a file needs; sorting or grouping may need more."""
+        parts = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B", self.memory_limit, re.IGNORECASE)
+        assert parts is not None
+        number, prefix, binary = parts.groups()
+        limit = float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " ")
+        connection.execute(f"SET memory_limit = '{min(limit, _INSERT_BYTES_PER_THREAD * self.threads):.0f}B'")
 
     def sweep(self) -> None:
         """Delete the spill of killed processes; only for a process that has the database open for writing."""

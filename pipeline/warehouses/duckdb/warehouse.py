@@ -130,6 +130,7 @@ class DuckDBWarehouse(Warehouse):
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(dataset, month) as (connection, tables, before):
+                self._file.limit_insert(connection)
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 changed = month or previous is None or previous.fingerprint != file.fingerprint
@@ -150,6 +151,7 @@ class DuckDBWarehouse(Warehouse):
         import pyarrow as pa
 
         with self._writing(dataset, month) as (connection, tables, _):
+            self._file.limit_insert(connection)
             self._clear(connection, tables, dataset, month)
             connection.register("batches", pa.RecordBatchReader.from_batches(dataset.schema, batches))
             rows = _insert(connection, dataset.name, month, "batches")
