@@ -19,8 +19,8 @@ from pipeline.warehouses.base import Locked, StoredFile
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Batches that may wait for DuckDB: enough to keep it busy, few enough to keep memory flat.
-_WAITING = 2
+#: Batches that may wait for DuckDB, which keep it busy; more would only take memory.
+_WAITING = 1
 _POLL_S = 0.1
 
 _log = logging.getLogger("luigi-interface.pipeline")
