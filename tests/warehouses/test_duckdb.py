@@ -599,24 +599,24 @@ def test_spill_of_killed_processes_is_deleted_and_nothing_else(
     assert beside(path) == WHOLE | {others.name}
 
 
-@pytest.mark.parametrize(
-    ("memory_limit", "threads", "expected"),
-    [("1GB", 2, "286.1 MiB"), ("1gb", 1, "143.0 MiB"), ("100 MB", 2, "95.3 MiB"), ("0.1GiB", 2, "102.3 MiB")],
-)
-def test_a_load_uses_little_memory_and_never_more_than_its_limit(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: str, threads: int, expected: str
+def test_a_large_month_is_inserted_in_parts_with_the_whole_limit_again_for_each(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warehouse = DuckDBWarehouse(DuckDBFile(path, memory_limit, threads, 5), DATASETS, ZONES)
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 100)
+    file = trips(tmp_path, GREEN, JAN, [float(number) for number in range(300)])
     limits = []
 
-    def insert_rows(connection: duckdb.DuckDBPyConnection, *arguments: object) -> int:
-        limits.append(connection.execute("SELECT current_setting('memory_limit')").fetchone())
+    def insert(connection: duckdb.DuckDBPyConnection, *arguments: object) -> int:
+        limits.extend(connection.execute("SELECT current_setting('memory_limit')").fetchall())
         return original(connection, *arguments)  # type: ignore[arg-type]
 
-    original = module.insert_rows
-    monkeypatch.setattr(module, "insert_rows", insert_rows)
-    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
-    assert limits == [(expected,)]
+    original = module._insert
+    monkeypatch.setattr(module, "_insert", insert)
+    warehouse = opened(path)
+    assert warehouse.replace(GREEN, JAN, file) == 300
+    assert limits == [("476.8 MiB",)] * 4
+    rows = warehouse.query("SELECT total_amount FROM green")["total_amount"].to_pylist()
+    assert rows == [float(number) for number in range(300)]
 
 
 def test_a_query_that_spills_leaves_nothing(path: Path, tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 #: The shortest and longest pause between two attempts to open a locked database.
 _PAUSE_S = (0.01, 0.1)
-#: What a thread needs to fill and compress row groups of any dataset. With more, DuckDB only keeps written blocks.
+#: What a thread needs to fill and compress row groups of any dataset.
 _INSERT_BYTES_PER_THREAD = 150_000_000
+#: What DuckDB may keep in memory between two inserts of a load.
+_KEPT_MEMORY = "150MB"
 _SETTING = "[pipeline] warehouse"
 #: The threads of a process take turns, since DuckDB does not open a file twice in one process with different settings.
 _IN_TURN = threading.RLock()
@@ -143,8 +145,17 @@ class DuckDBFile:
         except OSError as error:
             raise WarehouseError(f"{subject}: cannot create {self.path}: {explained(error, _SETTING)}") from error
 
+    def release_memory(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let DuckDB drop the blocks that it has written; by itself it keeps them, up to its limit."""
+        for limit in (_KEPT_MEMORY, self.memory_limit):
+            connection.execute(f"SET memory_limit = '{limit}'")
+
     def limit_insert(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Lower the connection's memory limit to what inserting a file needs; sorting or grouping may need more."""
+        """Lower the connection's memory limit to what one inserting thread needs.
+
+        With so little, DuckDB inserts with one thread, to keep the rows' order: enough beside other work, half as fast
+        as with two for a load alone.
+        """
         parts = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B", self.memory_limit, re.IGNORECASE)
         assert parts is not None
         number, prefix, binary = parts.groups()

@@ -16,6 +16,7 @@ from copy import copy
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ _COARSE_CLOCK_NS = 2_000_000_000
 _FINE_CLOCK_NS = 50_000_000
 #: The settings of a query. With replacements, an unknown table name finds a Python variable; the last locks all.
 _QUERY_SETTINGS = ("python_enable_replacements = false", "enable_external_access = false", "lock_configuration = true")
+#: How many rows one statement inserts: 16 row groups of a trips file, which are skipped or read as a whole.
+_ROWS_AT_ONCE = 16 * 122_880
 #: The last ledger read from each database, valid while its files have that signature.
 _KNOWN: dict[Path, tuple[Signature, Ledger]] = {}
 
@@ -130,12 +133,11 @@ class DuckDBWarehouse(Warehouse):
         with file.open_local() as path:
             load_file = inspect(path, dataset, month, where=str(path))
             with self._writing(dataset, month) as (connection, tables, before):
-                self._file.limit_insert(connection)
                 previous = before.loads.get((dataset.name, month))
                 # The same zones leave the marts as they are.
                 changed = month or previous is None or previous.fingerprint != file.fingerprint
                 self._clear(connection, tables, dataset, month, marts=bool(changed))
-                rows = insert_rows(connection, dataset.name, month, path)
+                rows = insert_rows(connection, dataset.name, month, path, self._file)
                 _record(connection, dataset, month, rows, load_file, file)
         return rows
 
@@ -309,10 +311,21 @@ class DuckDBWarehouse(Warehouse):
         self._file.sweep()
 
 
-def insert_rows(connection: Any, table: str, month: date | None, path: Path) -> int:
-    """Insert the file's rows by column name, with nulls for missing columns; returns their number."""
+def insert_rows(connection: Any, table: str, month: date | None, path: Path, database: DuckDBFile) -> int:
+    """Insert the file's rows by column name, with nulls for missing columns; returns their number.
+
+    A lower memory limit would bound the memory, too, but DuckDB then inserts with one thread to keep the rows' order.
+    """
     # Otherwise DuckDB takes the month=… in the path for a column of the file.
-    return _insert(connection, table, month, "read_parquet(?, hive_partitioning = false)", [glob.escape(str(path))])
+    file = "read_parquet(?, hive_partitioning = false, file_row_number = true)"
+    for first in count(0, _ROWS_AT_ONCE):
+        part = f"file_row_number >= {first} AND file_row_number < {first + _ROWS_AT_ONCE}"
+        source = f"(SELECT * EXCLUDE (file_row_number) FROM {file} WHERE {part})"
+        rows = _insert(connection, table, month, source, [glob.escape(str(path))])
+        if rows < _ROWS_AT_ONCE:
+            break
+        database.release_memory(connection)
+    return first + rows
 
 
 def _insert(connection: Any, table: str, month: date | None, source: str, values: Sequence[str] = ()) -> int:
