@@ -8,6 +8,9 @@ and the local scheduler; the scripts are in benchmarks/programs. Ways take turns
 the table has medians, the fastest run, and the median of wall times relative to this package's in the same round. After
 each run the table's rows and sums are compared with the published file's.
 
+With `--months N`, one `pipeline backfill … --through load` with two workers is compared with the DuckDB script, which
+takes the months one after the other into one file, or two at a time into two files.
+
 polars and dlt get an environment of their own below benchmarks/.venvs, made by pip when it is first asked for.
 """
 
@@ -26,6 +29,7 @@ import duckdb
 import requests
 from measured import BIN, PROGRAMS, ROOT, Usage, fresh, interleaved, measure, print_table, ratio, working_folder
 
+from pipeline.months import add_months, format_month, month_range, parse_month
 from pipeline.sample import sample_process
 
 MONTH_FILE = "/trip-data/yellow_tripdata_2024-01.parquet"
@@ -63,6 +67,9 @@ WAYS = {
 
 def main() -> None:
     options = _options()
+    if options.months:
+        _several(options)
+        return
     others = [name for name in options.others.split(",") if name]
     ways = {name: way for name, way in WAYS.items() if not way.package or way.package in others}
     pythons = {name: _python(way) for name, way in ways.items()}
@@ -92,6 +99,49 @@ def _run(way: Way, python: Path, site: str, folder: Path, expected: tuple[object
     if found != expected:
         sys.exit(f"{way}: arrived as {found}, published as {expected}")
     return usage
+
+
+def _several(options: argparse.Namespace) -> None:
+    """Print what several months take."""
+    first = parse_month(MONTH_FILE[-15:-8])
+    months = [format_month(month) for month in month_range(first, add_months(first, options.months - 1))]
+    chain = f'for url; do "{sys.executable}" "{PROGRAMS}/duckdb_script.py" "$url" "$folder" || exit; done'
+    with sample_process("--rows", str(options.rows)) as site, working_folder(options.folder) as folder:
+        urls = [site + MONTH_FILE.replace(months[0], month) for month in months]
+        for url in urls:
+            requests.get(url, timeout=600).raise_for_status()  # The site makes the month now.
+
+        def script(*parts: list[str]) -> Usage:
+            fresh(folder)
+            names = [str(folder / f"part-{number}") for number in range(len(parts))]
+            for name in names:
+                Path(name).mkdir()
+            chains = [
+                f'(folder={name}; set -- {" ".join(part)}; {chain}) & pids="$pids $!"'
+                for name, part in zip(names, parts, strict=True)
+            ]
+            ended = 'for pid in $pids; do wait "$pid" || exit; done'
+            return measure(["sh", "-c", "\n".join([*chains, ended])], folder=folder)
+
+        def ours() -> Usage:
+            backfill = ("backfill", "yellow", f"{months[0]}..{months[-1]}", "--workers", "2", "--through", "load")
+            return measure([BIN / "pipeline", *backfill], folder=fresh(folder), PIPELINE_SOURCE=site)
+
+        found = interleaved(
+            {
+                "pipeline backfill, 2 workers": ours,
+                "DuckDB script, one at a time": lambda: script(urls),
+                "DuckDB script, two at a time": lambda: script(urls[::2], urls[1::2]),
+            },
+            options.repeats,
+        )
+    print(f"{options.months} yellow months of {options.rows:,} rows, {options.repeats} rounds\n")
+    reference = found["pipeline backfill, 2 workers"]
+    lines = [
+        (name, f"{Usage.median(took).wall_s:.1f}", f"{ratio(took, reference):.2f}", f"{Usage.median(took).cpu_s:.1f}")
+        for name, took in found.items()
+    ]
+    print_table(("way", "wall s", "wall, ours = 1", "CPU s"), lines)
 
 
 def _sums(table: str, connection: duckdb.DuckDBPyConnection | None = None) -> tuple[object, ...]:
@@ -149,6 +199,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=3_000_000, help="rows of the month (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default %(default)s)")
     parser.add_argument("--with", dest="others", default="", metavar="NAMES", help="polars, dlt, or polars,dlt")
+    parser.add_argument("--months", type=int, default=0, help="compare so many months instead of one")
     parser.add_argument("--folder", type=Path, help="work below this folder (default: where temporary files go)")
     return parser.parse_args()
 
