@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 #: The shortest and longest pause between two attempts to open a locked database.
 _PAUSE_S = (0.01, 0.1)
-#: What a thread needs to fill and compress row groups of any dataset.
-_INSERT_BYTES_PER_THREAD = 150_000_000
 #: What DuckDB may keep in memory between two inserts of a load.
 _KEPT_MEMORY = "150MB"
 _SETTING = "[pipeline] warehouse"
@@ -149,18 +147,6 @@ class DuckDBFile:
         """Let DuckDB drop the blocks that it has written; by itself it keeps them, up to its limit."""
         for limit in (_KEPT_MEMORY, self.memory_limit):
             connection.execute(f"SET memory_limit = '{limit}'")
-
-    def limit_insert(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Lower the connection's memory limit to what one inserting thread needs.
-
-        With so little, DuckDB inserts with one thread, to keep the rows' order: enough beside other work, half as fast
-        as with two for a load alone.
-        """
-        parts = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B", self.memory_limit, re.IGNORECASE)
-        assert parts is not None
-        number, prefix, binary = parts.groups()
-        limit = float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " ")
-        connection.execute(f"SET memory_limit = '{min(limit, _INSERT_BYTES_PER_THREAD * self.threads):.0f}B'")
 
     def sweep(self) -> None:
         """Delete the spill of killed processes; only for a process that has the database open for writing."""

@@ -144,7 +144,8 @@ class DuckDBWarehouse(Warehouse):
     def load_ahead(self, dataset: Dataset, month: date) -> LoadAhead | None:
         """In a thread, which gives up at once if another process has the file open."""
         impatient = copy(self)
-        impatient._file = replace(self._file, lock_timeout_s=0)
+        # One thread and this memory are enough: decoding and encoding take the other cores.
+        impatient._file = replace(self._file, lock_timeout_s=0, threads=1, memory_limit="100MB")
         return ThreadedLoad(partial(impatient._load_batches, dataset, month))
 
     def _load_batches(
@@ -153,7 +154,6 @@ class DuckDBWarehouse(Warehouse):
         import pyarrow as pa
 
         with self._writing(dataset, month) as (connection, tables, _):
-            self._file.limit_insert(connection)
             self._clear(connection, tables, dataset, month)
             connection.register("batches", pa.RecordBatchReader.from_batches(dataset.schema, batches))
             rows = _insert(connection, dataset.name, month, "batches")
