@@ -11,6 +11,7 @@ killed. Nothing secret is in its arguments or its environment.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -199,13 +200,15 @@ def main() -> None:
 
     tornado.locale.load_translations(str(Path(__file__).parent / "locale"))
     adopt_context(RunContext())
+    lines = iter(sys.stdin)  # None if the board was killed meanwhile.
     try:
-        adopt(resolve(**json.loads(sys.stdin.readline())["settings"]))
+        for line in itertools.islice(lines, 1):
+            adopt(resolve(**json.loads(line)["settings"]))
     except PipelineError as error:  # Such as a folder that was deleted meanwhile; the next process tries again.
-        number = json.loads(sys.stdin.readline())["id"]
-        print(json.dumps({"id": number, "error": error.to_dict()}), file=answers, flush=True)
+        for line in itertools.islice(lines, 1):
+            print(json.dumps({"id": json.loads(line)["id"], "error": error.to_dict()}), file=answers, flush=True)
     else:
-        for line in sys.stdin:
+        for line in lines:
             pool.submit(reply, line)
     # Without waiting for the threads, whose answers have no reader any more.
     os._exit(0)
