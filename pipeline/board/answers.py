@@ -200,7 +200,7 @@ def main() -> None:
 
     tornado.locale.load_translations(str(Path(__file__).parent / "locale"))
     adopt_context(RunContext())
-    lines = iter(sys.stdin)  # None if the board was killed meanwhile.
+    lines = iter(sys.stdin)  # Ends at once if the board was killed meanwhile.
     try:
         for line in itertools.islice(lines, 1):
             adopt(resolve(**json.loads(line)["settings"]))

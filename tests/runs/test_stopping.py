@@ -36,7 +36,7 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize(
-    ("module", "lines"), [("luigi", 0), ("pyarrow.lib", 1), ("pipeline.cli.progress", 0), ("pandas.core.api", 1)]
+    ("module", "lines"), [("luigi", 0), ("pyarrow.lib", 1), ("pipeline.cli.progress", 0), ("pyarrow.parquet.core", 1)]
 )
 def test_a_signal_during_an_import_ends_the_command_without_a_traceback(
     folder: Folder, module: str, lines: int, number: int
