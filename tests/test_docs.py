@@ -43,10 +43,10 @@ README = ROOT / "README.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
 SURPRISES = ROOT / "docs" / "surprises.md"
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-PAGES = [README, CHANGELOG, *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: Where the project's own files are; a working copy has others, too.
-FOLDERS = (".ci", "benchmarks", "docker", "docs", "pipeline", "tests")
+FOLDERS = (".ci", ".devcontainer", ".github", "benchmarks", "docker", "docs", "pipeline", "tests")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
