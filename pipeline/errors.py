@@ -48,6 +48,15 @@ def redact(url: str) -> str:
     return f"{scheme}://{host}{slash}{path}"
 
 
+def hide_queries(text: str, *urls: str) -> str:
+    """The text, in which the values of the URLs' queries, which may be secret, are replaced."""
+    for url in urls:
+        for pair in re.split("[&#]", url.partition("?")[2]):
+            name, mark, value = pair.partition("=")
+            text = text.replace(pair, f"{name}=…") if mark and value else text
+    return text
+
+
 class PipelineError(Exception):
     """The base of every error that this package raises on purpose; `remedy` is the command to run, if one is known."""
 

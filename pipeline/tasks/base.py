@@ -225,7 +225,8 @@ def _begin(step: Step) -> None:
 
 def _end(step: Step, error: BaseException | None = None) -> None:
     if error is not None:
-        logs.write_failure(step.subject, error)
+        settings = current_settings()
+        logs.write_failure(step.subject, error, [settings.source, settings.warehouse, settings.notify_url])
         step.emit(events.StepFailed, error=step._as_error(error).to_dict(_MOST_CHARACTERS))
     step.warn_of_log(logs.end())
 

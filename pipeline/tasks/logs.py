@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from pipeline.errors import hide_queries
 from pipeline.months import format_month
 
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"
@@ -86,10 +88,14 @@ def begin(path: Path, subject: str, places: str = "") -> str:
     return ""
 
 
-def write_failure(subject: str, error: BaseException) -> None:
-    """Add an error and its whole traceback to the log file alone."""
+def write_failure(subject: str, error: BaseException, urls: Sequence[str] = ()) -> None:
+    """Add an error and its whole traceback to the log file alone, without what is in the queries of these URLs.
+
+    A traceback has the words of libraries, which show the address of a failed request.
+    """
     message = f"{subject}: failed: {type(error).__name__}: {error}"
-    _write(f"{message}\n{''.join(traceback.format_exception(error))}".rstrip(), logging.ERROR)
+    text = f"{message}\n{''.join(traceback.format_exception(error))}".rstrip()
+    _write(hide_queries(text, *urls), logging.ERROR)
 
 
 def _write(message: str, level: int) -> None:

@@ -211,6 +211,15 @@ def test_a_large_log_is_rotated(folder: Folder) -> None:
 # History
 
 
+def test_the_log_of_a_failed_step_has_its_traceback_without_the_secrets_of_an_address(folder: Folder) -> None:
+    folder.environment["PIPELINE_SOURCE"] = "http://127.0.0.1:9/{dataset}/{file}?token=hidden-1"
+    folder.environment["PIPELINE_RETRIES"] = "0"
+    assert folder.pipeline("backfill", "green", "2024-01").returncode == 1
+    files = [path.read_text() for path in (folder.path / "data" / "logs").rglob("*") if path.is_file()]
+    assert any("Traceback" in text and "token=…" in text for text in files)
+    assert not any("hidden-1" in text for text in files)
+
+
 def test_the_history_has_the_outcome_of_each_run(own: Folder, site: SampleSite) -> None:
     assert own.pipeline("backfill", "green", "2024-01").returncode == 0
     assert own.pipeline("backfill", "green", "2024-01").returncode == 0
