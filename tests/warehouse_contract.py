@@ -362,6 +362,7 @@ def test_a_table_of_the_users_own_under_a_views_name_stays_and_is_reported(
     # A command that ran in this process has turned them off.
     for logger in ("luigi-interface", "luigi-interface.pipeline"):
         monkeypatch.setattr(logging.getLogger(logger), "propagate", True)
+        caplog.set_level(logging.WARNING, logger)
     file = trips(tmp_path, GREEN, JAN, [10.0])
     warehouse.replace(GREEN, JAN, file)
     assert warehouse.validate_shared() == []
