@@ -54,7 +54,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 #: For a check (Postgres retries a refused connection for 10 s), for a request, and for a DuckDB file in use.
 _CHECK_S, _REQUEST_S, _LOCK_S = 15.0, 5.0, 2.0
 #: The memory that a step may take while it conforms a month.
-_WORKER_BYTES = 600_000_000
+_WORKER_BYTES = 700_000_000
 #: The options of `default_options()` that may differ, besides [resources]; the others keep a promise of this package.
 _FREE = {"log_level", "wait_interval", "wait_jitter", "retry_count", "retry_delay", "disable_persist", "remove_delay"}
 _COPY = "copy the project's luigi.cfg into your working folder"

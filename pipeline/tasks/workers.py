@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
-#: A step takes up to 600 MB; written files count, too, until they are on the disk.
+#: A step takes up to 700 MB; written files count, too, until they are on the disk.
 _WORKER_BYTES = 1_000_000_000
 #: As many downloads and conforms may run at once, by [resources].
 _MOST = 4

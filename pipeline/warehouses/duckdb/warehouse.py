@@ -145,7 +145,7 @@ class DuckDBWarehouse(Warehouse):
         """In a thread, which gives up at once if another process has the file open."""
         impatient = copy(self)
         # One thread and this memory are enough: decoding and encoding take the other cores.
-        impatient._file = replace(self._file, lock_timeout_s=0, threads=1, memory_limit="100MB")
+        impatient._file = replace(self._file, lock_timeout_s=0, threads=1, memory_limit="200MB")
         return ThreadedLoad(partial(impatient._load_batches, dataset, month))
 
     def _load_batches(
