@@ -128,7 +128,7 @@ def _read_all(pipes: tuple[int, int], until: float) -> list[str]:
 
 
 def _serve(requests: socket.socket) -> list[str]:
-    """Fork for each request; returns the command line in the fork, which goes on as that command."""
+    """Fork for each request; returns the command line in the fork, which becomes that command."""
     while True:
         asked, descriptors, _, _ = socket.recv_fds(requests, _MAX_BYTES, 3)
         with suppress(ChildProcessError):

@@ -197,9 +197,9 @@ class DuckDBWarehouse(Warehouse):
                 return Ledger()
             if path in _KNOWN and _KNOWN[path][0] == current:
                 return _KNOWN[path][1]
-            if (copy := read_copy(path, at_rest=True)) is not None:  # A tenth of the time that DuckDB takes.
-                _KNOWN[path] = current, copy
-                return copy
+            if (current_copy := read_copy(path, at_rest=True)) is not None:  # A tenth of the time that DuckDB takes.
+                _KNOWN[path] = current, current_copy
+                return current_copy
             try:
                 with replace(self._file, lock_timeout_s=0).opened("loads", read_only=True) as connection:
                     ledger = schema.read_ledger(connection, set(self._dialect.tables(connection)))
