@@ -81,6 +81,7 @@ class BigQueryGateway(Gateway):
         self._forgotten: dict[TableName, Json] = {}
         self._failures: dict[str, list[list[Json]]] = {"load": [], "query": []}
         self._inserting = threading.Lock()
+        self._changing_views = threading.Lock()  # each change is several requests to the emulator
 
     def fail_job(self, job_type: str, *errors: tuple[str, str], times: int = 1) -> None:
         """Let the next jobs of this type (load, query) do nothing and fail with these errors: (reason, message).
@@ -229,28 +230,31 @@ class BigQueryGateway(Gateway):
         return item | kept | ({"type": "EXTERNAL"} if external else {})
 
     def _insert_view(self, name: TableName, body: Json) -> Answer | None:
-        if self._emulator.table(name):
-            return None  # the emulator answers 409
-        self._emulator.query(f"CREATE VIEW {name.sql} AS {body['view']['query']}")
-        self._keep(name, body)
-        kept = {key: body[key] for key in ("description", "labels") if key in body}
-        return Answer.of_json(200, self._complete(name, self._emulator.do("PATCH", name.path, kept)))
+        with self._changing_views:
+            if self._emulator.table(name):
+                return None  # the emulator answers 409
+            self._emulator.query(f"CREATE VIEW {name.sql} AS {body['view']['query']}")
+            self._keep(name, body)
+            kept = {key: body[key] for key in ("description", "labels") if key in body}
+            return Answer.of_json(200, self._complete(name, self._emulator.do("PATCH", name.path, kept)))
 
     def _change_table(self, name: TableName, body: Json) -> Answer | None:
         table = self._emulator.table(name)
         if table and "view" in body:
-            self._emulator.query(f"CREATE OR REPLACE VIEW {name.sql} AS {body['view']['query']}")
+            with self._changing_views:
+                self._emulator.query(f"CREATE OR REPLACE VIEW {name.sql} AS {body['view']['query']}")
         elif table and "schema" in body and table["type"] == "TABLE":
             self._emulator.add_columns(name, body["schema"]["fields"])
         return None  # the emulator changes its catalog, or answers 404
 
     def _delete_table(self, name: TableName) -> Answer | None:
-        table = self._emulator.table(name)
-        self._forgotten.pop(name, None)
-        if table is None or table["type"] != "VIEW":
-            return None
-        self._emulator.query(f"DROP VIEW {name.sql}")
-        return Answer(204)
+        with self._changing_views:
+            table = self._emulator.table(name)
+            self._forgotten.pop(name, None)
+            if table is None or table["type"] != "VIEW":
+                return None
+            self._emulator.query(f"DROP VIEW {name.sql}")
+            return Answer(204)
 
 
 def _name(reference: Json) -> TableName:

@@ -359,6 +359,15 @@ def test_columns_are_added_by_patch_and_not_changed(client: bq.Client, gcs: GcsE
         client.update_table(table, ["schema"])
 
 
+def test_a_view_is_created_once_however_many_ask_at_once(service: BigQueryGateway, client: bq.Client) -> None:
+    view = bq.Table(f"{client.project}.taxi.numbers")
+    view.view_query = "SELECT 1 AS n"
+    with ThreadPoolExecutor(8) as threads:
+        views = list(threads.map(lambda _: client.create_table(view, exists_ok=True), range(8)))
+    assert {each.view_query for each in views} == {view.view_query}
+    assert sorted(one.status for one in service.seen("POST", "/tables")) == [200] + [409] * 7
+
+
 def test_views_external_tables_and_labels_are_returned_as_they_were_created(client: bq.Client) -> None:
     view = bq.Table(f"{client.project}.taxi.trips")
     view.view_query = f"SELECT 'green' AS dataset, green.* FROM `{client.project}.taxi.green` AS green"
