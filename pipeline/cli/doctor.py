@@ -41,6 +41,7 @@ from pipeline.tasks.logs import problem
 from pipeline.tasks.luigi_options import default_options
 from pipeline.tasks.workers import usable_cpus
 from pipeline.units import counted, size
+from pipeline.version import __version__
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of
 from pipeline.warehouses.views import not_ours
@@ -145,7 +146,7 @@ def _packages(warehouse: str) -> Iterator[Answer]:
     """Check the versions that our own metadata requires, with the extra of the warehouse."""
     from packaging.requirements import Requirement
 
-    present = [f"{_PACKAGE} {metadata.version(_PACKAGE)}"]
+    present = [f"{_PACKAGE} {__version__}"]  # Of the code that runs; its metadata may be of an older installation.
     problems: list[Answer] = []
     for requirement in map(Requirement, metadata.requires(_PACKAGE) or []):
         if requirement.marker and not requirement.marker.evaluate({"extra": engine_of(warehouse).extra}):
