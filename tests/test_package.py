@@ -87,7 +87,7 @@ class Environment:
         self.run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel))
         self.libraries = next(folder.glob("lib/python*/site-packages")) / "libraries.pth"
         seen = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-        # Python runs no .pth file of a folder that is named in one, such as that which finds the package in the checkout.
+        # Python ignores .pth files in a folder that a .pth file names, such as that of the package in the checkout.
         self.libraries.write_text("\n".join(seen))
 
     def files(self) -> set[str]:
