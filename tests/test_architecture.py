@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: Everyone may import these, and each part itself.
-FOR_EVERYONE = ("disk", "errors", "months", "units", "version")
+FOR_EVERYONE = ("deprecation", "disk", "errors", "months", "units", "version")
 
 #: A part, then those that it may import besides; `a.b` allows that module of the package alone.
 #: `settings` reads the settings, and `places` opens what they name; the rooms below get values, not settings.
@@ -52,6 +52,7 @@ ARROWS = """
     sample      datasets.published
 
     datasets
+    deprecation
     disk
     months
     errors

@@ -1,4 +1,7 @@
-"""The names that users' commands, scripts and luigi.cfg hold. One may be added here; none may go or change."""
+"""The names that users' commands, scripts and luigi.cfg hold. One may be added here; none may go or change.
+
+A renamed one works on under its old name until the version that `pipeline.deprecation` says.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import pipeline
 from pipeline.cli import import_command
+from pipeline.deprecation import OLD_NAMES
 from pipeline.settings import pipeline as settings_section
+from pipeline.version import __version__
 
 #: The tasks of `luigi --module pipeline`, each with its parameters.
 TASKS = {
@@ -153,6 +159,11 @@ def test_what_libraries_import_has_its_name_and_arguments() -> None:
     assert list(inspect.signature(pipeline.read).parameters)[:3] == ["dataset", "period", "columns"]
     assert list(inspect.signature(conform_file).parameters)[:4] == ["raw", "draft", "dataset", "month"]
     assert {"yellow", "green", "fhv", "fhvhv"} <= set(DATASETS)
+
+
+def test_an_old_name_goes_with_the_version_that_its_warning_says() -> None:
+    due = {old for old, (_, removed_in) in OLD_NAMES.items() if Version(__version__) >= Version(removed_in)}
+    assert not due, "remove what reads them, and say so in CHANGELOG.md"
 
 
 def test_what_luigi_cfg_names_can_be_imported() -> None:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.board.grid import standalone
-from pipeline.version import __version__
 
 
 def static_page(report: Mapping[str, Any]) -> str:
     """The report as one HTML page that needs no other file."""
-    values = {"report": report, "problems": (), "warehouse": report["warehouse"], "version": __version__}
+    values = {"report": report, "problems": (), "warehouse": report["warehouse"]}
     return standalone("report.html", values)

@@ -89,7 +89,7 @@ def dbt_sources() -> dict[str, Any]:
     source = {
         # The models of the Data Engineering Zoomcamp have this name for it.
         "name": "raw",
-        "description": "New York taxi trips: the tables of taxi-pipeline, and views with TLC's names.",
+        "description": f"New York taxi trips: the tables of taxi-pipeline {__version__}, and views with TLC's names.",
         "database": "{{ var('taxi_database', target.database) }}",
         "schema": _SCHEMA,
         "tables": tables,

@@ -41,6 +41,7 @@ from pipeline.tasks.logs import problem
 from pipeline.tasks.luigi_options import default_options
 from pipeline.tasks.workers import usable_cpus
 from pipeline.units import counted, size
+from pipeline.version import __version__
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.registry import engine_of
 from pipeline.warehouses.views import not_ours
@@ -145,7 +146,7 @@ def _packages(warehouse: str) -> Iterator[Answer]:
     """Check the versions that our own metadata requires, with the extra of the warehouse."""
     from packaging.requirements import Requirement
 
-    present = [f"{_PACKAGE} {metadata.version(_PACKAGE)}"]
+    present = [f"{_PACKAGE} {__version__}"]  # Of the code that runs; its metadata may be of an older installation.
     problems: list[Answer] = []
     for requirement in map(Requirement, metadata.requires(_PACKAGE) or []):
         if requirement.marker and not requirement.marker.evaluate({"extra": engine_of(warehouse).extra}):
@@ -160,6 +161,19 @@ def _packages(warehouse: str) -> Iterator[Answer]:
             needed = f"{message}; needed is {requirement.specifier or 'any version'}"
             problems.append(("failed", needed, f"pip install '{requirement}'"))
     yield from problems or [("ok", ", ".join(present), "")]
+    yield from _namesakes()
+
+
+def _namesakes() -> Iterator[Answer]:
+    """Warn of others that are called `pipeline`: in the working folder, and in this environment."""
+    ours = Path(__file__).parents[1] / "__init__.py"
+    for path in (Path("pipeline.py"), Path("pipeline", "__init__.py")):
+        if path.is_file() and not path.samefile(ours):
+            message = f"{path.absolute()} hides this package from python and notebooks in this folder"
+            yield "warning", message, "rename it, or work in another folder"
+    for name in sorted({*metadata.packages_distributions().get("pipeline", ())} - {_PACKAGE}):
+        remedy = f"install {_PACKAGE} in an environment without {name}"
+        yield "warning", f"{name} in this environment has a package called pipeline, too", remedy
 
 
 def _luigi_cfg() -> Iterator[Answer]:

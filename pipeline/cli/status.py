@@ -18,6 +18,7 @@ from pipeline.settings import expand_home
 from pipeline.state.plan import DatasetPlan
 from pipeline.state.steps import STEPS, step_before
 from pipeline.units import counted, size
+from pipeline.version import __version__
 
 #: By the first step of a month in a plan: why it is the first.
 _WHY = {step: before.leaves if (before := step_before(step)) else "nothing is here" for step in STEPS}
@@ -55,7 +56,7 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
             file.write(static_page(with_marks(result)).encode())
         click.echo(f"written: {page}", err=True)
     if as_json:
-        print_json(result)
+        print_json({"version": __version__, **result})
     elif not page:
         print_status(result)
 
@@ -77,7 +78,7 @@ def plan(selection: tuple[str, ...], through: str, as_json: bool) -> None:
     """  # noqa: D301
     preview, problems = backfill_preview(months_selected(selection), through)
     if as_json:
-        print_json(preview)
+        print_json({"version": __version__, **preview})
     else:
         _print_plans(preview["datasets"], through, preview["zones"], preview["remarks"])
     if problems:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.datasets.base import Dataset, Rule
+from pipeline.datasets.base import VERSION_KEY, Dataset, Rule
 from pipeline.errors import CheckFailed, cut
 from pipeline.months import format_month, label
+from pipeline.version import __version__
 
 if TYPE_CHECKING:  # It imports pyarrow, which those who only read findings do not need.
     from pipeline.conform.profile import Measures
@@ -65,7 +66,8 @@ def checks_document(measures: Measures, findings: Sequence[Finding]) -> dict[str
     document["columns_in_source"] = list(measures.columns_in_source)
     for column in document["columns"].values():
         column["min"], column["max"] = _plain(column["min"]), _plain(column["max"])
-    return {**document, "findings": [asdict(finding) for finding in findings]}
+    found = [asdict(finding) for finding in findings]
+    return {**document, "findings": found, VERSION_KEY: __version__}
 
 
 def findings_in(document: Mapping[str, Any]) -> list[Finding]:

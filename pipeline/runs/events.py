@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import PipelineError
 from pipeline.source.retries import retry_message
+from pipeline.version import __version__
 
 if TYPE_CHECKING:
     from pipeline.runs.history import Run
@@ -84,6 +85,8 @@ class RunStarted(Event):
     wanted: int
     bytes: int
     months: list[MonthPlan]
+    #: Of the package; files of older versions lack it.
+    version: str = __version__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.deprecation import warn_of_old_name
 from pipeline.errors import UsageError
 
 
@@ -53,6 +54,7 @@ def _import_luigi() -> Any:
         raise _in_one_line(UsageError(_parse_error(error, [frame.f_locals for frame in frames]))) from None
     if problems := [*_unreadable(get_config()._config_paths), *_invalid_values(get_config())]:
         raise _in_one_line(UsageError("\n  ".join(problems)))
+    _read_old_names(get_config())
     return get_config
 
 
@@ -112,6 +114,15 @@ def _invalid_values(config: Any) -> Iterator[str]:
                 parse(config.get(section, option))
         except (ValueError, configparser.Error) as error:
             yield f"luigi.cfg: [{section}] {option}: {' '.join(str(error).split())}"
+
+
+def _read_old_names(config: Any) -> None:
+    """Set the options whose old names are in the file."""
+    if config.has_option("resources", "warehouse"):
+        warn_of_old_name("[resources] warehouse in luigi.cfg")
+        for kind in ("duckdb", "postgresql", "bigquery"):
+            if not config.has_option("resources", kind):
+                config.set("resources", kind, config.get("resources", "warehouse"))
 
 
 get_config = _import_luigi()

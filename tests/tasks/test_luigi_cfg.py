@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,23 @@ def test_a_misspelt_variable_is_a_warning_with_the_nearest_name(work: Folder) ->
         "PIPELINE_LAEK in the environment is not a setting and has no effect; did you mean PIPELINE_LAKE?",
         "pipeline_logs in the environment is not a setting and has no effect; did you mean PIPELINE_LOGS?",
     ]
+
+
+def test_an_old_name_of_an_option_works_with_one_warning(work: Folder) -> None:
+    """Its luigi.cfg is one of version 0.1.0, which counted the writers of all kinds of warehouse as one resource."""
+    text = (work.path / "luigi.cfg").read_text()
+    (work.path / "luigi.cfg").write_text(
+        re.sub(r"^duckdb = 1\npostgresql = 4\nbigquery = 4$", "warehouse = 3", text, flags=re.M)
+    )
+    program = "from pipeline.tasks.luigi_options import get_config, prepare_luigi; prepare_luigi()"
+    shown = "print(dict(get_config().items('resources')))"
+    ended = work.run("python", "-c", f"{program}; {shown}")
+    limits = {"tlc": "4", "cpu": "4", "warehouse": "3", "duckdb": "3", "postgresql": "3", "bigquery": "3"}
+    assert ast.literal_eval(ended.stdout) == limits
+    message = (
+        "[resources] warehouse in luigi.cfg is an old name of [resources] duckdb, postgresql and bigquery; "
+        "it works until version 0.4.0, so write the new name\n"
+    )
+    assert ended.stderr == message
+    assert work.pipeline("status").stderr.count(message) == 1
+    assert work.luigi("ConformZones", "--help").stderr.count(message) == 1
