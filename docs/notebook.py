@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 """From `pipeline.read` to three pictures: a notebook for marimo. docs/how-to/notebook.md says how to open it."""
 
 import marimo
@@ -56,7 +60,8 @@ def _(arguments, lake):
     # The lake has a folder for each month of a dataset: trips/green/month=2024-01-01.
     months = {
         name: sorted(
-            folder.name.removeprefix("month=")[:7] for folder in Path(lake.value, "trips", name).glob("month=*")
+            folder.name.removeprefix("month=")[:7]
+            for folder in Path(lake.value, "trips", name).expanduser().glob("month=*")
         )
         for name in COLOURS
     }
@@ -159,7 +164,7 @@ def _(chosen, in_their_month, read):
 
 
 @app.cell
-def _(colour, hourly):
+def _(chosen, colour, hourly):
     daily = hourly.assign(day=hourly["hour"].dt.normalize()).groupby(["dataset", "day"], as_index=False)["trips"].sum()
     # A line ends where the months that were read have a gap.
     daily["run"] = (daily.groupby("dataset")["day"].diff() > pd.Timedelta(days=1)).cumsum()
@@ -168,19 +173,21 @@ def _(colour, hourly):
         .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5)
         .encode(
             x=alt.X("day:T", axis=axis()),
-            y=alt.Y("trips:Q", axis=axis("trips a day", format="~s")),
-            color=colour(daily["dataset"].unique()),
+            y=alt.Y("trips:Q", axis=axis("trips a day", format="~s", tickCount=4)),
+            color=colour(chosen).legend(None),
             detail="run:N",
             tooltip=["dataset:N", alt.Tooltip("day:T", format="%a %Y-%m-%d"), alt.Tooltip("trips:Q", format=",")],
         )
-        .properties(width="container", height=260)
+        .properties(width=600, height=150)
+        .facet(row=alt.Row("dataset:N", title=None, sort=list(chosen)))
+        .resolve_scale(y="independent")
     )
     mo.vstack([mo.md("## 1. Trips a day"), daily_chart])
     return daily, daily_chart
 
 
 @app.cell
-def _(daily, hourly):
+def _(chosen, daily, hourly):
     # Trips of an hour of the week, as an average over the days that were read.
     days = daily.groupby(["dataset", daily["day"].dt.day_of_week.rename("weekday")]).size().rename("days").reset_index()
     weekly = (
@@ -214,8 +221,8 @@ def _(daily, hourly):
                 alt.Tooltip("average:Q", title="trips", format=",.1f"),
             ],
         )
-        .properties(width=560, height=150)
-        .facet(row=alt.Row("dataset:N", title=None))
+        .properties(width=600, height=150)
+        .facet(row=alt.Row("dataset:N", title=None, sort=list(chosen)))
     )
     mo.vstack(
         [
@@ -270,7 +277,7 @@ def _(chosen, colour, in_their_month, lake, read):
         alt.Chart(tips)
         .mark_bar()
         .encode(
-            x=alt.X("share:Q", axis=axis("tip as a share of the fare", format="%")),
+            x=alt.X("share:Q", axis=axis("tip as a share of the fare", format="%", tickCount=6)),
             y=alt.Y("borough:N", sort=alt.EncodingSortField("trips", op="sum", order="descending"), axis=axis()),
             yOffset=alt.YOffset("dataset:N", sort=with_tips),
             color=colour(with_tips),
