@@ -25,10 +25,14 @@ with app.setup:
     WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
     def stop_if(problem: object, text: str) -> None:
-        """End here with a message: on the page, and, in a script, on standard error."""
+        """End here with a message: on the page, or, as a script, on standard error with exit code 1."""
         if problem and mo.app_meta().mode == "script":
-            print(text, file=sys.stderr)
+            sys.exit(text)
         mo.stop(problem, mo.callout(mo.md(text), kind="warn"))
+
+    def show_in_script(table: pd.DataFrame) -> None:
+        if mo.app_meta().mode == "script":
+            print(table.to_string(index=False, float_format="{:,.3f}".format), end="\n\n")
 
     def axis(title: str | None = None, **options: object) -> alt.Axis:
         return alt.Axis(title=title, **options)
@@ -182,6 +186,7 @@ def _(chosen, colour, hourly):
         .facet(row=alt.Row("dataset:N", title=None, sort=list(chosen)))
         .resolve_scale(y="independent")
     )
+    show_in_script(daily.groupby("dataset", as_index=False).agg(days=("day", "count"), trips_a_day=("trips", "mean")))
     mo.vstack([mo.md("## 1. Trips a day"), daily_chart])
     return daily, daily_chart
 
@@ -224,6 +229,8 @@ def _(chosen, daily, hourly):
         .properties(width=600, height=150)
         .facet(row=alt.Row("dataset:N", title=None, sort=list(chosen)))
     )
+    busiest = weekly[weekly["of_busiest"] == 1]
+    show_in_script(busiest[["dataset", "day_name", "hour_of_day", "average"]])
     mo.vstack(
         [
             mo.md("""
@@ -288,6 +295,7 @@ def _(chosen, colour, in_their_month, lake, read):
         )
         .properties(width="container", height=alt.Step(16))
     )
+    show_in_script(tips[["dataset", "borough", "trips", "share"]])
     mo.vstack(
         [
             mo.md("""
@@ -302,20 +310,6 @@ def _(chosen, colour, in_their_month, lake, read):
         ]
     )
     return tips, tips_chart
-
-
-@app.cell
-def _(daily, tips, weekly):
-    # What a script shows: python docs/notebook.py
-    if mo.app_meta().mode == "script":
-        busiest = weekly.sort_values("average", ascending=False).groupby("dataset").head(3)
-        for table in (
-            daily.groupby("dataset")["trips"].agg(["sum", "mean", "max"]).round(),
-            busiest[["dataset", "day_name", "hour_of_day", "average"]].round(1),
-            tips[["dataset", "borough", "trips", "share"]].round(3),
-        ):
-            print(table.to_string(), end="\n\n")
-    return
 
 
 if __name__ == "__main__":
