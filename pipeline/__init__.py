@@ -44,9 +44,11 @@ else:
             if name != "luigi":
                 return None
             importer = sys._getframe(1)
-            while importer.f_code.co_filename.startswith("<frozen importlib"):
-                importer = importer.f_back
-            if str(importer.f_globals.get("__package__")).partition(".")[0] == __name__:
+            # Some programs put a function of their own around every finder, as marimo does.
+            for machinery in (False, True):
+                while importer and importer.f_code.co_filename.startswith("<frozen importlib") is machinery:
+                    importer = importer.f_back
+            if importer and str(importer.f_globals.get("__package__")).partition(".")[0] == __name__:
                 return None
             sys.meta_path.remove(_LuigiFinder)
             from importlib.util import find_spec

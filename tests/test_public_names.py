@@ -105,6 +105,11 @@ def test_luigi_run_finds_a_task_by_its_name_when_it_is_imported_after_the_packag
     assert "--datasets" in _run(f"import luigi; import pipeline; {run}", tmp_path)
 
 
+def test_read_works_where_a_program_wraps_every_finder_as_notebooks_do(tmp_path: Path) -> None:
+    wrap = "finder = sys.meta_path[0]; found = finder.find_spec; finder.find_spec = lambda *names: found(*names)"
+    _run(f"import sys, pipeline; {wrap}; import pipeline.settings; from luigi.task_register import Register", tmp_path)
+
+
 def test_the_submodule_that_has_read_does_not_hide_it() -> None:
     _run("from pipeline.read import read; import pipeline; assert pipeline.read is read")
 
