@@ -23,6 +23,7 @@ import pytest
 from commands import stopped_by
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
+from pages import anchors
 
 import pipeline
 from pipeline.cli import cli, import_command
@@ -154,10 +155,6 @@ def test_the_readme_lists_every_setting() -> None:
     assert [name for name, _ in section.get_params() if name not in listed] == []
 
 
-def _slug(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
-
-
 @pages
 def test_every_relative_link_leads_to_something(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", _read(page)):
@@ -167,8 +164,7 @@ def test_every_relative_link_leads_to_something(page: Path) -> None:
         found = page.parent / name if name else page
         assert found.exists(), f"{target} of {page.name}"
         if anchor:
-            headings = re.findall(r"^#+ (.*)$", _read(found), re.MULTILINE)
-            assert anchor in map(_slug, headings), f"{target} of {page.name}"
+            assert anchor in anchors(found), f"{target} of {page.name}"
 
 
 # --- command lines in the pages
