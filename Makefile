@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
+EXTRAS := dev,docs,notebook,postgres,prometheus,report
 
 .DEFAULT_GOAL := help
-.PHONY: help run course test emulators lint format prove-bigquery clean
+.PHONY: help run course test test-matrix emulators lint format prove-bigquery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -14,7 +16,7 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.10 to 3.13 is needed; say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs,notebook,postgres,prometheus,report]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 run: $(VENV)/ready  ## backfill three sample months of yellow and green, offline, into data/sample
@@ -43,7 +45,26 @@ test: lint  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
 	else \
 	  echo "The BigQuery emulator needs Python 3.11 or newer (EMULATORS_PYTHON=...); its tests are left out." >&2; \
 	fi
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+# Both ends of what setup.cfg allows. uv takes a Python that is in PATH, or downloads it.
+MATRIX ?= lowest newest
+LOWEST_PYTHON ?= 3.10
+NEWEST_PYTHON ?= 3.13
+
+test-matrix: $(VENV)/ready emulators  ## run the tests on Python 3.10 with the lowest allowed versions, then on 3.13 with the newest (MATRIX=lowest for one)
+	@for name in $(MATRIX); do \
+	  case $$name in \
+	    lowest) python=$(LOWEST_PYTHON); resolution=lowest-direct ;; \
+	    newest) python=$(NEWEST_PYTHON); resolution=highest ;; \
+	    *) echo "MATRIX=$$name: lowest and newest are allowed" >&2; exit 2 ;; \
+	  esac; \
+	  if $(BIN)/uv venv --clear --seed --python $$python .venv-$$name \
+	    && $(BIN)/uv pip install --python .venv-$$name --resolution $$resolution --editable '.[$(EXTRAS)]' \
+	    && .venv-$$name/bin/python $(PYTEST) $(PYTEST_ARGS); \
+	  then result=passed; else result=failed; fi; \
+	  results="$$results$$name versions on Python $$python: $$result\n"; \
+	done; printf "$$results"; case "$$results" in *failed*) exit 1 ;; esac
 
 lint: $(VENV)/ready  ## formatting, lint, types
 	$(BIN)/ruff format --check .
@@ -58,4 +79,4 @@ prove-bigquery: $(VENV)/ready  ## load months into a real BigQuery project and c
 	@BIN=$(BIN) PROJECT=$(PROJECT) LOCATION=$(LOCATION) docs/prove-bigquery.sh
 
 clean:  ## remove what make made, but no data
-	rm -rf $(VENV) $(EMULATORS) build dist *.egg-info .*_cache
+	rm -rf $(VENV) $(EMULATORS) .venv-lowest .venv-newest build dist *.egg-info .*_cache

@@ -283,7 +283,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("import")
     (folder / "luigi.cfg").write_text("[pipeline]\nsource = nowhere\nno_such_option = 1\n")
     done = subprocess.run(
-        [sys.executable, "-c", _WATCHED],
+        # In a new environment, the first process would write what it compiles.
+        [sys.executable, "-B", "-c", _WATCHED],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

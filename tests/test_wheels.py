@@ -30,28 +30,35 @@ def needed() -> list[str]:
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
     texts = [setup["options"]["install_requires"], *(extras[name] for name in extras if name != "dev")]
-    return [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
+    return [line for text in texts for line in text.splitlines()]
 
 
-def pins(python: str, system: str) -> list[str]:
-    """The lines of constraints.txt that count for this Python; pip itself would ask the one that runs it."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+def pins() -> list[str]:
+    """The lines of constraints.txt."""
+    return (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def those_for(python: str, system: str, lines: list[str]) -> list[str]:
+    """The lines that count for this Python, without their markers; pip itself would ask the one that runs it."""
     there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
-    return [f"{pin.name}{pin.specifier}" for pin in found if pin.marker is None or pin.marker.evaluate(there)]
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    counting = [one for one in found if one.marker is None or one.marker.evaluate(there)]
+    for one in counting:
+        one.marker = None
+    return [str(one) for one in counting]
 
 
 @pytest.mark.skipif(find_spec("pip") is None, reason="there is no pip that could resolve anything")
 @pytest.mark.parametrize(("python", "system"), [("3.10", "linux"), ("3.13", "linux"), ("3.13", "darwin")])
 def test_all_that_is_needed_resolves_for_arm64_from_wheels_alone(python: str, system: str, tmp_path: Path) -> None:
     constraints, report = tmp_path / "constraints.txt", tmp_path / "report.json"
-    constraints.write_text("\n".join(pins(python, system)), encoding="utf-8")
+    constraints.write_text("\n".join(those_for(python, system, pins())), encoding="utf-8")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--retries", "1"]
     command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", python]
     command += [word for platform in PLATFORMS[system] for word in ("--platform", platform)]
     # With what the wheels say of Python, pip compares the one that runs it, too; their names say the same.
     command += ["--ignore-requires-python", "--target", str(tmp_path / "target"), "--report", str(report)]
-    command += ["--disable-pip-version-check", "--constraint", str(constraints), *needed()]
+    command += ["--disable-pip-version-check", "--constraint", str(constraints), *those_for(python, system, needed())]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode and UNREACHABLE.search(done.stderr):
         pytest.skip("the package index cannot be reached")
