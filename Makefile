@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run course test emulators lint format prove-bigquery clean
+.PHONY: help run course test emulators lint format docs prove-bigquery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ lint: $(VENV)/ready  ## formatting, lint, types
 format: $(VENV)/ready  ## fix formatting and what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/ready  ## build the documentation site into build/docs, and check its links (Python 3.11 or newer)
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
 
 prove-bigquery: $(VENV)/ready  ## load months into a real BigQuery project and check them: PROJECT=my-project
 	@BIN=$(BIN) PROJECT=$(PROJECT) LOCATION=$(LOCATION) docs/prove-bigquery.sh
