@@ -12,7 +12,11 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
+from pipeline.cli import cli, import_command
 from pipeline.version import __version__
+
+# Until one of them is run, the commands of the group are summaries.
+cli.commands.update({name: import_command(name) for name in cli.commands})
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -25,7 +29,7 @@ html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = False
 myst_heading_anchors = 4
-# The command line's defaults; `describe` and the marts have more columns than a phone.
+nitpick_ignore_regex = [("py:.*", r"(?!pipeline\.).*")]
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 
