@@ -29,7 +29,8 @@ html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = False
 myst_heading_anchors = 4
-nitpick_ignore_regex = [("py:.*", r"(?!pipeline\.).*")]
+# Without the internet, the names of other packages lead nowhere.
+nitpick_ignore_regex = [("py:.*", r"(?!pipeline\.).*"), ("py:class", r"pipeline\.conform\.profile\.Measures")]
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 
@@ -54,11 +55,11 @@ def _localized(text: str, file: Path, page: Path) -> str:
         found = (file.parent / target).resolve()
         if found in SHOWN:
             found, anchor = DOCS / f"{SHOWN[found]}.md", "" if SHOWN[found] == "index" else anchor
-        if not found.is_relative_to(DOCS) or found.is_dir():
+        if found.is_dir() or not (found.is_relative_to(DOCS) or match[0].startswith("!")):
             return words
-        return f"[{words}]({os.path.relpath(found, page.parent)}{anchor and '#' + anchor})"
+        return f"{match[0][: match[0].index('[')]}[{words}]({os.path.relpath(found, page.parent)}{anchor and '#' + anchor})"
 
-    return re.sub(r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\[\]])*)\]\(([^)\s]+)\)", link, text)
+    return re.sub(r"!?\[((?:!\[[^\]]*\]\([^)]*\)|[^\[\]])*)\]\(([^)\s]+)\)", link, text)
 
 
 def _read(app: Sphinx, name: str, source: list[str]) -> None:

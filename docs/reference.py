@@ -131,7 +131,7 @@ def event_table() -> str:
     rows = []
     for event in _classes(events.Event):
         if event is events.RunFinished:
-            record = f"{_fields(Run)}, `outcome` text"
+            record = f"{_fields(Run)}, `outcome` (text)"
             rows.append((_code(event.event), "The run has ended; this is its record in the history.", record))
         elif event is not events.StepEvent:
             skip = common if issubclass(event, events.StepEvent) else set()
@@ -148,7 +148,7 @@ def _classes(event: type[events.Event]) -> Iterator[type[events.Event]]:
 
 
 def _fields(each: type, skip: Iterable[str] = ()) -> str:
-    return ", ".join(f"{_code(one.name)} {_type(str(one.type))}" for one in fields(each) if one.name not in skip)
+    return ", ".join(f"{_code(one.name)} ({_type(str(one.type))})" for one in fields(each) if one.name not in skip)
 
 
 def _type(annotation: str) -> str:
@@ -184,7 +184,9 @@ def tasks() -> str:
                 for each, parameter in task.get_params()
             ]
             doc = " ".join((task.__doc__ or "").split())
-            parts.append(f"### {name}\n\n{doc}\n\n{_table(('parameter', 'default', 'what'), rows)}")
+            parts.append(
+                f"### {name}\n\n{doc}\n\n{_table(('parameter', 'default', 'what'), rows) if rows else 'No parameters.'}"
+            )
     return "\n\n".join(parts)
 
 
