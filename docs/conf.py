@@ -49,15 +49,16 @@ def _localized(text: str, file: Path, page: Path) -> str:
     """The text of a file, with links for the page that shows it."""
 
     def link(match: re.Match[str]) -> str:
+        bang = "!" * match[0].startswith("!")
         words, target, anchor = match[1], *match[2].partition("#")[::2]
         if not target or re.match(r"[a-z]+:", target):
             return match[0]
         found = (file.parent / target).resolve()
         if found in SHOWN:
             found, anchor = DOCS / f"{SHOWN[found]}.md", "" if SHOWN[found] == "index" else anchor
-        if found.is_dir() or not (found.is_relative_to(DOCS) or match[0].startswith("!")):
+        if found.is_dir() or not (found.is_relative_to(DOCS) or bang):
             return words
-        return f"{match[0][: match[0].index('[')]}[{words}]({os.path.relpath(found, page.parent)}{anchor and '#' + anchor})"
+        return f"{bang}[{words}]({os.path.relpath(found, page.parent)}{anchor and '#' + anchor})"
 
     return re.sub(r"!?\[((?:!\[[^\]]*\]\([^)]*\)|[^\[\]])*)\]\(([^)\s]+)\)", link, text)
 

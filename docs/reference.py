@@ -21,6 +21,7 @@ from pipeline.marts import all_marts, notes_of
 from pipeline.runs import events
 from pipeline.runs.history import Failure, Run
 from pipeline.settings import FIELDS, Field
+from pipeline.state.steps import STEPS
 from pipeline.warehouses.tables import LEDGER, MONTH, MONTH_DOC, describe
 from pipeline.warehouses.views import declared_views
 
@@ -180,7 +181,7 @@ def tasks() -> str:
         task = getattr(pipeline, name)
         if isinstance(task, type):
             rows = [
-                (_code(f"--{each.replace('_', '-')}"), _default(task, each, parameter), parameter.description)
+                (_code(f"--{each.replace('_', '-')}"), _default(task, each, parameter), _help(parameter))
                 for each, parameter in task.get_params()
             ]
             doc = " ".join((task.__doc__ or "").split())
@@ -188,6 +189,12 @@ def tasks() -> str:
                 f"### {name}\n\n{doc}\n\n{_table(('parameter', 'default', 'what'), rows) if rows else 'No parameters.'}"
             )
     return "\n\n".join(parts)
+
+
+def _help(parameter: luigi.Parameter) -> str:
+    # Luigi lists the choices in the order of a set.
+    choices = f": {', '.join(STEPS)}" if isinstance(parameter, luigi.ChoiceParameter) else ""
+    return re.sub(r" Choices: \{.*\}", "", parameter.description or "") + choices
 
 
 def _default(task: type[luigi.Task], name: str, parameter: luigi.Parameter) -> str:
