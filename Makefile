@@ -55,6 +55,7 @@ format: $(VENV)/ready  ## fix formatting and what the linter can fix
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/ready  ## build the documentation site into build/docs, and check its links (Python 3.11 or newer)
+	@$(BIN)/python -c 'import sphinx' 2>/dev/null || { echo "Sphinx needs Python 3.11 or newer; say which with: make VENV=.venv-docs PYTHON=python3.12 docs" >&2; exit 1; }
 	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
 	$(BIN)/python docs/check_links.py build/docs
 

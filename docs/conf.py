@@ -31,6 +31,7 @@ html_copy_source = False
 myst_heading_anchors = 4
 # Without the internet, the names of other packages lead nowhere.
 nitpick_ignore_regex = [("py:.*", r"(?!pipeline\.).*"), ("py:class", r"pipeline\.conform\.profile\.Measures")]
+default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 
@@ -70,6 +71,14 @@ def _read(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = _localized(file.read_text(encoding="utf-8") if file else source[0], file or page, page)
 
 
+def _show_code(app: Sphinx, kind: str, name: str, each: object, options: object, lines: list[str]) -> None:
+    """Docstrings have indented code as Markdown has it."""
+    for number in reversed(range(1, len(lines))):
+        if lines[number].startswith("    ") and not lines[number - 1].strip():
+            lines[number:number] = ["::", ""]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _show_code, priority=400)  # Before Napoleon.
