@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 EXTRAS := dev,docs,notebook,postgres,prometheus,report
 
 .DEFAULT_GOAL := help
-.PHONY: help run course test test-matrix emulators lint format prove-bigquery clean
+.PHONY: help run course test test-matrix emulators lint format docs prove-bigquery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -74,6 +74,11 @@ lint: $(VENV)/ready  ## formatting, lint, types
 format: $(VENV)/ready  ## fix formatting and what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/ready  ## build the documentation site into build/docs, and check its links (Python 3.11 or newer)
+	@$(BIN)/python -c 'import sphinx' 2>/dev/null || { echo "Sphinx needs Python 3.11 or newer; say which with: make VENV=.venv-docs PYTHON=python3.12 docs" >&2; exit 1; }
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
 
 prove-bigquery: $(VENV)/ready  ## load months into a real BigQuery project and check them: PROJECT=my-project
 	@BIN=$(BIN) PROJECT=$(PROJECT) LOCATION=$(LOCATION) docs/prove-bigquery.sh

@@ -1,8 +1,8 @@
 """The settings: one table of fields, and where their values come from.
 
-`Settings` is the table for Luigi's section [pipeline], the options of `pipeline`, the environment variables, README and
-luigi.cfg. The command line (`--pipeline-lake`, `--lake`) overrides the environment (`PIPELINE_LAKE`), which overrides
-luigi.cfg. This module opens nothing: `pipeline.places` opens and validates what the settings name.
+`Settings` is the table for Luigi's section [pipeline], the options of `pipeline`, the environment variables, luigi.cfg
+and docs/reference/settings.md. The command line (`--pipeline-lake`, `--lake`) overrides the environment
+(`PIPELINE_LAKE`), which overrides luigi.cfg. This module opens nothing: `pipeline.places` opens and validates what the settings name.
 """
 
 from __future__ import annotations

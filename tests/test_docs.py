@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import click
 import luigi
@@ -43,7 +44,8 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
 SURPRISES = ROOT / "docs" / "surprises.md"
-DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+REFERENCE = ROOT / "docs" / "reference"
+DECISIONS = [page for page in sorted((ROOT / "docs" / "decisions").glob("*.md")) if page.stem != "index"]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: Where the project's own files are; a working copy has others, too.
@@ -117,14 +119,34 @@ def test_every_command_and_everything_it_takes_has_help(command: click.Command) 
 
 
 def test_the_page_of_tables_names_every_table_view_and_mart() -> None:
-    listed = re.findall(
-        r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", _read(ROOT / "docs" / "tables.md"), re.MULTILINE))
-    )
+    by_hand, columns = _read(REFERENCE / "tables.md").split("<!-- generated: tables -->")
+    listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", by_hand, re.MULTILINE)))
     views = [view.name for view in declared_views(DATASETS.values(), ZONES)]
     assert sorted(listed) == sorted([*DATASETS, ZONES.name, *LEDGER, *views, *all_marts()])
+    assert [name for name in listed if not re.search(rf"^### {name}$|`{name}`", columns, re.MULTILINE)] == []
 
 
-# --- README: what it names, and its links
+# --- the reference: what it names; links
+
+
+def test_the_reference_says_what_the_code_declares(reference: ModuleType) -> None:
+    pages = {page: _read(page) for page in sorted(REFERENCE.glob("*.md"))}
+    assert {name for text in pages.values() for name in re.findall(r"<!-- generated: (\w+) -->", text)} == {
+        *reference.PARTS
+    }
+    outdated = [page.name for page, text in pages.items() if reference.renewed(text) != text]
+    assert outdated == [], "renew them with: python docs/reference.py"
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The script that writes the generated parts of the reference."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _mentions(text: str, name: str) -> bool:
@@ -132,17 +154,24 @@ def _mentions(text: str, name: str) -> bool:
 
 
 @every_task
-def test_the_readme_mentions_every_task(task: type[luigi.Task]) -> None:
-    assert _mentions(_read(README), task.__name__)
+def test_the_page_of_tasks_mentions_every_task_by_hand(task: type[luigi.Task]) -> None:
+    assert _mentions(_read(REFERENCE / "tasks.md").partition("<!-- generated")[0], task.__name__)
+
+
+def test_the_page_of_python_names_every_public_name() -> None:
+    text = _read(REFERENCE / "python.md")
+    names = [f"pipeline.{name}" for name in pipeline.__all__ if not inspect.isclass(getattr(pipeline, name))]
+    more = ("pipeline.conform.conform_file", "pipeline.datasets.DATASETS", "pipeline.tasks.process.TaskProcessContext")
+    assert [name for name in (*names, *more) if not _mentions(text, name)] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_readme_mentions_every_command(name: str) -> None:
-    assert _mentions(_read(README), f"pipeline {name}")
+def test_the_page_of_commands_names_every_command(name: str) -> None:
+    assert _mentions(_read(REFERENCE / "commands.md"), f"pipeline {name}")
 
 
-def test_the_readme_says_which_commands_have_no_q_and_v() -> None:
-    sentence = re.search(r"all but (.*) have `-q` and `-v`", _read(README))
+def test_the_page_of_commands_says_which_have_no_q_and_v() -> None:
+    sentence = re.search(r"all but (.*) have `-q` and `-v`", _read(REFERENCE / "commands.md"))
     assert sentence is not None
     lacking = {
         name for name, command in COMMANDS.items() if "quiet" not in {parameter.name for parameter in command.params}
@@ -150,9 +179,30 @@ def test_the_readme_says_which_commands_have_no_q_and_v() -> None:
     assert set(re.findall(r"`(\w+)`", sentence[1])) == lacking
 
 
-def test_the_readme_lists_every_setting() -> None:
-    listed = re.findall(r"^\| `(\w+)` \|", _read(README), re.MULTILINE)
+def test_the_page_of_settings_lists_every_setting() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", _read(REFERENCE / "settings.md"), re.MULTILINE)
     assert [name for name, _ in section.get_params() if name not in listed] == []
+
+
+def test_the_page_of_exit_codes_has_those_of_luigi_cfg_and_of_the_help() -> None:
+    listed = set(re.findall(r"^\| (\d+) \|", _read(REFERENCE / "exit-codes.md"), re.MULTILINE))
+    assert listed == {"0", "3", *luigi_options.default_options()["retcode"].values()}
+    assert listed == set(re.findall(r"\b(\d) ", (cli.help or "").partition("Exit codes: ")[2]))
+
+
+def test_the_index_of_decisions_lists_every_decision() -> None:
+    text = _read(ROOT / "docs" / "decisions" / "index.md")
+    assert re.findall(r"^- \[.*\]\(([\w-]+)\.md\): \S", text, re.MULTILINE) == [page.stem for page in DECISIONS]
+
+
+def test_the_site_has_every_page_in_its_contents() -> None:
+    """Sphinx says it, too, but only where it is installed."""
+    docs = ROOT / "docs"
+    listed = set(re.findall(r"^[\w/-]+$", _read(docs / "index.md"), re.MULTILINE))
+    pages = {page.relative_to(docs).with_suffix("").as_posix() for page in docs.rglob("*.md")}
+    decisions = {f"decisions/{page.stem}" for page in DECISIONS}
+    assert pages - listed == {"index", *decisions}
+    assert listed - pages == set()
 
 
 @pages

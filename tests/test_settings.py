@@ -359,13 +359,6 @@ def test_luigi_cfg_explains_every_setting_as_the_table_does_with_type_default_an
         assert row.parse(example[1]) != row.default, name
 
 
-def test_the_readme_lists_every_setting_as_the_table_does_with_its_default() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    listed = [tuple(cell.replace("`", "") for cell in row) for row in rows if row[0] in FIELDS]
-    shown = {name: default or "none" for name, (_, default) in _explained().items()} | {"source": "TLC's site"}
-    assert listed == [(name, shown[name], row.help) for name, row in FIELDS.items()]
-
-
 def test_the_command_line_of_luigi_and_of_pipeline_describe_settings_as_the_table_does() -> None:
     assert list(OPTIONS) == list(FIELDS)
     assert all(str(OPTIONS[name].description).startswith(row.help) for name, row in FIELDS.items())

@@ -1,4 +1,4 @@
-"""The `pipeline` command; README.md lists its exit codes."""
+"""The `pipeline` command; docs/reference/exit-codes.md lists its exit codes."""
 
 from __future__ import annotations
 
