@@ -54,8 +54,8 @@ def in_events(folder: Folder) -> str:
     return next(event["version"] for event in map(json.loads, lines) if event["event"] == "run_started")
 
 
-def in_page(folder: Folder, command: str) -> str:
-    said(folder, command, "--html", "page.html")
+def in_page(folder: Folder) -> str:
+    said(folder, "status", "--html", "page.html")
     return shown_in((folder.path / "page.html").read_text(encoding="utf-8"))
 
 
@@ -72,8 +72,7 @@ ARTEFACTS: dict[str, Callable[[Folder], str]] = {
     "the events of a run": in_events,
     "status as JSON": lambda folder: json.loads(said(folder, "status", "--json"))["version"],
     "a plan as JSON": lambda folder: json.loads(said(folder, "plan", "green", "2024-01", "--json"))["version"],
-    "the page of status": lambda folder: in_page(folder, "status"),
-    "the page of pictures": lambda folder: in_page(folder, "report"),
+    "the page of status": in_page,
     "a data contract": lambda folder: re.findall(
         r"^version: (\S+)", said(folder, "describe", "green", "--contract"), re.M
     )[0],

@@ -144,6 +144,29 @@ def test_a_package_that_is_too_old_is_named_with_the_needed_version(folder: Fold
     assert (status, message) == ("failed", "luigi 3.5 is installed; needed is >=3.8; pip install 'luigi>=3.8'")
 
 
+def test_what_hides_the_package_or_has_its_name_is_named(folder: Folder, tmp_path: Path) -> None:
+    (folder.path / "pipeline.py").write_text("print('my own')")
+    other = tmp_path / "packages" / "pipelines-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: pipelines\nVersion: 1.0\n")
+    (other / "top_level.txt").write_text("pipeline\n")
+    folder.environment["PYTHONPATH"] = str(other.parent)
+    (ours, *warnings) = examined(folder, "--offline")["packages"]
+    assert ours[0] == "ok"
+    assert warnings == [
+        (
+            "warning",
+            f"{folder.path / 'pipeline.py'} hides this package from python and notebooks in this folder; "
+            "rename it, or work in another folder",
+        ),
+        (
+            "warning",
+            "pipelines in this environment has a package called pipeline, too; "
+            "install taxi-pipeline in an environment without pipelines",
+        ),
+    ]
+
+
 def test_the_packages_of_an_extra_are_needed_only_with_the_warehouse_that_needs_them(folder: Folder) -> None:
     assert "psycopg" not in only(examined(folder, "--offline"), "packages")[1]
     postgres = examined(folder, "--offline", "--warehouse", "postgresql://taxi@127.0.0.1:9/x", code=1)

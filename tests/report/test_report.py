@@ -22,6 +22,7 @@ from postgres import Database
 from pipeline.report import charts, pictures
 from pipeline.report.questions import Facts
 from pipeline.sample import SampleSite
+from pipeline.version import __version__
 
 TRIPS, REVENUE = "How many trips are there each month?", "How much do passengers pay each month?"
 FEES, HOURS = "How much are the congestion fees each month?", "When in the week do trips begin?"
@@ -80,6 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, shared_site: SampleSite) -> F
         assert ended.returncode == 0, ended.stderr
     ended = folder.pipeline("report", "--html", "report.html")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "written: report.html\n")
+    assert f"taxi-pipeline {__version__}" in (folder.path / "report.html").read_text(encoding="utf-8")
     return folder
 
 

@@ -1,11 +1,14 @@
-"""A lake and a DuckDB file that version 0.1.0 made are taken over as they are.
+"""A lake and a warehouse that version 0.1.0 made are taken over as they are.
 
 tests/data/version_0.1.0.tar.gz holds them with the raw files that they were made from: of the sample site, green
 2024-01 and 2024-02, yellow 2024-01 and fhvhv 2024-01 with 30 rows each, and the zones.
+tests/data/version_0.1.0.sql.gz is what `pg_dump --inserts` wrote of a database into which version 0.1.0 had loaded that
+lake, without the settings that only Postgres 17 and newer know.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import tarfile
@@ -15,6 +18,7 @@ from typing import Any
 import duckdb
 import pytest
 from conftest import ROOT, Folder, make_folder
+from postgres import Database
 
 from pipeline.marts import marts_of
 
@@ -56,7 +60,21 @@ def definitions(folder: Folder) -> dict[tuple[str, str], str | None]:
     return {(mart, month): definition for mart, month, definition in rows}
 
 
-def test_status_reports_every_month_as_loaded_and_without_the_new_marts(old: Folder) -> None:
+@pytest.fixture
+def old_postgres(old: Folder, database: Database) -> Folder:
+    """The same with the warehouse in Postgres."""
+    old.database.unlink()
+    old.database.with_suffix(".duckdb.loads.json").unlink()
+    database.execute(gzip.decompress((ROOT / "tests" / "data" / "version_0.1.0.sql.gz").read_bytes()).decode())
+    old.environment["PIPELINE_WAREHOUSE"] = database.url
+    return old
+
+
+@pytest.mark.parametrize("warehouse", ["duckdb", "postgres"])
+def test_status_reports_every_month_as_loaded_and_without_the_new_marts(
+    warehouse: str, request: pytest.FixtureRequest
+) -> None:
+    old: Folder = request.getfixturevalue("old" if warehouse == "duckdb" else "old_postgres")
     status = json.loads(old.pipeline("status", "--json").stdout)
     months = {(month["dataset"], month["month"]): month for each in status["datasets"] for month in each["months"]}
     loaded = {key for key, month in months.items() if month["stage"] == "loaded"}
@@ -144,3 +162,24 @@ def test_the_next_load_records_the_sql_of_its_marts_and_the_old_marts_count_on(o
     status = json.loads(old.pipeline("status", "green", "2024-01..2024-02", "--json").stdout)
     stages = [month["stage"] for each in status["datasets"] for month in each["months"]]
     assert stages == ["loaded", "complete"], "2024-01 lacks the new marts only"
+
+
+def test_in_postgres_too_a_backfill_builds_the_new_marts_only_and_a_load_the_new_views(
+    old_postgres: Folder, database: Database
+) -> None:
+    before, loaded = contents(old_postgres), database.execute("SELECT * FROM loads ORDER BY dataset, month")
+    for name, months in MONTHS.items():
+        done = old_postgres.pipeline("backfill", name, f"{months[0]}..{months[-1]}", "--json")
+        assert done.returncode == 0, done.stderr
+        steps = {each["step"] for each in map(json.loads, done.stdout.splitlines()) if "step" in each}
+        assert steps == {"mart"}
+    assert database.execute("SELECT * FROM loads ORDER BY dataset, month") == loaded
+    built = {(mart.name, name) for name in MONTHS for mart in marts_of(name)}
+    assert {*database.execute("SELECT mart, dataset FROM mart_loads")} == built
+    done = old_postgres.pipeline("refresh", "green", "2024-01..2024-02", "--json")
+    assert json.loads(done.stdout)["findings"] == [], done.stderr
+    done = old_postgres.pipeline("redo", "green", "2024-02", "--from", "load", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert database.execute("SELECT COUNT(*), COUNT(vendor) FROM trips") == [(90, 90)]
+    assert database.execute("SELECT COUNT(*) FROM green_tripdata") == [(60,)]
+    assert contents(old_postgres) == before
