@@ -111,7 +111,7 @@ def test_the_exported_page_has_the_pictures_of_the_months_that_were_asked_for(fo
     page = folder.path / "trips.html"
     # marimo leaves a folder beside a notebook.
     notebook = shutil.copy(NOTEBOOK, folder.path)
-    asked = "--lake data/lake --datasets green --first 2024-01 --last 2024-01".split()
+    asked = ["--lake", "data/lake", "--datasets", "green", "--first", "2024-01", "--last", "2024-01"]
     command = [str(BIN / "marimo"), "export", "html", str(notebook), "-o", str(page), "--", *asked]
     ended = subprocess.run(command, cwd=folder.path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
