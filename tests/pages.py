@@ -31,7 +31,7 @@ class Section:
     @property
     def links(self) -> list[str]:
         """Where links and images lead to."""
-        return re.findall(r"\]\(([^)\s]+)\)", self.prose)
+        return re.findall(r"(?:\]\(|\b(?:href|src|srcset)=\")([^)\s\"]+)[)\"]", self.prose)
 
 
 def read(page: Path) -> str:
