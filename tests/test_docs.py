@@ -457,7 +457,8 @@ def test_no_file_names_a_path_of_somebody_s_machine() -> None:
 
 
 def test_luigid_as_the_pages_start_it_ends_without_a_traceback(tmp_path: Path) -> None:
-    lines = (line for page in PAGES for line in _snippets(_read(page)) if line.startswith("luigid --address 127"))
+    start = "luigid --address 127.0.0.1 --state-path luigid.pickle"
+    lines = (line for page in PAGES for line in _snippets(_read(page)) if line.startswith(start))
     line = next(lines).removesuffix(" &")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
