@@ -457,9 +457,7 @@ def test_no_file_names_a_path_of_somebody_s_machine() -> None:
 
 
 def test_luigid_as_the_pages_start_it_ends_without_a_traceback(tmp_path: Path) -> None:
-    start = "luigid --address 127.0.0.1 --state-path luigid.pickle"
-    lines = (line for page in PAGES for line in _snippets(_read(page)) if line.startswith(start))
-    line = next(lines).removesuffix(" &")
+    line = next(words for words in re.findall(r"^    (luigid .*?)(?: &)?$", _read(README), re.MULTILINE))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
