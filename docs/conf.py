@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+import click
 from sphinx.application import Sphinx
 
 from pipeline.cli import cli, import_command
@@ -31,6 +32,7 @@ html_copy_source = False
 myst_heading_anchors = 4
 # Without the internet, the names of other packages lead nowhere.
 nitpick_ignore_regex = [("py:.*", r"(?!pipeline\.).*"), ("py:class", r"pipeline\.conform\.profile\.Measures")]
+smartquotes = False
 default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -78,7 +80,17 @@ def _show_code(app: Sphinx, kind: str, name: str, each: object, options: object,
             lines[number:number] = ["::", ""]
 
 
+def _show_examples(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Sphinx-click has the examples of a command's help as lines of text."""
+    code = [line.startswith("| pipeline ") for line in lines]
+    for number in reversed(range(len(lines))):
+        if code[number]:
+            head = [] if number and code[number - 1] else [".. code-block:: sh", ""]
+            lines[number : number + 1] = [*head, f"   {lines[number].removeprefix('| ')}"]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _read)
+    app.connect("sphinx-click-process-description", _show_examples)
     app.connect("autodoc-process-docstring", _show_code, priority=400)  # Before Napoleon.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import luigi
@@ -68,7 +68,12 @@ def _columns(columns: Iterable[Column]) -> str:
 
 
 def _meaning(column: Column) -> str:
-    return describe(column).replace(f" Unit: {column.unit}.", "") if column.unit else describe(column)
+    return describe(replace(column, unit="", codes={}))
+
+
+def _codes(columns: Iterable[Column]) -> str:
+    listed = ((each.name, describe(replace(each, doc="", unit=""))) for each in columns if each.codes)
+    return "\n".join(f"- {_code(name)}: {text.removeprefix('Codes: ')}" for name, text in listed)
 
 
 def _of_dataset(dataset: Dataset) -> str:
@@ -78,7 +83,9 @@ def _of_dataset(dataset: Dataset) -> str:
         for each in dataset.columns
     ]
     rows += [(_code(each.name), "", each.type.partition("[")[0], "", each.doc) for each in month]
-    return _table(("column", f"in `{dataset.tlc_name}`", "type", "unit", "meaning"), rows)
+    codes = _codes(dataset.columns)
+    table = _table(("column", f"in `{dataset.tlc_name}`", "type", "unit", "meaning"), rows)
+    return f"{table}\n\nCodes:\n\n{codes}" if codes else table
 
 
 def tables() -> str:

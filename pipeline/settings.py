@@ -2,7 +2,8 @@
 
 `Settings` is the table for Luigi's section [pipeline], the options of `pipeline`, the environment variables, luigi.cfg
 and docs/reference/settings.md. The command line (`--pipeline-lake`, `--lake`) overrides the environment
-(`PIPELINE_LAKE`), which overrides luigi.cfg. This module opens nothing: `pipeline.places` opens and validates what the settings name.
+(`PIPELINE_LAKE`), which overrides luigi.cfg. This module opens nothing: `pipeline.places` opens and validates what the
+settings name.
 """
 
 from __future__ import annotations
