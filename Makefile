@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run course test emulators lint format prove-bigquery clean
+.PHONY: help run course docs-check test emulators lint format prove-bigquery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ run: $(VENV)/ready  ## backfill three sample months of yellow and green, offline
 
 course: $(VENV)/ready  ## answer the Data Engineering Zoomcamp's questions from TLC's files (COURSE="2026 module 1" for some)
 	@$(BIN)/python tests/course --only "$(COURSE)" $(COURSE_ARGS)
+
+docs-check: $(VENV)/ready  ## run the commands of the pages on the sample (PAGES="docs/tutorial.md" for some)
+	@$(BIN)/python docs/check_commands.py $(PAGES)
 
 # The BigQuery emulator needs a DuckDB of its own, and Python 3.11 or newer.
 EMULATORS ?= .venv-emulators
