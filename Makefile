@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 EXTRAS := dev,docs,notebook,postgres,prometheus,report
 
 .DEFAULT_GOAL := help
-.PHONY: help run course test test-matrix emulators lint format docs prove-bigquery clean
+.PHONY: help run course test test-matrix emulators lint format docs docs-check prove-bigquery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ run: $(VENV)/ready  ## backfill three sample months of yellow and green, offline
 
 course: $(VENV)/ready  ## answer the Data Engineering Zoomcamp's questions from TLC's files (COURSE="2026 module 1" for some)
 	@$(BIN)/python tests/course --only "$(COURSE)" $(COURSE_ARGS)
+
+docs-check: $(VENV)/ready  ## run the commands of the pages on the sample (PAGES="docs/tutorial.md" for some)
+	@$(BIN)/python docs/check_commands.py $(PAGES)
 
 # The BigQuery emulator needs a DuckDB of its own, and Python 3.11 or newer.
 EMULATORS ?= .venv-emulators

@@ -54,7 +54,7 @@ def explained(error: OSError, setting: str) -> str:
     if error.errno in _NO_ROOM:
         remedy = f"make room, or {elsewhere}"
     elif isinstance(error, PermissionError):
-        share = 'how several users share one is in docs/operating.md, "Several users"'
+        share = 'how several users share one is in docs/how-to/monitor.md, "Several users"'
         remedy = f"give the user {os.geteuid()} the right to write there, or {elsewhere}; {share}"
     elif error.errno == errno.EXDEV:
         remedy = f"all of it must be on one file system: {setting} must have no links or mounts to others below it"

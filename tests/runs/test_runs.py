@@ -266,9 +266,9 @@ thread.join()
 """
 
 
-def test_luigi_build_works_in_a_thread_with_the_option_in_operating_md(folder: Folder) -> None:
+def test_luigi_build_works_in_a_thread_with_the_option_in_the_page_about_many_machines(folder: Folder) -> None:
     option = "no_install_shutdown_handler = true"
-    assert option in (ROOT / "docs" / "operating.md").read_text()
+    assert option in (ROOT / "docs" / "how-to" / "many-machines.md").read_text()
     settings = folder.path / "luigi.cfg"
     settings.write_text(settings.read_text().replace("[worker]\n", f"[worker]\n{option}\n"))
     ended = folder.run("python", "-c", IN_A_THREAD)
