@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -140,7 +141,10 @@ def _read(
             # Copies of files in a bucket end with this block.
             relation = duckdb.from_arrow(trips if lake.local_folder(settings.lake) else trips.to_table())
             return relation.project(", ".join(f'"{ours}" AS "{name}"' for name, ours in names.items()))
-        table = trips.to_table().rename_columns(list(names))
+        try:
+            table = trips.to_table().rename_columns(list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(settings, wanted, fragments, error) from error
     if as_ == "arrow":
         return table
     if as_ == "polars":
@@ -150,6 +154,24 @@ def _read(
     import pandas as pd
 
     return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+
+
+def _unreadable(
+    settings: Settings, wanted: Sequence[tuple[Dataset, date | None]], fragments: Sequence[Any], error: Exception
+) -> StoreError:
+    """The error of the first damaged file."""
+    import pyarrow as pa
+
+    from pipeline.settings import suggested_command
+    from pipeline.state.trips import unreadable
+
+    for (spec, month), fragment in zip(wanted, fragments, strict=True):
+        try:
+            fragment.to_table()
+        except (pa.ArrowException, OSError) as damage:
+            command = partial(suggested_command, settings=settings)
+            return unreadable(fragment.path, spec, month, damage, command)
+    return StoreError(f"the lake cannot be read: {error}; run again")
 
 
 def _specs(dataset: Any, known: dict[str, Dataset], problems: list[str]) -> list[Dataset]:

@@ -99,7 +99,7 @@ def rows(dataset: str, month: str | None) -> dict[str, Any]:
     """The first rows of the trips file as texts; a null is null."""
     spec, day = dataset_named(dataset), parse_month(month) if month else None
     entry = trips_entry(store_of(current_settings()), spec, day, command=suggested_command)
-    table, total = first_rows(entry, spec, None, _ROWS)
+    table, total = first_rows(entry, spec, day, None, _ROWS, command=suggested_command)
     columns = []
     for field in table.schema:
         declared = spec.by_name.get(field.name)
@@ -123,7 +123,8 @@ def marts(dataset: str, month: str) -> dict[str, Any]:
 
     def read(name: str) -> Any:
         if name == "hours_of_week":
-            return hours_of_week(trips_entry(store_of(settings), spec, day, command=suggested_command), spec, day)
+            entry = trips_entry(store_of(settings), spec, day, command=suggested_command)
+            return hours_of_week(entry, spec, day, command=suggested_command)
         if name not in {mart.name for mart in marts_of(spec.name)}:
             raise WarehouseError(f"{spec.name} does not have the mart {name}")
         if name not in inventory_of(settings).marts(spec).get(day, {}):

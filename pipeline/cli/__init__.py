@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from pipeline.cli.streams import OutputLost, output_error, prepare_streams
-from pipeline.errors import PipelineError, UsageError, visible
+from pipeline.errors import PipelineError, UsageError, did_you_mean, visible
 from pipeline.runs.stopping import Stopped, stoppable
 from pipeline.version import __version__
 
@@ -94,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # In one line, like every other message; click would write several.
         context = getattr(error, "ctx", None)
         more = f"; see {context.command_path} --help" if context else ""
+        kind = getattr(getattr(error, "param", None), "type", None)
+        if isinstance(kind, click.Choice):  # Its message begins with the quoted word.
+            more = did_you_mean([error.message.split("'")[1]], map(str, kind.choices)) + more
         _fail(" ".join(error.format_message().split()).rstrip(".") + more, error.exit_code)
     except click.Abort as aborted:  # click raises it in place of Stopped.
         _fail(_STOPPED, 128 + getattr(aborted.__context__, "number", signal.SIGINT))

@@ -58,7 +58,7 @@ def head(dataset: str, month: str | None, rows: int | None, columns: str | None,
         raise UsageError(f"{spec.name}: a month is missing; for instance: pipeline head {spec.name} 2024-01")
     day = months.parse_month(month) if month is not None else None
     entry = trips_entry(store_of(current_settings()), spec, day, command=suggested_command)
-    table, total = first_rows(entry, spec, columns, rows or _HEAD_ROWS)
+    table, total = first_rows(entry, spec, day, columns, rows or _HEAD_ROWS, command=suggested_command)
     if as_json or as_csv:
         output.write_rows(table, "json" if as_json else "csv", sys.stdout.buffer, lines=as_json)
     else:

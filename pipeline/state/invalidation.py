@@ -138,7 +138,7 @@ def _read(trips: Entry) -> None:
             for _ in file.iter_batches():
                 pass
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{trips.key}: cannot be read as Parquet: {error}") from error
+        raise StoreError(f"{trips.key}: cannot be read as Parquet: {str(error).strip()}") from error
 
 
 def _delete(store: Store, warehouse: Warehouse, plan: DeletionPlan) -> None:

@@ -35,7 +35,23 @@ def trips_entry(store: Store, dataset: Dataset, month: date | None, *, command: 
     return store.entry(key)
 
 
-def first_rows(entry: Entry, dataset: Dataset, columns: str | None, rows: int) -> tuple[pa.Table, int]:
+def unreadable(
+    where: str, dataset: Dataset, month: date | None, error: Exception, command: Callable[..., str]
+) -> StoreError:
+    """The error of a damaged trips file, with the command that makes it again."""
+    again = command("redo", *label(dataset.name, month).split(), "--from", "conform")
+    return StoreError(f"{where} cannot be read as Parquet: {str(error).strip()}; to conform it again, run: {again}")
+
+
+def first_rows(
+    entry: Entry,
+    dataset: Dataset,
+    month: date | None,
+    columns: str | None,
+    rows: int,
+    *,
+    command: Callable[..., str],
+) -> tuple[pa.Table, int]:
     """The first rows of a trips file, and how many rows it has; a column that was declared later is null.
 
     Raises:
@@ -63,13 +79,13 @@ def first_rows(entry: Entry, dataset: Dataset, columns: str | None, rows: int) -
                 if not missing:
                     break
         except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"{entry.uri} cannot be read as Parquet: {error}") from error
+            raise unreadable(entry.uri, dataset, month, error, command) from error
     table = pa.Table.from_batches(batches, None if batches else pa.schema([schema.field(name) for name in stored]))
     nulls = {name: pa.nulls(rows - missing, dataset.by_name[name].arrow_type) for name in names if name not in stored}
     return pa.table({name: nulls[name] if name in nulls else table[name] for name in names}), parquet.metadata.num_rows
 
 
-def hours_of_week(entry: Entry, dataset: Dataset, month: date) -> list[list[int]]:
+def hours_of_week(entry: Entry, dataset: Dataset, month: date, *, command: Callable[..., str]) -> list[list[int]]:
     """The trips of each weekday, Monday first, by hour of the pickup; only pickups in the month.
 
     Raises:
@@ -90,5 +106,5 @@ def hours_of_week(entry: Entry, dataset: Dataset, month: date) -> list[list[int]
                 for hour in pc.value_counts(hours).to_pylist():
                     counts[hour["values"]] += hour["counts"]
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{entry.uri} cannot be read as Parquet: {error}") from error
+            raise unreadable(entry.uri, dataset, month, error, command) from error
     return [counts[day * 24 : day * 24 + 24] for day in range(7)]

@@ -559,7 +559,8 @@ def test_head_of_a_missing_month_or_an_invalid_argument_is_one_message(stored: F
     (stored.lake / lake.trips_key(GREEN, JAN)).write_text("no Parquet")
     ended = stored.pipeline("head", "green", "2024-01")
     assert ended.returncode == 5
-    assert "cannot be read as Parquet" in ended.stderr
+    assert re.search(r"cannot be read as Parquet: .*; to conform it again, run: pipeline redo green", ended.stderr)
+    assert stored.pipeline("describe", "daily_trip").stderr.count("; did you mean daily_trips?; see ") == 1
 
 
 def test_a_month_without_rows_has_an_empty_head(lone: Folder) -> None:

@@ -92,6 +92,8 @@ def obey(folder: Folder, said: str) -> subprocess.CompletedProcess[str]:
     [
         pytest.param(_without(TRIPS), ("head", "green", "2024-01"), id="head, trips deleted"),
         pytest.param(_without(TRIPS), ("python", "-c", READ), id="read, trips deleted"),
+        pytest.param(_other_bytes(TRIPS, 4), ("head", "green", "2024-01"), id="head, trips rotten"),
+        pytest.param(_other_bytes(TRIPS, 4), ("python", "-c", READ), id="read, trips rotten"),
         pytest.param(_without("zones/zones.parquet"), ("head", "zones"), id="head, zones deleted"),
         pytest.param(_without(CHECKS), ("check", "green", "2024-01"), id="check, checks deleted"),
         pytest.param(_without(CHECKS, TRIPS), ("check", "green", "2024-01"), id="check, trips and checks deleted"),
