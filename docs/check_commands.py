@@ -72,7 +72,7 @@ def _copy_of_the_project(folder: Path) -> None:
 def _run(page: str, source: str) -> bool:
     """Run the blocks of a page in one shell, and say at which one it failed."""
     found = list(blocks(ROOT / page))
-    lines = ["set -euo pipefail", "trap 'code=$?; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT"]
+    lines = ["set -euo pipefail", "trap 'code=$?; set +e; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT"]
     for block in found:
         if block.why_not:
             print(f"  not run, line {block.line}: {block.why_not}", flush=True)
