@@ -3,7 +3,7 @@
     python docs/check_commands.py docs/tutorial.md       # one page; without arguments, all of them
 
 Each page has a copy of the project as its working folder, and the sample site in place of TLC's. An HTML comment before
-a ```sh fence says what is special about it: `<!-- not run: needs docker -->`, or `<!-- serves until Ctrl-C -->`, which is
+a ```sh fence says what is special: `<!-- not run: needs docker -->`, or `<!-- serves until Ctrl-C -->`, which is
 ended by SIGTERM after ten seconds and must then exit with 0.
 """
 
