@@ -3,7 +3,7 @@
     python docs/check_commands.py docs/tutorial.md       # one page; without arguments, all of them
 
 Each page has a copy of the project as its working folder, and the sample site in place of TLC's. An HTML comment before
-a ```sh fence says what is special about it: `<!-- not run: needs docker -->`, or `<!-- serves until Ctrl-C -->`, which is
+a ```sh fence says what is special: `<!-- not run: needs docker -->`, or `<!-- serves until Ctrl-C -->`, which is
 ended by SIGTERM after ten seconds and must then exit with 0.
 """
 
@@ -72,7 +72,7 @@ def _copy_of_the_project(folder: Path) -> None:
 def _run(page: str, source: str) -> bool:
     """Run the blocks of a page in one shell, and say at which one it failed."""
     found = list(blocks(ROOT / page))
-    lines = ["set -euo pipefail", "trap 'code=$?; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT"]
+    lines = ["set -euo pipefail", "trap 'code=$?; set +e; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT"]
     for block in found:
         if block.why_not:
             print(f"  not run, line {block.line}: {block.why_not}", flush=True)
