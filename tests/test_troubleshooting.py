@@ -34,7 +34,7 @@ SECTIONS = dict(re.findall(r"^### (.*)\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE)
 QUOTED = {title: re.findall(r"^```text\n(.*?)\n```", text, re.M | re.S) for title, text in SECTIONS.items()}
 RAW = "raw/green/green_tripdata_2024-{}.parquet"
 TRIPS = "trips/green/month=2024-01-01/green_2024-01.parquet"
-FEBRUARY = ("backfill", "green", "2024-02")
+FEBRUARY = ("backfill", "green", "2024-02", "--through", "download")  # An option given again counts last.
 
 Said = subprocess.CompletedProcess[str]
 
@@ -261,7 +261,7 @@ def _rotten_raw(own: Folder, _: SampleSite) -> None:
 
 def _bad_month(own: Folder, change: Callable[[pa.Table], pa.Table]) -> tuple[Path, tuple[str, ...]]:
     """A folder as source with a changed month, and the options that name it."""
-    works(own, *FEBRUARY, "--through", "download")
+    works(own, *FEBRUARY)
     published = own.path / "published"
     published.mkdir()
     file = published / "green_tripdata_2024-02.parquet"
@@ -277,16 +277,16 @@ def _bad_month(own: Folder, change: Callable[[pa.Table], pa.Table]) -> tuple[Pat
 @section("unknown columns")
 def _columns(own: Folder, _: SampleSite) -> None:
     file, source = _bad_month(own, lambda good: good.append_column("surprise", pa.array([1] * good.num_rows)))
-    expect("unknown columns", words(own.pipeline(*FEBRUARY, *source), 1))
+    expect("unknown columns", words(own.pipeline(*FEBRUARY, "--through", "conform", *source), 1))
     file.with_suffix(".good").rename(file)
-    words(own.pipeline(*FEBRUARY, *source), 1)
+    words(own.pipeline(*FEBRUARY, "--through", "conform", *source), 1)
     works(own, "redo", "green", "2024-02", "--from", "download", "--yes", *source)
 
 
 @section("failed its checks")
 def _checks(own: Folder, _: SampleSite) -> None:
     file, source = _bad_month(own, lambda good: good.slice(0, 0))
-    expect("failed its checks", words(own.pipeline(*FEBRUARY, *source), 1))
+    expect("failed its checks", words(own.pipeline(*FEBRUARY, "--through", "conform", *source), 1))
     assert "no_rows" in own.pipeline("check", "green", "2024-02").stdout
     file.with_suffix(".good").rename(file)
     works(own, "redo", "green", "2024-02", "--from", "download", "--yes", *source)
@@ -314,7 +314,7 @@ def _file(own: Folder, _: SampleSite) -> None:
     (own.path / "other").write_text("")
     expect("move away the file", words(own.pipeline(*FEBRUARY, "--lake", "other"), 1))
     (own.path / "other").rename(own.path / "moved")
-    works(own, *FEBRUARY, "--through", "download", "--lake", "other")
+    works(own, *FEBRUARY, "--lake", "other")
 
 
 @section("cannot be read as Parquet")
@@ -366,8 +366,8 @@ def _no_database(own: Folder, _: SampleSite) -> None:
 def _views(own: Folder, _: SampleSite) -> None:
     place = ("--warehouse", "duckdb:///data/views.duckdb")
     works(own, "backfill", "green", "2024-01", *place[:1], f"{place[1]}?tables=views")
-    expect("is a view in this database", words(own.pipeline(*FEBRUARY, *place), 1))
-    works(own, *FEBRUARY, *place[:1], f"{place[1]}?tables=views")
+    expect("is a view in this database", words(own.pipeline(*FEBRUARY, "--through", "load", *place), 1))
+    works(own, *FEBRUARY, "--through", "load", *place[:1], f"{place[1]}?tables=views")
 
 
 @section("was killed (signal 9)")
