@@ -2,7 +2,8 @@
 
     python docs/check_commands.py docs/tutorial.md       # one page; without arguments, all of them
 
-Each page has a copy of the project as its working folder, and the sample site in place of TLC's. An HTML comment before
+Each page has a copy of the project as its working folder, and the sample site in place of TLC's. The environment is
+installed already, so `make run` is `pipeline demo`, and `make test` does nothing. An HTML comment before
 a ```sh fence says what is special: `<!-- not run: needs docker -->`, or `<!-- serves until Ctrl-C -->`, which is
 ended by SIGTERM after ten seconds and must then exit with 0.
 """
@@ -19,8 +20,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+from pipeline.months import add_months
 from pipeline.sample.site import SampleSite
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +36,7 @@ _FENCE = re.compile(r"(?:^<!-- (?P<note>[^>]*?) -->\n)?^```sh\n(?P<code>.*?)^```
 _SERVES = "serves until Ctrl-C"
 _NOT_RUN = "not run: "
 _TIME_LIMIT_S = 900
+_MAKE = 'make() { case "$*" in run) pipeline demo;; test) ;; *) command make "$@";; esac; }'
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def _copy_of_the_project(folder: Path) -> None:
 def _run(page: str, source: str) -> bool:
     """Run the blocks of a page in one shell, and say at which one it failed."""
     found = list(blocks(ROOT / page))
-    lines = ["set -euo pipefail", "trap 'code=$?; set +e; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT"]
+    lines = ["set -euo pipefail", _MAKE, "trap 'code=$?; set +e; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT"]
     for block in found:
         if block.why_not:
             print(f"  not run, line {block.line}: {block.why_not}", flush=True)
@@ -112,7 +116,9 @@ def _run(page: str, source: str) -> bool:
 
 def main(pages: list[str]) -> int:
     failed = []
-    with SampleSite(scale=0.05) as site:
+    # Published as far as TLC would be, for `pipeline latest`.
+    last = add_months(date.today().replace(day=1), -3)
+    with SampleSite(scale=0.01, last=last) as site:
         for page in pages or [page for page in PAGES if (ROOT / page).is_file()]:
             print(page, flush=True)
             if not _run(page, site.url):

@@ -37,7 +37,7 @@ ARROWS = """
     runs        tasks lake state places settings source.retries datasets marts warehouses.base
     report      state.inventory datasets marts settings
     tasks       runs.events state conform places settings datasets lake marts source warehouses
-    read        places settings datasets lake state.inventory
+    read        places settings datasets lake state.inventory state.trips
     state       conform.check datasets lake marts source warehouses.base
     places      settings lake source warehouses state
     settings    tasks.luigi_options

@@ -21,6 +21,7 @@ from types import ModuleType
 import click
 import luigi
 import pytest
+import requests
 from commands import stopped_by
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
@@ -466,8 +467,9 @@ def test_luigid_as_the_pages_start_it_ends_without_a_traceback(tmp_path: Path) -
         process = subprocess.Popen(command, cwd=tmp_path, stderr=file, text=True)
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        # It logs that it starts before it can be stopped.
-        with suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), timeout=1):
+        # It listens before it can be stopped, and answers afterwards.
+        with suppress(requests.RequestException):
+            requests.get(f"http://127.0.0.1:{port}/api/task_list", timeout=10)
             break
         time.sleep(0.05)
     stopped_by(process, process.terminate)

@@ -1,6 +1,7 @@
 """Many concurrent months within BigQuery's documented limits, which bigquery_limits.py models.
 
-The figures in docs/how-to/google-cloud.md were measured with PIPELINE_MONTHS_OF_LIMITS=300 PIPELINE_SECOND_OF_LIMITS=0.05.
+The figures in docs/how-to/google-cloud.md were measured with
+PIPELINE_MONTHS_OF_LIMITS=300 PIPELINE_SECOND_OF_LIMITS=0.05.
 """
 
 from __future__ import annotations
