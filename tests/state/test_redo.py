@@ -267,7 +267,7 @@ def test_other_zones_rebuild_all_marts(own: Folder) -> None:
 
 
 def _die(folder: Folder, deletions: int, number: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return folder.run("python", "-c", DYING, str(deletions), str(number), *arguments)
+    return folder.run("python", "-c", DYING, str(deletions), f"{number:d}", *arguments)
 
 
 @pytest.mark.parametrize(
