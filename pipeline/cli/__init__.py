@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         context = getattr(error, "ctx", None)
         more = f"; see {context.command_path} --help" if context else ""
         kind = getattr(getattr(error, "param", None), "type", None)
-        if isinstance(kind, click.Choice):  # Its message begins with the quoted word.
+        if isinstance(kind, click.Choice) and not isinstance(error, click.MissingParameter):
+            # The message begins with the quoted word.
             more = did_you_mean([error.message.split("'")[1]], map(str, kind.choices)) + more
         _fail(" ".join(error.format_message().split()).rstrip(".") + more, error.exit_code)
     except click.Abort as aborted:  # click raises it in place of Stopped.
