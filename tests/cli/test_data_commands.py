@@ -622,13 +622,13 @@ class _Counting(io.RawIOBase):
 def test_head_reads_no_more_of_a_file_than_its_beginning(tmp_path: Path) -> None:
     path = many_trips(tmp_path, GREEN, JAN, 600_000).path
     file = Counted(path, [])
-    found, total = first_rows(file, GREEN, None, 10)
+    found, total = first_rows(file, GREEN, None, None, 10, command=suggested_command)
     assert (found.num_rows, total) == (10, 600_000)
     assert sum(file.sizes) < path.stat().st_size / 3
     file.sizes.clear()
-    found, _ = first_rows(file, GREEN, "extra", 10)
+    found, _ = first_rows(file, GREEN, None, "extra", 10, command=suggested_command)
     assert sum(file.sizes) < path.stat().st_size / 20
-    found, _ = first_rows(file, GREEN, "total_amount", 200_000)
+    found, _ = first_rows(file, GREEN, None, "total_amount", 200_000, command=suggested_command)
     assert found["total_amount"].to_pylist() == [float(n) for n in range(200_000)], "on to the next row group"
 
 
