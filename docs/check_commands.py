@@ -30,7 +30,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     *("README.md", "README.ko.md", "docs/tutorial.md", "docs/faq.md", "docs/troubleshooting.md", "docs/course.md"),
     *("docs/ko/tutorial.md", "docs/ko/course.md"),
-    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "how-to").glob("*.md")),
+    *(
+        path.relative_to(ROOT).as_posix()
+        for room in ("how-to", "reference")
+        for path in sorted((ROOT / "docs" / room).glob("*.md"))
+    ),
 ]
 _FENCE = re.compile(r"(?:^<!-- (?P<note>[^>]*?) -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SERVES = "serves until Ctrl-C"

@@ -336,6 +336,22 @@ def test_a_mistaken_command_line_would_be_found(line: str, capsys: pytest.Captur
         _refuse(found[0])
 
 
+def test_every_shell_block_of_the_docs_is_run_by_docs_check_or_says_why_not() -> None:
+    spec = importlib.util.spec_from_file_location("check_commands", ROOT / "docs" / "check_commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    check = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = check  # Its dataclass looks for its module.
+    spec.loader.exec_module(check)
+    texts = {page: _read(page) for page in [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]}
+    found = {page.relative_to(ROOT).as_posix() for page, text in texts.items() if "\n```sh\n" in text}
+    # test_cookbook.py has the commands of the cookbook; the matrix of versions takes an hour.
+    assert found - {*check.PAGES} == {"docs/cookbook.md", "docs/decisions/dependencies.md"}
+    blocks = [block for page in texts for block in check.blocks(page)]
+    assert {block.note for block in blocks if not block.why_not} <= {"", "serves until Ctrl-C"}
+    assert sum(not block.why_not for block in blocks) > 40
+
+
 # --- settings in luigi.cfg
 
 
