@@ -25,11 +25,11 @@ UNREACHABLE = re.compile(
 
 
 def needed() -> list[str]:
-    """What setup.cfg asks for without the tools of development."""
+    """What setup.cfg asks for without the tools of development and documentation."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
-    texts = [setup["options"]["install_requires"], *(extras[name] for name in extras if name != "dev")]
+    texts = [setup["options"]["install_requires"], *(extras[name] for name in extras if name not in ("dev", "docs"))]
     return [line for text in texts for line in text.splitlines()]
 
 

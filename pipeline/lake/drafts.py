@@ -38,7 +38,8 @@ class Drafts:
         try:
             lock = None
             while lock is None:  # Another process's sweep may delete the folder before it is locked.
-                folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError):  # Deleted between mkdir's two looks, although exist_ok.
+                    folder.mkdir(parents=True, exist_ok=True)
                 lock = _try_lock(folder / _LOCK)
             with lock:
                 yield folder

@@ -25,6 +25,7 @@ from pipeline.marts import marts_of
 from pipeline.runs.history import History
 from pipeline.sample import SampleSite
 from pipeline.settings import RunContext, adopt, adopt_context, resolve
+from pipeline.version import __version__
 
 _PATIENCE_S = 60
 
@@ -98,6 +99,7 @@ def test_the_status_is_what_the_command_prints(filled: Folder) -> None:
     result = answer(filled, "status")
     document, printed = result["document"], as_json(filled, "status")
     assert document.pop("as_of") >= printed.pop("as_of")[:10]
+    assert printed.pop("version") == __version__  # Pages have it at their foot.
     assert document == printed
     files = [path for path in filled.lake.rglob("*.parquet") if "zones" not in path.parts]
     kept = {part: sum(path.stat().st_size for path in files if part in path.parts) for part in ("raw", "trips")}
@@ -210,6 +212,7 @@ def test_diff_plan_and_refresh_are_what_the_commands_print(filled: Folder) -> No
     diff, plan, refresh = asking(filled, ask)
     assert diff == as_json(filled, "diff", "green", "2024-02", "--against", "2024-01")
     printed = as_json(filled, "plan", "green", "fhv", "2024-01..2024-04", "--through", "load")
+    assert printed.pop("version") == __version__
     assert {name: plan[name] for name in printed} == printed
     assert plan["marks"]["green"] == {"complete": ["2024-01", "2024-02"], "missing": ["2024-03", "2024-04"]}
     assert plan["space"]["is_enough"]

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulators import GcsEmulator
@@ -215,6 +216,25 @@ for number in range(100):
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in "abc"]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert len(open_store(str(tmp_path)).entries("")) == 300
+
+
+def test_local_a_folder_that_a_sweep_deletes_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = os.mkdir, []
+
+    def mkdir(path: Path, *options: Any) -> None:
+        made.append(path)
+        if len(made) == 1:  # It is there now, and gone when pathlib looks what it is.
+            raise FileExistsError(17, "File exists", str(path))
+        make(path, *options)
+
+    store = open_store(str(tmp_path))
+    (tmp_path / ".drafts").mkdir()
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    publish(store, "raw/a", b"x")
+    assert made[0] == made[1]
+    assert (tmp_path / "raw" / "a").read_bytes() == b"x"
 
 
 def test_local_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
