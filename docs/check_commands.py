@@ -119,6 +119,11 @@ def _run(page: str, source: str) -> bool:
 
 
 def main(pages: list[str]) -> int:
+    if missing := [page for page in pages if not (ROOT / page).is_file()]:
+        print(
+            f"no such page: {', '.join(missing)}; give paths from the top of the repository, such as docs/tutorial.md"
+        )
+        return 2
     failed = []
     # Published as far as TLC would be, for `pipeline latest`.
     last = add_months(date.today().replace(day=1), -3)

@@ -92,7 +92,7 @@ def concurrently(parallel: int, action: Callable[[Month], None], months: list[Mo
         return [error for error in pool.map(attempt, months) if error]
 
 
-@pytest.mark.parametrize("parallel", [4, 8, 50])
+@pytest.mark.parametrize("parallel", [4, 50])
 def test_concurrent_months_all_succeed_and_no_record_is_lost_or_doubled(
     service: LimitedBigQuery, tmp_path: Path, parallel: int
 ) -> None:
