@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 EXTRAS := dev,docs,notebook,postgres,prometheus,report
+# uv trusts the certificates of the system, as pip does.
+export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
 .PHONY: help run course test test-matrix emulators lint format docs docs-check prove-bigquery clean
@@ -50,8 +52,7 @@ test: lint  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
 	fi
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
-# Both ends of what setup.cfg allows. uv takes a Python that is in PATH, or downloads it; it trusts the system's
-# certificates, as pip does.
+# Both ends of what setup.cfg allows. uv takes a Python that is in PATH, or downloads it.
 MATRIX ?= lowest newest
 LOWEST_PYTHON ?= 3.10
 NEWEST_PYTHON ?= 3.13
@@ -63,7 +64,7 @@ test-matrix: $(VENV)/ready emulators  ## run the tests on Python 3.10 with the l
 	    newest) python=$(NEWEST_PYTHON); resolution=highest ;; \
 	    *) echo "MATRIX=$$name: lowest and newest are allowed" >&2; exit 2 ;; \
 	  esac; \
-	  if export UV_SYSTEM_CERTS=true && $(BIN)/uv venv --clear --seed --python $$python .venv-$$name \
+	  if $(BIN)/uv venv --clear --seed --python $$python .venv-$$name \
 	    && $(BIN)/uv pip install --python .venv-$$name --resolution $$resolution --editable '.[$(EXTRAS)]' \
 	    && .venv-$$name/bin/python $(PYTEST) $(PYTEST_ARGS); \
 	  then result=passed; else result=failed; fi; \

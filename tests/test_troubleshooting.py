@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -372,21 +373,54 @@ def _views(own: Folder, _: SampleSite) -> None:
     works(own, *FEBRUARY, "--through", "load", *place[:1], f"{place[1]}?tables=views")
 
 
-@section("was killed (signal 9)")
-def _killed(own: Folder, site: SampleSite) -> None:
-    site.faults.add("*2024-02*", "delay", 60)
-    process = own.start("pipeline", *FEBRUARY, "--workers", "2")
+@contextmanager
+def downloading(own: Folder, site: SampleSite, seconds: float, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command whose download of February is under way, and takes so long; a second one does not."""
+    site.faults.add("*2024-02*", "delay", seconds)
+    process = own.start(*command)
     until = time.monotonic() + 60
     while not any("2024-02" in one.path for one in [*site.requests]):
         assert time.monotonic() < until
         time.sleep(0.05)
-    for child in psutil.Process(process.pid).children():
-        child.kill()
-    said, _ = process.communicate(timeout=60)
+    yield process
+    site.faults.clear()
+
+
+@section("was killed (signal 9)")
+def _killed(own: Folder, site: SampleSite) -> None:
+    with downloading(own, site, 4, "pipeline", *FEBRUARY, "--workers", "2") as process:
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     expect("was killed (signal 9)", said)
-    site.faults.clear()
     works(own, *FEBRUARY, "--workers", "1")
+
+
+@section("Exit code 4")
+def _away(own: Folder, site: SampleSite) -> None:
+    file = own.path / "luigi.cfg"
+    file.write_text(file.read_text().replace("\n[core]\n", "\n[core]\nrpc_retry_wait = 1\n"))
+    february = ("pipeline", *FEBRUARY, "--scheduler")
+    with running_luigid(own) as luigid, downloading(own, site, 4, *february, luigid.url) as process:
+        luigid.process.kill()
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 4, said
+    expect("Exit code 4", said)
+    works(own, *FEBRUARY)
+
+
+@section("Exit code 6")
+def _shared(own: Folder, site: SampleSite) -> None:
+    with running_luigid(own) as luigid:
+        command = ("luigi", "--module", "pipeline", "Download", "--dataset", "green", "--month", "2024-02")
+        command += luigid.options
+        with downloading(own, site, 12, *command) as first:
+            said = own.run(*command)
+            first.communicate(timeout=60)
+        expect("Exit code 6", words(said, 6))
+        words(own.run(*command), 0)
+    assert first.returncode == 0
 
 
 @pytest.mark.parametrize("title", CAUSES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import os
 import subprocess
 from pathlib import Path
 
@@ -35,7 +34,6 @@ def test_all_that_is_needed_resolves_for_arm64_from_wheels_alone(python: str, pl
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "UV_SYSTEM_CERTS": "true"},
         input=needed(),
         capture_output=True,
         text=True,

@@ -173,7 +173,7 @@ def test_two_machines_share_a_backfill_and_when_one_is_killed_the_other_finishes
         try:
             assert under_way.reached.wait(60)
             os.killpg(first.pid, signal.SIGKILL)
-            # Luigi's exit codes for steps that another worker has or had, see README.md; all of them are done by then.
+            # Luigi's exit codes for steps that another worker has or had; all of them are done by then.
             assert second.wait(300) in (0, 4, 6), heard[1].rest()
         finally:
             for process in (first, second):

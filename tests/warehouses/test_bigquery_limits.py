@@ -31,7 +31,7 @@ from pipeline.warehouses import Warehouse, open_warehouse
 from pipeline.warehouses.bigquery import tables as bigquery_tables
 
 log = logging.getLogger(__name__)
-MONTHS = int(os.environ.get("PIPELINE_MONTHS_OF_LIMITS", "40"))
+MONTHS = int(os.environ.get("PIPELINE_MONTHS_OF_LIMITS", "26"))
 #: How many seconds a second of the modelled service takes.
 SCALE = float(os.environ.get("PIPELINE_SECOND_OF_LIMITS", "0.01"))
 Month = tuple[Dataset, date]
