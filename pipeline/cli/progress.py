@@ -166,7 +166,8 @@ class Summary(events.Listener):
         if outcomes:
             _print_months(outcomes)
         elif self._wanted:
-            print_line(f"Nothing to do: all {self._wanted} months are up to date.")
+            months = "the month is" if self._wanted == 1 else f"all {self._wanted} months are"
+            print_line(f"Nothing to do: {months} up to date.")
         print_line(f"lake       {store_of(settings).location}")
         print_line(f"warehouse  {redact(settings.warehouse)}")
         _print_errors(record.failures)

@@ -111,7 +111,7 @@ def test_the_password_may_be_wherever_libpq_looks_for_it(
 
 _MART = "luigi --module pipeline Mart --dataset green --month 2024-01 --local-scheduler --log-level DEBUG"
 #: Commands, and their output when nothing is to be done.
-RUNS = {"pipeline backfill green 2024-01": "Nothing to do: all 1 months are up to", _MART: "Did not run any tasks"}
+RUNS = {"pipeline backfill green 2024-01": "Nothing to do: the month is up to date", _MART: "Did not run any tasks"}
 
 
 @pytest.mark.parametrize("way", ["the URL", "its query", "PGPASSWORD"])
