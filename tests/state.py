@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,25 @@ def rows(database: Path, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
+#: What psutil raises for a process that ends while it looks, or that belongs to somebody else.
+_GONE = (psutil.Error, OSError)
+
+
 def processes_in(folder: Path) -> list[str]:
     """The command lines of all processes that work in the folder."""
-    return [" ".join(process.cmdline()) for process in psutil.process_iter() if works_in(process, folder)]
+    found = []
+    for process in psutil.process_iter():
+        with suppress(*_GONE):
+            if works_in(process, folder):
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def works_in(process: psutil.Process, folder: Path) -> bool:
     """Whether the process lives and has the folder as its working folder."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
+    except _GONE:
         return False
 
 

@@ -172,9 +172,11 @@ def _send(luigid: _BoardLuigid, method: str, path: str, **headers: str) -> int:
     sent = {name.replace("_", "-"): luigid.cookie if text == _LOGIN else text for name, text in headers.items()}
     data = {"data": json.dumps({"worker": "evil", "task_id": "evil", "family": "Load", "params": _MONTH})}
     where = {"params": data} if method == "GET" else {"data": data}
-    answer = requests.request(method, luigid.url + path, headers=sent, timeout=60, allow_redirects=False, **where)
-    if answer.status_code == 400 and not answer.content:
-        return 400  # Tornado refused it before any handler.
+    with requests.request(
+        method, luigid.url + path, headers=sent, timeout=60, allow_redirects=False, stream=True, **where
+    ) as answer:
+        if answer.status_code == 400 and not answer.headers:
+            return 400  # Tornado refused it before any handler, and may reset the connection.
     assert "nosniff" in answer.headers["X-Content-Type-Options"]
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Cache-Control"] == "no-store"
