@@ -8,6 +8,8 @@ This runs in the emulator's environment: do not import the project or pytest.
 from __future__ import annotations
 
 import copy
+import gc
+import importlib
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
@@ -54,8 +56,17 @@ def remember_parsed() -> None:
     Dialect.parse = parse_or_copy
 
 
+def collect_rarely() -> None:
+    """Look for garbage rarely, and not in what is imported: sqlglot's many small nodes let Python look all the time."""
+    importlib.import_module("bqemulator.server")
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+
+
 if __name__ == "__main__":
     offer_extension("spatial")
     core.deepcopy = copy_notes
     remember_parsed()
+    collect_rarely()
     main()

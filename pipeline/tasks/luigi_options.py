@@ -51,7 +51,7 @@ def _import_luigi() -> Any:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         if not any(str(frame.f_globals.get("__name__")).startswith("luigi.configuration.") for frame in frames):
             raise
-        raise _in_one_line(UsageError(_parse_error(error, [frame.f_locals for frame in frames]))) from None
+        raise _in_one_line(UsageError(_parse_error(error, [dict(frame.f_locals) for frame in frames]))) from None
     if problems := [*_unreadable(get_config()._config_paths), *_invalid_values(get_config())]:
         raise _in_one_line(UsageError("\n  ".join(problems)))
     _read_old_names(get_config())

@@ -134,8 +134,7 @@ def test_the_language_is_that_of_the_browser_until_another_is_chosen(board: Boar
 # --- for everyone
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing_serious(
     board: Board, addresses: list[str], open_page: Opener, scheme: str, width: int
 ) -> None:

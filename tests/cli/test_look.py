@@ -445,16 +445,16 @@ def test_a_mistake_gets_one_message_and_exit_code_2(folder: Folder, arguments: t
 # --- in Google's cloud
 
 
-def test_status_in_the_cloud_asks_as_often_for_one_month_as_for_three(folder: Folder, cloud: Cloud) -> None:
+def test_status_in_the_cloud_asks_as_often_for_one_month_as_for_two(folder: Folder, cloud: Cloud) -> None:
     cloud.use(folder)
 
     def requests(wanted: dict[str, int]) -> int:
         cloud.clear()
-        found = ask_json(folder, "status", "green", "2024-01..2024-03")
+        found = ask_json(folder, "status", "green", "2024-01..2024-02")
         assert found["datasets"][0]["stages"] == wanted
         return len(cloud.gcs.requests) + len(cloud.bigquery.requests)
 
     ask_backfill(folder, "2024-01")
-    for_one = requests({"complete": 1, "missing": 2})
-    ask_backfill(folder, "2024-01..2024-03")
-    assert requests({"complete": 3}) == for_one <= 20
+    for_one = requests({"complete": 1, "missing": 1})
+    ask_backfill(folder, "2024-01..2024-02")
+    assert requests({"complete": 2}) == for_one <= 20

@@ -154,7 +154,7 @@ def test_the_steps_that_are_shown_are_those_that_run(made: Path, changes: list[C
     shutil.rmtree(folder)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, max_size=6), through=st.sampled_from(STEPS))
 def test_the_preview_on_the_board_has_the_steps_that_the_scheduler_gets(
     made: Path, changes: list[Change], through: str

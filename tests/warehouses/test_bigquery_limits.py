@@ -92,12 +92,12 @@ def concurrently(parallel: int, action: Callable[[Month], None], months: list[Mo
         return [error for error in pool.map(attempt, months) if error]
 
 
-@pytest.mark.parametrize("parallel", [4, 50])
+@pytest.mark.parametrize(("parallel", "number"), [(4, MONTHS // 3), (50, MONTHS)])
 def test_concurrent_months_all_succeed_and_no_record_is_lost_or_doubled(
-    service: LimitedBigQuery, tmp_path: Path, parallel: int
+    service: LimitedBigQuery, tmp_path: Path, parallel: int, number: int
 ) -> None:
     warehouse = open_warehouse("bigquery://p1234567/d")
-    months = months_of_two_datasets(MONTHS)
+    months = months_of_two_datasets(number)
     began = time.monotonic()
     assert concurrently(parallel, lambda month: load(warehouse, tmp_path, month), months) == []
     seconds = (time.monotonic() - began) / SCALE
@@ -115,7 +115,7 @@ def test_concurrent_months_that_are_loaded_again_have_one_record_that_counts(
     service: LimitedBigQuery, tmp_path: Path
 ) -> None:
     warehouse = open_warehouse("bigquery://p1234567/d")
-    months = months_of_two_datasets(MONTHS // 2)
+    months = months_of_two_datasets(MONTHS // 3)
     assert concurrently(8, lambda month: load(warehouse, tmp_path, month), months) == []
     assert concurrently(8, lambda month: load(warehouse, tmp_path, month, "2"), months) == []
     for dataset in (YELLOW, GREEN):
