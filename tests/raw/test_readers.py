@@ -326,7 +326,7 @@ def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, place: str, fil
     path = tmp_path / "a.csv.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(start[place] + b"1")
-        for _ in range(80):
+        for _ in range(128):
             file.write(filler * (1 << 20))
         file.write(b"\n1,2\n")
     line = start[place].count(b"\n") + 1
@@ -339,7 +339,7 @@ def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, place: str, fil
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < 40 << 20
+    assert most < 80 << 20  # Arrow reads up to 32 blocks of 2 MiB ahead.
 
 
 def test_a_csv_with_a_header_only_has_no_rows(tmp_path: Path) -> None:
