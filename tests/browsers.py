@@ -24,7 +24,9 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium; without it, the tests that need it are left out."""
     if _CHROMIUM is None:
         pytest.skip("needs a browser: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=_PATIENCE_MS)
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)

@@ -35,14 +35,14 @@ def _choose(page: Page, period: str) -> None:
 
 def _mark(page: Page, month: str, mark: str) -> None:
     """Wait until the cell of a month, which is not loaded again, has this mark."""
-    expect(page.locator(f'[data-month="{month}"]')).to_have_class(re.compile(rf"\b{mark}\b"), timeout=60_000)
+    expect(page.locator(f'[data-month="{month}"]')).to_have_class(re.compile(rf"\b{mark}\b"))
 
 
 def test_a_backfill_is_previewed_started_and_watched_until_it_is_done(own: Folder, open_page: Opener) -> None:
     with running_board(own, "--allow-runs") as board:
         with open_page(board) as grid, open_page(board, "/actions") as page:
             _choose(page, "2024-01..2024-03")
-            expect(page.locator(".head .badge")).to_have_text("done", timeout=60_000)
+            expect(page.locator(".head .badge")).to_have_text("done")
             expect(page.locator("#plan tbody tr")).to_have_count(4)  # The zones as well.
             for month in ("green 2024-01", "green 2024-02", "green 2024-03"):
                 _mark(grid, month, "complete")
@@ -62,7 +62,7 @@ def test_a_failure_shows_its_reason_two_clicks_away_and_is_done_again(
             page.get_by_role("link", name="Preview and run").first.click()
             page.get_by_role("button", name=re.compile("^(Run|Delete and run again)$")).click()
             page.wait_for_url(re.compile("/runs/"))
-            expect(page.locator(".head .badge")).to_have_text("done", timeout=60_000)
+            expect(page.locator(".head .badge")).to_have_text("done")
             page.goto(board.url)
             _mark(page, "green 2024-02", "complete")
 
@@ -72,9 +72,9 @@ def test_a_run_is_cancelled_and_keeps_what_is_finished(own: Folder, site: Sample
     with running_board(own, "--allow-runs") as board:
         with open_page(board, "/actions") as page:
             _choose(page, "2024-01..2024-02")
-            expect(page.locator('[data-state="green 2024-01 mart"]')).to_contain_text("done", timeout=60_000)
+            expect(page.locator('[data-state="green 2024-01 mart"]')).to_contain_text("done")
             page.get_by_role("button", name="Cancel").click()
-            expect(page.locator(".head .badge")).to_have_text("stopped", timeout=60_000)
+            expect(page.locator(".head .badge")).to_have_text("stopped")
             page.goto(board.url)
             _mark(page, "green 2024-01", "complete")
             _mark(page, "green 2024-02", "missing")
@@ -86,10 +86,10 @@ def test_a_run_outlives_a_killed_board_and_a_new_one_shows_it(own: Folder, site:
         with open_page(board, "/actions", allowed="ERR_") as page:
             _choose(page, "2024-01..2024-02")
             address = page.url.removeprefix(board.url)
-            expect(page.locator('[data-state="green 2024-02 download"]')).to_contain_text("running", timeout=60_000)
+            expect(page.locator('[data-state="green 2024-02 download"]')).to_contain_text("running")
             board.stop(signal.SIGKILL)
-            expect(page.locator("body")).to_contain_text("connection", ignore_case=True, timeout=60_000)
+            expect(page.locator("body")).to_contain_text("connection", ignore_case=True)
     with running_board(own) as board:
         with open_page(board, address) as page:
-            expect(page.locator(".head .badge")).to_have_text("done", timeout=90_000)
+            expect(page.locator(".head .badge")).to_have_text("done")
             expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
