@@ -388,7 +388,7 @@ def downloading(own: Folder, site: SampleSite, seconds: float, *command: str) ->
 
 @section("was killed (signal 9)")
 def _killed(own: Folder, site: SampleSite) -> None:
-    with downloading(own, site, 4, "pipeline", *FEBRUARY, "--workers", "2") as process:
+    with downloading(own, site, 60, "pipeline", *FEBRUARY, "--workers", "2") as process:
         for child in psutil.Process(process.pid).children():
             child.kill()
         said, _ = process.communicate(timeout=60)
@@ -402,7 +402,7 @@ def _away(own: Folder, site: SampleSite) -> None:
     file = own.path / "luigi.cfg"
     file.write_text(file.read_text().replace("\n[core]\n", "\n[core]\nrpc_retry_wait = 1\n"))
     february = ("pipeline", *FEBRUARY, "--scheduler")
-    with running_luigid(own) as luigid, downloading(own, site, 4, *february, luigid.url) as process:
+    with running_luigid(own) as luigid, downloading(own, site, 8, *february, luigid.url) as process:
         luigid.process.kill()
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 4, said
