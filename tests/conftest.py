@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,9 @@ pytest_plugins = ["emulators", "cloud", "postgres", "browsers"]
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 _forks = Forks()
+#: Of a test that fails, pytest shows every command with its whole output: the failure may not happen again.
+_log = logging.getLogger("tests.commands")
+_log.setLevel(logging.INFO)
 
 # Tests start the commands thousands of times; without compiled modules each of them would compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -108,10 +113,13 @@ class Folder:
         """Run a command to its end; see forked.py."""
         environment = self._environment()
         if _forks.can_run(command, environment):
-            return _forks.run((str(BIN / command[0]), *command[1:]), self.path, environment, timeout_s)
-        process = self.start(*command)
-        out, err = process.communicate(timeout=timeout_s)
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
+            ended = _forks.run((str(BIN / command[0]), *command[1:]), self.path, environment, timeout_s)
+        else:
+            process = self.start(*command)
+            out, err = process.communicate(timeout=timeout_s)
+            ended = subprocess.CompletedProcess(command, process.returncode, out, err)
+        _log.info("$ %s\n%s%sexit code %d", shlex.join(command), ended.stdout, ended.stderr, ended.returncode)
+        return ended
 
     def pipeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("pipeline", *arguments)

@@ -41,6 +41,9 @@ class TripsWriter:
                 self._sink, schema, compression="zstd", compression_level=1, use_dictionary=repeating
             )
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        # Start the thread now. If a signal interrupts that, the pool does not know its thread, and never waits for it;
+        # a thread that encodes would then use the closed writer.
+        self._encoder.submit(int)
 
     def __enter__(self) -> TripsWriter:
         return self

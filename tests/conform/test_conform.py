@@ -7,6 +7,7 @@ import hashlib
 import random
 import resource
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -635,6 +636,36 @@ def test_an_interrupt_leaves_neither_draft_nor_thread(tmp_path: Path) -> None:
         conform_file(path, tmp_path / "draft", "green", MONTH, progress=interrupt)
     assert [entry.name for entry in tmp_path.iterdir()] == [GREEN]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
+
+
+def test_an_interrupt_while_the_encoder_starts_does_not_close_the_file_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    class Slow(pq.ParquetWriter):
+        def write_table(self, *_: object) -> None:
+            calls.append("encode")
+            time.sleep(0.3)
+            calls.append("encoded")
+
+        def close(self) -> None:
+            calls.append("close")
+            super().close()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("encode"):
+            raise KeyboardInterrupt  # As by a signal that arrives while `start` waits for the thread.
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(pq, "ParquetWriter", Slow)
+    with pytest.raises(KeyboardInterrupt):
+        conform_file(_green(tmp_path), tmp_path / "draft", "green", MONTH)
+    time.sleep(0.5)
+    assert "encode" not in calls or calls.index("close") > calls.index("encoded")
+    assert not (tmp_path / "draft").exists()
 
 
 def test_the_file_of_another_dataset_is_refused(tmp_path: Path) -> None:
