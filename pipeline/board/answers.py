@@ -37,13 +37,21 @@ from pipeline.report import pictures
 from pipeline.runs.overview import document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview, compare_with_source, comparison_data, deletions_preview, space_for
 from pipeline.runs.selection import months_of, months_selected, months_to_compare, parse_selection
-from pipeline.settings import RunContext, adopt, adopt_context, current_settings, resolve, suggested_command
+from pipeline.settings import (
+    RunContext,
+    Settings,
+    adopt,
+    adopt_context,
+    current_settings,
+    resolve,
+    suggested_command,
+)
 from pipeline.state.checks import diff_months
 from pipeline.state.invalidation import deletion_plans
 from pipeline.state.steps import STEPS, steps_of
 from pipeline.state.trips import first_rows, hours_of_week, trips_entry
 
-_THREADS, _ROWS = 8, 10
+_THREADS, _ROWS, _LOCK_S = 8, 10, 10.0
 
 
 def status() -> dict[str, Any]:
@@ -152,6 +160,11 @@ def _selection(datasets: Sequence[str], period: str | None) -> list[str]:
     return [*datasets, *([period] if period else [])]
 
 
+def _impatient(settings: Settings) -> Settings:
+    """Who looks at a page does not wait for a lock as long as a run does."""
+    return replace(settings, lock_timeout_s=min(settings.lock_timeout_s, _LOCK_S))
+
+
 def _validate_step(step: str) -> None:
     if step not in STEPS:
         raise UsageError(f"{step!r} is not a step; allowed are {', '.join(STEPS)}")
@@ -204,7 +217,7 @@ def main() -> None:
     lines = iter(sys.stdin)  # Ends at once if the board was killed meanwhile.
     try:
         for line in itertools.islice(lines, 1):
-            adopt(resolve(**json.loads(line)["settings"]))
+            adopt(_impatient(resolve(**json.loads(line)["settings"])))
     except PipelineError as error:  # Such as a folder that was deleted meanwhile; the next process tries again.
         for line in itertools.islice(lines, 1):
             print(json.dumps({"id": json.loads(line)["id"], "error": error.to_dict()}), file=answers, flush=True)

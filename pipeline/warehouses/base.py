@@ -36,7 +36,11 @@ _START = re.compile(rf"{_COMMENTS}({_EXPLAIN})?{_COMMENTS}", re.IGNORECASE | re.
 
 
 class Locked(WarehouseError):
-    """Another process has locked the warehouse; the message names it."""
+    """Another process has locked the warehouse: the message names it, and `holder` is that name."""
+
+    def __init__(self, message: object = "", *, holder: str = "", kind: str = "", remedy: str = "") -> None:
+        super().__init__(message, kind=kind, remedy=remedy)
+        self.holder = holder
 
 
 class StoredFile(Protocol):

@@ -19,13 +19,14 @@ import pytest
 from conftest import Folder, make_folder
 from state import rows
 
+from pipeline.board import answers
 from pipeline.board.answers import QUESTIONS
 from pipeline.board.questions import Questions
 from pipeline.errors import PipelineError, UnexpectedError, UsageError
 from pipeline.marts import marts_of
 from pipeline.runs.history import History
 from pipeline.sample import SampleSite
-from pipeline.settings import RunContext, adopt, adopt_context, resolve
+from pipeline.settings import RunContext, Settings, adopt, adopt_context, resolve
 from pipeline.version import __version__
 
 _PATIENCE_S = 60
@@ -315,6 +316,11 @@ def test_questions_are_answered_while_another_process_has_the_warehouse(filled: 
     assert "is held by" in marts["daily_trips"]["reason"]
     assert f"PID {holder.pid}" in marts["daily_trips"]["reason"]
     assert sum(map(sum, marts["hours_of_week"]["data"])) > 1_900
+
+
+@pytest.mark.parametrize(("configured_s", "waits_s"), [(600, 10), (0.5, 0.5)])
+def test_a_page_waits_for_a_lock_for_10_seconds_at_most(configured_s: float, waits_s: float) -> None:
+    assert answers._impatient(Settings(lock_timeout_s=configured_s)).lock_timeout_s == waits_s
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -348,6 +350,29 @@ def test_while_another_program_has_the_database_the_ledger_is_read_at_once_and_l
                 attempt()
         assert 0.8 <= time.monotonic() - started < 5
     assert warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])) == 1
+
+
+def test_without_a_valid_copy_the_ledger_waits_for_the_lock_as_long_as_a_load_and_says_for_whom(
+    warehouse: DuckDBWarehouse,
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pipeline.warehouses.duckdb.warehouse._NOTICE_S", 0.3)
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    with held(path, "CREATE TABLE mine (number INTEGER)") as holder:
+        with pytest.raises(WarehouseError, match=rf"held by .*\(PID {holder.pid}\), still after 0\.2 s"):
+            opened(path, lock_timeout_s=0.2).loads(GREEN)
+        assert not caplog.messages
+        timer = threading.Timer(1.0, holder.kill)
+        timer.start()
+        assert set(opened(path, lock_timeout_s=60).loads(GREEN)) == {JAN}
+        timer.join()
+    (message,) = caplog.messages
+    assert re.fullmatch(
+        rf"waiting for {path}, which is held by .*\(PID {holder.pid}\); lock_timeout_s allows 60 s", message
+    )
 
 
 def test_a_load_starts_as_soon_as_the_database_is_unlocked(

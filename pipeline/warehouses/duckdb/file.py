@@ -98,11 +98,16 @@ class DuckDBFile:
                 if holder is None:
                     raise WarehouseError(f"{subject}: cannot open {self.path}: {self._reason(error)}") from error
                 if time.monotonic() >= deadline:
-                    raise Locked(
-                        f"{subject}: {self.path} is held by {holder}, still after {self.lock_timeout_s:g} s; "
-                        "close that program or wait for it, then run again (the limit is lock_timeout_s)"
-                    ) from error
+                    raise self.locked(subject, holder) from error
             time.sleep(random.uniform(*_PAUSE_S))  # noqa: S311
+
+    def locked(self, subject: str, holder: str) -> Locked:
+        """The error after `lock_timeout_s` of waiting for this program."""
+        return Locked(
+            f"{subject}: {self.path} is held by {holder}, still after {self.lock_timeout_s:g} s; "
+            "close that program or wait for it, then run again (the limit is lock_timeout_s)",
+            holder=holder,
+        )
 
     def _reason(self, error: Exception) -> str:
         """Why DuckDB cannot open the file: the first line of its message, with a remedy where one is known."""

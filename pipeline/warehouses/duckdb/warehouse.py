@@ -8,6 +8,7 @@ the database is unchanged since the copy was written, without DuckDB.
 from __future__ import annotations
 
 import glob
+import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-#: How long to wait for the ledger of a locked database without a valid copy.
-_LEDGER_TIMEOUT_S = 10.0
+#: After this wait for the ledger, say who is in the way. The package itself has the file that long with a valid copy.
+_NOTICE_S = 5.0
+_log = logging.getLogger("luigi-interface.pipeline.warehouses")
 #: Two changes closer than this may get the same times, on a file system with whole milliseconds or seconds, as FAT.
 _COARSE_CLOCK_NS = 2_000_000_000
 #: On others the times are those of the kernel's clock, which ticks every 10 ms or more often.
@@ -190,7 +192,7 @@ class DuckDBWarehouse(Warehouse):
 
     def ledger(self) -> Ledger:
         """From memory, from a copy that is sure to be current, from the database; while it is locked, from its copy."""
-        path, deadline = self._file.path, time.monotonic() + min(self._file.lock_timeout_s, _LEDGER_TIMEOUT_S)
+        path, began, is_told = self._file.path, time.monotonic(), False
         while True:
             current = signature(path)
             if current[0] is None:
@@ -205,13 +207,18 @@ class DuckDBWarehouse(Warehouse):
                     ledger = schema.read_ledger(connection, set(self._dialect.tables(connection)))
                     # No process can write while the file is open for reading.
                     files = signature(path)
-            except Locked:
+            except Locked as locked:
                 copied = read_copy(path)
                 if copied is not None:
                     return copied
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.02)
+                waited_s = time.monotonic() - began
+                if waited_s >= self._file.lock_timeout_s:
+                    raise self._file.locked("loads", locked.holder) from locked
+                if waited_s >= _NOTICE_S and not is_told:
+                    is_told = True
+                    limit = f"lock_timeout_s allows {self._file.lock_timeout_s:g} s"
+                    _log.warning(f"waiting for {path}, which is held by {locked.holder}; {limit}")
+                time.sleep(0.02 if waited_s < _NOTICE_S else 0.2)
             else:
                 if _is_settled(files):
                     _KNOWN[path] = files, ledger
