@@ -56,13 +56,15 @@ test: lint  ## run every check and test (PYTEST_ARGS="-k duckdb" for some)
 MATRIX ?= lowest newest
 LOWEST_PYTHON ?= 3.10
 NEWEST_PYTHON ?= 3.13
+ifneq ($(and $(filter test-matrix,$(MAKECMDGOALS)),$(filter-out lowest newest,$(MATRIX))),)
+$(error MATRIX=$(MATRIX): lowest and newest are allowed)
+endif
 
 test-matrix: $(VENV)/ready emulators  ## run the tests on Python 3.10 with the lowest allowed versions, then on 3.13 with the newest (MATRIX=lowest for one)
 	@for name in $(MATRIX); do \
 	  case $$name in \
 	    lowest) python=$(LOWEST_PYTHON); resolution=lowest-direct ;; \
 	    newest) python=$(NEWEST_PYTHON); resolution=highest ;; \
-	    *) echo "MATRIX=$$name: lowest and newest are allowed" >&2; exit 2 ;; \
 	  esac; \
 	  if $(BIN)/uv venv --clear --seed --python $$python .venv-$$name \
 	    && $(BIN)/uv pip install --python .venv-$$name --resolution $$resolution --editable '.[$(EXTRAS)]' \
