@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -136,6 +137,55 @@ def test_a_month_loaded_on_the_way_is_the_month_loaded_from_its_file(folder: Fol
         )
     recorded = rows(folder.database, "SELECT count(DISTINCT fingerprint), count(*) FROM loads")
     assert recorded == [(2, 2)]
+
+
+#: Luigi with one worker, so that its steps run in its own process, after a change of that process.
+LUIGI = """
+import os, resource, signal
+import pipeline.warehouses.duckdb.warehouse as module
+{change}
+from luigi.cmdline import luigi_run
+luigi_run()
+"""
+
+
+def changed_load(folder: Folder, change: str) -> subprocess.CompletedProcess[str]:
+    options = ("--module", "pipeline", "Load", "--dataset", "green", "--month", "2024-01", "--local-scheduler")
+    ran = folder.run(sys.executable, "-c", LUIGI.format(change=change), *options)
+    assert (folder.lake / "trips/green/month=2024-01-01/green_2024-01.parquet").exists()
+    return ran
+
+
+def test_a_kill_after_the_file_is_published_and_before_the_commit_leaves_the_load_to_the_next_run(
+    folder: Folder,
+) -> None:
+    killed = changed_load(folder, "module._record = lambda *_: os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert rows(folder.database, "SELECT (SELECT count(*) FROM green), (SELECT count(*) FROM loads)") == [(0, 0)]
+    luigi(folder, "Load")
+    assert rows(folder.database, "SELECT count(*) = any_value(rows) FROM green, loads") == [(True,)]
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new database", "existing database"])
+def test_a_disk_that_is_full_for_the_database_keeps_the_conformed_month_and_fails_the_load_alone(
+    folder: Folder, exists: bool
+) -> None:
+    if exists:
+        luigi(folder, "Load", "2024-02")
+    files, months = folder.files(), {"2024-02-01"} if exists else set()
+    full = changed_load(folder, "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))")
+    assert full.returncode == 1, full.stderr
+    assert "File too large" in full.stderr.splitlines()[-1]
+    assert "Traceback" not in full.stderr
+    left = {name for name in set(folder.files()) - {*files} if not name.startswith("lake/")}
+    assert left <= {"warehouse.duckdb.wal"}, "DuckDB's own, which the next load removes"
+    luigi(folder, "Load")
+    assert not folder.database.with_name("warehouse.duckdb.wal").exists()
+    loaded = rows(folder.database, "SELECT CAST(month AS TEXT), rows FROM loads")
+    assert {month for month, _ in loaded} == {"2024-01-01", *months}
+    assert sorted(loaded) == sorted(
+        rows(folder.database, "SELECT CAST(month AS TEXT), count(*) FROM green GROUP BY month")
+    )
 
 
 def test_conforming_alone_loads_nothing(folder: Folder) -> None:
