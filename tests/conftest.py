@@ -24,9 +24,10 @@ pytest_plugins = ["emulators", "cloud", "postgres", "browsers"]
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 _forks = Forks()
-#: Of a test that fails, pytest shows every command with its whole output: the failure may not happen again.
+#: Of a test that fails, pytest shows every command with the end of what it printed: it may not happen again.
 _log = logging.getLogger("tests.commands")
 _log.setLevel(logging.INFO)
+_SHOWN = 20_000
 
 # Tests start the commands thousands of times; without compiled modules each of them would compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -118,7 +119,9 @@ class Folder:
             process = self.start(*command)
             out, err = process.communicate(timeout=timeout_s)
             ended = subprocess.CompletedProcess(command, process.returncode, out, err)
-        _log.info("$ %s\n%s%sexit code %d", shlex.join(command), ended.stdout, ended.stderr, ended.returncode)
+        said = "".join(text[-_SHOWN:] for text in (ended.stdout, ended.stderr))
+        shown = f"$ {shlex.join(command)}\n{said}exit code {ended.returncode}"
+        _log.info(shown.encode(errors="backslashreplace").decode())  # A path may have bytes that are no UTF-8.
         return ended
 
     def pipeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:

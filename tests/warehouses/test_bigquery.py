@@ -486,6 +486,26 @@ def test_the_columns_of_a_mart_have_descriptions_and_new_words_replace_them(
         assert client.get_table(f"{cloud.dataset}.counted").schema[-1].description == doc
 
 
+def test_a_mart_whose_worker_died_before_its_columns_were_described_is_completed_by_the_next(
+    cloud: Cloud, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [10.0, 20.0]))
+    counted = Mart("counted", "Trips.", "SELECT COUNT(*) AS n FROM green", ("green",), {"n": "All trips."})
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Tables, "_describe", die)
+        warehouse.replace_mart_month(GREEN, JAN, [counted])
+    client = bigquery_client(PROJECT, "EU")
+    assert client.get_table(f"{cloud.dataset}.counted").schema[-1].description is None
+    assert warehouse.mart_months(GREEN) == {}
+    cloud.clear()
+    assert warehouse.replace_mart_month(GREEN, JAN, [counted]) == {"counted": 1}
+    assert client.get_table(f"{cloud.dataset}.counted").schema[-1].description == "All trips."
+    assert not [one for one in cloud.bigquery.requests if "draft_" in f"{one.path} {one.body}"], "not built again"
+
+
 # Reading the ledger, and queries.
 
 
