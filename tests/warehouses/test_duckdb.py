@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -392,6 +393,42 @@ def test_a_load_starts_as_soon_as_the_database_is_unlocked(
     assert set(warehouse.loads(GREEN)) == {JAN, FEB}
 
 
+LOAD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from loading import FEB, GREEN, trips
+from pipeline.warehouses import open_warehouse
+open_warehouse(f"duckdb:///{sys.argv[2]}").replace(GREEN, FEB, trips(Path(sys.argv[3]), GREEN, FEB, [2.0]))
+"""
+
+
+@pytest.mark.parametrize("shows", ["rows", "error"])
+def test_a_commit_of_another_process_while_duckdb_opens_the_file_is_not_lost(
+    warehouse: DuckDBWarehouse, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shows: str
+) -> None:
+    """DuckDB reads the headers before it takes the lock, so it may open an older state, or fail to read it."""
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
+    file, older = trips(tmp_path, GREEN, MAR, [3.0]), tmp_path / "older.duckdb"
+    connect, calls = duckdb.connect, list[object]()
+
+    def overtaken(database: object, **options: Any) -> duckdb.DuckDBPyConnection:
+        calls.append(database)
+        if len(calls) > 1:
+            return connect(database, **options)
+        shutil.copy(path, older)
+        subprocess.run([sys.executable, "-c", LOAD, str(TESTS), str(path), str(tmp_path)], check=True)
+        if shows == "error":
+            raise duckdb.IOException("IO Error: Could not read enough bytes from file")
+        return connect(older, **options)
+
+    monkeypatch.setattr(duckdb, "connect", overtaken)
+    assert warehouse.replace(GREEN, MAR, file) == 1
+    assert len(calls) == 2
+    assert set(warehouse.loads(GREEN)) == {JAN, FEB, MAR}
+    assert warehouse.query("SELECT total_amount FROM green ORDER BY 1").column(0).to_pylist() == [1.0, 2.0, 3.0]
+
+
 def test_readers_do_not_block_each_other(warehouse: DuckDBWarehouse, path: Path, tmp_path: Path) -> None:
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path, "read"):
@@ -549,8 +586,8 @@ def test_thousands_of_questions_about_an_unchanged_database_open_it_once_at_most
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     monkeypatch.setattr("pipeline.warehouses.duckdb.warehouse._is_settled", lambda files: True)
     opens: list[object] = []
-    original: Callable[..., object] = DuckDBFile._connect
-    monkeypatch.setattr(DuckDBFile, "_connect", lambda *args: (opens.append(1), original(*args))[1])
+    original: Callable[..., object] = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *args, **named: (opens.append(1), original(*args, **named))[1])
     for _ in range(1_000):
         assert set(opened(path).loads(GREEN)) == {JAN}
         assert warehouse.loads(ZONES).get(None) is None

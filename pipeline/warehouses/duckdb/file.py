@@ -28,6 +28,7 @@ from pipeline.disk import explained, has_no_locks, sync
 from pipeline.errors import WarehouseError
 from pipeline.warehouses.base import Locked
 from pipeline.warehouses.duckdb.copy_of_loads import wal_path
+from pipeline.warehouses.duckdb.headers import Headers
 
 if TYPE_CHECKING:
     import duckdb
@@ -70,7 +71,7 @@ class DuckDBFile:
             "autoload_known_extensions": False,
         }
         try:
-            with _IN_TURN, closing(self._connect(subject, read_only, config)) as connection:
+            with _IN_TURN, self._connected(subject, read_only, config) as connection:
                 # On by default where Python runs no file, as in a notebook.
                 connection.execute("SET enable_progress_bar = false")
                 yield connection
@@ -86,19 +87,30 @@ class DuckDBFile:
         finally:
             shutil.rmtree(spill, ignore_errors=True)
 
-    def _connect(self, subject: str, read_only: bool, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _connected(self, subject: str, read_only: bool, config: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         import duckdb
 
         deadline = time.monotonic() + self.lock_timeout_s
         while True:
-            try:
-                return duckdb.connect(self.path, read_only=read_only, config=config)
-            except duckdb.Error as error:
-                holder = _holder(str(error))
-                if holder is None:
-                    raise WarehouseError(f"{subject}: cannot open {self.path}: {self._reason(error)}") from error
-                if time.monotonic() >= deadline:
-                    raise self.locked(subject, holder) from error
+            with closing(Headers(self.path)) as headers:
+                try:
+                    connection = duckdb.connect(self.path, read_only=read_only, config=config)
+                except duckdb.Error as error:
+                    if headers.have_changed():
+                        continue
+                    holder = _holder(str(error))
+                    if holder is None:
+                        raise WarehouseError(f"{subject}: cannot open {self.path}: {self._reason(error)}") from error
+                    if time.monotonic() >= deadline:
+                        raise self.locked(subject, holder) from error
+                else:
+                    with closing(connection):
+                        if not headers.have_changed():
+                            yield connection
+                            return
+                        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+                    continue
             time.sleep(random.uniform(*_PAUSE_S))  # noqa: S311
 
     def locked(self, subject: str, holder: str) -> Locked:
