@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,8 @@ class DuckDBFile:
                         if not headers.have_changed():
                             yield connection
                             return
-                        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+                        with suppress(duckdb.Error):
+                            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
                     continue
             time.sleep(random.uniform(*_PAUSE_S))  # noqa: S311
 

@@ -1,9 +1,9 @@
 """Notices that another process has committed while DuckDB was opening the file.
 
-DuckDB reads the headers, which say where everything is, then opens the file a second time, and only then takes the lock
-(2.0.1, seen with strace). After a commit in between, a connection would read an older state, and its own commit would
-undo the other one without an error. So the headers must be the same before DuckDB looks at them and when it has the
-lock. Why: docs/decisions/duckdb-lock.md
+DuckDB 2.0.1 reads the headers, which say where everything is, before it takes the lock (1.3 to 1.5 read them after it;
+seen with strace). After a commit in between, a connection would read an older state, and its own commit would undo the
+other one without an error. So the headers must be the same before DuckDB looks at them and when it has the lock. Why:
+docs/decisions/duckdb-lock.md
 """
 
 from __future__ import annotations

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 #: After this wait for the ledger, say who is in the way. The package itself has the file that long with a valid copy.
 _NOTICE_S = 5.0
-_log = logging.getLogger("luigi-interface.pipeline.warehouses")
 #: Two changes closer than this may get the same times, on a file system with whole milliseconds or seconds, as FAT.
 _COARSE_CLOCK_NS = 2_000_000_000
 #: On others the times are those of the kernel's clock, which ticks every 10 ms or more often.
@@ -50,6 +49,8 @@ _QUERY_SETTINGS = ("python_enable_replacements = false", "enable_external_access
 _ROWS_AT_ONCE = 16 * 122_880
 #: The last ledger read from each database, valid while its files have that signature.
 _KNOWN: dict[Path, tuple[Signature, Ledger]] = {}
+
+_log = logging.getLogger("luigi-interface.pipeline.warehouses")
 
 
 class DuckDBDialect(Dialect):
