@@ -20,7 +20,6 @@ class Headers:
     """The headers of a database file before it is opened; to be closed after the connection."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._descriptor, self._before = -1, b""
         # Closing any descriptor of a file releases all locks that this process has on it (POSIX), and so the lock of
         # another connection in this process. DuckDB does not open such a file again.
@@ -33,11 +32,8 @@ class Headers:
         return os.pread(self._descriptor, _BYTES, 0)
 
     def have_changed(self) -> bool:
-        """Whether they are others now, or those of another file; not if there were none."""
-        with suppress(OSError):
-            is_same = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-            return bool(self._before) and not (is_same and self._read() == self._before)
-        return False
+        """Whether they are others now; not if there were none."""
+        return bool(self._before) and self._read() != self._before
 
     def close(self) -> None:
         """Close the file."""
