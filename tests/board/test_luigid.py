@@ -315,6 +315,10 @@ class _Visitor:
     def run(self, script: str) -> Any:
         return self.page.evaluate(f"() => {{ {script} }}")
 
+    def click(self, selector: str) -> None:
+        """Click the element as soon as the page has it."""
+        until(lambda: self.run(f"const found = document.querySelector('{selector}'); found?.click(); return !!found"))
+
 
 def _text(message: ConsoleMessage) -> str:
     return f"{message.location['url']} {message.location['lineNumber']} {message.text}"
@@ -354,11 +358,11 @@ def test_the_visualiser_works_in_a_browser_and_shows_failed_steps_as_failed(luig
     def box(name: str) -> str:
         return str(visitor.run(f"return document.querySelector('#{name}_info .info-box-number').textContent"))
 
-    until(lambda: box("FAILED") == "1")
-    assert [box(name) for name in ("UPSTREAM_FAILED", "DISABLED", "UPSTREAM_DISABLED")] == ["1", "0", "0"]
-    visitor.run("document.querySelector('button.showError').click()")
+    boxes = ("FAILED", "UPSTREAM_FAILED", "DISABLED", "UPSTREAM_DISABLED")
+    until(lambda: [box(name) for name in boxes] == ["1", "1", "0", "0"])
+    visitor.click("button.showError")
     until(lambda: visitor.run("return document.querySelector('#errorModal pre')?.textContent") == "a reason")
-    visitor.run("document.querySelector('button.forgiveFailures').click()")
+    visitor.click("button.forgiveFailures")
     until(lambda: luigid.tasks("FAILED") == {})
     for tab in ("workers", "resources", "graph&taskId=Mart&visType=svg", "graph&taskId=Mart&visType=d3"):
         visitor.page.goto(f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
@@ -374,8 +378,7 @@ def test_names_and_messages_of_steps_run_no_script_in_the_visualiser(luigid: Lui
     luigid.ask("get_work", worker=common["worker"], host=_HOSTILE)
     luigid.ask("set_task_status_message", task_id="one", status_message=_HOSTILE)
     visitor.page.goto(f"{luigid.url}/luigid/")
-    until(lambda: visitor.run("return document.querySelector('button.statusMessage')"))
-    visitor.run("document.querySelector('button.statusMessage').click()")
+    visitor.click("button.statusMessage")
     until(lambda: visitor.run("return document.querySelector('#statusMessageModal pre img')"))
     for tab, call in (("workers", "worker_list"), ("resources", "resource_list")):
         visitor.page.goto(f"{luigid.url}/luigid/static/visualiser/index.html#tab={tab}")
