@@ -363,6 +363,17 @@ def _no_database(own: Folder, _: SampleSite) -> None:
     works(own, *month)
 
 
+@section("Corrupt database file")
+def _corrupt(own: Folder, _: SampleSite) -> None:
+    with own.database.open("r+b") as file:
+        file.seek(3 * 4096 + 1_000)
+        file.write(b"x" * 1_000)
+    month = ("backfill", "green", "2024-01")
+    expect("Corrupt database file", words(own.pipeline(*month), 5))
+    own.database.rename(own.database.with_name("damaged.duckdb"))
+    works(own, *month)
+
+
 @section("is a view in this database")
 def _views(own: Folder, _: SampleSite) -> None:
     if duckdb.__version__ < "2":

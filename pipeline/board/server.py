@@ -184,6 +184,8 @@ async def serve(options: Options) -> None:
         await server.close_all_connections()
         while live.streams:  # A stream that is cut off instead would be logged.
             await asyncio.sleep(POLL_S)
+    for number in STOP_SIGNALS:  # Python restores the default action when it ends, and that would kill the board.
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _bind(options: Options) -> list[socket]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 import shutil
 import signal
@@ -360,6 +361,7 @@ def test_without_a_valid_copy_the_ledger_waits_for_the_lock_as_long_as_a_load_an
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.WARNING, "luigi-interface.pipeline.warehouses")
     monkeypatch.setattr("pipeline.warehouses.duckdb.warehouse._NOTICE_S", 0.3)
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     with held(path, "CREATE TABLE mine (number INTEGER)") as holder:

@@ -129,7 +129,9 @@ class DuckDBFile:
             return explained(OSError(errno.ENOLCK if has_no_locks(message) else errno.EACCES, message), _SETTING)
         # Only now: closing the file again releases a lock that this process may have on it.
         start = self.path.read_bytes()[:16] if self.path.is_file() else b""
-        if not start or start[8:12] == b"DUCK":
+        if start[8:12] == b"DUCK":
+            return f"{message}; if it is damaged, move it away and run the backfill again, which loads from the lake"
+        if not start:
             return message
         description = "is an SQLite database" if start.startswith(b"SQLite format 3\0") else "is no DuckDB database"
         return f"it {description}; set {_SETTING} to a DuckDB file, or to a name that does not exist yet"
