@@ -741,6 +741,7 @@ def test_a_file_that_is_no_database_is_an_immediate_error(
         assert time.monotonic() - started < 5
         if path.is_file():
             path.unlink()
+    assert f"{path}: it is a folder; set [pipeline] warehouse to a DuckDB file" in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:

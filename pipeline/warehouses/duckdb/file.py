@@ -131,9 +131,12 @@ class DuckDBFile:
         start = self.path.read_bytes()[:16] if self.path.is_file() else b""
         if start[8:12] == b"DUCK":
             return f"{message}; if it is damaged, move it away and run the backfill again, which loads from the lake"
-        if not start:
+        if self.path.is_dir():
+            description = "is a folder"
+        elif start:
+            description = "is an SQLite database" if start.startswith(b"SQLite format 3\0") else "is no DuckDB database"
+        else:
             return message
-        description = "is an SQLite database" if start.startswith(b"SQLite format 3\0") else "is no DuckDB database"
         return f"it {description}; set {_SETTING} to a DuckDB file, or to a name that does not exist yet"
 
     def make(self, subject: str, fill: Callable[[duckdb.DuckDBPyConnection], object]) -> None:
