@@ -623,6 +623,7 @@ def test_a_question_right_after_a_change_is_never_answered_from_memory(
         ("insert_rows after 1", 2),
         ("record_load after 1", 2),
         ("publish after 2", 2),
+        ("suppress before 1", 3),
         ("publish before 3", 3),
         ("publish after 3", 3),
     ],
