@@ -88,8 +88,8 @@ def test_a_retry_is_reported_within_two_seconds_with_its_time_and_reason(folder:
     heard.until(lambda line: "to do" in line)
     began = time.monotonic()
     heard.until(lambda line: line.startswith("download green 2024-01: attempt 2 of 6 in "))
-    # Twice the promised time, for a busy machine.
-    assert time.monotonic() - began < 4
+    # Five times the promised time, for a busy machine; the attempt itself is after 30 s.
+    assert time.monotonic() - began < 10
     assert heard.lines[-1].split(" s: ")[1].startswith("ConnectionRefusedError: ")
     process.terminate()
     heard.rest()

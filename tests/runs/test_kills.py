@@ -146,7 +146,7 @@ def test_a_signal_ends_every_process_at_once_and_leaves_no_stray_files(
 def test_the_children_of_a_killed_parent_end_too(disturbed: Folder, undisturbed: Folder) -> None:
     process = disturbed.start(*("pipeline", *YEAR))
     _signal_after(process, 3, 0.02, signal.SIGKILL, group=False)
-    psutil.wait_procs([child for child in psutil.process_iter() if works_in(child, disturbed.path)], timeout=10)
+    psutil.wait_procs([child for child in psutil.process_iter() if works_in(child, disturbed.path)], timeout=30)
     process.communicate()
     assert processes_in(disturbed.path) == []
     assert disturbed.pipeline(*YEAR).returncode == 0

@@ -474,7 +474,7 @@ def test_a_stopped_parent_leaves_no_process_and_no_drafts_and_the_next_run_conti
     heard = Heard(process)
     heard.until(lambda line: "conform green" in line)
     assert stopped_by(process, lambda: process.send_signal(number)) == -number
-    _, living = psutil.wait_procs(_processes(own), timeout=10)
+    _, living = psutil.wait_procs(_processes(own), timeout=30)
     assert living == [], "no orphan"
     heard.rest()
     process.communicate()
@@ -496,7 +496,7 @@ def test_ctrl_c_in_a_terminal_ends_every_process(own: Folder, site: SampleSite) 
     heard = Heard(process)
     heard.until(lambda line: "running   Download(" in line, times=2)
     assert stopped_by(process, lambda: os.killpg(process.pid, signal.SIGINT)) == -signal.SIGINT
-    _, living = psutil.wait_procs(_processes(own), timeout=10)
+    _, living = psutil.wait_procs(_processes(own), timeout=30)
     assert living == []
     heard.rest()
     process.communicate()

@@ -341,7 +341,7 @@ def test_while_another_program_has_the_database_the_ledger_is_read_at_once_and_l
     with held(path) as holder:
         started = time.monotonic()
         assert (warehouse.loads(GREEN), warehouse.loads(ZONES).get(None), warehouse.mart_months(GREEN)) == truth
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10, "not lock_timeout_s, which is 30"
         hasty = opened(path, lock_timeout_s=0.4)
         started = time.monotonic()
         for attempt in (
@@ -350,7 +350,7 @@ def test_while_another_program_has_the_database_the_ledger_is_read_at_once_and_l
         ):
             with pytest.raises(WarehouseError, match=rf"held by .*\(PID {holder.pid}\), still after 0\.4 s"):
                 attempt()
-        assert 0.8 <= time.monotonic() - started < 5
+        assert 0.8 <= time.monotonic() - started < 10
     assert warehouse.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [1.0])) == 1
 
 
@@ -460,7 +460,7 @@ def test_during_a_load_all_loaded_months_are_reported_at_once(
     with loading(path, many_trips(tmp_path, GREEN, JAN, 300_000), at):
         started = time.monotonic()
         assert {month: record.rows for month, record in warehouse.loads(GREEN).items()} == {JAN: 1, FEB: 1}
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10, "not lock_timeout_s, which is 30"
 
 
 @pytest.mark.parametrize("at", ["publish after 2", "publish before 3"])
@@ -739,7 +739,7 @@ def test_a_file_that_is_no_database_is_an_immediate_error(
             with pytest.raises(WarehouseError, match=r"cannot open .*trips\.duckdb") as caught:
                 attempt()
             assert "\n" not in str(caught.value)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20, "not lock_timeout_s for each"
         if path.is_file():
             path.unlink()
     assert f"{path}: it is a folder; set [pipeline] warehouse to a DuckDB file" in str(caught.value)

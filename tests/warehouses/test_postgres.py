@@ -203,7 +203,7 @@ def test_a_load_that_waits_too_long_for_a_lock_names_its_holder_and_keeps_the_ol
         load = pool.submit(db.load, JAN, 2.0, lock_timeout_s=0.5)
         session = rf"locked by PID {holder.info.backend_pid} \(.*still after 0\.5 s.*pg_terminate_backend\(PID\)"
         with pytest.raises(WarehouseError, match=f"green 2024-01: {session}"):
-            load.result(timeout=5)
+            load.result(timeout=60)
     assert (db.totals(), db.loaded()) == ([1.0], {JAN: 1})
     assert db.load(JAN, 2.0) == 1
     assert db.relations("%incoming%") == {}
