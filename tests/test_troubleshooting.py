@@ -295,6 +295,7 @@ def _checks(own: Folder, _: SampleSite) -> None:
 
 _FULL = """
 import resource, signal, sys
+sys.dont_write_bytecode = True  # See tests/full_disk.py.
 from pipeline.cli import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))

@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             # The message begins with the quoted word.
             more = did_you_mean([error.message.split("'")[1]], map(str, kind.choices)) + more
         _fail(" ".join(error.format_message().split()).rstrip(".") + more, error.exit_code)
-    except click.Abort as aborted:  # click raises it in place of Stopped.
+    except click.Abort as aborted:  # click raises it in place of Stopped, and of EOFError.
+        if isinstance(aborted.__cause__, EOFError):
+            raise aborted.__cause__ from None
         _fail(_STOPPED, 128 + getattr(aborted.__context__, "number", signal.SIGINT))
     except Stopped as stopped:
         _fail(_STOPPED, 128 + stopped.number)

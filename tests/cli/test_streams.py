@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import luigi
 import pytest
 from conftest import Folder, make_folder
+from full_disk import full_disk
 from listeners import serving, webhook
 from state import rows
 
@@ -80,6 +80,28 @@ def test_a_full_standard_output_is_one_message_and_exit_code_2(filled: Folder, w
     ended = shell(filled, f"pipeline {words} > /dev/full")
     assert ended.returncode == 2
     assert ended.stderr == b"pipeline: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["status green --html", "report green --html", "sql 'SELECT * FROM range(9999)' --format csv --force --output"],
+)
+def test_a_full_disk_keeps_the_page_of_before_and_no_draft(tmp_path: Path, filled: Folder, words: str) -> None:
+    page = tmp_path / "page"
+    page.write_text("of before")
+    ended = shell(filled, f"ulimit -f 4; pipeline {words} {page}", PYTHONDONTWRITEBYTECODE="1")
+    assert (ended.returncode, ended.stderr) == (2, f"pipeline: {page} cannot be written: File too large\n".encode())
+    assert [*tmp_path.iterdir()] == [page]
+    assert page.read_text() == "of before"
+
+
+def test_a_compiled_module_that_was_cut_off_is_not_reported_as_a_stop(tmp_path: Path, filled: Folder) -> None:
+    words = f"pipeline status green --html {tmp_path}/page.html"
+    assert shell(filled, words, PYTHONPYCACHEPREFIX=str(tmp_path)).returncode == 0
+    (compiled,) = tmp_path.rglob("pipeline/board/grid.*.pyc")
+    os.truncate(compiled, 100)
+    ended = shell(filled, words, PYTHONPYCACHEPREFIX=str(tmp_path))
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, b"EOFError: marshal data too short")
 
 
 def test_a_reader_that_has_left_is_not_an_error(filled: Folder) -> None:
@@ -159,14 +181,8 @@ def test_doctor_reports_that_logs_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_line_of_history_that_is_cut_is_an_error(tmp_path: Path) -> None:
     found = History(str(tmp_path))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Of a write beyond the limit the system does a part, as on a disk that is nearly full.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            found._write(found.path, "x" * 100 + "\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(10), pytest.raises(OSError, match="File too large"):
+        found._write(found.path, "x" * 100 + "\n")
 
 
 def test_the_history_keeps_a_command_line_that_is_not_text(tmp_path: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import random
-import resource
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from full_disk import full_disk
 from published_eras import facts, fhvhv, green, rows, table, times, write, yellow, yellow_2009
 
 from pipeline.conform.month import conform_file
@@ -603,23 +602,13 @@ def test_a_draft_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
         conform_file(_green(tmp_path), tmp_path / "nowhere" / "draft", "green", MONTH)
 
 
-@contextmanager
-def _full_disk(limit_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("limit_bytes", [0, 1_000, 200_000])
 def test_a_disk_that_fills_up_is_a_store_error_and_leaves_neither_draft_nor_thread(
     tmp_path: Path, limit_bytes: int
 ) -> None:
     path = tmp_path / GREEN
     pq.write_table(_many(1_000_000), path)
-    with _full_disk(limit_bytes), pytest.raises(StoreError, match="draft: cannot be written"):
+    with full_disk(limit_bytes), pytest.raises(StoreError, match="draft: cannot be written"):
         conform_file(path, tmp_path / "draft", "green", MONTH)
     assert not (tmp_path / "draft").exists()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]

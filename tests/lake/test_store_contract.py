@@ -242,6 +242,7 @@ def test_local_a_folder_that_a_sweep_deletes_while_it_is_made_is_made_again(
 def test_local_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys
+sys.dont_write_bytecode = True  # See tests/full_disk.py.
 from pipeline.errors import StoreError
 from pipeline.lake import open_store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

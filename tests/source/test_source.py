@@ -8,13 +8,11 @@ import json
 import math
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from conftest import Folder, make_folder
+from full_disk import full_disk
 from scripted import ScriptedSite, answer
 
 from pipeline.datasets import DATASETS, ZONES
@@ -577,19 +576,9 @@ def test_the_part_of_an_earlier_copy_or_another_source_is_overwritten(
     assert "Range" not in site.requests[0].headers
 
 
-@contextmanager
-def _full_disk(limit_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_while_copying_is_a_store_error(published: Path, part: Path, shared_site: SampleSite) -> None:
     (published / NAME).write_bytes(served(shared_site))
-    with _full_disk(5000), pytest.raises(StoreError, match="part: cannot be written: File too large; make room"):
+    with full_disk(5000), pytest.raises(StoreError, match="part: cannot be written: File too large; make room"):
         source(str(published)).fetch(GREEN, MONTH, part)
 
 

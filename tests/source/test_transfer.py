@@ -8,7 +8,6 @@ import json
 import math
 import random
 import re
-import resource
 import signal
 import socket
 import ssl
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import full_disk
 from listeners import serving
 from scripted import ScriptedSite, answer, chunked, reset
 
@@ -1020,22 +1020,12 @@ def test_a_head_request_returns_the_version_or_none_or_raises(site: SampleSite) 
 # --- the disk
 
 
-@contextmanager
-def _full_disk(limit_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("limit_bytes", [0, 100, 5000])
 def test_a_full_disk_is_a_store_error_and_the_written_bytes_are_resumed(
     site: SampleSite, path: Path, limit_bytes: int
 ) -> None:
     whole = served(site)
-    with _full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room, or set "):
+    with full_disk(limit_bytes), pytest.raises(StoreError, match=r"part.*: cannot be written: .*; make room, or set "):
         Download(site.url + GREEN, path, POLICY, "green", check=lambda answer: None).run()
     assert len(site.requests) == 1
     assert Part(path).size <= limit_bytes

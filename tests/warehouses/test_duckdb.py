@@ -758,7 +758,8 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_month(
     warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0]))
     limit = path.stat().st_size + 300_000
     program = (
-        "import resource, signal, sys; sys.path.insert(0, sys.argv.pop(1)); import loading\n"
+        "import resource, signal, sys; sys.dont_write_bytecode = True\n"  # See tests/full_disk.py.
+        "sys.path.insert(0, sys.argv.pop(1)); import loading\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "loading.main()"

@@ -141,7 +141,8 @@ def test_a_month_loaded_on_the_way_is_the_month_loaded_from_its_file(folder: Fol
 
 #: Luigi with one worker, so that its steps run in its own process, after a change of that process.
 LUIGI = """
-import os, resource, signal
+import os, resource, signal, sys
+sys.dont_write_bytecode = True  # See tests/full_disk.py.
 import pipeline.warehouses.duckdb.warehouse as module
 {change}
 from luigi.cmdline import luigi_run

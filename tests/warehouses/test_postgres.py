@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
+from full_disk import full_disk
 from loading import FEB, GREEN, JAN, MAR, File, many_trips, trips, write
 from postgres import PASSWORD, Database, postgres_server
 
@@ -297,14 +297,10 @@ def test_a_load_whose_session_ends_starts_again_twice_and_then_is_an_error(
 
 
 def test_a_server_whose_disk_is_full_is_named_and_keeps_the_old_month(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with ExitStack() as stack:
         # Postgres reports a file that may not grow as a full disk; a file of its log has 16 MB from the beginning.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (17 << 20, before[1]))
-        try:
+        with full_disk(17 << 20):
             server = stack.enter_context(postgres_server())
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         db = TaxiDatabase(Database(server, "postgres"), tmp_path)
         db.load(JAN, 1.0)
         with pytest.raises(WarehouseError, match=r"green 2024-01 in Postgres at host 127\.0\.0\.1, .*could not extend"):
