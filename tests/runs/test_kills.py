@@ -77,9 +77,7 @@ def _signal_after(process: subprocess.Popen[str], steps: int, further_s: float, 
     """
     lines, said = _lines_of(process), ""
     with contextlib.suppress(Empty):
-        line = "before the first"
-        while steps >= 0 and line:
-            line = lines.get(timeout=60)
+        while steps >= 0 and (line := lines.get(timeout=60)):
             said += line
             # The first line reports the number of months, each further one a finished step.
             steps -= 1
