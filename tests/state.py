@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def rows(database: Path, sql: str) -> list[tuple[Any, ...]]:
     """The answer to a question to the database."""
     with duckdb.connect(database, read_only=True) as connection:
         return connection.execute(sql).fetchall()
+
+
+def is_damaged(said: str) -> bool:
+    """Whether a message says that the DuckDB file is damaged, and what to do.
+
+    DuckDB writes one block in place, and a kill within this write damages the file: docs/decisions/duckdb-lock.md
+    """
+    return bool(re.search("Corrupt database file.*move it away and run the backfill again", said))
 
 
 #: What psutil raises for a process that ends while it looks, or that belongs to somebody else.

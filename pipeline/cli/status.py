@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from pipeline.cli.grid import print_remarks, print_status
 from pipeline.cli.options import as_json, selection, with_settings
-from pipeline.cli.output import draft_of, numbers, print_json, print_line, print_section, whole
+from pipeline.cli.output import draft_of, numbers, output_path, print_json, print_line, print_section, whole
+from pipeline.errors import all_of
 from pipeline.months import parse_month, spans
 from pipeline.runs.overview import Remark, document, statuses_of, with_marks
 from pipeline.runs.preview import backfill_preview
 from pipeline.runs.selection import months_selected
-from pipeline.settings import expand_home
 from pipeline.state.plan import DatasetPlan
 from pipeline.state.steps import STEPS, step_before
 from pipeline.units import counted, size
@@ -33,7 +32,7 @@ _BACKFILL = {
 @click.command()
 @selection(required=False)
 @as_json
-@click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False), help="Write an HTML page.")
+@click.option("--html", "page", metavar="FILE", help="Write an HTML page; an existing one is replaced.")
 @with_settings
 def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     """Show how far each month is.
@@ -47,17 +46,20 @@ def status(selection: tuple[str, ...], as_json: bool, page: str | None) -> None:
     pipeline status
     pipeline status yellow green 2021..2024 --html months.html
     """  # noqa: D301
-    result = document(*statuses_of(months_selected(selection, required=False)))
-    if page:
+    path, months = all_of(
+        lambda: output_path(page, "--html", force=True) if page is not None else None,
+        lambda: months_selected(selection, required=False),
+    )
+    result = document(*statuses_of(months))
+    if path:
         from pipeline.board.grid import static_page
 
-        page = expand_home(page, "--html")
-        with draft_of(Path(page)) as file:
+        with draft_of(path) as file:
             file.write(static_page(with_marks(result)).encode())
         click.echo(f"written: {page}", err=True)
     if as_json:
         print_json({"version": __version__, **result})
-    elif not page:
+    elif not path:
         print_status(result)
 
 

@@ -423,7 +423,7 @@ def test_status_and_plan_change_no_file(folder: Folder, command: str) -> None:
         (("status", "green", "2001"), "no month of '2001' exists: green starts in"),
         (("status", "--html"), "'--html' requires an argument"),
         (("status", "green", "2024", "--html", "no/such/page.html"), "page.html"),
-        (("status", "green", "2024", "--html", "."), "is a directory"),
+        (("status", "green", "2024", "--html", "."), "is not a file"),
         (("status", "-q", "-v"), "only one of them"),
         (("status", "--warehouse", "mysql://host/x"), "no known scheme"),
         (("plan",), "Missing argument"),

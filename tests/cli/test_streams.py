@@ -82,10 +82,27 @@ def test_a_full_standard_output_is_one_message_and_exit_code_2(filled: Folder, w
     assert ended.stderr == b"pipeline: standard output cannot be written: No space left on device\n"
 
 
-@pytest.mark.parametrize(
+#: The commands that write a file with a given name.
+writes = pytest.mark.parametrize(
     "words",
     ["status green --html", "report green --html", "sql 'SELECT * FROM range(9999)' --format csv --force --output"],
 )
+
+
+@writes
+def test_a_pipe_is_not_replaced_by_a_file_and_a_link_is_followed(tmp_path: Path, filled: Folder, words: str) -> None:
+    pipe, link, page = (tmp_path / name for name in ("pipe", "link", "page"))
+    os.mkfifo(pipe)
+    link.symlink_to(page)
+    ended = shell(filled, f"pipeline {words} {pipe}")
+    assert (ended.returncode, ended.stderr) == (2, f"pipeline: {pipe} is not a file\n".encode())
+    assert pipe.is_fifo()
+    assert shell(filled, f"pipeline {words} {link}").returncode == 0
+    assert link.is_symlink()
+    assert page.stat().st_size > 1000
+
+
+@writes
 def test_a_full_disk_keeps_the_page_of_before_and_no_draft(tmp_path: Path, filled: Folder, words: str) -> None:
     page = tmp_path / "page"
     page.write_text("of before")

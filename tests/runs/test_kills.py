@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import subprocess
 import threading
@@ -16,15 +15,13 @@ from queue import Empty, Queue
 import psutil
 import pytest
 from conftest import Folder, make_folder
-from state import processes_in, state, works_in
+from state import is_damaged, processes_in, state, works_in
 
 from pipeline.sample import SampleSite
 
 YEAR = ("backfill", "green", "2023-01..2023-12", "--workers", "4")
 WAL = "warehouse.duckdb.wal"
 _STEPS = {"download", "conform", "load", "mart"}
-#: DuckDB writes one block in place, so that a kill within this write damages the file.
-_DAMAGED = re.compile("Corrupt database file.*move it away and run the backfill again")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +87,7 @@ def _signal_after(process: subprocess.Popen[str], steps: int, further_s: float, 
 
 def _remedied(folder: Folder, said: str) -> bool:
     """Whether a kill has damaged the database, which is then moved away as the message says."""
-    if _DAMAGED.search(said) is None:
+    if not is_damaged(said):
         return False
     folder.database.rename(folder.path / "damaged.duckdb")
     return True

@@ -640,6 +640,20 @@ def test_a_load_killed_at_a_certain_moment_leaves_the_old_month_or_the_new_and_n
     assert beside(path) == WHOLE
 
 
+def test_a_database_moved_with_its_wal_has_the_load_that_was_killed_before_its_checkpoint(
+    warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
+) -> None:
+    warehouse.replace(GREEN, JAN, trips(tmp_path, GREEN, JAN, [1.0, 2.0]))
+    die(path, trips(tmp_path, GREEN, JAN, [3.0, 4.0, 5.0]), "suppress before 1")
+    assert "trips.duckdb.wal" in beside(path)
+    moved = opened(shutil.copytree(path.parent, tmp_path / "moved") / path.name)
+    shutil.rmtree(path.parent)
+    assert moved.loads(GREEN)[JAN].rows == 3
+    assert moved.query("SELECT COUNT(*) AS n FROM green").to_pylist() == [{"n": 3}]
+    moved.replace(GREEN, FEB, trips(tmp_path, GREEN, FEB, [6.0]))
+    assert beside(tmp_path / "moved" / path.name) == WHOLE
+
+
 def test_a_first_load_killed_while_it_creates_the_database_leaves_none(
     warehouse: DuckDBWarehouse, path: Path, tmp_path: Path
 ) -> None:
